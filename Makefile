@@ -1,0 +1,38 @@
+# `make demo` and `make test` set everything up on a fresh machine, then do the job.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SET_UP := $(VENV)/.set-up
+
+.PHONY: demo test lint check-slow bench clean
+
+demo: $(SET_UP)
+	$(BIN)/multitune compare recipes/demo.yaml --by-language
+
+test: $(SET_UP)
+	$(BIN)/pytest
+
+lint: $(SET_UP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_docs.py
+
+check-slow: $(SET_UP)
+	$(BIN)/pytest -m slow
+
+bench: $(SET_UP)
+	$(BIN)/python bench/trainer.py
+	$(BIN)/python bench/two_loop.py
+	$(BIN)/python bench/methods.py
+
+clean:
+	rm -rf $(VENV) runs
+
+# The environment: a virtual one, the tested versions, the package in place.
+$(SET_UP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,torchjd,dev]'
+	touch $@

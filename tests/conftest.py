@@ -1,0 +1,81 @@
+"""A tiny encoder and a tiny PAN-X folder, made here: most tests need no package of weights and no downloaded data."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+WORDS = {
+    "aa": (["ana", "bela", "coro"], ["roma", "oslo"], ["sees", "and", "the", "old"]),
+    "bb": (["ivo", "juro", "kata"], ["paris", "lima"], ["vidi", "i", "taj", "star"]),
+    "cc": (["mika", "nela", "oto"], ["kyoto", "accra"], ["ser", "og", "den", "gammel"]),
+}
+SIZES = {"aa": 60, "bb": 20}
+
+
+def data_folder() -> Path:
+    """The folder of real data sets, for the tests that skip without it."""
+    return Path(os.environ.get("MULTITUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def real_data(name: str) -> Path:
+    """A real data set's folder, or a skip."""
+    folder = data_folder() / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the data set {name} in {data_folder()} (MULTITUNE_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers and 16 dimensions with random weights, without a pooler, and its fast tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    words = sorted({word for kinds in WORDS.values() for kind in kinds for word in kind})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *(f"never{n}" for n in range(20))]
+    tokenizer = Tokenizer(models.WordLevel({token: n for n, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_panx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PAN-X files for aa and bb (train and dev) and cc (dev alone): names of people and cities between other words."""
+    folder = tmp_path_factory.mktemp("tiny-panx")
+    for language in WORDS:
+        if language in SIZES:
+            (folder / f"train-{language}.tsv").write_text(sentences(language, SIZES[language], seed=1))
+        (folder / f"dev-{language}.tsv").write_text(sentences(language, 24, seed=2))
+    return folder
+
+
+def sentences(language: str, count: int, seed: int) -> str:
+    """``count`` sentences of a language in PAN-X's format."""
+    people, places, others = WORDS[language]
+    draw = random.Random(f"{language} {seed}")
+    blocks = []
+    for _ in range(count):
+        lines = [f"{draw.choice(people)}\tB-PER", f"{draw.choice(people)}\tI-PER", f"{draw.choice(others)}\tO"]
+        lines += [f"{draw.choice(places)}\tB-LOC"] + [f"{draw.choice(others)}\tO" for _ in range(draw.randrange(4))]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
