@@ -1,0 +1,271 @@
+"""One run as a value: read from YAML with ``key=value`` overrides, validated, saved with the run."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from multitune.errors import UserError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """Everything that decides the outcome of one run.
+
+    Costs are counted in gradient computations: one forward and backward pass of one task's mini-batch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "offline:e5-small"
+    """A Hub name, a local folder or ``offline:e5-small``."""
+    layers: Count | None = None
+    """Keep only the first layers of the encoder; null keeps all."""
+    dropout: Share | None = None
+    """Dropout probability of the encoder and its head while training; null keeps the model's own."""
+    trim_vocabulary: bool = True
+    """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py)."""
+
+    data: str
+    """A name in ``multitune.data.DATASETS``."""
+    path: str | None = None
+    """Folder with the data set's files, for the sets that are read from files."""
+    languages: tuple[str, ...] | None = Field(None, min_length=1)
+    """Languages to train on; null takes the data set's own choice."""
+    unseen: tuple[str, ...] | None = None
+    """Languages never trained on, evaluated at the end; null takes the data set's own choice."""
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """Tokens after which a text is cut."""
+    train_limit: Count | None = None
+    """At most so many training examples a language; null takes all."""
+    dev_limit: Count | None = 50
+    """At most so many dev examples a language in the validations during training; null takes all."""
+    test_limit: Count | None = None
+    """At most so many test examples a language; null takes all."""
+
+    method: str = "sequential_reptile"
+    """A name that ``multitune methods`` lists."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own options, as ``multitune methods`` lists them."""
+    sampling: Literal["proportional", "uniform", "unimax"] = "proportional"
+    """How often each language is drawn: by its training examples N as N^q; alike; or alike, but no language's examples
+    more than ``sampling_epochs`` times (UniMax)."""
+    sampling_exponent: Annotated[float, Field(ge=0.0)] = 0.2
+    """q of proportional."""
+    sampling_epochs: Annotated[float, Field(gt=0.0)] = 5.0
+    """The most epochs of a language's data under unimax."""
+
+    average: Literal["none", "ema", "snapshots"] = "none"
+    """Ship an average of the weights: exponential over all steps, or the mean of the last snapshots, one taken at each
+    validation."""
+    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    """ema: what is left of the old average after a step."""
+    average_last: Count = 5
+    """snapshots: how many."""
+
+    budget: Count = 2400
+    """Gradient computations to spend."""
+    batch_size: Count = 16
+    """Examples of one task in one gradient computation."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """The learning rate after warm-up: linear to zero at the end of the budget, or constant."""
+    warmup: Share = 0.1
+    """Share of the budget over which the learning rate rises from zero."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decoupled weight decay of matrices; embeddings, biases and layer norms have none."""
+    clip: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Largest L2 norm of an update's gradient; null leaves it as it is."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds the new weights, the order of batches and tasks, and dropout. Never the split of the data."""
+
+    validate_every: Count | None = None
+    """Gradient computations between validations on dev; null makes six in a run."""
+    select: Literal["last", "best"] = "last"
+    """Which weights are evaluated and shipped: those at the end, or the best on dev."""
+    save_model: bool = True
+    """Write ``model/`` at the end."""
+
+    @property
+    def validation_interval(self) -> int:
+        """Gradient computations between two validations."""
+        return self.validate_every or max(1, self.budget // 6)
+
+
+class RecipeFile(BaseModel):
+    """A recipe as it stands in a file: a run, and what single methods of a comparison want different."""
+
+    run: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    source: str
+    """The file's path, which error messages name."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending: the default name of run folders."""
+        return Path(self.source).stem
+
+    def resolve(self, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """The run of one method: the file's keys, under that method's own ones, under the overrides.
+
+        Raises:
+            UserError: a key that no recipe has, or a value that is not allowed for it.
+        """
+        given = dict(overrides or {})
+        name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
+        merged = _merged(_merged(self.run, self.methods.get(str(name), {})), given) | {"method": name}
+        return validated(merged, self.source)
+
+
+AnyRecipe = Recipe | RecipeFile | str | Path
+"""A run, a recipe file that was read, or the path of one."""
+
+
+def as_file(recipe: AnyRecipe) -> RecipeFile:
+    """The recipe file that any kind of recipe stands for.
+
+    Raises:
+        UserError: as ``read`` does.
+    """
+    if isinstance(recipe, RecipeFile):
+        return recipe
+    if isinstance(recipe, Recipe):
+        return RecipeFile(run=recipe.model_dump(mode="json"), methods={}, source="recipe")
+    return read(recipe)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as a reader means it: ``no`` is a language, ``1e-4`` a number, a key given twice a mistake, no aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", self.get_mark())
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+def read(path: str | Path) -> RecipeFile:
+    """Read a recipe file.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping of keys to values.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the recipe: {_reason(error)}") from error
+    content = parse(text, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, this file holds {_kind(content)}")
+    methods = content.pop("methods", None) or {}
+    if not isinstance(methods, dict) or not all(isinstance(keys, dict) for keys in methods.values()):
+        raise UserError(f"{path}: methods: must map names of methods to recipe keys, e.g. mtl: {{learning_rate: 1e-4}}")
+    return RecipeFile(run=content, methods=methods, source=str(path))
+
+
+def parse(text: str, source: str) -> Any:
+    """Parse YAML from a person: safe, and with one-line errors that name ``source`` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{source}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """``["budget=400", "options.outer_lr=0.5"]`` -> ``{"budget": 400, "options": {"outer_lr": 0.5}}``."""
+    overrides: dict[str, Any] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise UserError(f"{word!r} on the command line: an override is written key=value, e.g. budget=400")
+        nested: Any = parse(value, f"{key} on the command line")
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        overrides = _merged(overrides, nested)
+    return overrides
+
+
+def validated(values: Mapping[str, Any], source: str) -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        UserError: naming ``source``, the key, what is wrong and what is allowed.
+    """
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"{source}: {describe(error, Recipe)}") from error
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a validation error in one line: the key, what is wrong, what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
+    if first["type"] == "extra_forbidden":
+        return unknown("key", key, model.model_fields)
+    if first["type"] == "missing":
+        return f"{key}: is missing"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
+    """``unknown key 'buget' (did you mean 'budget'?); allowed: ...`` in one line."""
+    names = list(allowed)
+    lower = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
+    return f"unknown {what} {name!r}{hint}; allowed: {', '.join(names) or 'none'}"
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as it is saved with a run; reading it back gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _kind(content: Any) -> str:
+    return "nothing" if content is None else f"a {type(content).__name__}"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8 text"
