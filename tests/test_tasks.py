@@ -1,0 +1,78 @@
+"""Kinds of task: encoding, decoding, and scores against seqeval and by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seqeval.metrics import f1_score, precision_score, recall_score
+from transformers import AutoTokenizer
+
+from multitune.tasks import Classification, Tagging
+from multitune.tasks.task import IGNORED
+
+TAGS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
+LRM = chr(0x200E)
+
+tags = st.lists(st.sampled_from(TAGS), min_size=1, max_size=8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(tags, st.randoms(use_true_random=False)), min_size=1, max_size=6))
+def test_entity_scores_are_seqevals(sentences: list[tuple[list[str], object]]) -> None:
+    true = [gold for gold, _ in sentences]
+    found = [random.choices(TAGS, k=len(gold)) for gold, random in sentences]  # type: ignore[attr-defined]
+    task = Tagging(TAGS)
+    records = [{"tokens": gold, "tags": gold} for gold in true]
+    scores = task.score(records, found)
+    for name, score in {"f1": f1_score, "precision": precision_score, "recall": recall_score}.items():
+        assert scores[name] == pytest.approx(100 * score(true, found, zero_division=0))
+
+
+def test_accuracy_by_hand() -> None:
+    task = Classification(("no", "yes"))
+    records = [{"text": "", "label": label} for label in ("yes", "no", "yes", "yes")]
+    assert task.score(records, ["yes", "yes", "no", "yes"]) == {"accuracy": 50.0}
+
+
+def test_scores_of_resamples_are_scores_of_each() -> None:
+    task = Tagging(TAGS)
+    sums = np.array([[3.0, 4.0, 5.0], [0.0, 0.0, 0.0]])
+    assert task.scores(sums)["f1"].tolist() == [pytest.approx(100 * 6 / 9), 0.0]
+
+
+def test_tagging_labels_first_subwords_and_predicts_every_token(tiny_model: object) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    task = Tagging(TAGS)
+    record = {"tokens": ["ana", "sees", " ", "roma"], "tags": ["B-PER", "O", "O", "B-LOC"]}
+    (example,) = task.encode([record], tokenizer, 16)
+    names = [None if label == IGNORED else TAGS[label] for label in example["labels"]]
+    assert names == [None, "B-PER", "O", "B-LOC", None]
+    logits = torch.nn.functional.one_hot(torch.tensor([[0, 1, 4, 0, 0]]), len(TAGS))
+    assert task.decode(logits, [example]) == [["B-PER", "O", "O", "B-LOC"]]
+
+
+def test_tokens_that_are_cut_off_are_predicted_as_outside(tiny_model: object) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    task = Tagging(TAGS)
+    record = {"tokens": ["ana"] * 30, "tags": ["B-PER"] * 30}
+    (example,) = task.encode([record], tokenizer, 8)
+    assert len(example["input_ids"]) == 8
+    (predicted,) = task.decode(torch.tensor([[[0.0, 1.0, 0.0, 0.0, 0.0]] * 8]), [example])
+    assert predicted == ["B-PER"] * 6 + ["O"] * 24
+
+
+def test_batches_are_padded_and_masked() -> None:
+    task = Tagging(TAGS)
+    examples = [{"input_ids": [7, 8, 9], "labels": [1, 2, 3]}, {"input_ids": [5], "labels": [4]}]
+    batch = task.collate(examples, pad_id=6)
+    assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 6, 6]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[1, 2, 3], [4, IGNORED, IGNORED]]
+
+
+def test_loss_is_the_mean_over_labelled_positions() -> None:
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
+    labels = torch.tensor([[0, 0, IGNORED]])
+    expected = -(torch.log_softmax(logits[0, :2], -1)[:, 0]).mean()
+    torch.testing.assert_close(Tagging(TAGS[:2]).loss(logits, labels), expected)
