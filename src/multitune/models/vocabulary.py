@@ -1,0 +1,63 @@
+"""Vocabulary trimming without loss.
+
+A token that the training data never contain has an embedding row without gradient: AdamW leaves it as it is (weight
+decay on embeddings must be 0). So training needs only the rows of the tokens that do occur. They are cut out into a
+small matrix; the full matrix keeps the pretrained values, gets the trained rows back whenever the model is evaluated
+or saved, and every other row stays bit-identical.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from multitune.errors import UserError
+
+
+class TrimmedVocabulary:
+    """The input embedding of a model, reduced to the rows of some tokens while it trains.
+
+    Raises:
+        UserError: the model's output layer shares the embedding matrix, so that every row has a gradient.
+    """
+
+    def __init__(self, model: PreTrainedModel, token_ids: Iterable[int]) -> None:
+        output = model.get_output_embeddings()
+        embedding = model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        if output is not None and output.weight is embedding.weight:
+            raise UserError("trim_vocabulary: the output layer of this model trains every row; set it to false")
+        self._embedding = embedding
+        self._full: nn.Parameter = embedding.weight  # type: ignore[assignment]
+        self._full.requires_grad_(False)
+        # Ids up to the padding are kept, so that it keeps its number: RoBERTa computes positions from it.
+        up_to_padding = range((embedding.padding_idx if embedding.padding_idx is not None else -1) + 1)
+        self.token_ids = torch.tensor(sorted({*token_ids, *up_to_padding}))
+        """The tokens kept, in the full vocabulary's numbers, [rows]."""
+        self._row = torch.full((embedding.num_embeddings,), -1)
+        self._row[self.token_ids] = torch.arange(len(self.token_ids))
+        self._rows = nn.Parameter(self._full.detach()[self.token_ids].clone())
+        self._use(self._rows)
+
+    def rows(self, token_ids: Sequence[int]) -> list[int]:
+        """Token numbers to row numbers of the trimmed matrix."""
+        rows: list[int] = self._row[torch.as_tensor(token_ids)].tolist()
+        assert -1 not in rows, "a token outside the trimmed vocabulary"
+        return rows
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Inside, the model has its full matrix with the rows as trained so far, and takes ordinary token ids."""
+        with torch.no_grad():
+            self._full[self.token_ids.to(self._full.device)] = self._rows
+        self._use(self._full)
+        try:
+            yield
+        finally:
+            self._use(self._rows)
+
+    def _use(self, weight: nn.Parameter) -> None:
+        self._embedding.weight = weight
+        self._embedding.num_embeddings = len(weight)
