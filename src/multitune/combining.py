@@ -1,0 +1,138 @@
+"""What every combining method is: task gradients g_1 .. g_n in, one direction d = sum_i w_i g_i out.
+
+Whatever a method does with projections stays in the span of the g_i, so its weights w follow from the Gram matrix
+G_ij = <g_i, g_j> alone (`weights`). What a method reads decides what `multitune.Combiner` has to keep in memory.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class NonFiniteError(ValueError):
+    """A loss or gradient is NaN or infinite. `tasks` are the indices of the tasks at fault."""
+
+    def __init__(self, what: str, tasks: Sequence[int]) -> None:
+        self.tasks = list(tasks)
+        named = ("task " if len(self.tasks) == 1 else "tasks ") + ", ".join(map(str, self.tasks))
+        super().__init__(f"the {what} of {named} is not finite: lower the learning rate, or look at the batch")
+
+
+class CombiningMethod(nn.Module, ABC):
+    """Base of all combining methods. All state is in buffers (and one uint8 tensor for a generator), so that
+    `state_dict()` holds tensors only."""
+
+    num_tasks: int | None = None
+    """How many tasks there are in all, for a method that remembers something of each; a step may have fewer."""
+
+    def for_groups(self, groups: int) -> None:
+        """Prepare for Gram matrices of `groups` parameter groups, each with a state of its own."""
+
+    def task_indices(self, tasks: Sequence[int] | None, rows: int) -> list[int]:
+        """Which task each row belongs to: `tasks` where given, else the rows are all the tasks in order.
+
+        Raises ValueError where they cannot be: a wrong number of them, one given twice, or one that is out of range.
+        """
+        if tasks is None and self.num_tasks not in (None, rows):
+            raise ValueError(f"{rows} rows for {self.num_tasks} tasks: say which tasks they are (tasks=[...])")
+        indices = list(range(rows)) if tasks is None else [int(task) for task in tasks]
+        if len(indices) != rows or len(set(indices)) != rows:
+            raise ValueError(f"tasks must be {rows} different numbers, one a row; got {indices}")
+        if indices and (min(indices) < 0 or (self.num_tasks is not None and max(indices) >= self.num_tasks)):
+            raise ValueError(f"tasks must be from 0 to {self.num_tasks or 'n'} - 1; got {indices}")
+        return indices
+
+
+class GramMethod(CombiningMethod):
+    """A method whose weights follow from the Gram matrix (and, for some, the losses)."""
+
+    def weights(
+        self, gram: Tensor, *, tasks: Sequence[int] | None = None, losses: Tensor | Sequence[float] | None = None
+    ) -> Tensor:
+        """The weights w of d = sum_i w_i g_i, and one step of the method's state.
+
+        gram: [n, n], any float dtype, or [groups, n, n] for one matrix a parameter group. tasks: which of the method's
+        tasks the n rows are (default: all, in order). losses: [n], for the methods that read them.
+        Returns [n] (or [groups, n]), float64, on gram's device.
+
+        Raises ValueError for wrong shapes or tasks, and NonFiniteError (a ValueError) which names the tasks.
+        """
+        if gram.dim() not in (2, 3) or gram.shape[-1] != gram.shape[-2] or not gram.is_floating_point():
+            raise ValueError(f"gram must be [n, n] or [groups, n, n] and float; got {list(gram.shape)}, {gram.dtype}")
+        n = gram.shape[-1]
+        indices = self.task_indices(tasks, n)
+        if losses is not None:
+            losses = torch.as_tensor(losses).detach().to("cpu", torch.float64)
+            if losses.shape != (n,):
+                raise ValueError(f"losses must be [{n}], one a row of gram; got {list(losses.shape)}")
+            check_finite("loss", losses, indices)
+        # The recurrences are many tiny steps: on the CPU in float64 they cost one transfer instead of many launches.
+        grams = gram.detach().to("cpu", torch.float64).reshape(-1, n, n)
+        _check_gram(grams, indices)
+        with torch.no_grad():
+            weights = self._weights(grams, torch.tensor(indices, dtype=torch.long), losses)
+        return weights.reshape(gram.shape[:-1]).to(gram.device)
+
+    @abstractmethod
+    def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:
+        """grams: [groups, n, n]; tasks: [n]; losses: [n]; all on the CPU, finite, float64 -> [groups, n], float64."""
+
+
+class StreamingMethod(GramMethod):
+    """A method whose weight for a task is known, up to a factor common to all tasks, from the task's loss and the
+    method's state: gradients can be summed as they come, without a [tasks, params] buffer.
+
+    From a Gram matrix `weights` reads the diagonal |g_i|^2 at most. Parameter groups make no difference to it.
+    """
+
+    unweighted: ClassVar[bool] = False
+    """All tasks have the same weight, whatever their losses: they can share one gradient vector from the start."""
+
+    @abstractmethod
+    def task_weight(self, task: int, loss: float) -> float:
+        """The weight of `task` in this step, up to a factor common to all tasks. Positive; changes no state."""
+
+
+class RowsMethod(CombiningMethod):
+    """A method that has to see the gradients themselves: its result is not a function of the Gram matrix."""
+
+    @abstractmethod
+    def combine(self, rows: Tensor, group: int = 0) -> Tensor:
+        """rows: [n, P], one task gradient each, of parameter group number `group` -> the combined gradient, [P]."""
+
+
+class Seeded(CombiningMethod):
+    """A method that draws random numbers: from a generator of its own, whose state is part of `state_dict()`."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Any) -> None:
+        self.generator.set_state(state.to("cpu", torch.uint8))
+
+
+def random_order(n: int, generator: torch.Generator) -> Tensor:
+    """For each i, the other tasks in random order: [n, n - 1]. (One `randperm(n)` an i, i itself struck out.)"""
+    orders = [torch.randperm(n, generator=generator) for _ in range(n)]
+    return torch.stack([order[order != i] for i, order in enumerate(orders)])
+
+
+def check_finite(what: str, values: Tensor, tasks: Sequence[int]) -> None:
+    """values: [n], or [n, ...], one for each of `tasks`. Raises NonFiniteError with those that have NaN or inf."""
+    finite = values.isfinite()
+    if not finite.all():
+        bad = ~finite.reshape(len(tasks), -1).all(1)
+        raise NonFiniteError(what, [task for task, is_bad in zip(tasks, bad.tolist(), strict=True) if is_bad])
+
+
+def _check_gram(grams: Tensor, tasks: Sequence[int]) -> None:
+    """A non-finite row i spoils row and column i of the Gram matrix, but of the diagonal the i-th entry only."""
+    check_finite("gradient", grams.diagonal(dim1=1, dim2=2).T, tasks)
+    check_finite("gradient", grams.transpose(0, 1), tasks)

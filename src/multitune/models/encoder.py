@@ -1,0 +1,229 @@
+"""A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
+
+import socket
+import urllib.request
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from multitune.errors import UserError
+from multitune.models import offline
+from multitune.models.vocabulary import TrimmedVocabulary
+from multitune.tasks import Task
+from multitune.tasks.task import Example
+
+GAIN = 3.0
+"""Of a new pooler: brings a first token's state, whose entries are well below 1, into the range where tanh bends."""
+
+
+class Encoder:
+    """A model with its head, its tokenizer, and which of its weights are new.
+
+    Attributes:
+        model: the transformers model that trains and ships.
+        tokenizer: its fast tokenizer.
+        device: where it runs.
+        pad_id: the padding token, trimmed or not.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new: Sequence[str]) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)  # type: ignore[arg-type]
+        self.model.train()
+        self._new = frozenset(new)
+        assert tokenizer.pad_token_id is not None
+        self.pad_id: int = tokenizer.pad_token_id
+        self._vocabulary: TrimmedVocabulary | None = None
+        self._pretrained: dict[str, Tensor] = {}
+
+    def trim(self, token_ids: Sequence[int]) -> None:
+        """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
+        self._vocabulary = TrimmedVocabulary(self.model, {*token_ids, *self.tokenizer.all_special_ids})
+
+    def remember(self) -> None:
+        """Keep the weights as they are now: ``drift`` is measured from here."""
+        self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
+
+    def training_example(self, example: Example) -> Example:
+        """The example with its token ids as training wants them: rows of the trimmed matrix."""
+        if self._vocabulary is None:
+            return example
+        return example | {"input_ids": self._vocabulary.rows(example["input_ids"])}
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The weights that train, by name."""
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def pretrained_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The weights that train and that pretraining left: all but the head and a pooler that was missing."""
+        return [(name, weight) for name, weight in self.parameters() if name not in self._new]
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Write weights that train into the model, by name."""
+        with torch.no_grad():
+            for name, weight in self.parameters():
+                weight.copy_(weights[name])
+
+    @property
+    def cuda_devices(self) -> list[torch.device]:
+        """The CUDA devices whose random state a forward pass draws from."""
+        return [self.device] if self.device.type == "cuda" else []
+
+    def drift(self) -> float:
+        """L2 distance of the pretrained weights from where they were (embedding rows never trained add 0)."""
+        moved = [(weight.detach() - self._pretrained[name]).norm() for name, weight in self.pretrained_parameters()]
+        return float(torch.stack(moved).norm())
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """The head's output, [examples, labels] or [examples, length, labels]."""
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.items() if name != "labels"}
+        logits: Tensor = self.model(**inputs).logits
+        return logits
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, the model is as it ships: full vocabulary, no dropout, no gradient."""
+        self.model.eval()
+        try:
+            with self._full_vocabulary(), torch.no_grad():
+                yield
+        finally:
+            self.model.train()
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary Hugging Face model with its tokenizer."""
+        with self._full_vocabulary(), _quiet():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @contextmanager
+    def _full_vocabulary(self) -> Iterator[None]:
+        if self._vocabulary is None:
+            yield
+        else:
+            with self._vocabulary.full():
+                yield
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model.
+
+    Raises:
+        UserError: no such model, or no network to fetch it.
+    """
+    tokenizer: PreTrainedTokenizerBase = _fetched(name, AutoTokenizer.from_pretrained)
+    if not tokenizer.is_fast:
+        raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
+    return tokenizer
+
+
+def load(name: str, task: Task, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+    """A pretrained encoder with a new head for ``task``, in fp32.
+
+    Args:
+        layers: keep the first so many encoder layers.
+        dropout: probability everywhere while training; None keeps the model's own.
+        seed: of the weights that pretraining did not leave.
+
+    Raises:
+        UserError: no such model, no network to fetch it, or fewer layers than asked for.
+    """
+    config = _fetched(name, AutoConfig.from_pretrained)
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {label: number for number, label in config.id2label.items()}
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(f"layers: {name} has {config.num_hidden_layers}, fewer than {layers}")
+        config.num_hidden_layers = layers
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = _fetched(
+            name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    _pass_through(model, info["missing_keys"])
+    return Encoder(model, load_tokenizer(name), sorted(info["missing_keys"]))
+
+
+@torch.no_grad()
+def _pass_through(model: PreTrainedModel, new: Collection[str]) -> None:
+    """Make new square layers (a missing pooler) ``GAIN`` times the identity: the head sees what pretraining left.
+
+    The first token of an encoder that was pretrained without a pooler tells little at first, and a random layer between
+    it and the head hides even that; docs/pooler.md has the measurements.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and f"{name}.weight" in new and module.in_features == module.out_features:
+            nn.init.eye_(module.weight).mul_(GAIN)
+            nn.init.zeros_(module.bias)
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    """Every dropout probability that the architecture's configuration names."""
+    for key in config.to_dict():
+        if key.endswith(("dropout", "dropout_prob")) and key != "classifier_dropout":
+            setattr(config, key, dropout)
+
+
+def _fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
+    """Call a ``from_pretrained`` with errors that tell a user what to do."""
+    if name.startswith("offline:"):
+        if name != offline.NAME:
+            raise UserError(f"model: unknown offline model {name!r}; allowed: {offline.NAME}")
+        return from_pretrained(offline.directory(), **options)
+    try:
+        return from_pretrained(name, local_files_only=True, **options)
+    except (OSError, ValueError) as error:
+        if Path(name).is_dir() or not _hub_reachable():
+            raise UserError(_cannot_load(name, error)) from error
+    try:
+        return from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(_cannot_load(name, error)) from error
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    if Path(name).is_dir():
+        return f"model: cannot load the folder {name!r}: {str(error).strip().splitlines()[0]}"
+    return (
+        f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
+        f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"
+    )
+
+
+def _hub_reachable() -> bool:
+    """Whether the Hub takes connections: its client would retry for a minute. A proxy hides that, so it counts as yes."""
+    if HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    hub = urlsplit(ENDPOINT)
+    try:
+        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """New heads and left-out layers are meant: no report about them, and no progress bar beside ours."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

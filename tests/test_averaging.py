@@ -1,0 +1,106 @@
+"""Weight averages against the plain arithmetic of their definitions."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from multitune.methods.averaging import ExponentialAverage, SnapshotAverage, WeightAverage
+
+KINDS: list[Callable[[list[Tensor]], WeightAverage]] = [
+    partial(ExponentialAverage, decay=0.9),
+    partial(ExponentialAverage, decay=0.0),
+    partial(SnapshotAverage, n=1),
+    partial(SnapshotAverage, n=3),
+]
+
+
+def parameters() -> list[Tensor]:
+    return [nn.Parameter(torch.zeros(2, 3, dtype=torch.float64)), nn.Parameter(torch.zeros((), dtype=torch.float64))]
+
+
+def trajectory(steps: int) -> list[list[Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [[torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters()] for _ in range(steps)]
+
+
+def move(weights: list[Tensor], values: list[Tensor]) -> None:
+    for p, value in zip(weights, values, strict=True):
+        p.data.copy_(value)
+
+
+def averaged(average: WeightAverage, weights: list[Tensor]) -> list[Tensor]:
+    with average.weights():
+        return [p.detach().clone() for p in weights]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+def test_exponential_average_is_its_recurrence(decay: float) -> None:
+    weights, values = parameters(), trajectory(7)
+    average = ExponentialAverage(weights, decay)
+    for value in values:
+        move(weights, value)
+        average.update()
+    for i, result in enumerate(averaged(average, weights)):
+        expected = decay**6 * values[0][i]
+        for step in range(1, 7):
+            expected = expected + (1.0 - decay) * decay ** (6 - step) * values[step][i]
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("n", "updates"), [(1, 4), (3, 2), (3, 3), (3, 7)])
+def test_snapshot_average_is_the_mean_of_the_last(n: int, updates: int) -> None:
+    weights, values = parameters(), trajectory(updates)
+    average = SnapshotAverage(weights, n)
+    for value in values:
+        move(weights, value)
+        average.update()
+    for i, result in enumerate(averaged(average, weights)):
+        expected = torch.stack([value[i] for value in values[-n:]]).mean(0)
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parameters_own_values_come_back_bitwise(kind: Callable[[list[Tensor]], WeightAverage]) -> None:
+    weights = parameters()
+    average = kind(weights)
+    for value in trajectory(4):
+        move(weights, value)
+        average.update()
+    own = trajectory(5)[-1]
+    move(weights, own)
+    assert not torch.equal(averaged(average, weights)[0], own[0])
+    with pytest.raises(KeyError), average.weights():
+        raise KeyError("evaluation failed")
+    assert all(torch.equal(p, value) for p, value in zip(weights, own, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_average_of_one_point_is_that_point_bitwise(kind: Callable[[list[Tensor]], WeightAverage]) -> None:
+    weights, (point,) = parameters(), trajectory(1)
+    average = kind(weights)
+    move(weights, point)
+    for _ in range(5):
+        average.update()
+    assert all(torch.equal(result, value) for result, value in zip(averaged(average, weights), point, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda: ExponentialAverage(parameters(), decay=1.0), "decay=1.0"),
+        (lambda: SnapshotAverage(parameters(), n=0), "n=0"),
+        (lambda: SnapshotAverage([]), "no parameters"),
+        (lambda: ExponentialAverage(parameters()).weights().__enter__(), r"call update\(\) first"),
+        (
+            lambda: SnapshotAverage(parameters()).load_state_dict({"kept": [[torch.ones(1)]]}),
+            "other parameters",
+        ),
+    ],
+)
+def test_mistakes_are_explained(mistake: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mistake()

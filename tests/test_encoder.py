@@ -1,0 +1,105 @@
+"""Encoders: what is new in them, what drift measures, and that the saved model is the one that trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from multitune.errors import UserError
+from multitune.models import encoder as encoders
+from multitune.models.encoder import GAIN, Encoder
+from multitune.tasks import Classification, Tagging
+
+TEXTS = ["ana sees roma", "the old coro and the old bela", "oslo"]
+
+
+def loaded(folder: Path, *, layers: int | None = None, dropout: float | None = None, seed: int = 0) -> Encoder:
+    task = Classification(("no", "perhaps", "yes"))
+    return encoders.load(str(folder), task, layers=layers, dropout=dropout, seed=seed)
+
+
+def logits(encoder: Encoder) -> torch.Tensor:
+    task = Classification(("no", "perhaps", "yes"))
+    examples = task.encode([{"text": text, "label": "no"} for text in TEXTS], encoder.tokenizer, 32)
+    with encoder.evaluating():
+        return encoder.logits(task.collate(examples, encoder.pad_id))
+
+
+def shifted(encoder: Encoder, by: float) -> int:
+    """Move every pretrained weight by a constant; returns how many there are."""
+    with torch.no_grad():
+        for _, weight in encoder.pretrained_parameters():
+            weight += by
+    return sum(weight.numel() for _, weight in encoder.pretrained_parameters())
+
+
+@pytest.mark.parametrize("trim", [True, False])
+@pytest.mark.parametrize("layers", [None, 1])
+def test_the_saved_model_is_an_ordinary_one_with_the_same_logits(
+    tmp_path: Path, tiny_model: Path, trim: bool, layers: int | None
+) -> None:
+    encoder = loaded(tiny_model, layers=layers)
+    if trim:
+        encoder.trim(encoder.tokenizer(TEXTS[0])["input_ids"])
+    shifted(encoder, 0.01)
+    expected = logits(encoder)
+    encoder.save(tmp_path)
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(tmp_path),
+        AutoTokenizer.from_pretrained(tmp_path),
+    )
+    with torch.no_grad():
+        found = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert model.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
+    assert model.config.num_hidden_layers == (layers or 2)
+
+
+def test_drift_of_a_known_shift(tiny_model: Path) -> None:
+    encoder = loaded(tiny_model)
+    encoder.trim([5, 6, 7])
+    encoder.remember()
+    assert encoder.drift() == 0.0
+    count = shifted(encoder, 0.5)
+    assert encoder.drift() == pytest.approx(0.5 * count**0.5, rel=1e-5)
+    with torch.no_grad():
+        encoder.model.classifier.weight += 100.0
+        encoder.model.bert.pooler.dense.weight += 100.0
+    assert encoder.drift() == pytest.approx(0.5 * count**0.5, rel=1e-5), "heads are excluded"
+
+
+def test_a_missing_pooler_passes_the_first_token_through(tiny_model: Path) -> None:
+    pooler = loaded(tiny_model).model.bert.pooler.dense
+    assert torch.equal(pooler.weight, GAIN * torch.eye(16))
+    assert not pooler.bias.any()
+
+
+def test_new_weights_come_from_the_seed_alone(tiny_model: Path) -> None:
+    torch.manual_seed(123)
+    heads = [loaded(tiny_model, seed=seed).model.classifier.weight for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    state = torch.get_rng_state()
+    loaded(tiny_model)
+    assert torch.equal(state, torch.get_rng_state()), "the global generator is left as it was"
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0, 0.3])
+def test_dropout_while_training(tiny_model: Path, dropout: float | None) -> None:
+    model = loaded(tiny_model, dropout=dropout).model
+    own = AutoConfig.from_pretrained(tiny_model).hidden_dropout_prob
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {own if dropout is None else dropout}
+    assert model.training
+
+
+def test_tagging_has_no_new_square_layer(tiny_model: Path) -> None:
+    encoder = encoders.load(str(tiny_model), Tagging(("O", "B-PER")), layers=None, dropout=None, seed=0)
+    new = {name for name, _ in encoder.parameters()} - {name for name, _ in encoder.pretrained_parameters()}
+    assert new == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model: cannot load the folder"):
+        loaded(tmp_path)
