@@ -36,7 +36,7 @@ class Recipe(BaseModel):
     """A name in ``multitune.data.DATASETS``."""
     path: str | None = None
     """Folder with the data set's files, for the sets that are read from files."""
-    languages: tuple[str, ...] | None = Field(None, min_length=1)
+    languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Languages to train on; null takes the data set's own choice."""
     unseen: tuple[str, ...] | None = None
     """Languages never trained on, evaluated at the end; null takes the data set's own choice."""

@@ -202,7 +202,7 @@ def _cannot_load(name: str, error: Exception) -> str:
 
 
 def _hub_reachable() -> bool:
-    """Whether the Hub takes connections: its client would retry for a minute. A proxy hides that, so it counts as yes."""
+    """Whether the Hub takes connections: its client would retry for a minute. A proxy hides that: yes."""
     if HF_HUB_OFFLINE:
         return False
     if urllib.request.getproxies():
