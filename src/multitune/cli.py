@@ -1,0 +1,150 @@
+"""The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from multitune.errors import UserError
+from multitune.interrupt import Interrupted
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fine-tune one pretrained multilingual model on many languages at once.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to set, e.g. budget=400.")
+]
+ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+
+
+def main() -> None:
+    """Run the command line; exit 0 on success, 2 on a user's mistake, 130 when interrupted."""
+    try:
+        app(prog_name="multitune")
+    except UserError as error:
+        sys.exit(_fail(str(error), 2))
+    except Interrupted as error:
+        sys.exit(_fail(str(error), 130))
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    by_language: ByLanguage = False,
+) -> None:
+    """Train, evaluate and ship one run."""
+    from multitune import tables
+    from multitune.recipe import parse_overrides, read
+    from multitune.training import default_folder
+    from multitune.training import train as run
+
+    file, given = read(recipe), parse_overrides(overrides or [])
+    one = file.resolve(overrides=given)
+    folder = out or default_folder(file, one)
+    result = run(file, folder, overrides=given, resume=resume, progress=True)
+    _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
+    _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+
+
+@app.command()
+def compare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    methods: Annotated[str, typer.Option(help="Names with commas between; default: the recipe's.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    by_language: ByLanguage = False,
+) -> None:
+    """Train several methods at one budget and compare them."""
+    from multitune import tables
+    from multitune.comparison import compare as run
+    from multitune.recipe import parse_overrides
+
+    folder = out or Path("runs") / recipe.stem
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    given = parse_overrides(overrides or [])
+    found = run(recipe, folder, methods=names, seeds=seeds, overrides=given, progress=True)
+    _print(tables.summary(found), *([tables.languages(found.runs)] if by_language else []))
+    _say(f"each run and its model is in {folder}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], overrides: Overrides = None
+) -> None:
+    """Score the model of a run again, on its own test languages or on others (unseen=[ja,th])."""
+    from multitune import tables
+    from multitune.recipe import parse_overrides
+    from multitune.rescore import rescore
+
+    _print(tables.scores(rescore(run, parse_overrides(overrides or []))))
+
+
+@app.command()
+def data(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Count the records of a recipe's data by language and split."""
+    from multitune import tables
+    from multitune.recipe import parse_overrides, read
+    from multitune.run import load_corpus
+
+    one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
+    _print(tables.counts(load_corpus(one)))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods with their options."""
+    from multitune import tables
+    from multitune.methods import listed
+
+    _print(tables.methods(listed()))
+
+
+@app.command()
+def synthetic(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for synthetic.json and the figures.")] = Path(
+        "runs/synthetic"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which tasks are drawn.")] = 0,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Only the tables and synthetic.json.")] = False,
+) -> None:
+    """Run every method on three tasks in the plane, as in Figure 3 of the Sequential Reptile paper."""
+    from multitune import tables
+    from multitune.experiments.synthetic import run
+
+    if not no_figures:
+        from multitune.experiments import synthetic_figures  # says at once where matplotlib is missing
+    found = run(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    found.write(out / "synthetic.json")
+    _print(tables.synthetic(found), tables.synthetic_sweep(found))
+    if not no_figures:
+        synthetic_figures.write(found, out)
+    _say(f"results{'' if no_figures else ' and figures'} are in {out}")
+
+
+def _print(*parts: object) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    for part in parts:
+        console.print(part)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"multitune: {' '.join(message.split())}", file=sys.stderr)
+    return code

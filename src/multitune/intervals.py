@@ -1,0 +1,55 @@
+"""95 % intervals: a paired bootstrap over test examples, or Student's t over seeds."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from multitune.tasks import Task
+
+RESAMPLES = 1000
+CHUNK = 50
+"""Resamples drawn at a time, so that memory stays at CHUNK x examples."""
+
+Interval = dict[str, float]
+"""``mean``, ``low`` and ``high``: an estimate and its 95 % interval."""
+
+
+def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: Task) -> NDArray[np.float64]:
+    """Average scores over languages of resampled test sets, [RESAMPLES].
+
+    Each language's examples are drawn with replacement, by a generator that depends on the language alone: two runs on
+    one test set get the same resamples, so that differences of their draws are paired.
+
+    Args:
+        statistics: language -> [examples, statistics], as the task sums them.
+    """
+    scores = [
+        np.concatenate([task.scores(sums)[task.metric] for sums in _resampled_sums(language, rows)])
+        for language, rows in statistics.items()
+    ]
+    average: NDArray[np.float64] = np.mean(scores, axis=0)
+    return average
+
+
+def from_draws(estimate: float, draws: NDArray[np.float64]) -> Interval:
+    """The percentile interval of bootstrap draws around an estimate."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"mean": estimate, "low": float(low), "high": float(high)}
+
+
+def from_seeds(values: NDArray[np.float64]) -> Interval:
+    """The mean of a value a seed, [seeds > 1], with Student's t interval."""
+    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    estimate = float(values.mean())
+    return {"mean": estimate, "low": estimate - half, "high": estimate + half}
+
+
+def _resampled_sums(language: str, rows: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Sums of statistics over resamples of the rows, a chunk at a time: [CHUNK, statistics]."""
+    generator = np.random.default_rng(zlib.crc32(language.encode()))
+    share = np.full(len(rows), 1.0 / len(rows))
+    for _ in range(RESAMPLES // CHUNK):
+        yield generator.multinomial(len(rows), share, size=CHUNK) @ rows

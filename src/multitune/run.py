@@ -1,0 +1,166 @@
+"""A run before its first step: data read, encoder loaded, method set up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from multitune.batching import Batches, seeded
+from multitune.data import DATASETS, Corpus, limited
+from multitune.errors import UserError
+from multitune.evaluate import Encoded
+from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
+from multitune.methods.averaged_update import AveragedUpdate
+from multitune.methods.update import Mixture, NamedParameters, Setup, Update
+from multitune.models import encoder as encoders
+from multitune.models.encoder import Encoder
+from multitune.precision import autocast, resolve
+from multitune.recipe import Recipe, describe, unknown
+from multitune.sampling import proportional, uniform, unimax
+from multitune.tasks import TASKS, Task
+from multitune.tasks.task import Example
+
+
+def load_corpus(recipe: Recipe) -> Corpus:
+    """The recipe's data, cut to its limits.
+
+    Raises:
+        UserError: an unknown data set, or whatever is wrong with its files or languages.
+    """
+    if recipe.data not in DATASETS:
+        raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
+    corpus = DATASETS[recipe.data](recipe.path, recipe.languages, recipe.unseen)
+    if recipe.select == "best" and corpus.test_is_dev:
+        raise UserError(
+            "select: best would choose on the very sentences that are reported: this data has no test split"
+        )
+    return limited(corpus, train=recipe.train_limit, dev=recipe.dev_limit, test=recipe.test_limit)
+
+
+def load_plan(recipe: Recipe) -> Plan:
+    """The recipe's method with its options.
+
+    Raises:
+        UserError: an unknown method or option, or a value that is not allowed.
+    """
+    kind = find(recipe.method)
+    try:
+        plan = kind.model_validate(recipe.options)
+    except ValidationError as error:
+        raise UserError(f"options of {recipe.method}: {describe(error, kind)}") from error
+    plan.check()
+    return plan
+
+
+def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
+    """How often each language is drawn, from its training examples; float64 [languages]."""
+    if recipe.sampling == "uniform":
+        return uniform(len(sizes))
+    if recipe.sampling == "unimax":
+        return unimax(sizes, recipe.budget * recipe.batch_size, recipe.sampling_epochs)
+    return proportional(sizes, recipe.sampling_exponent)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with everything loaded, before or between its steps."""
+
+    recipe: Recipe
+    task: Task
+    encoder: Encoder
+    update: Update
+    languages: tuple[str, ...]
+    """The training languages; a task's number is its place here."""
+    examples: Mapping[str, Sequence[Example]]
+    batches: Mapping[str, Batches]
+    dev: Encoded
+    test: Encoded
+    precision: str
+
+    def loss(self, mixture: Mixture, gradient: int) -> Tensor:
+        """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
+        languages = [self.languages[task] for task in mixture]
+        rows = [self.examples[language][row] for language in languages for row in self.batches[language].next()]
+        batch = {k: v.to(self.encoder.device) for k, v in self.task.collate(rows, self.encoder.pad_id).items()}
+        labels = batch.pop("labels")
+        # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
+        with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
+            torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
+            return self.update.loss(self.encoder.model, batch, lambda output: self.task.loss(output.logits, labels))
+
+
+def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
+    """Load the encoder, tokenise the corpus, set up the method.
+
+    Raises:
+        UserError: the model cannot be had.
+    """
+    task = TASKS[corpus.task](corpus.labels)
+    encoder = encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
+    if recipe.trim_vocabulary:
+        encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
+    encoder.remember()
+    examples = {k: [encoder.training_example(example) for example in rows] for k, rows in train.examples.items()}
+    batch_size = 1 if plan.mixes_tasks else recipe.batch_size
+    embeddings = encoder.model.get_input_embeddings().weight
+    assert isinstance(embeddings, Tensor)
+    setup = Setup(
+        parameters=encoder.parameters(),
+        pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
+        task_heads=frozenset(),
+        hidden_size=encoder.model.config.hidden_size,
+        embedding_size=embeddings.shape[1],
+        probabilities=probabilities(recipe, [len(rows) for rows in examples.values()]),
+        budget=recipe.budget,
+        batch_size=recipe.batch_size,
+        make_optimizer=lambda parameters: make_optimizer(parameters, recipe),
+        clip=recipe.clip,
+        seed=recipe.seed,
+    )
+    return Run(
+        recipe=recipe,
+        task=task,
+        encoder=encoder,
+        update=averaged(plan.build(setup), setup, recipe),
+        languages=tuple(examples),
+        examples=examples,
+        batches={
+            language: Batches(language, [len(example["input_ids"]) for example in rows], batch_size, recipe.seed)
+            for language, rows in examples.items()
+        },
+        dev=Encoded.of(corpus.dev, task, encoder, recipe.max_length),
+        test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
+        precision=resolve(recipe.precision, encoder.device),
+    )
+
+
+def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:
+    """The method, with the recipe's weight averaging around it."""
+    weights = [weight for _, weight in setup.parameters]
+    if recipe.average == "ema":
+        return AveragedUpdate(setup, update, ExponentialAverage(weights, recipe.average_decay), interval=1)
+    if recipe.average == "snapshots":
+        return AveragedUpdate(setup, update, SnapshotAverage(weights, recipe.average_last), recipe.validation_interval)
+    return update
+
+
+def make_optimizer(parameters: NamedParameters, recipe: Recipe) -> Optimizer:
+    """AdamW, fused; weight decay on matrices that are not embeddings."""
+    decayed = [weight for name, weight in parameters if weight.ndim > 1 and "embedding" not in name]
+    others = [weight for name, weight in parameters if weight.ndim < 2 or "embedding" in name]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True)
+
+
+def learning_rate(recipe: Recipe, gradients: int) -> float:
+    """The rate of a step that begins after ``gradients`` computations: linear warm-up, then constant or to zero."""
+    rising = recipe.warmup * recipe.budget
+    if gradients < rising:
+        return recipe.learning_rate * (gradients + 1) / (rising + 1)
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    return recipe.learning_rate * (recipe.budget - gradients) / (recipe.budget - rising)

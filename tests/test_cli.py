@@ -1,0 +1,92 @@
+"""The command line as a user meets it: output, exit codes, one-line errors, Ctrl-C. Each call is a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "multitune"]
+
+
+def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*COMMAND, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"model: {tiny_model}\ndata: panx\npath: {tiny_panx}\nbudget: 24\nbatch_size: 4\n"
+        "methods:\n  mtl: {learning_rate: 1e-2}\n  sequential: {learning_rate: 1e-2}\n"
+    )
+    return path
+
+
+def test_compare_prints_a_table_and_leaves_models(tmp_path: Path, tiny_recipe: Path) -> None:
+    done = run("compare", tiny_recipe, "--by-language", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("mtl", "sequential", "seen f1", "unseen f1", "drift", "peak GiB", "aa", "cc"):
+        assert word in done.stdout
+    assert (tmp_path / "runs" / "tiny" / "mtl-seed0" / "model" / "config.json").exists()
+    again = run("compare", tiny_recipe, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "24/24" not in again.stderr, "finished runs are not run again"
+
+
+def test_train_evaluate_and_data(tmp_path: Path, tiny_recipe: Path) -> None:
+    done = run("train", tiny_recipe, "method=mtl", "budget=8", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mtl" in done.stdout
+    evaluated = run("evaluate", "out", "unseen=[]", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "aa" in evaluated.stdout
+    assert "cc" not in evaluated.stdout
+    counted = run("data", tiny_recipe, cwd=tmp_path)
+    assert counted.returncode == 0, counted.stderr
+    assert "60" in counted.stdout
+
+
+MISTAKES = {
+    "unknown key": (["train", "tiny.yaml", "buget=3"], "tiny.yaml: unknown key 'buget' (did you mean 'budget'?)"),
+    "no such recipe": (["train", "none.yaml"], "none.yaml: cannot read the recipe: No such file"),
+    "unknown method": (["compare", "tiny.yaml", "--methods", "mlt"], "method: unknown method 'mlt'"),
+    "three columns": (["train", "tiny.yaml", "path=bad"], "train-aa.tsv:2: 3 columns"),
+    "model not to be had": (["train", "tiny.yaml", "model=bert-base-multilingual-cased"], "hf download"),
+    "no run": (["evaluate", "nowhere"], "nowhere: holds no finished run"),
+    "folder in use": (["train", "tiny.yaml", "--out", "bad"], "bad is not empty"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_one_line_and_exit_2(
+    tmp_path: Path, tiny_recipe: Path, tiny_panx: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "bad").mkdir()
+    for source in tiny_panx.iterdir():
+        (tmp_path / "bad" / source.name).write_text(source.read_text())
+    (tmp_path / "bad" / "train-aa.tsv").write_text("a\tO\nb\tx\tO\n")
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_saves_what_was_learnt(tmp_path: Path, tiny_recipe: Path) -> None:
+    words = ["train", str(tiny_recipe), "method=mtl", "budget=1000000", "--out", "out"]
+    with subprocess.Popen([*COMMAND, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "out" / "metrics.jsonl"
+        while process.poll() is None and not (log.exists() and log.stat().st_size):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "out" / "model" / "config.json").exists()
