@@ -1,0 +1,122 @@
+"""A training step on PAN-X German: multitune's loop beside the Hugging Face Trainer, in one run.
+
+Same encoder (offline:e5-small, 12 layers), same sentences, batch size 16, same precision, AdamW, dropout as the model
+has it. The Trainer is used as its documentation shows it: DataCollatorForTokenClassification, random batches.
+
+    python bench/trainer.py --path PANX_FOLDER
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from multitune.models import offline
+from multitune.precision import has_bf16
+from multitune.recipe import Recipe
+from multitune.run import Run, load_corpus, load_plan, prepare
+from multitune.tasks import Tagging
+
+SENTENCES = 4000
+WARM_UP = 3
+
+
+class StepTimes(TrainerCallback):
+    """Seconds of each of the Trainer's steps."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._began)
+
+
+def trainer_steps(examples: list[dict[str, Any]], labels: int, steps: int, bf16: bool, folder: str) -> list[float]:
+    """Seconds of steps of the Hugging Face Trainer."""
+    tokenizer = AutoTokenizer.from_pretrained(offline.directory())
+    model = AutoModelForTokenClassification.from_pretrained(offline.directory(), num_labels=labels, dtype=torch.float32)
+    times = StepTimes()
+    arguments = TrainingArguments(
+        folder,
+        per_device_train_batch_size=16,
+        max_steps=WARM_UP + steps,
+        learning_rate=1e-4,
+        bf16=bf16,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    rows = [{"input_ids": example["input_ids"], "labels": example["labels"]} for example in examples]
+    Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        callbacks=[times],
+    ).train()
+    return times.seconds[WARM_UP:]
+
+
+def our_steps(run: Run, steps: int) -> list[float]:
+    """Seconds of steps of our loop."""
+    seconds = []
+    for step in range(WARM_UP + steps):
+        began = time.perf_counter()
+        drawn = run.update.draw()
+        run.update.step(drawn, (run.loss(mixture, step) for mixture in drawn))
+        seconds.append(time.perf_counter() - began)
+    return seconds[WARM_UP:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", default="../shared/data/panx", help="folder with train-de.tsv and dev-de.tsv")
+    parser.add_argument("--steps", type=int, default=12, help="timed steps a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    recipe = Recipe(
+        data="panx",
+        path=options.path,
+        languages=("de",),
+        unseen=(),
+        train_limit=SENTENCES,
+        test_limit=1,
+        method="sequential",
+        learning_rate=1e-4,
+    )
+    corpus = load_corpus(recipe)
+    task = Tagging(corpus.labels)
+    tokenizer = AutoTokenizer.from_pretrained(offline.directory())
+    examples = task.encode(corpus.train["de"], tokenizer, recipe.max_length)
+    for bf16 in [False, True] if has_bf16(torch.device("cpu")) else [False]:
+        run = prepare(recipe.model_copy(update={"precision": "bf16" if bf16 else "fp32"}), corpus, load_plan(recipe))
+        ours, theirs = [], []
+        for _ in range(options.rounds):
+            ours += our_steps(run, options.steps)
+            with tempfile.TemporaryDirectory() as folder:
+                theirs += trainer_steps(examples, len(task.labels), options.steps, bf16, folder)
+        own, peer = statistics.median(ours), statistics.median(theirs)
+        print(
+            f"{'bf16' if bf16 else 'fp32'}: multitune {1000 * own:.0f} ms a step, "
+            f"Hugging Face Trainer {1000 * peer:.0f} ms, ratio {peer / own:.2f} "
+            f"({len(ours)} steps each, {torch.get_num_threads()} threads, medians)"
+        )
+
+
+if __name__ == "__main__":
+    main()
