@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: demo test lint check-slow bench clean
+.PHONY: demo test lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
 
 test: $(SET_UP)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 lint: $(SET_UP)
 	$(BIN)/ruff format --check
@@ -19,13 +19,11 @@ lint: $(SET_UP)
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_docs.py
 
-check-slow: $(SET_UP)
-	$(BIN)/pytest -m slow
-
 bench: $(SET_UP)
 	$(BIN)/python bench/trainer.py
 	$(BIN)/python bench/two_loop.py
 	$(BIN)/python bench/methods.py
+	$(BIN)/python bench/pooler.py
 
 clean:
 	rm -rf $(VENV) runs

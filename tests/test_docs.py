@@ -2,15 +2,18 @@
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 
+from multitune.cli import app
 from multitune.methods import METHODS
 from multitune.methods.combined_plans import TorchJD
-from multitune.recipe import Recipe, RecipeFile, read
+from multitune.recipe import Recipe, RecipeFile, parse_overrides, read
 from multitune.run import load_plan
 
 ROOT = Path(__file__).parents[1]
@@ -110,3 +113,40 @@ def test_every_recipe_resolves_to_a_method(path: Path) -> None:
     file: RecipeFile = read(path)
     for method in file.methods or [None]:
         load_plan(file.resolve(method))
+
+
+def commands() -> list[str]:
+    """The lines of the pages' shell blocks, and what bench files and recipes tell to type, without comments."""
+    text = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    text += [line for file in ROOT.glob("bench/*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    found = (re.match(r"\s*(?:\.venv/bin/)?((?:multitune|make|python bench)\b[^#]*)", line) for line in text)
+    return sorted({match[1].strip() for match in found if match})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_one(command: str) -> None:
+    """Targets and files exist, options are known, and recipes resolve with the overrides that the command gives."""
+    program, what, *words = shlex.split(command)
+    if program == "make":
+        assert re.search(rf"^{what}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    if program == "python":
+        source = (ROOT / what).read_text(encoding="utf-8")
+        assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+        return
+    parameters = {option: given for given in get_command(app).commands[what].params for option in given.opts}
+    overrides, given, recipe = [], iter(words), None
+    for word in given:
+        if word.startswith("--"):
+            assert word in parameters, word
+            _ = None if parameters[word].is_flag else next(given)
+        elif word.endswith(".yaml"):
+            recipe = read(ROOT / word)
+        else:
+            overrides.append(word)
+    if recipe is not None:
+        load_plan(recipe.resolve(overrides=parse_overrides(overrides)))
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {command.split()[0] for command in commands()} == {"make", "multitune", "python"}

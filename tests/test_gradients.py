@@ -168,7 +168,7 @@ def test_gradvac_combines_what_autograd_finds(groups: str | Callable[[str], str]
             expected = weight @ rows[name] / (TASKS if reduction == "mean" else 1)
             assert parameter.grad is not None
             torch.testing.assert_close(parameter.grad.flatten(), expected)
-    torch.testing.assert_close(dict(combiner.state_dict()), dict(method.state_dict()))
+    torch.testing.assert_close(dict(combiner.method.state_dict()), dict(method.state_dict()))
 
 
 class FirstRow(RowsMethod):
@@ -446,3 +446,13 @@ def test_a_combiner_resumes_bitwise(name: str) -> None:
     train(*resumed, 10, 20)
     for a, b in zip(whole[0].parameters(), resumed[0].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_resumed_combiner_knows_which_parameters_had_a_gradient() -> None:
+    both, one = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    first, resumed = (Combiner([("both", both), ("one", one)], PCGrad(seed=0)) for _ in range(2))
+    first.backward([both.sum(), (both * one).sum()])
+    resumed.load_state_dict(first.state_dict())
+    resumed.backward([both.sum()], tasks=[0])
+    assert one.grad is not None, "its optimizer goes on with a gradient of zero, as it would have without the resume"
+    assert not one.grad.any()

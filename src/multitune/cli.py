@@ -43,13 +43,15 @@ def train(
     by_language: ByLanguage = False,
 ) -> None:
     """Train, evaluate and ship one run."""
-    from multitune import tables
     from multitune.recipe import parse_overrides, read
+
+    file, given = read(recipe), parse_overrides(overrides or [])
+    one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+
+    from multitune import tables
     from multitune.training import default_folder
     from multitune.training import train as run
 
-    file, given = read(recipe), parse_overrides(overrides or [])
-    one = file.resolve(overrides=given)
     folder = out or default_folder(file, one)
     result = run(file, folder, overrides=given, resume=resume, progress=True)
     _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))

@@ -194,11 +194,16 @@ class Combiner:
         return values
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The method's state, tensors only. There is no other."""
-        return self.method.state_dict()
+        """The method's state, and which parameters have had a gradient (theirs is never None again); tensors only."""
+        own = {"reached": torch.tensor(self._reached)}
+        return own | {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.method.load_state_dict(state)
+        """Continue where ``state`` was taken."""
+        self._reached = state["reached"].tolist()
+        prefix = "method."
+        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        self.method.load_state_dict(own)
 
     def _stream(self, losses: Iterator[tuple[int, Loss]], tasks: list[int]) -> tuple[Tensor, list[Tensor]]:
         """Sum the gradients as they come, each by its weight up to a common factor: row 0 the sum, row 1 a task's."""

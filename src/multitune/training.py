@@ -22,8 +22,8 @@ from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, to_yaml
 from multitune.results import FILE, RunResult, mean, peak_memory, reset_peak_memory, versions
 from multitune.run import Run, learning_rate, load_corpus, load_plan, prepare, probabilities
 
-LOG_LINES = 100
-"""Training lines in the metrics.jsonl of a run."""
+LOG_LINES, LONGEST_WAIT = 100, 50
+"""Training lines in the metrics.jsonl of a short run; gradient computations between two lines of a long one."""
 
 
 def train(
@@ -97,7 +97,7 @@ class Trainer:
             while not self._spent:
                 before = self._gradients
                 self._step()
-                if self._due(max(1, self._run.recipe.budget // LOG_LINES), before):
+                if self._due(max(1, min(LONGEST_WAIT, self._run.recipe.budget // LOG_LINES)), before):
                     self._report()
                 if self._due(self._run.recipe.validation_interval, before):
                     self._validate()
