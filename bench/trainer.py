@@ -3,10 +3,11 @@
 Same encoder (offline:e5-small, 12 layers), same sentences, batch size 16, same precision, AdamW, dropout as the model
 has it. The Trainer is used as its documentation shows it: DataCollatorForTokenClassification, random batches.
 
-    python bench/trainer.py --path PANX_FOLDER
+    python bench/trainer.py --path data/panx
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -85,7 +86,11 @@ def our_steps(run: Run, steps: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--path", default="../shared/data/panx", help="folder with train-de.tsv and dev-de.tsv")
+    parser.add_argument(
+        "--path",
+        default=os.path.join(os.environ.get("MULTITUNE_DATA", "../shared/data"), "panx"),
+        help="folder with train-de.tsv and dev-de.tsv",
+    )
     parser.add_argument("--steps", type=int, default=12, help="timed steps a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
