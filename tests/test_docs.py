@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from multitune.cli import app
@@ -134,12 +135,14 @@ def test_every_command_is_one(command: str) -> None:
         source = (ROOT / what).read_text(encoding="utf-8")
         assert all(f'"{word}"' in source for word in words if word.startswith("--"))
         return
-    parameters = {option: given for given in get_command(app).commands[what].params for option in given.opts}
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    parameters = {option: given for given in group.commands[what].params for option in given.opts}
     overrides, given, recipe = [], iter(words), None
     for word in given:
         if word.startswith("--"):
             assert word in parameters, word
-            _ = None if parameters[word].is_flag else next(given)
+            _ = None if getattr(parameters[word], "is_flag", False) else next(given)
         elif word.endswith(".yaml"):
             recipe = read(ROOT / word)
         else:
