@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from multitune.data import lines
 from multitune.data.corpus import Record
 from multitune.errors import UserError
 
@@ -29,7 +30,7 @@ def numbered(path: str | Path, *, strict: bool = False) -> Iterator[tuple[int, R
     tokens: list[str] = []
     tags: list[str] = []
     start = 0
-    for number, line in _lines(Path(path)):
+    for number, line in lines.numbered(path):
         if not line.strip(" \t"):
             if tokens:
                 yield start, {"tokens": tokens, "tags": tags}
@@ -43,19 +44,6 @@ def numbered(path: str | Path, *, strict: bool = False) -> Iterator[tuple[int, R
         tags.append(tag)
     if tokens:
         yield start, {"tokens": tokens, "tags": tags}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines by number. Only line feeds end a line: tokens may hold U+2028 and other separators."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number + 1} or below: not UTF-8 text; save the file as UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from error
 
 
 def _columns(line: str, place: str) -> tuple[str, str]:
