@@ -3,7 +3,8 @@
 python bench/methods.py [--columns N] [--layers N] [--repeats N] [--threads N]
 
 1. A training step of a small transformer, eight tasks with a batch each: joint, PCGrad, GradVac; a hand-made PCGrad
-   (one torch.autograd.grad a task into a flat matrix); TorchJD's documented backward and jac_to_grad.
+   (one torch.autograd.grad a task into a flat matrix); TorchJD's documented backward and jac_to_grad; LibMTL's PCGrad,
+   where it is installed (pip install --no-deps LibMTL==1.1.5).
 2. Combining a ready [8, N] fp32 matrix, beside reading it twice.
 3. GradVac of the same matrix in 200 parameter groups, beside the whole as one.
 
@@ -12,8 +13,13 @@ All the rows of a table are timed in turn within one loop; the figures are media
 
 import argparse
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 import torch
 import torchjd.aggregation
@@ -31,6 +37,21 @@ from multitune.methods.pcgrad import PCGrad
 TASKS, BATCH, LENGTH, WIDTH, WORDS = 8, 16, 32, 256, 8000
 
 
+def libmtl() -> Any:
+    """LibMTL's weightings, or None where it is not installed."""
+    found = find_spec("LibMTL")
+    if found is None or found.submodule_search_locations is None:
+        return None
+    # Its top module imports torchvision, for models that are not needed here.
+    package = ModuleType("LibMTL")
+    package.__path__ = found.submodule_search_locations
+    sys.modules["LibMTL"] = package
+    return import_module("LibMTL.weighting")
+
+
+LIBMTL = libmtl()
+
+
 class Transformer(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -44,6 +65,11 @@ class Transformer(nn.Module):
         return nn.functional.cross_entropy(self.head(self.layers(self.words(words)).mean(1)), labels)
 
 
+Losses = Callable[[], Iterator[Tensor]]
+Gradient = Callable[[Transformer, Losses], Callable[[], object]]
+"""Given a model and its tasks' losses: what computes a step's gradient into ``.grad``."""
+
+
 def transformer_steps(layers: int) -> dict[str, Callable[[], object]]:
     """One training step each, of a model and an optimizer of its own."""
     generator = torch.Generator().manual_seed(0)
@@ -52,57 +78,85 @@ def transformer_steps(layers: int) -> dict[str, Callable[[], object]]:
         for _ in range(TASKS)
     ]
 
-    def step_of(gradient: Callable[[Transformer, torch.optim.Optimizer], Callable[[], object]]) -> Callable[[], object]:
+    def step_of(gradient: Gradient) -> Callable[[], object]:
         model = Transformer(layers)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        compute = gradient(model, optimizer)
+        compute = gradient(model, lambda: (model.loss(*batch) for batch in batches))
         return lambda: (compute(), optimizer.step())
 
-    def plain(model: Transformer, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-        def gradient() -> None:
-            optimizer.zero_grad()
-            for batch in batches:
-                model.loss(*batch).backward()
-
-        return gradient
-
-    def combined(method: CombiningMethod, groups: str = "whole_model") -> Callable[..., Callable[[], object]]:
-        def make(model: Transformer, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-            combiner = Combiner(model.named_parameters(), method, groups=groups)
-            return lambda: combiner.backward((model.loss(*batch) for batch in batches), tasks=range(TASKS))
-
-        return make
-
-    def by_hand(model: Transformer, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-        parameters, method = list(model.parameters()), PCGrad()
-
-        def gradient() -> None:
-            gradients = [torch.autograd.grad(model.loss(*batch), parameters) for batch in batches]
-            matrix = torch.stack([torch.cat([g.flatten() for g in row]) for row in gradients])
-            direction = method.weights(matrix @ matrix.T).float() @ matrix
-            nn.utils.vector_to_parameters(direction, [_gradient_holder(p) for p in parameters])
-
-        return gradient
-
-    def torchjds(model: Transformer, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-        parameters, aggregator = list(model.parameters()), torchjd.aggregation.PCGrad()
-
-        def gradient() -> None:
-            optimizer.zero_grad()
-            backward([model.loss(*batch) for batch in batches])
-            jac_to_grad(parameters, aggregator)
-
-        return gradient
-
-    return {
-        "joint, plain torch": step_of(plain),
-        "joint, Combiner": step_of(combined(Joint())),
-        "PCGrad": step_of(combined(PCGrad())),
-        "GradVac": step_of(combined(GradVac(TASKS))),
-        "GradVac, all_matrix": step_of(combined(GradVac(TASKS), "all_matrix")),
-        "PCGrad by hand: flat matrix": step_of(by_hand),
-        "PCGrad, TorchJD backward": step_of(torchjds),
+    contenders: dict[str, Gradient] = {
+        "joint, plain torch": plain,
+        "joint, Combiner": combined(Joint()),
+        "PCGrad": combined(PCGrad()),
+        "GradVac": combined(GradVac(TASKS)),
+        "GradVac, all_matrix": combined(GradVac(TASKS), "all_matrix"),
+        "PCGrad by hand: flat matrix": by_hand,
+        "PCGrad, TorchJD backward": torchjds,
     }
+    if LIBMTL is not None:
+        contenders["PCGrad, LibMTL"] = libmtls
+    return {name: step_of(gradient) for name, gradient in contenders.items()}
+
+
+def plain(model: Transformer, losses: Losses) -> Callable[[], object]:
+    def gradient() -> None:
+        model.zero_grad()
+        for loss in losses():
+            loss.backward()
+
+    return gradient
+
+
+def combined(method: CombiningMethod, groups: str = "whole_model") -> Gradient:
+    def make(model: Transformer, losses: Losses) -> Callable[[], object]:
+        combiner = Combiner(model.named_parameters(), method, groups=groups)
+        return lambda: combiner.backward(losses(), tasks=range(TASKS))
+
+    return make
+
+
+def by_hand(model: Transformer, losses: Losses) -> Callable[[], object]:
+    parameters, method = list(model.parameters()), PCGrad()
+
+    def gradient() -> None:
+        gradients = [torch.autograd.grad(loss, parameters) for loss in losses()]
+        matrix = torch.stack([torch.cat([g.flatten() for g in row]) for row in gradients])
+        direction = method.weights(matrix @ matrix.T).float() @ matrix
+        nn.utils.vector_to_parameters(direction, [_gradient_holder(p) for p in parameters])
+
+    return gradient
+
+
+def torchjds(model: Transformer, losses: Losses) -> Callable[[], object]:
+    parameters, aggregator = list(model.parameters()), torchjd.aggregation.PCGrad()
+
+    def gradient() -> None:
+        model.zero_grad()
+        backward(list(losses()))
+        jac_to_grad(parameters, aggregator)
+
+    return gradient
+
+
+def libmtls(model: Transformer, losses: Losses) -> Callable[[], object]:
+    assert LIBMTL is not None
+    weighting = LIBMTL.PCGrad()
+    weighting.task_num, weighting.device, weighting.rep_grad = TASKS, "cpu", False
+    weighting.get_share_params = model.parameters
+    # It writes into the gradients that it has just cleared: with torch's default, None, it would fail.
+    weighting.zero_grad_share_params = lambda: model.zero_grad(set_to_none=False)
+    return lambda: weighting.backward(list(losses()))
+
+
+def libmtl_of(rows: Tensor) -> Callable[[], object]:
+    """LibMTL's PCGrad of ready gradients: its own ``backward``, without the passes through a model before and after."""
+    assert LIBMTL is not None
+    weighting = LIBMTL.PCGrad()
+    weighting.task_num, weighting.rep_grad = TASKS, False
+    weighting._compute_grad_dim = lambda: None
+    weighting._compute_grad = lambda losses, mode: rows
+    weighting._reset_grad = lambda gradient: None
+    return lambda: weighting.backward([None] * TASKS)
 
 
 def _gradient_holder(parameter: nn.Parameter) -> Tensor:
@@ -114,7 +168,7 @@ def _gradient_holder(parameter: nn.Parameter) -> Tensor:
 def matrix_combinations(rows: Tensor) -> dict[str, Callable[[], object]]:
     whole, out = [rows.shape[1] // BLOCK], torch.empty_like(rows[0])
     aggregator = torchjd.aggregation.PCGrad()
-    return {
+    contenders: dict[str, Callable[[], object]] = {
         "reading the matrix twice": lambda: (rows.sum(), rows.sum()),
         "PCGrad": lambda: combine(PCGrad(), rows, whole, out),
         "GradVac": lambda: combine(GradVac(TASKS), rows, whole, out),
@@ -122,6 +176,9 @@ def matrix_combinations(rows: Tensor) -> dict[str, Callable[[], object]]:
         "of PCGrad: the Gram matrix": lambda: gram_matrices(rows, whole),
         "of PCGrad: the combination": lambda: combine_rows(rows, torch.ones(1, TASKS), whole, out),
     }
+    if LIBMTL is not None:
+        contenders["PCGrad, LibMTL"] = libmtl_of(rows)
+    return contenders
 
 
 def group_combinations(rows: Tensor, groups: int = 200) -> dict[str, Callable[[], object]]:
