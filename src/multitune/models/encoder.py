@@ -1,8 +1,9 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
+import math
 import socket
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
 from multitune.models import offline
-from multitune.models.vocabulary import TrimmedVocabulary
+from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.tasks import Task
 from multitune.tasks.task import Example
 
@@ -80,8 +81,12 @@ class Encoder:
 
     def drift(self) -> float:
         """L2 distance of the pretrained weights from where they were (embedding rows never trained add 0)."""
-        moved = [(weight.detach() - self._pretrained[name]).norm() for name, weight in self.pretrained_parameters()]
-        return float(torch.stack(moved).norm())
+        return math.hypot(*self.moved().values())
+
+    def moved(self) -> dict[str, float]:
+        """L2 distance of each pretrained weight from where it was, by name."""
+        moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
+        return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True))
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """The head's output, [examples, labels] or [examples, length, labels]."""
@@ -98,6 +103,32 @@ class Encoder:
                 yield
         finally:
             self.model.train()
+
+    @contextmanager
+    def probed(self, token_ids: Iterable[int]) -> Iterator[Callable[[Example], Example]]:
+        """Inside, the model is as it ships, with gradients; of the embeddings, those of the rows of ``token_ids``.
+
+        Other rows have none in batches without their tokens, so that nothing is lost, and a gradient stays small.
+        Yields what turns an example's token ids into those rows.
+        """
+        self.model.eval()
+        try:
+            with self._full_vocabulary():
+                if is_tied(self.model):
+                    yield lambda example: example
+                else:
+                    with self._only_rows({*token_ids, *self.tokenizer.all_special_ids}) as rows:
+                        yield lambda example: example | {"input_ids": rows.rows(example["input_ids"])}
+        finally:
+            self.model.train()
+
+    @contextmanager
+    def _only_rows(self, token_ids: Iterable[int]) -> Iterator[TrimmedVocabulary]:
+        rows = TrimmedVocabulary(self.model, token_ids)
+        try:
+            yield rows
+        finally:
+            rows.undo()
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model with its tokenizer."""
