@@ -90,6 +90,9 @@ class Recipe(BaseModel):
 
     validate_every: Count | None = None
     """Gradient computations between validations on dev; null makes six in a run."""
+    probe_every: Count | Literal["auto"] | None = None
+    """Gradient computations between probes of gradient similarity and drift; auto spends at most 5 % of the run's time,
+    null makes none."""
     select: Literal["last", "best"] = "last"
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
@@ -231,13 +234,21 @@ def validated(values: Mapping[str, Any], source: str) -> Recipe:
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation error in one line: the key, what is wrong, what is allowed."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
+    first, *others = error.errors()
+    key = _key(first)
     if first["type"] == "extra_forbidden":
         return unknown("key", key, model.model_fields)
     if first["type"] == "missing":
         return f"{key}: is missing"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+    # Where a value may be of several kinds, there is an error for each.
+    said = [f"{one['msg'][0].lower()}{one['msg'][1:]}" for one in (first, *others) if _key(one) == key]
+    return f"{key}: {' or '.join(said)}, not {first['input']!r}"
+
+
+def _key(error: Mapping[str, Any]) -> str:
+    """The recipe key of one of pydantic's errors, without the kinds of value that it tried."""
+    kinds = ("function-", "constrained-", "literal[")
+    return ".".join(str(part) for part in error["loc"] if not str(part).startswith(kinds))
 
 
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:

@@ -107,19 +107,13 @@ def held_out(split: Encoded, batch_size: int) -> dict[str, list[Example]]:
     return chosen
 
 
-def measure(
-    encoder: Encoder, task: Task, batches: Mapping[str, Sequence[Example]], precision: str, heads: frozenset[str]
-) -> Similarity:
-    """The similarity of languages on a batch each, ordered by family, with the weights that the model holds.
-
-    ``heads`` are the names of weights that one language alone uses.
-    """
+def measure(encoder: Encoder, task: Task, batches: Mapping[str, Sequence[Example]], precision: str) -> Similarity:
+    """The similarity of languages on a batch each, ordered by family, with the weights that the model holds."""
     languages = genealogy.by_family(batches)
     tokens = {token for batch in batches.values() for example in batch for token in example["input_ids"]}
     with encoder.probed(tokens) as trimmed:
         losses = (_loss(encoder, task, [trimmed(example) for example in batches[k]], precision) for k in languages)
-        own = [weight for name, weight in encoder.parameters() if name in heads]
-        return similarity(languages, encoder.parameters(), losses, own)
+        return similarity(languages, encoder.parameters(), losses)
 
 
 def _loss(encoder: Encoder, task: Task, examples: Sequence[Example], precision: str) -> Tensor:
