@@ -93,6 +93,23 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    overrides: Overrides = None,
+    by_language: ByLanguage = False,
+) -> None:
+    """Measure gradient similarity, retention and drift of a run's model; writes RUN/probes.json."""
+    from multitune import tables
+    from multitune.probes.finished import PROBES
+    from multitune.probes.finished import probe as measure
+    from multitune.recipe import parse_overrides
+
+    findings = measure(run, parse_overrides(overrides or []), _say)
+    _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
+    _say(f"all of it is in {run / PROBES}")
+
+
+@app.command()
 def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Count the records of a recipe's data by language and split."""
     from multitune import tables

@@ -12,6 +12,7 @@ from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.intervals import Interval
 from multitune.methods import Plan
+from multitune.probes.finished import Findings
 from multitune.results import RunResult, Scores
 
 NONE = "-"
@@ -61,6 +62,61 @@ def scores(results: Scores) -> Table:
     table = _table("language", *metrics)
     for language, found in results.items():
         table.add_row(language, *(_percent(found[metric]) for metric in metrics))
+    return table
+
+
+def probes(findings: Findings) -> list[Table]:
+    """Cosines of languages' gradients; cosine and drift by layer; what is left of pretraining."""
+    return [*_cosines(findings), _by_layer(findings), _skills(findings)]
+
+
+def _cosines(findings: Findings) -> list[Table]:
+    found = findings.gradient_similarity
+    if found is None:
+        return []
+    table = _table("cosine of gradients", *found["languages"])
+    for language, row in zip(found["languages"], found["cosines"], strict=True):
+        table.add_row(language, *(f"{cosine:.2f}" for cosine in row))
+    table.caption = f"held-out batches, languages by family; mean {found['cosine']:.2f}"
+    if findings.proximity is not None:
+        spearman, p = findings.proximity["spearman"], findings.proximity["p"]
+        table.caption += f"; with distance in the family tree: Spearman {spearman:+.2f}, p = {p:.3f}"
+    return [table]
+
+
+def _by_layer(findings: Findings) -> Table:
+    table = _table("layer", "mean cosine", "drift")
+    layers = findings.gradient_similarity["layers"] if findings.gradient_similarity else {}
+    drift = findings.drift["layers"] if findings.drift else {}
+    for layer in layers or drift:
+        cosine = f"{layers[layer]['cosine']:.2f}" if layer in layers else NONE
+        table.add_row(layer, cosine, f"{drift[layer]:.2f}" if layer in drift else NONE)
+    return table
+
+
+_SKILLS = {"masked_lm": "masked token, nats", "retrieval": "translation found, %"}
+
+
+def _skills(findings: Findings) -> Table:
+    table = _table("retention", "seen before", "after", "unseen before", "after")
+    for skill, label in _SKILLS.items():
+        found = getattr(findings, skill)
+        sides = [] if found is None else found["average"].values()
+        cells = [_number(side[when]) for side in sides for when in ("pretrained", "tuned")]
+        table.add_row(label, *(cells or [NONE] * 4))
+    table.caption = "\n".join(findings.notes)
+    return table
+
+
+def retention(findings: Findings) -> Table:
+    """One line a language: its skills with the pretrained and with the tuned weights."""
+    found = {label: getattr(findings, skill) for skill, label in _SKILLS.items()}
+    present = {label: values for label, values in found.items() if values is not None}
+    table = _table("", "language", *(f"{label}: {when}" for label in present for when in ("before", "after")))
+    for side, languages in (("seen", findings.seen), ("unseen", findings.unseen)):
+        for row, language in enumerate(languages):
+            values = [each[when].get(language) for each in present.values() for when in ("pretrained", "tuned")]
+            table.add_row(side if row == 0 else "", language, *(_number(value) for value in values))
     return table
 
 
@@ -151,6 +207,10 @@ def _table(first: str, *columns: str) -> Table:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
 
 
 def _estimate(interval: Interval | None) -> str:

@@ -132,7 +132,7 @@ class Encoder:
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model with its tokenizer."""
-        with self._full_vocabulary(), _quiet():
+        with self._full_vocabulary(), quiet():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -151,7 +151,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: no such model, or no network to fetch it.
     """
-    tokenizer: PreTrainedTokenizerBase = _fetched(name, AutoTokenizer.from_pretrained)
+    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
     return tokenizer
@@ -168,7 +168,7 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
-    config = _fetched(name, AutoConfig.from_pretrained)
+    config = fetched(name, AutoConfig.from_pretrained)
     config.id2label = dict(enumerate(task.labels))
     config.label2id = {label: number for number, label in config.id2label.items()}
     if layers is not None:
@@ -177,9 +177,9 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, info = _fetched(
+        model, info = fetched(
             name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
         )
     _pass_through(model, info["missing_keys"])
@@ -206,7 +206,7 @@ def _set_dropout(config: Any, dropout: float) -> None:
             setattr(config, key, dropout)
 
 
-def _fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
+def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
     """Call a ``from_pretrained`` with errors that tell a user what to do."""
     if name.startswith("offline:"):
         if name != offline.NAME:
@@ -247,7 +247,7 @@ def _hub_reachable() -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """New heads and left-out layers are meant: no report about them, and no progress bar beside ours."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

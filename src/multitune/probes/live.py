@@ -1,6 +1,5 @@
 """Probes of a run that trains: how often, and what a line of metrics.jsonl says (docs/probes.md)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +32,7 @@ def line(found: Similarity, moved: Mapping[str, float]) -> dict[str, Any]:
     """What a probe's line says: ``found`` of the languages, and the L2 distance of each weight from where it began."""
     return summary(found) | {
         "layers": {layer: round(mean_cosine(gram), DIGITS) for layer, gram in found.grams.items()},
-        "drift": math.hypot(*moved.values()),
+        "drift": drift.total(moved),
         "drift_by_layer": drift.by_layer(moved),
     }
 
