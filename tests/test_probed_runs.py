@@ -1,14 +1,22 @@
 """Probes of real runs of a tiny encoder: while they train, and on the model that they leave."""
 
+import io
+import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import multitune as mt
+from multitune import tables
+from multitune.errors import UserError
 from multitune.interrupt import Interrupted
 from multitune.methods import METHODS
 from multitune.probes import live
+from multitune.probes.finished import probe
 from test_training import lines, recipe, stop_after
 
 
@@ -91,3 +99,87 @@ def test_resumed_probes_are_the_same(
     assert whole == parts
     seconds = [line["probe_seconds"] for line in probes(tmp_path / "parts")]
     assert seconds == sorted(seconds)
+
+
+@pytest.fixture(scope="module")
+def relatives(tmp_path_factory: pytest.TempPathFactory, tiny_panx: Path) -> Path:
+    """The tiny PAN-X under the names of real languages, of four families."""
+    folder = tmp_path_factory.mktemp("relatives")
+    for name, source in {"de": "aa", "nl": "bb", "fi": "aa", "tr": "bb"}.items():
+        for split in ("train", "dev"):
+            shutil.copy(tiny_panx / f"{split}-{source}.tsv", folder / f"{split}-{name}.tsv")
+    shutil.copy(tiny_panx / "dev-cc.tsv", folder / "dev-es.tsv")
+    return folder
+
+
+def test_a_finished_run(tmp_path: Path, tiny_model: Path, relatives: Path) -> None:
+    result = mt.train(recipe(tiny_model, relatives, budget=40, probe_every=40), tmp_path)
+    said: list[str] = []
+    findings = probe(tmp_path, say=said.append)
+    saved = json.loads((tmp_path / "probes.json").read_text())
+    assert saved == asdict(findings)
+    assert len(said) == 4
+    assert saved["seen"] == ["de", "fi", "nl", "tr"]
+    assert saved["unseen"] == ["es"]
+    (live_probe,) = probes(tmp_path)
+    found = saved["gradient_similarity"]
+    assert found["languages"] == live_probe["languages"] == ["de", "nl", "tr", "fi"]
+    assert found["families"] == ["Indo-European", "Indo-European", "Turkic", "Uralic"]
+    for key in ("cosine", "norms", "losses"):
+        assert found[key] == pytest.approx(live_probe[key], rel=1e-4)
+    assert {layer: each["cosine"] for layer, each in found["layers"].items()} == pytest.approx(
+        live_probe["layers"], abs=1e-4
+    )
+    assert found["cosines"][0][2] < found["cosines"][0][3] > 0.5, "de and fi have the same sentences"
+    assert saved["proximity"]["pairs"][0]["cosine"] == pytest.approx(found["cosines"][0][1], abs=1e-4)
+    assert saved["drift"]["total"] == pytest.approx(result.drift, rel=1e-5)
+    assert saved["drift"]["layers"] == pytest.approx(live_probe["drift_by_layer"], rel=1e-4)
+    assert saved["masked_lm"] is None
+    assert set(saved["retrieval"]["tuned"]) == {"de", "fi", "nl", "tr", "es"}
+    assert saved["retrieval"]["average"]["unseen"]["tuned"] == saved["retrieval"]["tuned"]["es"]
+    assert set(saved["seconds"]) == {"gradient_similarity", "masked_lm", "retrieval", "drift"}
+    assert any("no head" in note for note in saved["notes"])
+
+
+def test_a_run_that_learnt_nothing_forgot_nothing(tmp_path: Path, tiny_lm: Path, relatives: Path) -> None:
+    mt.train(recipe(tiny_lm, relatives, budget=4, learning_rate=1e-30), tmp_path)
+    found = probe(tmp_path, say=lambda _: None)
+    assert found.masked_lm is not None
+    assert found.retrieval is not None
+    assert found.drift is not None
+    assert found.masked_lm["tuned"] == found.masked_lm["pretrained"]
+    assert set(found.masked_lm["tuned"]) == {"de", "fi", "nl", "tr", "es"}
+    assert found.retrieval["tuned"] == found.retrieval["pretrained"]
+    assert found.drift["total"] == 0
+
+
+def test_the_tables_show_what_was_found(tmp_path: Path, tiny_lm: Path, relatives: Path) -> None:
+    mt.train(recipe(tiny_lm, relatives, budget=4, languages=["de"], unseen=["es"]), tmp_path)
+    found = probe(tmp_path, say=lambda _: None)
+    assert found.gradient_similarity is None
+    assert found.proximity is None
+    console = Console(record=True, width=160, file=io.StringIO())
+    for table in (*tables.probes(found), tables.retention(found)):
+        console.print(table)
+    text = console.export_text()
+    assert found.masked_lm is not None
+    for word in ("a single language has no pairs", "es", "layer.1", f"{found.masked_lm['tuned']['es']:.2f}"):
+        assert word in text
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({"save_model": False}, "has no model/; probe needs a run with save_model: true"),
+    "a model a language": ({"method": "stl", "options": {}}, "stl has a model for each language"),
+}
+
+
+@pytest.mark.parametrize(("keys", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_runs_that_cannot_be_probed(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, keys: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match="holds no finished run"):
+        probe(tmp_path)
+    mt.train(recipe(tiny_model, tiny_panx, **({"budget": 4} | keys)), tmp_path)
+    with pytest.raises(UserError, match=said):
+        probe(tmp_path)
+    assert not (tmp_path / "probes.json").exists()

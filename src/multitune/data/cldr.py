@@ -43,7 +43,7 @@ def names(language: str) -> dict[str, str]:
     """What a language calls the world's countries and languages: CLDR's code -> name; empty where CLDR has none."""
     try:
         locale = Locale.parse(language, sep="-")
-    except UnknownLocaleError:
+    except (UnknownLocaleError, ValueError):  # the latter for what is no code at all
         return {}
     countries = {f"territory {code}": name for code, name in _countries(locale).items()}
     return countries | {f"language {code}": name for code, name in locale.languages.items() if len(code) == 2}
