@@ -125,7 +125,7 @@ class RecipeFile(BaseModel):
         """
         given = dict(overrides or {})
         name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
-        merged = _merged(_merged(self.run, self.methods.get(str(name), {})), given) | {"method": name}
+        merged = merge(merge(self.run, self.methods.get(str(name), {})), given) | {"method": name}
         return validated(merged, self.source)
 
 
@@ -213,11 +213,14 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
         key, separator, value = word.partition("=")
         if not separator or not key:
             raise UserError(f"{word!r} on the command line: an override is written key=value, e.g. budget=400")
-        nested: Any = parse(value, f"{key} on the command line")
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        overrides = _merged(overrides, nested)
+        overrides = merge(overrides, nested(key, parse(value, f"{key} on the command line")))
     return overrides
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """``("options.outer_lr", 0.5)`` -> ``{"options": {"outer_lr": 0.5}}``."""
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
 
 
 def validated(values: Mapping[str, Any], source: str) -> Recipe:
@@ -265,12 +268,12 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

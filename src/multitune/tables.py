@@ -10,6 +10,7 @@ from multitune.comparison import Comparison
 from multitune.data import Corpus
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
+from multitune.grid import Point
 from multitune.intervals import Interval
 from multitune.methods import Plan
 from multitune.probes.finished import Findings
@@ -32,15 +33,30 @@ def summary(comparison: Comparison) -> Table:
     metric, baseline = comparison.metric, comparison.baseline
     table = _table("method", f"seen {metric}", f"- {baseline}", f"unseen {metric}", f"- {baseline}", *_COST)
     for method, sides in comparison.summary.items():
-        cells = [method]
+        cells = [" ".join([method, *_words(comparison.chosen[method])])]
         for side in ("seen", "unseen"):
             difference = comparison.differences.get(method, {}).get(side)
             cells += [_estimate(sides[side]), _signed(difference)]
-        table.add_row(*cells, *_cost([run for run in comparison.runs if run.method == method]))
+        table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
     table.caption = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.runs[0].budget} gradient computations a run"
+        f"{comparison.chosen_runs[0].budget} gradient computations a run"
     )
+    return table
+
+
+def points(comparison: Comparison) -> Table:
+    """One line a run of a grid; a star at the points that the summary is of."""
+    keys = list(comparison.grid[0])
+    metric = comparison.metric
+    table = _table("", "method", *keys, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
+    for run, point in zip(comparison.runs, comparison.grid, strict=True):
+        values = [*(f"{point[key]}" for key in keys), str(run.seed)]
+        averages = (_percent(run.average["seen"]), _percent(run.average["unseen"]))
+        table.add_row(
+            "*" if point == comparison.chosen[run.method] else "", run.method, *values, *averages, *_cost([run])
+        )
+    table.caption = "*: best on dev, shown below"
     return table
 
 
@@ -140,6 +156,10 @@ def methods(plans: Mapping[str, type[Plan]]) -> Table:
         about = Text.assemble(plan.summary, "\n", (plan.paper, "dim"))
         table.add_row(name, about, " ".join(_option(key, field.default) for key, field in plan.model_fields.items()))
     return table
+
+
+def _words(point: Point) -> list[str]:
+    return [f"{key}={value}" for key, value in point.items()]
 
 
 def _option(key: str, default: object) -> str:
