@@ -143,7 +143,7 @@ def test_a_finished_run(tmp_path: Path, tiny_model: Path, relatives: Path) -> No
 
 def test_a_run_that_learnt_nothing_forgot_nothing(tmp_path: Path, tiny_lm: Path, relatives: Path) -> None:
     mt.train(recipe(tiny_lm, relatives, budget=4, learning_rate=1e-30), tmp_path)
-    found = probe(tmp_path, say=lambda _: None)
+    found = probe(tmp_path)
     assert found.masked_lm is not None
     assert found.retrieval is not None
     assert found.drift is not None
@@ -155,7 +155,7 @@ def test_a_run_that_learnt_nothing_forgot_nothing(tmp_path: Path, tiny_lm: Path,
 
 def test_the_tables_show_what_was_found(tmp_path: Path, tiny_lm: Path, relatives: Path) -> None:
     mt.train(recipe(tiny_lm, relatives, budget=4, languages=["de"], unseen=["es"]), tmp_path)
-    found = probe(tmp_path, say=lambda _: None)
+    found = probe(tmp_path)
     assert found.gradient_similarity is None
     assert found.proximity is None
     console = Console(record=True, width=160, file=io.StringIO())

@@ -11,12 +11,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from conftest import sentences
+from conftest import real_data, sentences
+from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models import masked_lm
 from multitune.models.encoder import Encoder
-from multitune.probes import drift, retention
-from multitune.probes.retention import Pairs
+from multitune.probes import drift, pairs, retention
+from multitune.probes.pairs import Pairs
 from multitune.tasks import Tagging
 from multitune.tasks.task import Example
 
@@ -119,8 +120,8 @@ def test_a_copied_model_retrieves_what_the_pretrained_one_does(tmp_path: Path, t
     pretrained = loaded(tiny_model)
     pretrained.save(tmp_path)
     copied = loaded(tmp_path)
-    pairs = {"xx": Pairs(WORDS, [f"the {word}" for word in WORDS])}
-    assert retention.retrieval(copied, pairs) == retention.retrieval(pretrained, pairs)
+    texts = {"xx": Pairs(WORDS, [f"the {word}" for word in WORDS])}
+    assert retention.retrieval(copied, texts) == retention.retrieval(pretrained, texts)
     assert drift.total(drift.between(pretrained, copied)) == 0
 
 
@@ -140,17 +141,60 @@ def test_drift_between_encoders_is_the_known_shift(tmp_path: Path, tiny_model: P
 
 @pytest.mark.parametrize("language", ["de", "deu_Latn", "xquad:de", "zh-CN", "yo", "pt-BR"])
 def test_pairs_from_cldr_are_told_apart(language: str) -> None:
-    pairs = retention.cldr_pairs([language])[language]
-    folded = [[name.casefold() for name in side] for side in (pairs.texts, pairs.translations)]
-    assert retention.FEWEST_PAIRS <= len(pairs.texts) <= retention.MOST_PAIRS
+    found = pairs.from_cldr([language])[language]
+    folded = [[name.casefold() for name in side] for side in (found.texts, found.translations)]
+    assert pairs.FEWEST_NAMES <= len(found.texts) <= pairs.MOST_NAMES
     assert all(len(side) == len(set(side)) for side in folded)
     assert all(one != other for one, other in zip(*folded, strict=True))
-    assert retention.cldr_pairs([language])[language] == pairs
+    assert pairs.from_cldr([language])[language] == found
 
 
 def test_pairs_from_cldr_translate() -> None:
-    pairs = retention.cldr_pairs(["de", "en", "xx"])
-    assert list(pairs) == ["de"]
-    german = dict(zip(pairs["de"].texts, pairs["de"].translations, strict=True))
+    found = pairs.from_cldr(["de", "en", "xx"])
+    assert list(found) == ["de"]
+    german = dict(zip(found["de"].texts, found["de"].translations, strict=True))
     known = {"Germany": "Deutschland", "Finland": "Finnland", "Turkish": "Türkisch", "Greece": "Griechenland"}
     assert len(known.items() & german.items()) == len(known.keys() & german.keys()) > 0
+
+
+def tatoeba(folder: Path, *, lines: int = 2) -> None:
+    (folder / "tatoeba.deu-eng.eng").write_text("one\ntwo\n")
+    (folder / "tatoeba.deu-eng.deu").write_text("eins\nzwei\ndrei\n"[: 5 * lines])
+
+
+def sib200(folder: Path, row: str = "7\tnews\tzwei") -> None:
+    for name, rows in {"eng_Latn": "7\tnews\ttwo\n8\tnews\tthree\n", "deu_Latn": f"{row}\n"}.items():
+        (folder / name).mkdir()
+        (folder / name / "test.tsv").write_text(f"index_id\tcategory\ttext\n{rows}")
+
+
+def test_pairs_from_tatoeba(tmp_path: Path) -> None:
+    tatoeba(tmp_path)
+    assert pairs.from_folder(tmp_path, ["fi", "xquad:de", "en"]) == {
+        "xquad:de": Pairs(["one", "two"], ["eins", "zwei"])
+    }
+
+
+def test_pairs_from_sib200_go_by_number(tmp_path: Path) -> None:
+    sib200(tmp_path)
+    assert pairs.from_folder(tmp_path, ["en", "de"]) == {"de": Pairs(["two"], ["zwei"])}
+
+
+def test_bad_folders_of_pairs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--pairs: .* has no pairs for de, fi; it must hold Tatoeba's files"):
+        pairs.from_folder(tmp_path, ["de", "fi"])
+    tatoeba(tmp_path, lines=1)
+    with pytest.raises(UserError, match="eng: 2 lines, but its translation has 1"):
+        pairs.from_folder(tmp_path, ["de"])
+
+
+def test_a_bad_row_of_sib200_is_named(tmp_path: Path) -> None:
+    sib200(tmp_path, row="7 zwei")
+    with pytest.raises(UserError, match=r"deu_Latn/test.tsv:2: 1 columns; there must be three"):
+        pairs.from_folder(tmp_path, ["de"])
+
+
+@pytest.mark.parametrize(("name", "size"), [("tatoeba", 1000), ("sib200", 204)])
+def test_pairs_of_the_real_sets(name: str, size: int) -> None:
+    found = pairs.from_folder(real_data(name), ["de", "en", "ar", "zh-CN"])
+    assert {language: len(each.texts) for language, each in found.items()} == dict.fromkeys(("de", "ar", "zh-CN"), size)

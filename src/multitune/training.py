@@ -93,6 +93,8 @@ class Trainer:
         self._held_out = held_out(run.dev, run.recipe.batch_size)
         self._probe_interval = live.interval(run.recipe, len(self._held_out))
         self._probe_seconds = 0.0
+        if run.recipe.probe_every == "auto" and self._probe_interval is None:
+            display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
 
     def fit(self) -> None:
         """Spend the budget."""

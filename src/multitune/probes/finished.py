@@ -17,6 +17,7 @@ from multitune.precision import resolve
 from multitune.probes import drift, retention
 from multitune.probes.gradient_similarity import Similarity, cosines, held_out, mean_cosine, measure
 from multitune.probes.live import rounded, summary
+from multitune.probes.pairs import CLDR, Pairs, from_cldr, from_folder
 from multitune.probes.proximity import proximity
 from multitune.recipe import Recipe, read
 from multitune.results import FILE, RunResult, versions, write_json
@@ -45,22 +46,29 @@ class Findings:
     versions: dict[str, str] = field(default_factory=versions)
 
 
-def probe(run: Path, overrides: Mapping[str, Any] | None = None, say: Callable[[str], None] = print) -> Findings:
+def probe(
+    run: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    pairs: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Findings:
     """Measure a finished run's ``model/`` beside the model that it began with, and write ``run/probes.json``.
 
     Args:
         run: a run folder.
         overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; the data and the languages may differ.
+        pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
         say: is told what is being measured.
 
     Raises:
-        UserError: not a finished run, one without its model or with one for each language, bad overrides, or a missing
-            package.
+        UserError: not a finished run, one without its model or with one for each language, bad overrides, a bad folder,
+            or a missing package.
     """
     recipe, result = _read(run, overrides or {})
     corpus = load_corpus(recipe)
     task = TASKS[corpus.task](corpus.labels)
-    pairs = retention.cldr_pairs(corpus.test)
+    texts = from_cldr(corpus.test) if pairs is None else from_folder(pairs, corpus.test)
     pretrained = encoders.load(recipe.model, task, layers=recipe.layers, dropout=None, seed=recipe.seed)
     tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
     findings = Findings(
@@ -73,7 +81,7 @@ def probe(run: Path, overrides: Mapping[str, Any] | None = None, say: Callable[[
     with _timed("masked_lm", findings, say):
         _ask_masked_tokens(findings, tuned, task, corpus, recipe)
     with _timed("retrieval", findings, say):
-        _find_translations(findings, pretrained, tuned, pairs)
+        _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
     with _timed("drift", findings, say):
         moved = drift.between(pretrained, tuned)
         findings.drift = {"total": drift.total(moved), "layers": drift.by_layer(moved)}
@@ -135,7 +143,7 @@ def _ask_masked_tokens(findings: Findings, tuned: Encoder, task: Task, corpus: C
 
 
 def _find_translations(
-    findings: Findings, pretrained: Encoder, tuned: Encoder, pairs: Mapping[str, retention.Pairs]
+    findings: Findings, pretrained: Encoder, tuned: Encoder, pairs: Mapping[str, Pairs], source: str
 ) -> None:
     left_out = [language for language in (*findings.seen, *findings.unseen) if language not in pairs]
     if left_out:
@@ -143,7 +151,7 @@ def _find_translations(
     if not pairs:
         return
     before, after = (retention.retrieval(encoder, pairs) for encoder in (pretrained, tuned))
-    about = {"pairs": retention.CLDR, "size": {language: len(each.texts) for language, each in pairs.items()}}
+    about = {"pairs": source, "size": {language: len(each.texts) for language, each in pairs.items()}}
     findings.retrieval = about | _before_and_after(findings, before, after)
 
 

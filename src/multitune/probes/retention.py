@@ -4,9 +4,7 @@ Encoders that ship their language-modelling head are asked for the masked tokens
 encoders such as e5 for the translation of a text among others.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.batching import seeded
-from multitune.data import cldr
 from multitune.models.encoder import Encoder
-from multitune.probes import genealogy
+from multitune.probes.pairs import Pairs
 from multitune.tasks.task import Example
 
 MASKED = 0.15
@@ -25,9 +21,6 @@ LM_BATCH = 4
 """Sentences at a time: the scores of 250,000 tokens at one position are a megabyte."""
 TEXT_BATCH, TEXT_LENGTH = 128, 128
 """Texts at a time, and tokens after which one is cut."""
-MOST_PAIRS, FEWEST_PAIRS = 100, 20
-PIVOT = "en"
-CLDR = "names of countries and languages in English and the language (CLDR)"
 
 
 def masked_lm_losses(
@@ -55,40 +48,6 @@ def _masked_lm_loss(
             loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
             total, count = total + chosen * float(loss), count + chosen
     return total / count if count else None
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Texts of one language, and their translations in the same order."""
-
-    texts: list[str]
-    translations: list[str]
-
-
-def cldr_pairs(languages: Iterable[str]) -> dict[str, Pairs]:
-    """Names of countries and languages in English, and in each language that CLDR has enough of them for.
-
-    Names that are spelt as in English tell nothing, and those of several codes have no one translation: both are left
-    out. Of the others up to 100 are chosen, always the same.
-    """
-    english = cldr.names(PIVOT)
-    found = {language: _named_alike(english, _names(language), language) for language in languages}
-    return {language: pairs for language, pairs in found.items() if len(pairs.texts) >= FEWEST_PAIRS}
-
-
-def _names(language: str) -> dict[str, str]:
-    """CLDR's names, by the language's code as it stands or by the shorter one that CLDR knows."""
-    base = language.rpartition(":")[2]
-    return cldr.names(base) or cldr.names(genealogy.code(base) or base)
-
-
-def _named_alike(english: Mapping[str, str], names: Mapping[str, str], language: str) -> Pairs:
-    codes = [code for code, name in names.items() if code in english and name.casefold() != english[code].casefold()]
-    for side in (english, names):
-        times = Counter(side[code].casefold() for code in codes)
-        codes = [code for code in codes if times[side[code].casefold()] == 1]
-    order = torch.randperm(len(codes), generator=seeded(0, "pairs", language))[:MOST_PAIRS].sort().values.tolist()
-    return Pairs([english[codes[row]] for row in order], [names[codes[row]] for row in order])
 
 
 def retrieval(encoder: Encoder, pairs: Mapping[str, Pairs]) -> dict[str, float]:
