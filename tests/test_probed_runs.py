@@ -101,6 +101,15 @@ def test_resumed_probes_are_the_same(
     assert seconds == sorted(seconds)
 
 
+def test_a_run_that_diverges_goes_on_without_probes(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    keys: dict[str, Any] = {"budget": 8, "learning_rate": 1e38, "warmup": 0, "clip": None}
+    result = mt.train(recipe(tiny_model, tiny_panx, "sequential", probe_every=4, **keys), tmp_path)
+    assert result.budget == 8
+    assert probes(tmp_path) == []
+    with pytest.raises(UserError, match="the loss or gradient of aa, bb is not finite: lower the learning rate"):
+        probe(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def relatives(tmp_path_factory: pytest.TempPathFactory, tiny_panx: Path) -> Path:
     """The tiny PAN-X under the names of real languages, of four families."""

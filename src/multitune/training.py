@@ -19,7 +19,7 @@ from multitune.evaluate import Evaluation, evaluate, write_predictions
 from multitune.interrupt import Interrupted, StopSignal
 from multitune.methods import Plan
 from multitune.probes import live
-from multitune.probes.gradient_similarity import held_out, measure
+from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, to_yaml
 from multitune.results import FILE, RunResult, mean, peak_memory, reset_peak_memory, versions
 from multitune.run import Run, learning_rate, load_corpus, load_plan, prepare, probabilities
@@ -192,9 +192,13 @@ class Trainer:
     def _probe(self) -> None:
         """Measure what the papers argue with, on the weights that would ship now."""
         run, began = self._run, time.monotonic()
-        with run.update.shipped_weights():
-            found = measure(run.encoder, run.task, self._held_out, run.precision)
-            moved = run.encoder.moved()
+        try:
+            with run.update.shipped_weights():
+                found = measure(run.encoder, run.task, self._held_out, run.precision)
+                moved = run.encoder.moved()
+        except Diverged as error:
+            self._display.say(f"no probe at {self._gradients} gradients: {error}")
+            return
         self._probe_seconds += time.monotonic() - began
         self._seconds = time.monotonic() - self._began
         share = self._probe_seconds / self._seconds

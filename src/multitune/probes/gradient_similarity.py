@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from multitune.batching import seeded
-from multitune.combining import GramMethod
+from multitune.combining import GramMethod, NonFiniteError
+from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.gradients import Combiner, Loss
 from multitune.models.encoder import Encoder
@@ -19,6 +20,10 @@ from multitune.precision import autocast
 from multitune.probes import genealogy
 from multitune.tasks import Task
 from multitune.tasks.task import Example
+
+
+class Diverged(UserError):
+    """The weights give some language a loss or gradient that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,20 @@ def held_out(split: Encoded, batch_size: int) -> dict[str, list[Example]]:
 
 
 def measure(encoder: Encoder, task: Task, batches: Mapping[str, Sequence[Example]], precision: str) -> Similarity:
-    """The similarity of languages on a batch each, ordered by family, with the weights that the model holds."""
+    """The similarity of languages on a batch each, ordered by family, with the weights that the model holds.
+
+    Raises:
+        Diverged: naming the languages whose loss or gradient is not finite.
+    """
     languages = genealogy.by_family(batches)
     tokens = {token for batch in batches.values() for example in batch for token in example["input_ids"]}
     with encoder.probed(tokens) as trimmed:
         losses = (_loss(encoder, task, [trimmed(example) for example in batches[k]], precision) for k in languages)
-        return similarity(languages, encoder.parameters(), losses)
+        try:
+            return similarity(languages, encoder.parameters(), losses)
+        except NonFiniteError as error:
+            named = ", ".join(languages[task] for task in error.tasks)
+            raise Diverged(f"the loss or gradient of {named} is not finite: lower the learning rate") from error
 
 
 def _loss(encoder: Encoder, task: Task, examples: Sequence[Example], precision: str) -> Tensor:
