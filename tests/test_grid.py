@@ -100,6 +100,14 @@ def test_seeds_at_each_point(tmp_path: Path, tiny_model: Path, tiny_panx: Path) 
     assert again.runs == found.chosen_runs, "runs of one point are found again in its folder"
 
 
+def test_methods_with_budgets_of_their_own(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    given = file(tiny_model, tiny_panx)
+    given.methods["mtl"]["budget"], given.methods["sequential_reptile"]["budget"] = 8, 7
+    found = mt.compare(given, tmp_path)
+    assert {run.method: run.budget for run in found.runs} == {"mtl": 8, "sequential_reptile": 7}
+    assert found.chosen == {"mtl": {}, "sequential_reptile": {}}
+
+
 def test_an_option_that_a_method_lacks_is_told_before_anything_runs(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path
 ) -> None:

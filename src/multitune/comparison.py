@@ -35,7 +35,7 @@ class Comparison:
         runs: every run's result.
         folders: each run's folder inside the comparison's, in the order of ``runs``.
         grid: each run's point of the grid, in the same order; empty ones without a grid.
-        chosen: method -> the point that the summary shows: of those with the largest budget the best on dev.
+        chosen: method -> the point that the summary shows: of those with its largest budget the best on dev.
         metric: the score that is averaged over languages.
         baseline: the method that differences are from: mtl where it is among the methods, else the first.
         summary: method -> its average over seen and over unseen languages.
@@ -173,14 +173,18 @@ def summarise(out: Path, folders: Mapping[str, Point], task: Task) -> Comparison
 
 
 def _chosen(runs: Sequence[RunResult], grid: Sequence[Point]) -> dict[str, Point]:
-    """Method -> the point with the highest dev average over seeds, at the largest budget: costs stay equal."""
-    largest = max(run.budget for run in runs)
-    dev: dict[str, dict[str, list[float]]] = {}
+    """Method -> the point that is summarised."""
+    by_method: dict[str, list[tuple[RunResult, Point]]] = {}
     for run, point in zip(runs, grid, strict=True):
-        if run.budget == largest:
-            dev.setdefault(run.method, {}).setdefault(grids.suffix(point), []).append(_dev(run))
-    best = {method: max(found, key=lambda name: np.mean(found[name])) for method, found in dev.items()}
-    return {method: next(point for point in grid if grids.suffix(point) == name) for method, name in best.items()}
+        by_method.setdefault(run.method, []).append((run, point))
+    return {method: _best(own) for method, own in by_method.items()}
+
+
+def _best(runs: Sequence[tuple[RunResult, Point]]) -> Point:
+    """The point with the highest dev average over seeds, at the largest budget: costs stay equal."""
+    largest = max(run.budget for run, _ in runs)
+    points = [point for run, point in runs if run.budget == largest]
+    return max(points, key=lambda point: np.mean([_dev(run) for run, at in runs if at == point]))
 
 
 def _dev(run: RunResult) -> float:
