@@ -65,6 +65,7 @@ BAD = {
     "languages: []": ("languages", "at least 1"),
     "languages: [de, 3]": ("languages.1", "string", "3"),
     "schedule: cosine": ("schedule", "'linear' or 'constant'", "'cosine'"),
+    "probe_every: often": ("probe_every", "a valid integer", "or input should be 'auto'", "'often'"),
     "dropout: 1.5": ("dropout", "less than or equal to 1"),
     "data: xnli": (":2", "'data' is given twice"),
     "methods: [mtl]": ("methods", "learning_rate"),

@@ -29,6 +29,7 @@ class RunState:
         batches: where each language is in its epochs.
         best: the best validation so far (its average score and its gradient count), empty before the first.
         best_weights: the shipped weights of that moment, where the recipe selects them.
+        probe_seconds: those of ``seconds`` that probes took.
     """
 
     gradients: int
@@ -40,6 +41,7 @@ class RunState:
     batches: dict[str, dict[str, int]]
     best: dict[str, float] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    probe_seconds: float = 0.0
 
 
 def save(state: RunState, folder: Path) -> Path:

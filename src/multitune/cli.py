@@ -64,19 +64,26 @@ def compare(
     overrides: Overrides = None,
     methods: Annotated[str, typer.Option(help="Names with commas between; default: the recipe's.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 1,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
     from multitune import tables
     from multitune.comparison import compare as run
+    from multitune.grid import read
     from multitune.recipe import parse_overrides
 
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
     given = parse_overrides(overrides or [])
-    found = run(recipe, folder, methods=names, seeds=seeds, overrides=given, progress=True)
-    _print(tables.summary(found), *([tables.languages(found.runs)] if by_language else []))
+    points = read(grid or [])
+    found = run(recipe, folder, methods=names, seeds=seeds, grid=points, overrides=given, progress=True)
+    _print(*([tables.points(found)] if points else []), tables.summary(found))
+    _print(*([tables.languages(found.chosen_runs)] if by_language else []))
     _say(f"each run and its model is in {folder}")
 
 
@@ -90,6 +97,24 @@ def evaluate(
     from multitune.rescore import rescore
 
     _print(tables.scores(rescore(run, parse_overrides(overrides or []))))
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    overrides: Overrides = None,
+    pairs: Annotated[Path | None, typer.Option(help="Folder of Tatoeba or SIB-200, for retrieval.")] = None,
+    by_language: ByLanguage = False,
+) -> None:
+    """Measure gradient similarity, retention and drift of a run's model; writes RUN/probes.json."""
+    from multitune import tables
+    from multitune.probes.finished import PROBES
+    from multitune.probes.finished import probe as measure
+    from multitune.recipe import parse_overrides
+
+    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, say=_say)
+    _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
+    _say(f"all of it is in {run / PROBES}")
 
 
 @app.command()

@@ -1,19 +1,22 @@
-"""Several methods and seeds at one budget: run what is missing, then summarise with intervals."""
+"""Several methods, seeds and points of a grid: run what is missing, then summarise with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multitune import grid as grids
 from multitune import intervals
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
+from multitune.grid import Grid, Point
 from multitune.intervals import Interval
-from multitune.recipe import AnyRecipe, Recipe, as_file, to_yaml
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, merge, to_yaml
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
 from multitune.tasks import TASKS, Task
@@ -30,6 +33,9 @@ class Comparison:
 
     Attributes:
         runs: every run's result.
+        folders: each run's folder inside the comparison's, in the order of ``runs``.
+        grid: each run's point of the grid, in the same order; empty ones without a grid.
+        chosen: method -> the point that the summary shows: of those with its largest budget the best on dev.
         metric: the score that is averaged over languages.
         baseline: the method that differences are from: mtl where it is among the methods, else the first.
         summary: method -> its average over seen and over unseen languages.
@@ -38,11 +44,30 @@ class Comparison:
     """
 
     runs: list[RunResult]
+    folders: list[str]
+    grid: list[Point]
+    chosen: dict[str, Point]
     metric: str
     baseline: str
     summary: dict[str, Sides]
     differences: dict[str, Sides]
     interval: str
+
+    @property
+    def chosen_runs(self) -> list[RunResult]:
+        """The runs that the summary is of: without a grid all."""
+        return [run for run, point in zip(self.runs, self.grid, strict=True) if point == self.chosen[run.method]]
+
+    def write(self, out: Path) -> None:
+        """Write results.json: each run with its folder and its point of the grid."""
+        places = zip(self.folders, self.grid, strict=True)
+        content = asdict(self)
+        runs = [
+            run | {"folder": folder, "grid": point}
+            for run, (folder, point) in zip(content["runs"], places, strict=True)
+        ]
+        del content["folders"], content["grid"]
+        write_json(out / FILE, content | {"runs": runs})
 
 
 def compare(
@@ -51,18 +76,21 @@ def compare(
     *,
     methods: Sequence[str] = (),
     seeds: int = 1,
+    grid: Grid | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Comparison:
-    """Train each method with each seed in a folder of its own, and compare them.
+    """Train each method with each seed, at each point of a grid, in a folder of its own, and compare them.
 
     Finished runs are not run again, unfinished ones are resumed.
 
     Args:
         recipe: a recipe, or the path of a file that holds one.
-        out: the folder of the comparison, ``runs/<recipe>`` by default; its runs are in ``<method>-seed<seed>``.
+        out: the folder of the comparison, ``runs/<recipe>`` by default; its runs are in ``<method>-seed<seed>``,
+            or with a grid in ``<method>-<key>=<value>-seed<seed>``.
         methods: names; by default those under the recipe's ``methods:``.
         seeds: how many; the first is the recipe's.
+        grid: recipe keys with the values to try, all combinations; they win over everything else.
         overrides: recipe keys for all runs.
         progress: show progress on stderr.
 
@@ -75,38 +103,63 @@ def compare(
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
-    common = dict(overrides or {})
-    first = file.resolve(names[0], common).seed
-    recipes = [file.resolve(name, common | {"seed": first + n}) for n in range(seeds) for name in names]
-    folders = {out / f"{one.method}-seed{one.seed}": one for one in recipes}
-    for folder, one in folders.items():
-        load_plan(one)
-        _check_same(folder, one)
+    runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
+    for one in runs:
+        load_plan(one.recipe)
+        _check_same(out / one.folder, one.recipe)
     corpora: dict[str, Corpus] = {}
-    for one in recipes:
-        if _data_of(one) not in corpora:
-            corpora[_data_of(one)] = load_corpus(one)
-    for folder, one in folders.items():
-        if not (folder / FILE).exists():
-            train(one, folder, resume=True, progress=progress, corpus=corpora[_data_of(one)])
-    comparison = summarise(list(folders), TASKS[corpora[_data_of(recipes[0])].task](()))
-    write_json(out / FILE, asdict(comparison))
+    for one in runs:
+        if _data_of(one.recipe) not in corpora:
+            corpora[_data_of(one.recipe)] = load_corpus(one.recipe)
+    for one in runs:
+        if not (out / one.folder / FILE).exists():
+            corpus = corpora[_data_of(one.recipe)]
+            train(one.recipe, out / one.folder, resume=True, progress=progress, corpus=corpus)
+    task = TASKS[corpora[_data_of(runs[0].recipe)].task](())
+    comparison = summarise(out, {one.folder: one.point for one in runs}, task)
+    comparison.write(out)
     return comparison
 
 
-def summarise(folders: Sequence[Path], task: Task) -> Comparison:
-    """Averages and differences with intervals, from finished run folders.
+@dataclass(frozen=True)
+class _Planned:
+    """A run of a comparison: where it goes, at which point of the grid."""
 
-    With one seed the intervals come from a paired bootstrap over test examples, with several from Student's t over
-    seeds (paired by seed for the differences).
+    folder: str
+    point: Point
+    recipe: Recipe
+
+
+def _planned(
+    file: RecipeFile, names: Sequence[str], seeds: int, at: Sequence[Point], common: Mapping[str, Any]
+) -> list[_Planned]:
+    """The runs of all methods and points, then those of the next seed."""
+    first = file.resolve(names[0], common).seed
+    runs = []
+    for seed, point, name in product(range(first, first + seeds), at, names):
+        recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
+        runs.append(_Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
+    return runs
+
+
+def summarise(out: Path, folders: Mapping[str, Point], task: Task) -> Comparison:
+    """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
+
+    Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
+    bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
     """
-    runs = [RunResult.read(folder) for folder in folders]
-    methods = tuple(dict.fromkeys(run.method for run in runs))
+    runs = {folder: RunResult.read(out / folder) for folder in folders}
+    chosen = _chosen(list(runs.values()), list(folders.values()))
+    shown = {folder: run for folder, run in runs.items() if folders[folder] == chosen[run.method]}
+    methods = tuple(chosen)
     baseline = "mtl" if "mtl" in methods else methods[0]
-    several = len(runs) > len(methods)
-    measured = _over_seeds(runs) if several else _over_examples(runs, folders, task)
+    several = len(shown) > len(methods)
+    measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, task)
     return Comparison(
-        runs=runs,
+        runs=list(runs.values()),
+        folders=list(folders),
+        grid=list(folders.values()),
+        chosen=chosen,
         metric=task.metric,
         baseline=baseline,
         summary={method: {side: _interval(measured[method, side]) for side in SIDES} for method in methods},
@@ -117,6 +170,27 @@ def summarise(folders: Sequence[Path], task: Task) -> Comparison:
         },
         interval="Student's t over seeds" if several else "paired bootstrap over test examples",
     )
+
+
+def _chosen(runs: Sequence[RunResult], grid: Sequence[Point]) -> dict[str, Point]:
+    """Method -> the point that is summarised."""
+    by_method: dict[str, list[tuple[RunResult, Point]]] = {}
+    for run, point in zip(runs, grid, strict=True):
+        by_method.setdefault(run.method, []).append((run, point))
+    return {method: _best(own) for method, own in by_method.items()}
+
+
+def _best(runs: Sequence[tuple[RunResult, Point]]) -> Point:
+    """The point with the highest dev average over seeds, at the largest budget: costs stay equal."""
+    largest = max(run.budget for run, _ in runs)
+    points = [point for run, point in runs if run.budget == largest]
+    return max(points, key=lambda point: np.mean([_dev(run) for run, at in runs if at == point]))
+
+
+def _dev(run: RunResult) -> float:
+    """The dev average of the shipped weights; of single-language models the mean of theirs."""
+    parts = [part for part in run.shipped.values() if isinstance(part, dict)] or [run.shipped]
+    return float(np.mean([part["dev"] for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -138,12 +212,10 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | 
     }
 
 
-def _over_examples(
-    runs: Sequence[RunResult], folders: Sequence[Path], task: Task
-) -> dict[tuple[str, str], _Measured | None]:
+def _over_examples(out: Path, runs: Mapping[str, RunResult], task: Task) -> dict[tuple[str, str], _Measured | None]:
     measured: dict[tuple[str, str], _Measured | None] = {}
-    for run, folder in zip(runs, folders, strict=True):
-        statistics = read_statistics(folder / "predictions.jsonl")
+    for folder, run in runs.items():
+        statistics = read_statistics(out / folder / "predictions.jsonl")
         for side, scores in (("seen", run.seen), ("unseen", run.unseen)):
             average = run.average[side]
             draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, task)

@@ -90,6 +90,9 @@ class Recipe(BaseModel):
 
     validate_every: Count | None = None
     """Gradient computations between validations on dev; null makes six in a run."""
+    probe_every: Count | Literal["auto"] | None = None
+    """Gradient computations between probes of gradient similarity and drift; auto spends at most 5 % of the run's time,
+    null makes none."""
     select: Literal["last", "best"] = "last"
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
@@ -122,7 +125,7 @@ class RecipeFile(BaseModel):
         """
         given = dict(overrides or {})
         name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
-        merged = _merged(_merged(self.run, self.methods.get(str(name), {})), given) | {"method": name}
+        merged = merge(merge(self.run, self.methods.get(str(name), {})), given) | {"method": name}
         return validated(merged, self.source)
 
 
@@ -210,11 +213,14 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
         key, separator, value = word.partition("=")
         if not separator or not key:
             raise UserError(f"{word!r} on the command line: an override is written key=value, e.g. budget=400")
-        nested: Any = parse(value, f"{key} on the command line")
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        overrides = _merged(overrides, nested)
+        overrides = merge(overrides, nested(key, parse(value, f"{key} on the command line")))
     return overrides
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """``("options.outer_lr", 0.5)`` -> ``{"options": {"outer_lr": 0.5}}``."""
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
 
 
 def validated(values: Mapping[str, Any], source: str) -> Recipe:
@@ -231,13 +237,21 @@ def validated(values: Mapping[str, Any], source: str) -> Recipe:
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a validation error in one line: the key, what is wrong, what is allowed."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
+    first, *others = error.errors()
+    key = _key(first)
     if first["type"] == "extra_forbidden":
         return unknown("key", key, model.model_fields)
     if first["type"] == "missing":
         return f"{key}: is missing"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+    # Where a value may be of several kinds, there is an error for each.
+    said = [f"{one['msg'][0].lower()}{one['msg'][1:]}" for one in (first, *others) if _key(one) == key]
+    return f"{key}: {' or '.join(said)}, not {first['input']!r}"
+
+
+def _key(error: Mapping[str, Any]) -> str:
+    """The recipe key of one of pydantic's errors, without the kinds of value that it tried."""
+    kinds = ("function-", "constrained-", "literal[")
+    return ".".join(str(part) for part in error["loc"] if not str(part).startswith(kinds))
 
 
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
@@ -254,12 +268,12 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

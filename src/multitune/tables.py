@@ -10,8 +10,10 @@ from multitune.comparison import Comparison
 from multitune.data import Corpus
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
+from multitune.grid import Point
 from multitune.intervals import Interval
 from multitune.methods import Plan
+from multitune.probes.finished import Findings
 from multitune.results import RunResult, Scores
 
 NONE = "-"
@@ -31,15 +33,30 @@ def summary(comparison: Comparison) -> Table:
     metric, baseline = comparison.metric, comparison.baseline
     table = _table("method", f"seen {metric}", f"- {baseline}", f"unseen {metric}", f"- {baseline}", *_COST)
     for method, sides in comparison.summary.items():
-        cells = [method]
+        cells = [" ".join([method, *_words(comparison.chosen[method])])]
         for side in ("seen", "unseen"):
             difference = comparison.differences.get(method, {}).get(side)
             cells += [_estimate(sides[side]), _signed(difference)]
-        table.add_row(*cells, *_cost([run for run in comparison.runs if run.method == method]))
+        table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
     table.caption = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.runs[0].budget} gradient computations a run"
+        f"{comparison.chosen_runs[0].budget} gradient computations a run"
     )
+    return table
+
+
+def points(comparison: Comparison) -> Table:
+    """One line a run of a grid; a star at the points that the summary is of."""
+    keys = list(comparison.grid[0])
+    metric = comparison.metric
+    table = _table("", "method", *keys, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
+    for run, point in zip(comparison.runs, comparison.grid, strict=True):
+        values = [*(f"{point[key]}" for key in keys), str(run.seed)]
+        averages = (_percent(run.average["seen"]), _percent(run.average["unseen"]))
+        table.add_row(
+            "*" if point == comparison.chosen[run.method] else "", run.method, *values, *averages, *_cost([run])
+        )
+    table.caption = "*: best on dev, shown below"
     return table
 
 
@@ -64,6 +81,61 @@ def scores(results: Scores) -> Table:
     return table
 
 
+def probes(findings: Findings) -> list[Table]:
+    """Cosines of languages' gradients; cosine and drift by layer; what is left of pretraining."""
+    return [*_cosines(findings), _by_layer(findings), _skills(findings)]
+
+
+def _cosines(findings: Findings) -> list[Table]:
+    found = findings.gradient_similarity
+    if found is None:
+        return []
+    table = _table("cosine of gradients", *found["languages"])
+    for language, row in zip(found["languages"], found["cosines"], strict=True):
+        table.add_row(language, *(f"{cosine:.2f}" for cosine in row))
+    table.caption = f"held-out batches, languages by family; mean {found['cosine']:.2f}"
+    if findings.proximity is not None:
+        spearman, p = findings.proximity["spearman"], findings.proximity["p"]
+        table.caption += f"; with distance in the family tree: Spearman {spearman:+.2f}, p = {p:.3f}"
+    return [table]
+
+
+def _by_layer(findings: Findings) -> Table:
+    table = _table("layer", "mean cosine", "drift")
+    layers = findings.gradient_similarity["layers"] if findings.gradient_similarity else {}
+    drift = findings.drift["layers"] if findings.drift else {}
+    for layer in layers or drift:
+        cosine = f"{layers[layer]['cosine']:.2f}" if layer in layers else NONE
+        table.add_row(layer, cosine, f"{drift[layer]:.2f}" if layer in drift else NONE)
+    return table
+
+
+_SKILLS = {"masked_lm": "masked token, nats", "retrieval": "translation found, %"}
+
+
+def _skills(findings: Findings) -> Table:
+    table = _table("retention", "seen before", "after", "unseen before", "after")
+    for skill, label in _SKILLS.items():
+        found = getattr(findings, skill)
+        sides = [] if found is None else found["average"].values()
+        cells = [_number(side[when]) for side in sides for when in ("pretrained", "tuned")]
+        table.add_row(label, *(cells or [NONE] * 4))
+    table.caption = "\n".join(findings.notes)
+    return table
+
+
+def retention(findings: Findings) -> Table:
+    """One line a language: its skills with the pretrained and with the tuned weights."""
+    found = {label: getattr(findings, skill) for skill, label in _SKILLS.items()}
+    present = {label: values for label, values in found.items() if values is not None}
+    table = _table("", "language", *(f"{label}: {when}" for label in present for when in ("before", "after")))
+    for side, languages in (("seen", findings.seen), ("unseen", findings.unseen)):
+        for row, language in enumerate(languages):
+            values = [each[when].get(language) for each in present.values() for when in ("pretrained", "tuned")]
+            table.add_row(side if row == 0 else "", language, *(_number(value) for value in values))
+    return table
+
+
 def counts(corpus: Corpus) -> Table:
     """Records by language and split."""
     table = _table("language", "train", "dev", "test", "left out")
@@ -84,6 +156,10 @@ def methods(plans: Mapping[str, type[Plan]]) -> Table:
         about = Text.assemble(plan.summary, "\n", (plan.paper, "dim"))
         table.add_row(name, about, " ".join(_option(key, field.default) for key, field in plan.model_fields.items()))
     return table
+
+
+def _words(point: Point) -> list[str]:
+    return [f"{key}={value}" for key, value in point.items()]
 
 
 def _option(key: str, default: object) -> str:
@@ -151,6 +227,10 @@ def _table(first: str, *columns: str) -> Table:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
 
 
 def _estimate(interval: Interval | None) -> str:

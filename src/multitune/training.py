@@ -18,6 +18,8 @@ from multitune.errors import UserError
 from multitune.evaluate import Evaluation, evaluate, write_predictions
 from multitune.interrupt import Interrupted, StopSignal
 from multitune.methods import Plan
+from multitune.probes import live
+from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, to_yaml
 from multitune.results import FILE, RunResult, mean, peak_memory, reset_peak_memory, versions
 from multitune.run import Run, learning_rate, load_corpus, load_plan, prepare, probabilities
@@ -88,6 +90,11 @@ class Trainer:
         self._best_weights: dict[str, Tensor] = {}
         self._losses: list[float] = []
         self._dev = 0.0
+        self._held_out = held_out(run.dev, run.recipe.batch_size)
+        self._probe_interval = live.interval(run.recipe, len(self._held_out))
+        self._probe_seconds = 0.0
+        if run.recipe.probe_every == "auto" and self._probe_interval is None:
+            display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
 
     def fit(self) -> None:
         """Spend the budget."""
@@ -99,6 +106,8 @@ class Trainer:
                 self._step()
                 if self._due(max(1, min(LONGEST_WAIT, self._run.recipe.budget // LOG_LINES)), before):
                     self._report()
+                if self._probe_interval and self._due(self._probe_interval, before):
+                    self._probe()
                 if self._due(self._run.recipe.validation_interval, before):
                     self._validate()
                     self._save_state()
@@ -132,6 +141,7 @@ class Trainer:
             return
         self._gradients, self._seconds = state.gradients, state.seconds
         self._losses, self._dev = state.losses, state.dev
+        self._probe_seconds = state.probe_seconds
         self._best, self._best_weights = state.best, state.best_weights
         self._run.encoder.load_weights(state.weights)
         self._run.update.load_state_dict(state.update)
@@ -179,6 +189,23 @@ class Trainer:
         self._log("validate", average=self._dev, drift=drift, dev=evaluation.scores)
         self._display.validated(self._gradients, self._dev, run.task.metric, drift)
 
+    def _probe(self) -> None:
+        """Measure what the papers argue with, on the weights that would ship now."""
+        run, began = self._run, time.monotonic()
+        try:
+            with run.update.shipped_weights():
+                found = measure(run.encoder, run.task, self._held_out, run.precision)
+                moved = run.encoder.moved()
+        except Diverged as error:
+            self._display.say(f"no probe at {self._gradients} gradients: {error}")
+            return
+        self._probe_seconds += time.monotonic() - began
+        self._seconds = time.monotonic() - self._began
+        share = self._probe_seconds / self._seconds
+        self._log("probe", **live.line(found, moved), probe_seconds=self._probe_seconds, share=share)
+        if self._spent:
+            self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
+
     def _end_early(self) -> None:
         self._save_state()
         with self._run.update.shipped_weights():
@@ -199,6 +226,7 @@ class Trainer:
             batches={language: batches.state_dict() for language, batches in self._run.batches.items()},
             best=self._best,
             best_weights=self._best_weights,
+            probe_seconds=self._probe_seconds,
         )
         checkpoint.save(state, self._out / "checkpoints")
 

@@ -27,9 +27,8 @@ def words(language: str) -> dict[str, list[str]]:
     months, narrow days) are not: babel 2.18 caches the first locale's answer for all that are loaded after it.
     """
     locale = _locale(language)
-    countries = {code: name for code, name in locale.territories.items() if code.isalpha()}
     found = {
-        "territory": [name for code, name in countries.items() if code not in _NOT_COUNTRIES],
+        "territory": list(_countries(locale).values()),
         "region": [name for code, name in locale.territories.items() if code.isdigit()],
         "city": _cities(locale),
         "language": [name for code, name in locale.languages.items() if len(code) == 2],
@@ -38,6 +37,20 @@ def words(language: str) -> dict[str, list[str]]:
     plain = {kind: sorted(set(filter(_PLAIN_WORDS.fullmatch, names))) for kind, names in found.items()}
     plain["quantity"] = _quantities(locale)
     return {kind: names or plain["city"] for kind, names in plain.items()}
+
+
+def names(language: str) -> dict[str, str]:
+    """What a language calls the world's countries and languages: CLDR's code -> name; empty where CLDR has none."""
+    try:
+        locale = Locale.parse(language, sep="-")
+    except (UnknownLocaleError, ValueError):  # the latter for what is no code at all
+        return {}
+    countries = {f"territory {code}": name for code, name in _countries(locale).items()}
+    return countries | {f"language {code}": name for code, name in locale.languages.items() if len(code) == 2}
+
+
+def _countries(locale: Locale) -> dict[str, str]:
+    return {code: name for code, name in locale.territories.items() if code.isalpha() and code not in _NOT_COUNTRIES}
 
 
 def _locale(language: str) -> Locale:

@@ -1,8 +1,9 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
+import math
 import socket
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.dropout import quicken
-from multitune.models.vocabulary import TrimmedVocabulary
+from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.tasks import Task
 from multitune.tasks.task import Example
 
@@ -81,8 +82,12 @@ class Encoder:
 
     def drift(self) -> float:
         """L2 distance of the pretrained weights from where they were (embedding rows never trained add 0)."""
-        moved = [(weight.detach() - self._pretrained[name]).norm() for name, weight in self.pretrained_parameters()]
-        return float(torch.stack(moved).norm())
+        return math.hypot(*self.moved().values())
+
+    def moved(self) -> dict[str, float]:
+        """L2 distance of each pretrained weight from where it was, by name."""
+        moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
+        return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True))
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """The head's output, [examples, labels] or [examples, length, labels]."""
@@ -100,9 +105,35 @@ class Encoder:
         finally:
             self.model.train()
 
+    @contextmanager
+    def probed(self, token_ids: Iterable[int]) -> Iterator[Callable[[Example], Example]]:
+        """Inside, the model is as it ships, with gradients; of the embeddings, those of the rows of ``token_ids``.
+
+        Other rows have none in batches without their tokens, so that nothing is lost, and a gradient stays small.
+        Yields what turns an example's token ids into those rows.
+        """
+        self.model.eval()
+        try:
+            with self._full_vocabulary():
+                if is_tied(self.model):
+                    yield lambda example: example
+                else:
+                    with self._only_rows({*token_ids, *self.tokenizer.all_special_ids}) as rows:
+                        yield lambda example: example | {"input_ids": rows.rows(example["input_ids"])}
+        finally:
+            self.model.train()
+
+    @contextmanager
+    def _only_rows(self, token_ids: Iterable[int]) -> Iterator[TrimmedVocabulary]:
+        rows = TrimmedVocabulary(self.model, token_ids)
+        try:
+            yield rows
+        finally:
+            rows.undo()
+
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model with its tokenizer."""
-        with self._full_vocabulary(), _quiet():
+        with self._full_vocabulary(), quiet():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -121,7 +152,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: no such model, or no network to fetch it.
     """
-    tokenizer: PreTrainedTokenizerBase = _fetched(name, AutoTokenizer.from_pretrained)
+    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
     return tokenizer
@@ -138,7 +169,7 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
-    config = _fetched(name, AutoConfig.from_pretrained)
+    config = fetched(name, AutoConfig.from_pretrained)
     config.id2label = dict(enumerate(task.labels))
     config.label2id = {label: number for number, label in config.id2label.items()}
     if layers is not None:
@@ -147,9 +178,9 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, info = _fetched(
+        model, info = fetched(
             name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
         )
     _pass_through(model, info["missing_keys"])
@@ -178,7 +209,7 @@ def _set_dropout(config: Any, dropout: float) -> None:
             setattr(config, key, dropout)
 
 
-def _fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
+def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
     """Call a ``from_pretrained`` with errors that tell a user what to do."""
     if name.startswith("offline:"):
         if name != offline.NAME:
@@ -219,7 +250,7 @@ def _hub_reachable() -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """New heads and left-out layers are meant: no report about them, and no progress bar beside ours."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -16,6 +16,12 @@ from transformers import PreTrainedModel
 from multitune.errors import UserError
 
 
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the output layer is the input embedding: then every row has a gradient, and none can be left out."""
+    output = model.get_output_embeddings()
+    return output is not None and output.weight is model.get_input_embeddings().weight
+
+
 class TrimmedVocabulary:
     """The input embedding of a model, reduced to the rows of some tokens while it trains.
 
@@ -24,13 +30,13 @@ class TrimmedVocabulary:
     """
 
     def __init__(self, model: PreTrainedModel, token_ids: Iterable[int]) -> None:
-        output = model.get_output_embeddings()
         embedding = model.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
-        if output is not None and output.weight is embedding.weight:
+        if is_tied(model):
             raise UserError("trim_vocabulary: the output layer of this model trains every row; set it to false")
         self._embedding = embedding
         self._full: nn.Parameter = embedding.weight  # type: ignore[assignment]
+        self._trained = self._full.requires_grad
         self._full.requires_grad_(False)
         # Ids up to the padding are kept, so that it keeps its number: RoBERTa computes positions from it.
         up_to_padding = range((embedding.padding_idx if embedding.padding_idx is not None else -1) + 1)
@@ -57,6 +63,11 @@ class TrimmedVocabulary:
             yield
         finally:
             self._use(self._rows)
+
+    def undo(self) -> None:
+        """Give the model its full matrix back as it was."""
+        self._use(self._full)
+        self._full.requires_grad_(self._trained)
 
     def _use(self, weight: nn.Parameter) -> None:
         self._embedding.weight = weight

@@ -1,0 +1,40 @@
+"""The masked language model that an encoder was pretrained as, where its head came along."""
+
+import torch
+from torch import nn
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedModel
+
+from multitune.models.encoder import fetched, quiet
+
+
+def load(name: str, layers: int | None) -> PreTrainedModel | None:
+    """The model with its pretrained head, in fp32, ready to evaluate; None where no such head is shipped.
+
+    The head's word embeddings are a copy of the encoder's: fine-tuned ones may be put into the encoder alone.
+
+    Args:
+        layers: keep the first so many encoder layers.
+
+    Raises:
+        UserError: no such model.
+    """
+    config = fetched(name, AutoConfig.from_pretrained)
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        return None
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    with quiet(), torch.random.fork_rng(devices=[]):
+        model, info = fetched(
+            name, AutoModelForMaskedLM.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    if info["missing_keys"]:
+        return None
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    masked_lm: PreTrainedModel = model.eval()
+    return masked_lm
+
+
+def put_in(masked_lm: PreTrainedModel, encoder: PreTrainedModel) -> None:
+    """Give the language model the weights of ``encoder``'s body, and keep its head."""
+    missing = masked_lm.base_model.load_state_dict(encoder.base_model.state_dict(), strict=False).missing_keys
+    assert not missing, f"the fine-tuned model lacks {missing}"

@@ -1,0 +1,1 @@
+"""What the papers argue with: aligned gradients, language proximity, retention, drift. docs/probes.md has the files."""

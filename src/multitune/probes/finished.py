@@ -1,0 +1,173 @@
+"""Probes of a finished run: ``probes.json`` beside its model (docs/probes.md)."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multitune.data import Corpus
+from multitune.errors import UserError
+from multitune.evaluate import Encoded
+from multitune.models import encoder as encoders
+from multitune.models import masked_lm
+from multitune.models.encoder import Encoder
+from multitune.precision import resolve
+from multitune.probes import drift, retention
+from multitune.probes.gradient_similarity import Similarity, cosines, held_out, mean_cosine, measure
+from multitune.probes.live import rounded, summary
+from multitune.probes.pairs import CLDR, Pairs, from_cldr, from_folder
+from multitune.probes.proximity import proximity
+from multitune.recipe import Recipe, read
+from multitune.results import FILE, RunResult, versions, write_json
+from multitune.run import load_corpus, load_plan
+from multitune.tasks import TASKS, Task
+
+PROBES = "probes.json"
+SENTENCES = 100
+"""Test sentences a language, at most, whose masked tokens are predicted."""
+
+
+@dataclass
+class Findings:
+    """What probes.json holds; docs/probes.md has the shape of each part. None where it could not be measured."""
+
+    run: dict[str, Any]
+    seen: list[str]
+    unseen: list[str]
+    gradient_similarity: dict[str, Any] | None = None
+    proximity: dict[str, Any] | None = None
+    masked_lm: dict[str, Any] | None = None
+    retrieval: dict[str, Any] | None = None
+    drift: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+
+
+def probe(
+    run: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    pairs: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Findings:
+    """Measure a finished run's ``model/`` beside the model that it began with, and write ``run/probes.json``.
+
+    Args:
+        run: a run folder.
+        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; the data and the languages may differ.
+        pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
+        say: is told what is being measured.
+
+    Raises:
+        UserError: not a finished run, one without its model or with one for each language, bad overrides, a bad folder,
+            or a missing package.
+    """
+    recipe, result = _read(run, overrides or {})
+    corpus = load_corpus(recipe)
+    task = TASKS[corpus.task](corpus.labels)
+    texts = from_cldr(corpus.test) if pairs is None else from_folder(pairs, corpus.test)
+    pretrained = encoders.load(recipe.model, task, layers=recipe.layers, dropout=None, seed=recipe.seed)
+    tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
+    findings = Findings(
+        run={"method": result.method, "seed": result.seed, "budget": result.budget},
+        seen=list(corpus.train),
+        unseen=[language for language in corpus.test if language not in corpus.train],
+    )
+    with _timed("gradient_similarity", findings, say):
+        _compare_gradients(findings, tuned, task, corpus, recipe)
+    with _timed("masked_lm", findings, say):
+        _ask_masked_tokens(findings, tuned, task, corpus, recipe)
+    with _timed("retrieval", findings, say):
+        _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
+    with _timed("drift", findings, say):
+        moved = drift.between(pretrained, tuned)
+        findings.drift = {"total": drift.total(moved), "layers": drift.by_layer(moved)}
+    write_json(run / PROBES, asdict(findings))
+    return findings
+
+
+def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
+    if not (run / "recipe.yaml").exists() or not (run / FILE).exists():
+        raise UserError(f"{run}: holds no finished run; probe needs its recipe.yaml, results.json and model/")
+    if not (run / "model").exists():
+        raise UserError(f"{run}: has no model/; probe needs a run with save_model: true")
+    recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
+    if load_plan(recipe).one_model_per_task:
+        raise UserError(f"{run}: {recipe.method} has a model for each language; probe needs one model of several")
+    return recipe, RunResult.read(run)
+
+
+@contextmanager
+def _timed(part: str, findings: Findings, say: Callable[[str], None]) -> Iterator[None]:
+    say(f"probing: {part.replace('_', ' ')}")
+    began = time.monotonic()
+    yield
+    findings.seconds[part] = time.monotonic() - began
+
+
+def _compare_gradients(findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe) -> None:
+    if len(corpus.dev) < 2:
+        findings.notes.append("gradient_similarity: a single language has no pairs")
+        return
+    dev = Encoded.of(corpus.dev, task, tuned, recipe.max_length)
+    precision = resolve(recipe.precision, tuned.device)
+    found = measure(tuned, task, held_out(dev, recipe.batch_size), precision)
+    findings.gradient_similarity = summary(found) | {"layers": _layers(found)}
+    findings.proximity = proximity(found.tasks, cosines(found.gram).numpy())
+    if findings.proximity is None:
+        findings.notes.append("proximity: fewer than four languages of known family, or all equally distant")
+
+
+def _layers(found: Similarity) -> dict[str, Any]:
+    return {
+        layer: {"cosine": mean_cosine(gram), "cosines": rounded(cosines(gram))} for layer, gram in found.grams.items()
+    }
+
+
+def _ask_masked_tokens(findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe) -> None:
+    model = masked_lm.load(recipe.model, recipe.layers)
+    if model is None or tuned.tokenizer.mask_token is None:
+        findings.notes.append(f"masked_lm: {recipe.model} ships no head for masked tokens")
+        return
+    model.to(tuned.device)  # type: ignore[arg-type]
+    test = held_out(Encoded.of(corpus.test, task, tuned, recipe.max_length), SENTENCES)
+    before = retention.masked_lm_losses(model, tuned.tokenizer, test)
+    masked_lm.put_in(model, tuned.model)
+    after = retention.masked_lm_losses(model, tuned.tokenizer, test)
+    findings.masked_lm = _before_and_after(findings, before, after)
+    if recipe.layers is not None:
+        findings.notes.append(f"masked_lm: the head was pretrained on all layers, not on the first {recipe.layers}")
+
+
+def _find_translations(
+    findings: Findings, pretrained: Encoder, tuned: Encoder, pairs: Mapping[str, Pairs], source: str
+) -> None:
+    left_out = [language for language in (*findings.seen, *findings.unseen) if language not in pairs]
+    if left_out:
+        findings.notes.append(f"retrieval: no pairs with English for {', '.join(left_out)}")
+    if not pairs:
+        return
+    before, after = (retention.retrieval(encoder, pairs) for encoder in (pretrained, tuned))
+    about = {"pairs": source, "size": {language: len(each.texts) for language, each in pairs.items()}}
+    findings.retrieval = about | _before_and_after(findings, before, after)
+
+
+def _before_and_after(findings: Findings, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    """Both by language, and their averages over seen and unseen languages."""
+    sides = {"seen": findings.seen, "unseen": findings.unseen}
+    return {
+        "pretrained": before,
+        "tuned": after,
+        "average": {
+            side: {"pretrained": _average(before, languages), "tuned": _average(after, languages)}
+            for side, languages in sides.items()
+        },
+    }
+
+
+def _average(values: Mapping[str, float], languages: Sequence[str]) -> float | None:
+    found = [values[language] for language in languages if language in values]
+    return sum(found) / len(found) if found else None

@@ -1,0 +1,108 @@
+"""Texts with their translations, for cross-lingual retrieval: names from CLDR, or a folder of a public set."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from multitune.batching import seeded
+from multitune.data.lines import numbered
+from multitune.errors import UserError
+from multitune.probes import genealogy
+
+MOST_NAMES, FEWEST_NAMES = 100, 20
+CLDR = "names of countries and languages in English and the language (CLDR)"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """English texts, and their translations in the same order."""
+
+    texts: list[str]
+    translations: list[str]
+
+
+def from_cldr(languages: Iterable[str]) -> dict[str, Pairs]:
+    """Names of countries and languages in English, and in each language that CLDR has enough of them for.
+
+    Names that are spelt as in English tell nothing, and those of several codes have no one translation: both are left
+    out. Of the others up to 100 are chosen, always the same.
+
+    Raises:
+        UserError: the package babel, which has CLDR's data, is missing.
+    """
+    try:
+        from multitune.data import cldr
+    except ModuleNotFoundError as error:
+        raise UserError("the retrieval probe needs babel: pip install 'multitune[offline]', or --pairs") from error
+    english = cldr.names("en")
+
+    def names(language: str) -> dict[str, str]:
+        """By the code as it stands, or the shorter one that CLDR knows."""
+        base = language.rpartition(":")[2]
+        return cldr.names(base) or cldr.names(genealogy.code(base) or base)
+
+    found = {language: _told_apart(english, names(language), language) for language in languages}
+    return {language: pairs for language, pairs in found.items() if len(pairs.texts) >= FEWEST_NAMES}
+
+
+def _told_apart(english: Mapping[str, str], names: Mapping[str, str], language: str) -> Pairs:
+    codes = [code for code, name in names.items() if code in english and name.casefold() != english[code].casefold()]
+    for side in (english, names):
+        times = Counter(side[code].casefold() for code in codes)
+        codes = [code for code in codes if times[side[code].casefold()] == 1]
+    order = torch.randperm(len(codes), generator=seeded(0, "pairs", language))[:MOST_NAMES].sort().values.tolist()
+    return Pairs([english[codes[row]] for row in order], [names[codes[row]] for row in order])
+
+
+def from_folder(folder: Path, languages: Iterable[str]) -> dict[str, Pairs]:
+    """All the pairs with English that a folder has for the languages: Tatoeba's or SIB-200's.
+
+    Raises:
+        UserError: it has none for any of them, or a file of it is bad.
+    """
+    names = list(languages)
+    found = {name: _tatoeba(folder, name) or _sib200(folder, name) for name in names}
+    pairs = {name: each for name, each in found.items() if each is not None}
+    if not pairs:
+        raise UserError(
+            f"--pairs: {folder} has no pairs for {', '.join(names)}; it must hold Tatoeba's files (tatoeba.deu-eng.deu "
+            f"and .eng) or SIB-200's folders (deu_Latn and eng_Latn)"
+        )
+    return pairs
+
+
+def _tatoeba(folder: Path, language: str) -> Pairs | None:
+    """Line n of one file translates line n of the other."""
+    for english in sorted(folder.glob("tatoeba.*-eng.eng")):
+        code = english.name.removeprefix("tatoeba.").removesuffix("-eng.eng")
+        if genealogy.distance(code, language) == 0:
+            sides = [[text for _, text in numbered(file)] for file in (english, english.with_suffix(f".{code}"))]
+            if len(sides[0]) != len(sides[1]):
+                raise UserError(f"{english}: {len(sides[0])} lines, but its translation has {len(sides[1])}")
+            return Pairs(*sides)
+    return None
+
+
+def _sib200(folder: Path, language: str) -> Pairs | None:
+    """The same sentences in every language, by their numbers."""
+    for other in sorted(folder.glob("???_????")):
+        if genealogy.distance(other.name, language) == 0 and genealogy.distance("en", language) != 0:
+            english, own = _by_number(folder / "eng_Latn" / "test.tsv"), _by_number(other / "test.tsv")
+            shared = [number for number in english if number in own]
+            return Pairs([english[number] for number in shared], [own[number] for number in shared])
+    return None
+
+
+def _by_number(file: Path) -> dict[str, str]:
+    """index_id -> text of one of SIB-200's files; the first line is a header."""
+    texts = {}
+    for line, row in islice(numbered(file), 1, None):
+        columns = row.split("\t")
+        if len(columns) != 3:
+            raise UserError(f"{file}:{line}: {len(columns)} columns; there must be three: index_id, category, text")
+        texts[columns[0]] = columns[2]
+    return texts

@@ -1,0 +1,83 @@
+"""Language proximity: do related languages have similar gradients?
+
+Gradient Vaccine (arXiv 2010.05874) finds that gradient similarity correlates with language proximity. Here: Spearman's
+rank correlation of the pairwise cosines with genealogical distances. The pairs of a matrix are not independent, so its
+p-value comes from a Mantel test (Mantel 1967): the languages of one matrix are permuted, rows and columns together.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from multitune.probes import genealogy
+
+Matrix = NDArray[np.float64]
+
+PERMUTATIONS = 9999
+FEWEST = 4
+"""Languages below which there are too few permutations to tell anything."""
+
+
+class Correlation(NamedTuple):
+    """Spearman's correlation, and its two-sided p-value under permutation of the languages."""
+
+    spearman: float
+    p: float
+
+
+def mantel(distances: Matrix, cosines: Matrix, permutations: int = PERMUTATIONS) -> Correlation | None:
+    """Spearman's correlation over pairs i < j of two symmetric [n, n] matrices, with a permutation test.
+
+    p counts the observed order as one of the permutations, so that it is never 0. None where all pairs of a matrix are
+    alike: ranks then tell nothing.
+    """
+    upper = np.triu_indices(len(distances), k=1)
+    ranks = _centred_ranks(distances[upper])
+    others = np.zeros_like(cosines)
+    others[upper] = _centred_ranks(cosines[upper])
+    others += others.T
+    scale = np.linalg.norm(ranks) * np.linalg.norm(others[upper])
+    if scale == 0:
+        return None
+    observed = float(ranks @ others[upper] / scale)
+    generator = np.random.default_rng(0)
+    orders = [generator.permutation(len(distances)) for _ in range(permutations)]
+    drawn = np.array([ranks @ others[np.ix_(order, order)][upper] for order in orders]) / scale
+    extreme = int((np.abs(drawn) >= abs(observed) - 1e-12).sum())
+    return Correlation(observed, (1 + extreme) / (1 + permutations))
+
+
+def proximity(languages: Sequence[str], cosines: Matrix) -> dict[str, Any] | None:
+    """What probes.json says of proximity (docs/probes.md), from cosines [languages, languages].
+
+    Languages that the table of families has not are left out; None where fewer than four are left, or where all
+    distances are alike.
+    """
+    known = [row for row, language in enumerate(languages) if genealogy.lineage(language) is not None]
+    if len(known) < FEWEST:
+        return None
+    names = [languages[row] for row in known]
+    distances = np.array([[genealogy.distance(one, other) for other in names] for one in names], dtype=np.float64)
+    found = mantel(distances, cosines[np.ix_(known, known)])
+    if found is None:
+        return None
+    pairs = [
+        {"languages": [names[i], names[j]], "distance": distances[i, j], "cosine": cosines[known[i], known[j]]}
+        for i, j in combinations(range(len(names)), 2)
+    ]
+    return {
+        "spearman": found.spearman,
+        "p": found.p,
+        "permutations": PERMUTATIONS,
+        "distance": genealogy.NAME,
+        "pairs": pairs,
+    }
+
+
+def _centred_ranks(values: Matrix) -> Matrix:
+    ranks: Matrix = rankdata(values) - (len(values) + 1) / 2
+    return ranks
