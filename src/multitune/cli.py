@@ -93,6 +93,22 @@ def evaluate(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a comparison.")],
+    figures: Annotated[bool, typer.Option("--figures", help="Also DIR/figures: PDF, SVG and PNG.")] = False,
+) -> None:
+    """Write report.html anew: the answer and what it rests on, in one file."""
+    if figures:
+        from multitune.report import figures as drawn  # says at once where matplotlib is missing
+    from multitune.report import page
+
+    _print(page.write(folder))
+    if figures:
+        for path in drawn.write(folder, folder / "figures"):
+            _print(path)
+
+
+@app.command()
 def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Count the records of a recipe's data by language and split."""
     from multitune import tables

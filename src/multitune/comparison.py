@@ -14,6 +14,7 @@ from multitune.errors import UserError
 from multitune.evaluate import read_statistics
 from multitune.intervals import Interval
 from multitune.recipe import AnyRecipe, Recipe, as_file, to_yaml
+from multitune.report import page
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
 from multitune.tasks import TASKS, Task
@@ -34,6 +35,7 @@ class Comparison:
         baseline: the method that differences are from: mtl where it is among the methods, else the first.
         summary: method -> its average over seen and over unseen languages.
         differences: method -> its averages less the baseline's.
+        pairwise: method -> every other method -> its averages less the other's.
         interval: how low and high were found.
     """
 
@@ -42,6 +44,7 @@ class Comparison:
     baseline: str
     summary: dict[str, Sides]
     differences: dict[str, Sides]
+    pairwise: dict[str, dict[str, Sides]]
     interval: str
 
 
@@ -91,6 +94,7 @@ def compare(
             train(one, folder, resume=True, progress=progress, corpus=corpora[_data_of(one)])
     comparison = summarise(list(folders), TASKS[corpora[_data_of(recipes[0])].task](()))
     write_json(out / FILE, asdict(comparison))
+    page.write(out)
     return comparison
 
 
@@ -105,16 +109,17 @@ def summarise(folders: Sequence[Path], task: Task) -> Comparison:
     baseline = "mtl" if "mtl" in methods else methods[0]
     several = len(runs) > len(methods)
     measured = _over_seeds(runs) if several else _over_examples(runs, folders, task)
+
+    def less(method: str, other: str) -> Sides:
+        return {side: _interval(_less(measured[method, side], measured[other, side])) for side in SIDES}
+
     return Comparison(
         runs=runs,
         metric=task.metric,
         baseline=baseline,
         summary={method: {side: _interval(measured[method, side]) for side in SIDES} for method in methods},
-        differences={
-            method: {side: _interval(_less(measured[method, side], measured[baseline, side])) for side in SIDES}
-            for method in methods
-            if method != baseline
-        },
+        differences={method: less(method, baseline) for method in methods if method != baseline},
+        pairwise={method: {other: less(method, other) for other in methods if other != method} for method in methods},
         interval="Student's t over seeds" if several else "paired bootstrap over test examples",
     )
 

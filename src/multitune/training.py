@@ -19,6 +19,7 @@ from multitune.evaluate import Evaluation, evaluate, write_predictions
 from multitune.interrupt import Interrupted, StopSignal
 from multitune.methods import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, to_yaml
+from multitune.report import page
 from multitune.results import FILE, RunResult, mean, peak_memory, reset_peak_memory, versions
 from multitune.run import Run, learning_rate, load_corpus, load_plan, prepare, probabilities
 
@@ -57,7 +58,9 @@ def train(
     _check_folder(folder, one, resume)
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
-    return run(one, plan, corpus, folder, resume=resume, progress=progress)
+    result = run(one, plan, corpus, folder, resume=resume, progress=progress)
+    page.write(folder)
+    return result
 
 
 def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
