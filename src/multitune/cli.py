@@ -21,6 +21,7 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe fil
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to set, e.g. budget=400.")
 ]
+Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
 
 
@@ -40,6 +41,7 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    track: Track = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Train, evaluate and ship one run."""
@@ -53,9 +55,10 @@ def train(
     from multitune.training import train as run
 
     folder = out or default_folder(file, one)
-    result = run(file, folder, overrides=given, resume=resume, progress=True)
+    result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
     _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
     _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+    _say(f"the report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -65,6 +68,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Names with commas between; default: the recipe's.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    track: Track = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
@@ -75,9 +79,9 @@ def compare(
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
     given = parse_overrides(overrides or [])
-    found = run(recipe, folder, methods=names, seeds=seeds, overrides=given, progress=True)
+    found = run(recipe, folder, methods=names, seeds=seeds, overrides=given, progress=True, track=track)
     _print(tables.summary(found), *([tables.languages(found.runs)] if by_language else []))
-    _say(f"each run and its model is in {folder}")
+    _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
 
 
 @app.command()

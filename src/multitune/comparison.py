@@ -18,6 +18,7 @@ from multitune.report import page
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
 from multitune.tasks import TASKS, Task
+from multitune.tracking import check_tracker
 from multitune.training import train
 
 SIDES = ("seen", "unseen")
@@ -56,6 +57,7 @@ def compare(
     seeds: int = 1,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = False,
+    track: str | None = None,
 ) -> Comparison:
     """Train each method with each seed in a folder of its own, and compare them.
 
@@ -68,6 +70,7 @@ def compare(
         seeds: how many; the first is the recipe's.
         overrides: recipe keys for all runs.
         progress: show progress on stderr.
+        track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
 
     Raises:
         UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe.
@@ -78,6 +81,7 @@ def compare(
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
+    check_tracker(track)
     common = dict(overrides or {})
     first = file.resolve(names[0], common).seed
     recipes = [file.resolve(name, common | {"seed": first + n}) for n in range(seeds) for name in names]
@@ -91,7 +95,7 @@ def compare(
             corpora[_data_of(one)] = load_corpus(one)
     for folder, one in folders.items():
         if not (folder / FILE).exists():
-            train(one, folder, resume=True, progress=progress, corpus=corpora[_data_of(one)])
+            train(one, folder, resume=True, progress=progress, track=track, corpus=corpora[_data_of(one)])
     comparison = summarise(list(folders), TASKS[corpora[_data_of(recipes[0])].task](()))
     write_json(out / FILE, asdict(comparison))
     page.write(out)

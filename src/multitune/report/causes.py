@@ -56,7 +56,9 @@ def proximity(evidence: Evidence) -> list[Plot]:
         measured = (run.probes or {}).get("proximity")
         if measured:
             name = f"proximity-{run.method}".replace(":", "-")
-            title = f"{run.method}: Spearman {measured['spearman']:.2f}, p = {measured['p']:.3g}"
+            title = (
+                f"Relatedness and alignment, {run.method}: Spearman {measured['spearman']:.2f}, p = {measured['p']:.3g}"
+            )
             points = tuple(_pair(pair) for pair in measured["pairs"])
             series = Series(run.method, run.method, points, joined=False)
             names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
@@ -104,7 +106,7 @@ def _layers(name: str, title: str, label: str, values: Mapping[str, Mapping[str,
         Series(method, method, tuple(Point(names.index(k), v, f"{method}, {k}: {v:.3f}") for k, v in layers.items()))
         for method, layers in values.items()
     )
-    return Plot(name, title, "layer, from the input", label, series, x_ticks=names)
+    return Plot(name, title, "layer, from the input", label, series, x_ticks=tuple(k.rpartition(".")[2] for k in names))
 
 
 def _pair(pair: Mapping[str, Any]) -> Point:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multitune.report.colours import Look, look
-from multitune.report.pictures import Plot, Rows
+from multitune.report.pictures import Plot, Rows, Series
 
 WIDTH, HEIGHT = 480, 300
 """Small enough that its text is still read on a telephone's 400 pixels."""
@@ -14,6 +14,10 @@ LABELS = 150
 """Width of the labels of rows; pixels."""
 ROW, GROUP = 26, 30
 """Height of a row and of a group's heading; pixels."""
+
+MOST_MARKS = 200
+NAME = (44, 11)
+"""Room for a name that is written beside a point; pixels."""
 
 SHAPES = {
     "o": "M4,0A4,4 0 1 1 -4,0A4,4 0 1 1 4,0Z",
@@ -29,7 +33,7 @@ SHAPES = {
     "p": "M0,-5L4.8,-1.5L2.9,4H-2.9L-4.8,-1.5Z",
     "h": "M0,-4.9L4.2,-2.45V2.45L0,4.9L-4.2,2.45V-2.45Z",
     "*": "M0,-5.6L1.4,-1.9L5.3,-1.7L2.2,0.7L3.3,4.5L0,2.3L-3.3,4.5L-2.2,0.7L-5.3,-1.7L-1.4,-1.9Z",
-    "|": "M-1,-6H1V6H-1Z",
+    "|": "M-1.5,-7H1.5V7H-1.5Z",
 }
 """Outlines of matplotlib's markers, around the origin."""
 
@@ -66,11 +70,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """A series: the path through its points, empty where they are not joined, and their markers."""
+    """A series: the path through its points, empty where they are not joined, and their markers.
+
+    A cloud of more than ``MOST_MARKS`` points is a path of dots, which say nothing when pointed at.
+    """
 
     look: Look
     path: str
     marks: tuple[Mark, ...]
+    dots: str
 
 
 @dataclass(frozen=True)
@@ -125,16 +133,9 @@ def plot_chart(plot: Plot) -> PlotChart:
         plot=plot,
         x_ticks=_ticks(x) if plot.x_ticks is None else _named_ticks(plot.x_ticks, x),
         y_ticks=_ticks(y),
-        lines=tuple(
-            Line(
-                look(series.method),
-                _path([(x(point.x), y(point.y)) for point in series.points]) if series.joined else "",
-                tuple(Mark(x(point.x), y(point.y), point.said) for point in series.points),
-            )
-            for series in plot.series
-        ),
+        lines=tuple(_line(series, x, y) for series in plot.series),
         front=_stairs([(x(a), y(b)) for a, b in plot.front]) if plot.front else "",
-        names=tuple(Mark(x(a), y(b), text) for a, b, text in plot.names),
+        names=_apart([Mark(x(a), y(b), text) for a, b, text in plot.names]),
     )
 
 
@@ -165,6 +166,25 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def _line(series: Series, x: Scale, y: Scale) -> Line:
+    marks = tuple(Mark(x(point.x), y(point.y), point.said) for point in series.points)
+    if series.joined:
+        path = f"M{'L'.join(f'{mark.x:g},{mark.y:g}' for mark in marks)}"
+        return Line(look(series.method), path, marks, "")
+    if len(marks) <= MOST_MARKS:
+        return Line(look(series.method), "", marks, "")
+    return Line(look(series.method), "", (), "".join(f"M{mark.x:g},{mark.y:g}h0" for mark in marks))
+
+
+def _apart(names: Sequence[Mark]) -> tuple[Mark, ...]:
+    """Those names that would not be written over one before."""
+    kept: list[Mark] = []
+    for name in names:
+        if all(abs(name.x - other.x) > NAME[0] or abs(name.y - other.y) > NAME[1] for other in kept):
+            kept.append(name)
+    return tuple(kept)
+
+
 def _scale(values: Sequence[float], start: float, end: float) -> Scale:
     """With a margin of a twentieth on either side."""
     low, high = min(values), max(values)
@@ -181,10 +201,6 @@ def _named_ticks(names: Sequence[str], scale: Scale) -> tuple[Tick, ...]:
     """As many of the names as have room."""
     every = math.ceil(len(names) * max(map(len, names)) * 7 / (WIDTH - LEFT))
     return tuple(Tick(scale(n), name) for n, name in enumerate(names) if n % every == 0)
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return f"M{'L'.join(f'{x:g},{y:g}' for x, y in points)}"
 
 
 def _stairs(points: Sequence[tuple[float, float]]) -> str:

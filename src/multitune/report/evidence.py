@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from multitune.errors import UserError
-from multitune.intervals import Interval
 from multitune.recipe import Recipe, read
 from multitune.results import FILE, RunResult
 
 SIDES = ("seen", "unseen")
-Sides = Mapping[str, Interval | None]
+Estimate = Mapping[str, float]
+"""``mean``, and with an interval ``low`` and ``high``."""
+Sides = Mapping[str, Estimate | None]
+"""For ``seen`` and ``unseen`` an estimate; None where a method has no such languages."""
 Event = dict[str, Any]
 """A line of metrics.jsonl: ``gradients``, ``event``, ``seconds`` and what was measured."""
 

@@ -11,11 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from multitune.intervals import Interval
 from multitune.report import causes, outcomes, repeat, training_curves, verdict
 from multitune.report.charts import SHAPES, plot_chart, rows_chart
 from multitune.report.colours import look
-from multitune.report.evidence import SIDES, Evidence, FinishedRun, load
+from multitune.report.evidence import SIDES, Estimate, Evidence, FinishedRun, load
 from multitune.report.examples import examples
 from multitune.report.pictures import HeatMap, described
 
@@ -59,8 +58,8 @@ class MethodLine:
     """A method in the table of the answer: means over its runs, the largest memory."""
 
     method: str
-    sides: Mapping[str, Interval | None]
-    differences: Mapping[str, Interval | None]
+    sides: Mapping[str, Estimate | None]
+    differences: Mapping[str, Estimate | None]
     drift: float
     minutes: float
     gibibytes: float
@@ -163,14 +162,14 @@ def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
-def _interval(interval: Interval | None) -> str:
+def _interval(interval: Estimate | None) -> str:
     if interval is None:
         return "–"
     ends = f" [{_number(interval['low'])}, {_number(interval['high'])}]" if "low" in interval else ""
     return f"{_number(interval['mean'])}{ends}"
 
 
-def _signed(interval: Interval | None) -> str:
+def _signed(interval: Estimate | None) -> str:
     if interval is None:
         return ""
     mean, low, high = (_number(interval[key], sign="+") for key in ("mean", "low", "high"))

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multitune.intervals import Interval
-from multitune.report.evidence import SIDES, Comparison, Evidence
+from multitune.report.evidence import SIDES, Comparison, Estimate, Evidence
 
 STILL_RISING = 2.0
 """Points of dev score gained between the last two validations above which a run was cut off while it learnt."""
@@ -20,16 +19,16 @@ class Lead:
 
     side: str
     leader: str
-    score: Interval
-    ahead: Mapping[str, Interval]
+    score: Estimate
+    ahead: Mapping[str, Estimate]
 
     @property
-    def beaten(self) -> dict[str, Interval]:
+    def beaten(self) -> dict[str, Estimate]:
         """The methods that it is surely ahead of, and by how much."""
         return {method: less for method, less in self.ahead.items() if less["low"] > 0.0}
 
     @property
-    def rivals(self) -> dict[str, Interval]:
+    def rivals(self) -> dict[str, Estimate]:
         """The methods that it cannot be told apart from: the interval of the difference includes none."""
         return {method: less for method, less in self.ahead.items() if less["low"] <= 0.0}
 
