@@ -53,7 +53,7 @@ def evidence(folder: Path, contents: Contents = PLAIN) -> Evidence:
 class Page(HTMLParser):
     """The elements of a page: open ones must be closed in order."""
 
-    VOID = ("meta", "link", "input")
+    VOID = ("br", "input", "link", "meta")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -191,21 +191,25 @@ def comparison(seen: dict[str, float], unseen: dict[str, float], half: float) ->
 HEADLINES = {
     "ahead everywhere": (
         ({"a": 50, "b": 60}, {"a": 40, "b": 45}, 2),
-        "Ship b: it is ahead of every other method on seen and unseen languages.",
+        "Ship b: ahead of every other method on seen and unseen languages.",
     ),
     "ahead on one side, level on the other": (
         ({"a": 50, "b": 60}, {"a": 46, "b": 45}, 2),
-        "Ship b: it is the only method that no other is shown to beat on seen and unseen languages.",
+        "Ship b: ahead of every other method on seen languages, level with the best on unseen languages.",
     ),
     "one for each side": (
         ({"a": 50, "b": 60}, {"a": 50, "b": 45}, 2),
         "No method wins everywhere: b on seen languages, a on unseen languages.",
     ),
+    "never beaten, never alone": (
+        ({"a": 50, "b": 51, "c": 40}, {"a": 40, "b": 50, "c": 51}, 2),
+        "Ship b: level with the best on seen and unseen languages.",
+    ),
     "level": (
         ({"a": 50, "b": 51}, {"a": 46, "b": 45}, 2),
         "Not settled: b and a cannot be told apart on seen and unseen languages.",
     ),
-    "nothing unseen": (({"a": 50, "b": 60}, {}, 2), "Ship b: it is ahead of every other method on seen languages."),
+    "nothing unseen": (({"a": 50, "b": 60}, {}, 2), "Ship b: ahead of every other method on seen languages."),
     "an interval that ends at no difference": (
         ({"a": 58, "b": 60}, {}, 2),
         "Not settled: b and a cannot be told apart on seen languages.",

@@ -15,6 +15,7 @@ from multitune.cli import app
 from multitune.errors import UserError
 from multitune.experiments import synthetic, synthetic_figures
 from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
+from multitune.report.colours import LOOKS
 
 SHORT = 60
 LOOPS = [("sequential_reptile", 10, 0.1), ("sequential", 1, 1.0), ("fish", 3, 0.1)]
@@ -181,7 +182,8 @@ def _outcome(name: str, rate: float, cosine: float) -> Outcome:
 
 
 def test_each_method_has_a_line_of_its_own() -> None:
-    assert len(set(synthetic_figures.LINES.values())) == len(METHODS) == len(synthetic_figures.LINES.keys() & METHODS)
+    assert set(METHODS) <= set(LOOKS)
+    assert len({LOOKS[method] for method in METHODS}) == len(METHODS)
 
 
 def test_command(short: None, tmp_path: Path) -> None:

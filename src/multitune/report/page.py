@@ -55,9 +55,10 @@ def render(evidence: Evidence) -> str:
 
 @dataclass(frozen=True)
 class MethodLine:
-    """A method in the table of the answer: means over its runs, the largest memory."""
+    """A method in the table of the answer, at its chosen point of a grid: means over its runs, the largest memory."""
 
     method: str
+    point: str
     sides: Mapping[str, Estimate | None]
     differences: Mapping[str, Estimate | None]
     drift: float
@@ -134,6 +135,7 @@ def _method_line(evidence: Evidence, method: str) -> MethodLine:
     alone = {side: None if mean is None else {"mean": mean} for side, mean in average.items()}
     return MethodLine(
         method=method,
+        point=", ".join(f"{key}={value}" for key, value in evidence.of(method)[0].grid.items()),
         sides=comparison.summary[method] if comparison else alone,
         differences=comparison.differences.get(method, {}) if comparison else {},
         drift=sum(result.drift for result in results) / len(results),

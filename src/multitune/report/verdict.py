@@ -53,9 +53,11 @@ def headline(found: list[Lead]) -> str:
         names = _listed(unbeaten) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
         return f"Not settled: {names} cannot be told apart on {sides} languages."
     (only,) = unbeaten
-    if all(lead.leader == only and not lead.rivals for lead in found):
-        return f"Ship {only}: it is ahead of every other method on {sides} languages."
-    return f"Ship {only}: it is the only method that no other is shown to beat on {sides} languages."
+    ahead = [lead.side for lead in found if lead.unbeaten == [only]]
+    level = [lead.side for lead in found if lead.unbeaten != [only]]
+    said = [f"ahead of every other method on {' and '.join(ahead)} languages"] if ahead else []
+    said += [f"level with the best on {' and '.join(level)} languages"] if level else []
+    return f"Ship {only}: {', '.join(said)}."
 
 
 def of_one(evidence: Evidence) -> str:
