@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.recipe import RecipeFile, parse_overrides, to_yaml
+from multitune.report.evidence import Evidence, load
 
 VERSIONS = {"python": "3.11", "multitune": "0.1.0", "torch": "2.13.0"}
 HOSTILE = "<script>alert(1)</script>"
@@ -31,6 +32,11 @@ class Contents:
 
     def score(self, method: str, seed: int) -> float:
         return 50.0 + 10.0 * self.methods.index(method) + 2.0 * seed
+
+
+def evidence(folder: Path, contents: Contents) -> Evidence:
+    """What the report reads of such a folder."""
+    return load(comparison(folder / "comparison", contents))
 
 
 def comparison(folder: Path, contents: Contents) -> Path:

@@ -18,13 +18,13 @@ from multitune.cli import app
 from multitune.errors import UserError
 from multitune.methods import METHODS
 from multitune.recipe import RecipeFile, parse
-from multitune.report import causes, outcomes, page, repeat, training_curves, verdict
-from multitune.report.charts import BOTTOM, HEIGHT, LEFT, SHAPES, TOP, WIDTH, nice_ticks, plot_chart, rows_chart
-from multitune.report.colours import DARK_BACKGROUND, LIGHT_BACKGROUND, LOOKS, OTHERS, look
-from multitune.report.evidence import Comparison, Evidence, load
+from multitune.report import causes, outcomes, page, repeat, training_curves
+from multitune.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, nice_ticks, plot_chart, rows_chart
+from multitune.report.colours import look
+from multitune.report.evidence import load
 from multitune.report.examples import Agreement, examples
 from multitune.report.pictures import HeatMap, Plot, described, pareto_front
-from report_folders import HOSTILE, Contents
+from report_folders import HOSTILE, Contents, evidence
 from test_comparison import file
 
 PLAIN = Contents()
@@ -44,10 +44,6 @@ CONTENTS = {
     "a grid": GRID,
     "one of TorchJD's": Contents(methods=("torchjd:UPGrad", "stl")),
 }
-
-
-def evidence(folder: Path, contents: Contents = PLAIN) -> Evidence:
-    return load(report_folders.comparison(folder / "comparison", contents))
 
 
 class Page(HTMLParser):
@@ -95,7 +91,7 @@ def test_a_page_is_whole_alone_and_inert(tmp_path: Path, contents: Contents) -> 
 
 
 def test_every_picture_is_described_for_those_who_cannot_see_it(tmp_path: Path) -> None:
-    found = Page(page.render(evidence(tmp_path)))
+    found = Page(page.render(evidence(tmp_path, PLAIN)))
     charts = [attributes for attributes in found.of("svg") if attributes.get("role") == "img"]
     assert len(charts) >= 10
     assert all(re.search(r"\d", str(attributes["aria-label"])) for attributes in charts)
@@ -155,7 +151,7 @@ def test_the_command_writes_page_and_figures(tmp_path: Path) -> None:
 
 def test_figures_show_what_the_page_shows(tmp_path: Path) -> None:
     figures = pytest.importorskip("multitune.report.figures")
-    for picture in figures.pictures(evidence(tmp_path)):
+    for picture in figures.pictures(evidence(tmp_path, PLAIN)):
         axes = figures.draw(picture).axes[0]
         assert axes.get_title() == picture.title
         if isinstance(picture, Plot):
@@ -167,73 +163,6 @@ def test_figures_show_what_the_page_shows(tmp_path: Path) -> None:
             image = axes.images[0].get_array()
             assert all(image[2][column] == picture.values[2][column] for column in range(2))
             assert image.mask[0].all(), "only the lower triangle"
-
-
-def comparison(seen: dict[str, float], unseen: dict[str, float], half: float) -> Comparison:
-    """Methods with these averages; every interval reaches ``half`` to either side."""
-
-    def interval(mean: float) -> dict[str, float]:
-        return {"mean": mean, "low": mean - half, "high": mean + half}
-
-    scores = {"seen": seen, "unseen": unseen}
-    pairwise: dict[str, Any] = {
-        one: {
-            other: {side: interval(of[one] - of[other]) if of else None for side, of in scores.items()}
-            for other in seen
-            if other != one
-        }
-        for one in seen
-    }
-    summary = {one: {side: interval(of[one]) if of else None for side, of in scores.items()} for one in seen}
-    return Comparison("a", "bootstrap", summary, {}, pairwise)
-
-
-HEADLINES = {
-    "ahead everywhere": (
-        ({"a": 50, "b": 60}, {"a": 40, "b": 45}, 2),
-        "Ship b: ahead of every other method on seen and unseen languages.",
-    ),
-    "ahead on one side, level on the other": (
-        ({"a": 50, "b": 60}, {"a": 46, "b": 45}, 2),
-        "Ship b: ahead of every other method on seen languages, level with the best on unseen languages.",
-    ),
-    "one for each side": (
-        ({"a": 50, "b": 60}, {"a": 50, "b": 45}, 2),
-        "No method wins everywhere: b on seen languages, a on unseen languages.",
-    ),
-    "never beaten, never alone": (
-        ({"a": 50, "b": 51, "c": 40}, {"a": 40, "b": 50, "c": 51}, 2),
-        "Ship b: level with the best on seen and unseen languages.",
-    ),
-    "level": (
-        ({"a": 50, "b": 51}, {"a": 46, "b": 45}, 2),
-        "Not settled: b and a cannot be told apart on seen and unseen languages.",
-    ),
-    "nothing unseen": (({"a": 50, "b": 60}, {}, 2), "Ship b: ahead of every other method on seen languages."),
-    "an interval that ends at no difference": (
-        ({"a": 58, "b": 60}, {}, 2),
-        "Not settled: b and a cannot be told apart on seen languages.",
-    ),
-    "many level": (
-        ({"a": 50, "b": 51, "c": 50, "d": 50}, {}, 2),
-        "Not settled: 4 of the methods cannot be told apart on seen languages.",
-    ),
-}
-
-
-@pytest.mark.parametrize(("given", "said"), HEADLINES.values(), ids=HEADLINES)
-def test_the_headline_says_what_the_intervals_bear(given: Any, said: str) -> None:
-    assert verdict.headline(verdict.leads(comparison(*given))) == said
-
-
-def test_caveats(tmp_path: Path) -> None:
-    said = verdict.caveats(evidence(tmp_path))
-    assert said[0].startswith("One seed")
-    assert "mtl (+12.5), sequential_reptile (+15.0)" in said[1], (
-        "a quarter of the final score since the last validation"
-    )
-    several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
-    assert [line.split()[0] for line in several] == ["Intervals", "Still"]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +210,7 @@ def test_a_sweep_joins_the_runs_of_a_method_in_the_order_of_its_values(tmp_path:
 
 
 def test_curves_are_the_logs_lines(tmp_path: Path) -> None:
-    found = training_curves.curves(evidence(tmp_path))
+    found = training_curves.curves(evidence(tmp_path, PLAIN))
     assert list(found) == ["dev", "loss", "drift", "cosine"]
     points = found["dev"]["seconds"].series[0].points
     assert [(point.x, point.y) for point in points] == [(30, 12.5), (60, 25), (90, 37.5), (120, 50)]
@@ -298,7 +227,7 @@ def test_long_logs_are_averaged(tmp_path: Path) -> None:
 
 
 def test_probes_become_pictures(tmp_path: Path) -> None:
-    found = evidence(tmp_path)
+    found = evidence(tmp_path, PLAIN)
     assert [heat.name for heat in causes.heat_maps(found)] == ["cosines-mtl", "cosines-sequential_reptile"]
     assert [(plot.name, plot.x_ticks) for plot in causes.by_layer(found)] == [
         (name, ("embeddings", "layer 0")) for name in ("cosine-layers", "drift-layers")
@@ -321,7 +250,7 @@ def test_probes_of_training_stand_in_where_the_finished_model_was_not_probed(tmp
 
 
 def test_charts_keep_their_marks_in_the_frame_and_in_order(tmp_path: Path) -> None:
-    found = evidence(tmp_path)
+    found = evidence(tmp_path, PLAIN)
     for plot in [*outcomes.plane(found), *causes.by_layer(found), training_curves.curves(found)["dev"]["gradients"]]:
         chart = plot_chart(plot)
         for line, series in zip(chart.lines, plot.series, strict=True):
@@ -335,7 +264,7 @@ def test_charts_keep_their_marks_in_the_frame_and_in_order(tmp_path: Path) -> No
 
 
 def test_a_description_has_the_numbers(tmp_path: Path) -> None:
-    found = evidence(tmp_path)
+    found = evidence(tmp_path, PLAIN)
     assert "mtl 50.00, sequential_reptile 60.00" in described(outcomes.averages(found))
     assert "mtl 12.5 at 24 to 50 at 96" in described(training_curves.curves(found)["dev"]["gradients"])
 
@@ -358,7 +287,7 @@ def test_examples_are_those_on_which_methods_disagree(tmp_path: Path) -> None:
 
 
 def test_examples_of_a_single_run_are_its_mistakes(tmp_path: Path) -> None:
-    chosen, agreements = examples(evidence(tmp_path).runs[:1])
+    chosen, agreements = examples(evidence(tmp_path, PLAIN).runs[:1])
     assert [example.answers[0].right for example in chosen] == [False] * 10
     assert agreements == []
 
@@ -414,32 +343,3 @@ def test_the_command_repeats_seeds_and_grid(tmp_path: Path) -> None:
     assert repeat.command(evidence(tmp_path / "seeds", Contents(seeds=3))) == "multitune compare recipe.yaml --seeds 3"
     grid = "--grid learning_rate=0.0001,0.0003 --grid options.inner_steps=10"
     assert repeat.command(evidence(tmp_path / "grid", GRID)) == f"multitune compare recipe.yaml {grid}"
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance as WCAG 2 defines it."""
-    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("shown", [*LOOKS.values(), *OTHERS], ids=str)
-def test_colours_are_seen_on_their_background(shown: Any) -> None:
-    assert contrast(shown.light, LIGHT_BACKGROUND) >= 3
-    assert contrast(shown.dark, DARK_BACKGROUND) >= 3
-    assert shown.marker in SHAPES
-
-
-def test_every_method_has_a_look_of_its_own() -> None:
-    assert set(METHODS) <= set(LOOKS)
-    assert len({shown.light for shown in LOOKS.values()}) >= len(METHODS) + 1
-    assert (
-        len({(shown.light, shown.marker) for shown in LOOKS.values() if shown is not LOOKS["pretrained"]})
-        == len(LOOKS) - 1
-    )
-    assert look("torchjd:MGDA") == look("torchjd:MGDA")

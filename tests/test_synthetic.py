@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from multitune.cli import app
 from multitune.errors import UserError
-from multitune.experiments import synthetic, synthetic_figures
+from multitune.experiments import synthetic
 from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
 from multitune.report.colours import LOOKS
 
@@ -212,6 +212,6 @@ def test_without_figures(short: None, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_missing_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "multitune.experiments.synthetic_figures")
+    monkeypatch.delitem(sys.modules, "multitune.experiments.synthetic_figures", raising=False)
     with pytest.raises(UserError, match=r"pip install 'multitune\[figures\]'"):
         importlib.import_module("multitune.experiments.synthetic_figures")
