@@ -5,13 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test check-browser lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
 
 test: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# The report's page in a real browser; needs Debian's chromium (apt-get install chromium). Leaves screenshots.
+check-browser: $(SET_UP)
+	command -v chromium
+	mkdir -p runs/screenshots
+	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/test_browser.py
 
 lint: $(SET_UP)
 	$(BIN)/ruff format --check
@@ -32,5 +38,5 @@ clean:
 $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,torchjd,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,tensorboard,torchjd,dev]'
 	touch $@

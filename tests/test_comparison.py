@@ -14,6 +14,7 @@ from multitune.recipe import RecipeFile
 from multitune.tasks import Classification
 from test_training import OPTIONS, recipe
 
+METHODS = ("mtl", "sequential_reptile")
 TASK = Classification(("no", "yes"))
 
 
@@ -77,10 +78,16 @@ def test_a_comparison_and_its_contract(tmp_path: Path, tiny_model: Path, tiny_pa
         interval = saved["differences"]["sequential_reptile"][side]
         assert interval["mean"] == pytest.approx(gap)
         assert interval["low"] <= interval["mean"] <= interval["high"]
+    ahead, behind = (saved["pairwise"][one][other] for one, other in (METHODS, METHODS[::-1]))
+    assert behind == saved["differences"]["sequential_reptile"]
+    for side in ("seen", "unseen"):
+        assert [-ahead[side][end] for end in ("mean", "low", "high")] == pytest.approx(
+            [behind[side][end] for end in ("mean", "high", "low")]
+        )
     texts = [(out / name / "recipe.yaml").read_text() for name in ("mtl-seed0", "sequential_reptile-seed0")]
     assert ["learning_rate: 0.005" in text for text in texts] == [True, False], "each method has its own options"
 
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "results.json"}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent != out}
     assert mt.compare(file(tiny_model, tiny_panx), out).runs == found.runs
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

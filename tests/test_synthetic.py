@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from multitune.cli import app
 from multitune.errors import UserError
-from multitune.experiments import synthetic, synthetic_figures
+from multitune.experiments import synthetic
 from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
+from multitune.report.colours import LOOKS
 
 SHORT = 60
 LOOPS = [("sequential_reptile", 10, 0.1), ("sequential", 1, 1.0), ("fish", 3, 0.1)]
@@ -181,7 +182,8 @@ def _outcome(name: str, rate: float, cosine: float) -> Outcome:
 
 
 def test_each_method_has_a_line_of_its_own() -> None:
-    assert len(set(synthetic_figures.LINES.values())) == len(METHODS) == len(synthetic_figures.LINES.keys() & METHODS)
+    assert set(METHODS) <= set(LOOKS)
+    assert len({LOOKS[method] for method in METHODS}) == len(METHODS)
 
 
 def test_command(short: None, tmp_path: Path) -> None:
@@ -210,6 +212,6 @@ def test_without_figures(short: None, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_missing_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "multitune.experiments.synthetic_figures")
+    monkeypatch.delitem(sys.modules, "multitune.experiments.synthetic_figures", raising=False)
     with pytest.raises(UserError, match=r"pip install 'multitune\[figures\]'"):
         importlib.import_module("multitune.experiments.synthetic_figures")

@@ -21,6 +21,7 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe fil
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to set, e.g. budget=400.")
 ]
+Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
 
 
@@ -40,6 +41,7 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    track: Track = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Train, evaluate and ship one run."""
@@ -53,9 +55,10 @@ def train(
     from multitune.training import train as run
 
     folder = out or default_folder(file, one)
-    result = run(file, folder, overrides=given, resume=resume, progress=True)
+    result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
     _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
     _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+    _say(f"the report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -69,6 +72,7 @@ def compare(
         typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    track: Track = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
@@ -81,10 +85,10 @@ def compare(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     given = parse_overrides(overrides or [])
     points = read(grid or [])
-    found = run(recipe, folder, methods=names, seeds=seeds, grid=points, overrides=given, progress=True)
+    found = run(recipe, folder, methods=names, seeds=seeds, grid=points, overrides=given, progress=True, track=track)
     _print(*([tables.points(found)] if points else []), tables.summary(found))
     _print(*([tables.languages(found.chosen_runs)] if by_language else []))
-    _say(f"each run and its model is in {folder}")
+    _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -115,6 +119,22 @@ def probe(
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
     _say(f"all of it is in {run / PROBES}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a comparison.")],
+    figures: Annotated[bool, typer.Option("--figures", help="Also DIR/figures: PDF, SVG and PNG.")] = False,
+) -> None:
+    """Write report.html anew: the answer and what it rests on, in one file."""
+    if figures:
+        from multitune.report import figures as drawn  # says at once where matplotlib is missing
+    from multitune.report import page
+
+    _print(page.write(folder))
+    if figures:
+        for path in drawn.write(folder, folder / "figures"):
+            _print(path)
 
 
 @app.command()

@@ -17,9 +17,11 @@ from multitune.evaluate import read_statistics
 from multitune.grid import Grid, Point
 from multitune.intervals import Interval
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, merge, to_yaml
+from multitune.report import page
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
 from multitune.tasks import TASKS, Task
+from multitune.tracking import check_tracker
 from multitune.training import train
 
 SIDES = ("seen", "unseen")
@@ -40,6 +42,7 @@ class Comparison:
         baseline: the method that differences are from: mtl where it is among the methods, else the first.
         summary: method -> its average over seen and over unseen languages.
         differences: method -> its averages less the baseline's.
+        pairwise: method -> every other method -> its averages less the other's.
         interval: how low and high were found.
     """
 
@@ -51,6 +54,7 @@ class Comparison:
     baseline: str
     summary: dict[str, Sides]
     differences: dict[str, Sides]
+    pairwise: dict[str, dict[str, Sides]]
     interval: str
 
     @property
@@ -79,6 +83,7 @@ def compare(
     grid: Grid | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = False,
+    track: str | None = None,
 ) -> Comparison:
     """Train each method with each seed, at each point of a grid, in a folder of its own, and compare them.
 
@@ -93,6 +98,7 @@ def compare(
         grid: recipe keys with the values to try, all combinations; they win over everything else.
         overrides: recipe keys for all runs.
         progress: show progress on stderr.
+        track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
 
     Raises:
         UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe.
@@ -103,6 +109,7 @@ def compare(
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
+    check_tracker(track)
     runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
     for one in runs:
         load_plan(one.recipe)
@@ -114,10 +121,11 @@ def compare(
     for one in runs:
         if not (out / one.folder / FILE).exists():
             corpus = corpora[_data_of(one.recipe)]
-            train(one.recipe, out / one.folder, resume=True, progress=progress, corpus=corpus)
+            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
     task = TASKS[corpora[_data_of(runs[0].recipe)].task](())
     comparison = summarise(out, {one.folder: one.point for one in runs}, task)
     comparison.write(out)
+    page.write(out)
     return comparison
 
 
@@ -155,6 +163,10 @@ def summarise(out: Path, folders: Mapping[str, Point], task: Task) -> Comparison
     baseline = "mtl" if "mtl" in methods else methods[0]
     several = len(shown) > len(methods)
     measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, task)
+
+    def less(method: str, other: str) -> Sides:
+        return {side: _interval(_less(measured[method, side], measured[other, side])) for side in SIDES}
+
     return Comparison(
         runs=list(runs.values()),
         folders=list(folders),
@@ -163,11 +175,8 @@ def summarise(out: Path, folders: Mapping[str, Point], task: Task) -> Comparison
         metric=task.metric,
         baseline=baseline,
         summary={method: {side: _interval(measured[method, side]) for side in SIDES} for method in methods},
-        differences={
-            method: {side: _interval(_less(measured[method, side], measured[baseline, side])) for side in SIDES}
-            for method in methods
-            if method != baseline
-        },
+        differences={method: less(method, baseline) for method in methods if method != baseline},
+        pairwise={method: {other: less(method, other) for other in methods if other != method} for method in methods},
         interval="Student's t over seeds" if several else "paired bootstrap over test examples",
     )
 

@@ -21,8 +21,10 @@ from multitune.methods import Plan
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, to_yaml
+from multitune.report import page
 from multitune.results import FILE, RunResult, mean, peak_memory, reset_peak_memory, versions
 from multitune.run import Run, learning_rate, load_corpus, load_plan, prepare, probabilities
+from multitune.tracking import check_tracker, tracking
 
 LOG_LINES, LONGEST_WAIT = 100, 50
 """Training lines in the metrics.jsonl of a short run; gradient computations between two lines of a long one."""
@@ -35,6 +37,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: bool = False,
+    track: str | None = None,
     corpus: Corpus | None = None,
 ) -> RunResult:
     """Train, evaluate and ship one run.
@@ -46,6 +49,7 @@ def train(
         overrides: recipe keys to set, e.g. ``{"budget": 400}``.
         resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none.
         progress: show a progress bar on stderr.
+        track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
 
     Raises:
@@ -56,10 +60,13 @@ def train(
     one = file.resolve(overrides=overrides)
     folder = default_folder(file, one) if out is None else Path(out)
     plan = load_plan(one)
+    check_tracker(track)
     _check_folder(folder, one, resume)
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
-    return run(one, plan, corpus, folder, resume=resume, progress=progress)
+    result = run(one, plan, corpus, folder, resume=resume, progress=progress, track=track)
+    page.write(folder)
+    return result
 
 
 def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
@@ -67,7 +74,9 @@ def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
     return Path("runs") / f"{file.name}-{recipe.method}-seed{recipe.seed}"
 
 
-def _train_one(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool) -> RunResult:
+def _train_one(
+    recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
+) -> RunResult:
     reset_peak_memory()
     run = prepare(recipe, corpus, plan)
     _begin_folder(out, recipe)
@@ -76,7 +85,7 @@ def _train_one(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume:
         trainer = Trainer(run, out, display)
         if resume:
             trainer.resume()
-        trainer.fit()
+        trainer.fit(track)
         return trainer.ship(corpus)
 
 
@@ -96,11 +105,11 @@ class Trainer:
         if run.recipe.probe_every == "auto" and self._probe_interval is None:
             display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
 
-    def fit(self) -> None:
-        """Spend the budget."""
+    def fit(self, track: str | None) -> None:
+        """Spend the budget; ``track`` names the tracker that shows it live."""
         self._keep_log()
         self._began = time.monotonic() - self._seconds
-        with StopSignal() as stop:
+        with tracking(track, self._run.recipe, self._out, self._gradients) as self._track, StopSignal() as stop:
             while not self._spent:
                 before = self._gradients
                 self._step()
@@ -244,6 +253,7 @@ class Trainer:
         line = {"gradients": self._gradients, "event": event, "seconds": self._seconds} | measured
         with (self._out / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._track(self._gradients, event, measured)
 
     def _result(self, corpus: Corpus, evaluation: Evaluation, shipped: Mapping[str, Any]) -> RunResult:
         recipe, metric = self._run.recipe, self._run.task.metric
@@ -287,7 +297,9 @@ def _begin_folder(out: Path, recipe: Recipe) -> None:
     (out / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
 
 
-def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool) -> RunResult:
+def _train_each(
+    recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
+) -> RunResult:
     """A model for each language, on its share of the budget; ``model/`` has a folder for each.
 
     No language is unseen by a single-language model, so there are no unseen scores.
@@ -299,7 +311,7 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume
         folder = out / "languages" / language
         if not (folder / FILE).exists():
             one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
-            _train_one(one, plan, _only(corpus, language), folder, resume=resume, progress=progress)
+            _train_one(one, plan, _only(corpus, language), folder, resume=resume, progress=progress, track=track)
         if (folder / "model").exists():
             (folder / "model").rename(out / "model" / language)
         parts.append(RunResult.read(folder))

@@ -16,6 +16,7 @@ from multitune.experiments.synthetic import (
     Synthetic,
     task_losses,
 )
+from multitune.report.colours import look
 
 try:
     from matplotlib import rc_context
@@ -40,20 +41,6 @@ STYLE: "dict[RcKeyType, Any]" = {
     "axes.linewidth": 0.5,
     "pdf.fonttype": 42,
 }
-LINES: dict[str, tuple[str, str]] = {
-    "mtl": ("#000000", "o"),
-    "recadam": ("#999933", "v"),
-    "gradnorm": ("#DDAA33", "P"),
-    "pcgrad": ("#33BBEE", "^"),
-    "gradvac": ("#332288", "D"),
-    "reptile": ("#117733", "s"),
-    "sequential_reptile": ("#EE3311", "o"),
-    "sequential": ("#CC6677", "X"),
-    "lookahead": ("#AA4499", "<"),
-    "fish": ("#882255", ">"),
-    "upgrad": ("#44AA99", "*"),
-}
-"""Colour and marker of each method, in every picture: Paul Tol's schemes, which colour-blind readers can tell apart."""
 EXTENT = (-14.0, 24.0)
 """Both axes of the plane; some walks of large steps leave it for a while."""
 LOSSES = (-240.0, -95.0)
@@ -117,7 +104,7 @@ def _trajectory(axes: Axes, found: Synthetic, outcome: Outcome) -> None:
     surface = task_losses(torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)).sum(-1)
     axes.contourf(ticks, ticks, surface, levels=14, cmap="Greys_r", vmin=-420, vmax=0)
     path = found.paths[outcome.method, outcome.start]
-    colour, _ = LINES[outcome.method]
+    colour = look(outcome.method).light
     axes.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.8)
     axes.plot(*zip(*OPTIMA, strict=True), "*", color="white", markeredgecolor="black", markersize=7, mew=0.5)
     axes.plot(*path[0], "o", color="white", markeredgecolor="black", markersize=4, mew=0.7)
@@ -147,7 +134,7 @@ def _ink(value: float) -> str:
 
 
 def _curve(axes: Axes, name: str, x: list[float], outcomes: Sequence[Outcome]) -> None:
-    colour, marker = LINES[name]
+    colour, marker = look(name).light, look(name).marker
     cosines = [outcome.cosine for outcome in outcomes]
     mean, low, high = ([cosine[key] for cosine in cosines] for key in ("mean", "low", "high"))
     bars = [[m - lo for m, lo in zip(mean, low, strict=True)], [hi - m for m, hi in zip(mean, high, strict=True)]]

@@ -1,0 +1,178 @@
+"""report.html: the answer, and what it rests on, in one file that needs no network."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from multitune.report import causes, outcomes, repeat, training_curves, verdict
+from multitune.report.charts import SHAPES, plot_chart, rows_chart
+from multitune.report.colours import look
+from multitune.report.evidence import SIDES, Estimate, Evidence, FinishedRun, load
+from multitune.report.examples import examples
+from multitune.report.pictures import HeatMap, described
+
+FILE = "report.html"
+
+
+def write(folder: Path) -> Path:
+    """Write the report of a run or of a comparison into its folder.
+
+    Raises:
+        UserError: the folder holds neither, or a file in it is damaged.
+    """
+    path = folder / FILE
+    beside = path.with_name(f".{FILE}.part")
+    beside.write_text(render(load(folder)), encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def render(evidence: Evidence) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("multitune.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"shapes": SHAPES, "look": look, "described": described, "sides": SIDES}
+    environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart}
+    environment.filters |= {"interval": _interval, "signed": _signed, "number": _number}
+    script = _own("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        _contents(evidence), style=Markup(_own("report.css")), script=Markup(script), script_digest=digest
+    )
+
+
+@dataclass(frozen=True)
+class MethodLine:
+    """A method in the table of the answer, at its chosen point of a grid: means over its runs, the largest memory."""
+
+    method: str
+    point: str
+    sides: Mapping[str, Estimate | None]
+    differences: Mapping[str, Estimate | None]
+    drift: float
+    minutes: float
+    gibibytes: float
+
+
+@dataclass(frozen=True)
+class LanguageLine:
+    """A language: method -> its score, the mean over seeds; ``gain`` is what the leader is ahead of the baseline."""
+
+    language: str
+    side: str
+    scores: Mapping[str, float | None]
+    gain: float | None
+
+
+def _contents(evidence: Evidence) -> dict[str, Any]:
+    """What the template names."""
+    found = verdict.leads(evidence.comparison) if evidence.comparison else []
+    leader = found[0].leader if found else evidence.methods[0]
+    told, agreements = examples(_ordered(causes.first_runs(evidence), leader))
+    maps = causes.heat_maps(evidence)
+    return {
+        "evidence": evidence,
+        "headline": verdict.headline(found) if len(evidence.methods) > 1 else verdict.of_one(evidence),
+        "leads": found,
+        "caveats": verdict.caveats(evidence),
+        "leader": leader,
+        "baseline": evidence.comparison.baseline if evidence.comparison else leader,
+        "methods": [_method_line(evidence, method) for method in evidence.methods if evidence.of(method)],
+        "languages": language_lines(evidence, leader),
+        "averages": outcomes.averages(evidence) if evidence.comparison else None,
+        "plane": outcomes.plane(evidence),
+        "sweeps": outcomes.sweeps(evidence),
+        "curves": training_curves.curves(evidence),
+        "cosine_against_loss": training_curves.cosine_against_loss(evidence),
+        "maps": maps,
+        "largest": _largest(maps),
+        "by_layer": causes.by_layer(evidence),
+        "proximity": causes.proximity(evidence),
+        "retention": causes.retention(evidence),
+        "notes": causes.notes(evidence),
+        "examples": told,
+        "agreements": agreements,
+        "recipe": repeat.recipe(evidence),
+        "command": repeat.command(evidence),
+    }
+
+
+def language_lines(evidence: Evidence, leader: str) -> list[LanguageLine]:
+    """Every language with every method's score, the seen ones first."""
+    baseline = evidence.comparison.baseline if evidence.comparison else leader
+    lines = []
+    for side in SIDES:
+        for language in evidence.languages(side):
+            scores = {method: _score(evidence.of(method), side, language) for method in evidence.methods}
+            first, other = scores[leader], scores[baseline]
+            gain = None if leader == baseline or first is None or other is None else first - other
+            lines.append(LanguageLine(language, side, scores, gain))
+    return lines
+
+
+def _score(runs: Sequence[FinishedRun], side: str, language: str) -> float | None:
+    """The mean over runs; None where one of them has no score."""
+    scores = [getattr(run.result, side).get(language, {}).get(run.result.metric) for run in runs]
+    return None if None in scores or not scores else sum(scores) / len(scores)
+
+
+def _method_line(evidence: Evidence, method: str) -> MethodLine:
+    results = [run.result for run in evidence.of(method)]
+    comparison = evidence.comparison
+    average = {side: results[0].average[side] for side in SIDES}
+    alone = {side: None if mean is None else {"mean": mean} for side, mean in average.items()}
+    return MethodLine(
+        method=method,
+        point=", ".join(f"{key}={value}" for key, value in evidence.of(method)[0].grid.items()),
+        sides=comparison.summary[method] if comparison else alone,
+        differences=comparison.differences.get(method, {}) if comparison else {},
+        drift=sum(result.drift for result in results) / len(results),
+        minutes=sum(result.seconds for result in results) / len(results) / 60,
+        gibibytes=max(result.peak_memory_bytes for result in results) / 2**30,
+    )
+
+
+def _ordered(runs: Sequence[FinishedRun], leader: str) -> list[FinishedRun]:
+    """The leader's run first."""
+    return sorted(runs, key=lambda run: run.method != leader)
+
+
+def _largest(maps: Sequence[HeatMap]) -> float:
+    """The colour scale of all heat maps ends at their largest cosine of two languages."""
+    pairs = (abs(v) for one in maps for row, values in enumerate(one.values) for v in values[:row])
+    return max(pairs, default=1.0) or 1.0
+
+
+def _own(name: str) -> str:
+    return files("multitune.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
+    """A dash where there is none; the typographer's minus."""
+    return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def _interval(interval: Estimate | None) -> str:
+    if interval is None:
+        return "–"
+    ends = f" [{_number(interval['low'])}, {_number(interval['high'])}]" if "low" in interval else ""
+    return f"{_number(interval['mean'])}{ends}"
+
+
+def _signed(interval: Estimate | None) -> str:
+    if interval is None:
+        return ""
+    mean, low, high = (_number(interval[key], sign="+") for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"

@@ -1,0 +1,110 @@
+"""Which method to ship, by how much it leads, and how sure that is: sentences from a comparison's intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from multitune.report.evidence import SIDES, Comparison, Estimate, Evidence
+
+STILL_RISING = 2.0
+"""Points of dev score gained between the last two validations above which a run was cut off while it learnt."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The method with the highest average on one side, and how far it is ahead of each other.
+
+    Attributes:
+        ahead: other method -> the leader's average less the other's.
+    """
+
+    side: str
+    leader: str
+    score: Estimate
+    ahead: Mapping[str, Estimate]
+
+    @property
+    def beaten(self) -> dict[str, Estimate]:
+        """The methods that it is surely ahead of, and by how much."""
+        return {method: less for method, less in self.ahead.items() if less["low"] > 0.0}
+
+    @property
+    def rivals(self) -> dict[str, Estimate]:
+        """The methods that it cannot be told apart from: the interval of the difference includes none."""
+        return {method: less for method, less in self.ahead.items() if less["low"] <= 0.0}
+
+    @property
+    def unbeaten(self) -> list[str]:
+        """The leader and its rivals."""
+        return [self.leader, *self.rivals]
+
+
+def leads(comparison: Comparison) -> list[Lead]:
+    """The lead on seen and on unseen languages, as far as there are any."""
+    return [lead for side in SIDES if (lead := _lead(comparison, side)) is not None]
+
+
+def headline(found: list[Lead]) -> str:
+    """One sentence: the method to ship, or why there is none."""
+    sides = " and ".join(lead.side for lead in found)
+    unbeaten = [method for method in found[0].unbeaten if all(method in lead.unbeaten for lead in found)]
+    if not unbeaten:
+        return f"No method wins everywhere: {', '.join(f'{lead.leader} on {lead.side} languages' for lead in found)}."
+    if len(unbeaten) > 1:
+        names = _listed(unbeaten) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
+        return f"Not settled: {names} cannot be told apart on {sides} languages."
+    (only,) = unbeaten
+    ahead = [lead.side for lead in found if lead.unbeaten == [only]]
+    level = [lead.side for lead in found if lead.unbeaten != [only]]
+    said = [f"ahead of every other method on {' and '.join(ahead)} languages"] if ahead else []
+    said += [f"level with the best on {' and '.join(level)} languages"] if level else []
+    return f"Ship {only}: {', '.join(said)}."
+
+
+def of_one(evidence: Evidence) -> str:
+    """What a single method scores."""
+    result = evidence.shown[0].result
+    scores = [f"{score:.1f} on {side} languages" for side in SIDES if (score := result.average[side]) is not None]
+    return f"{result.method}: {result.metric} {', '.join(scores)}."
+
+
+def caveats(evidence: Evidence) -> list[str]:
+    """What the numbers cannot bear."""
+    found = []
+    if evidence.comparison is not None and evidence.seeds == 1:
+        found.append("One seed: the intervals say how sure the test examples make it, nothing about how seeds differ.")
+    if len(evidence.methods) > 2:
+        found.append("Intervals are 95 % each and not corrected for the number of comparisons.")
+    rising = [
+        f"{method} (+{gain:.1f})"
+        for method in evidence.methods
+        if (gain := _last_gain(evidence, method)) > STILL_RISING
+    ]
+    if rising:
+        found.append(
+            f"Still learning when the budget ended, by the gain of dev {evidence.metric} since the validation before: "
+            f"{', '.join(rising)}. A longer run may change the order."
+        )
+    return found
+
+
+def _lead(comparison: Comparison, side: str) -> Lead | None:
+    scores = {method: sides[side] for method, sides in comparison.summary.items()}
+    measured = {method: score for method, score in scores.items() if score is not None}
+    if not measured:
+        return None
+    leader = max(measured, key=lambda method: measured[method]["mean"])
+    ahead = {other: sides[side] for other, sides in comparison.pairwise[leader].items()}
+    return Lead(side, leader, measured[leader], {other: less for other, less in ahead.items() if less is not None})
+
+
+def _last_gain(evidence: Evidence, method: str) -> float:
+    """The mean gain of dev score between the last two validations of the method's runs."""
+    gains = []
+    for run in evidence.of(method):
+        scores = [line["average"] for line in run.measured("validate")]
+        gains += [scores[-1] - scores[-2]] if len(scores) > 1 else []
+    return sum(gains) / len(gains) if gains else 0.0
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

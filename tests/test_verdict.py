@@ -1,0 +1,77 @@
+"""What the report concludes from a comparison's intervals."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multitune.report import verdict
+from multitune.report.evidence import Comparison
+from report_folders import Contents, evidence
+
+
+def comparison(seen: dict[str, float], unseen: dict[str, float], half: float) -> Comparison:
+    """Methods with these averages; every interval reaches ``half`` to either side."""
+
+    def interval(mean: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - half, "high": mean + half}
+
+    scores = {"seen": seen, "unseen": unseen}
+    pairwise: dict[str, Any] = {
+        one: {
+            other: {side: interval(of[one] - of[other]) if of else None for side, of in scores.items()}
+            for other in seen
+            if other != one
+        }
+        for one in seen
+    }
+    summary = {one: {side: interval(of[one]) if of else None for side, of in scores.items()} for one in seen}
+    return Comparison("a", "bootstrap", summary, {}, pairwise)
+
+
+HEADLINES = {
+    "ahead everywhere": (
+        ({"a": 50, "b": 60}, {"a": 40, "b": 45}, 2),
+        "Ship b: ahead of every other method on seen and unseen languages.",
+    ),
+    "ahead on one side, level on the other": (
+        ({"a": 50, "b": 60}, {"a": 46, "b": 45}, 2),
+        "Ship b: ahead of every other method on seen languages, level with the best on unseen languages.",
+    ),
+    "one for each side": (
+        ({"a": 50, "b": 60}, {"a": 50, "b": 45}, 2),
+        "No method wins everywhere: b on seen languages, a on unseen languages.",
+    ),
+    "never beaten, never alone": (
+        ({"a": 50, "b": 51, "c": 40}, {"a": 40, "b": 50, "c": 51}, 2),
+        "Ship b: level with the best on seen and unseen languages.",
+    ),
+    "level": (
+        ({"a": 50, "b": 51}, {"a": 46, "b": 45}, 2),
+        "Not settled: b and a cannot be told apart on seen and unseen languages.",
+    ),
+    "nothing unseen": (({"a": 50, "b": 60}, {}, 2), "Ship b: ahead of every other method on seen languages."),
+    "an interval that ends at no difference": (
+        ({"a": 58, "b": 60}, {}, 2),
+        "Not settled: b and a cannot be told apart on seen languages.",
+    ),
+    "many level": (
+        ({"a": 50, "b": 51, "c": 50, "d": 50}, {}, 2),
+        "Not settled: 4 of the methods cannot be told apart on seen languages.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), HEADLINES.values(), ids=HEADLINES)
+def test_the_headline_says_what_the_intervals_bear(given: Any, said: str) -> None:
+    assert verdict.headline(verdict.leads(comparison(*given))) == said
+
+
+def test_caveats(tmp_path: Path) -> None:
+    said = verdict.caveats(evidence(tmp_path, Contents()))
+    assert said[0].startswith("One seed")
+    assert "mtl (+12.5), sequential_reptile (+15.0)" in said[1], (
+        "a quarter of the final score since the last validation"
+    )
+    several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
+    assert [line.split()[0] for line in several] == ["Intervals", "Still"]
