@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test check-slow lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
 
 test: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# Some 40 minutes: 100 kills, and 20 minutes of training with a checkpoint every 20 gradients.
+check-slow: $(SET_UP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --capture no
 
 lint: $(SET_UP)
 	$(BIN)/ruff format --check
@@ -24,6 +28,7 @@ bench: $(SET_UP)
 	$(BIN)/python bench/two_loop.py
 	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/pooler.py
+	$(BIN)/python bench/checkpoint.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -1,5 +1,6 @@
 """The two-loop methods as recipes know them (see multitune.methods.two_loop)."""
 
+import math
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.optim import SGD
 
+from multitune.combining import NonFiniteError
 from multitune.methods.schedule import Linear, Schedule
 from multitune.methods.two_loop import Fish as FishLoop
 from multitune.methods.two_loop import InnerState, TwoLoop
@@ -145,10 +147,14 @@ class TwoLoopUpdate(OptimizerUpdate):
         return [(self._two_loop.task,)]
 
     def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        (loss,) = losses
+        (loss,), (tasks,) = losses, drawn
         loss.backward()
-        self._apply()
-        return [float(loss.detach())]
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._optimizer.zero_grad()
+            raise NonFiniteError("loss", tasks)
+        self._apply(tasks)
+        return [value]
 
     def shipped_weights(self) -> AbstractContextManager[None]:
         return self._two_loop.slow_weights()
