@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from multitune import atomic, checkpoint
-from multitune.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_newest, write
+from multitune.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_before, load_newest, write
 from multitune.checkpoint_writer import CheckpointWriter, Written
 from multitune.errors import RunError, UserError
 
@@ -72,9 +72,20 @@ def test_what_is_kept(tmp_path: Path, written: list[int | str], best: int, kept:
 def test_a_run_that_goes_back_passes_over_early_ones(tmp_path: Path) -> None:
     write(flatten(state(10)), tmp_path)
     write(flatten(state(12), early=True), tmp_path)
-    found, _ = load_newest(tmp_path, RECIPE, regular=True)
+    assert load_before(tmp_path, RECIPE, 0).progress.gradients == 10
+    write(flatten(state(20)), tmp_path)
+    assert [load_before(tmp_path, RECIPE, skip).progress.gradients for skip in range(3)] == [20, 10, 10]
+
+
+def test_what_is_written_after_going_back_is_newer(tmp_path: Path) -> None:
+    again = state(15, best=15)
+    again.progress.backs = again.progress.best["backs"] = 1
+    for each in (state(10), state(20), again):
+        write(flatten(each), tmp_path)
+    found, _ = load_newest(tmp_path, RECIPE)
     assert found is not None
-    assert found.progress.gradients == 10
+    assert found.progress.gradients == 15
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000015-back1"]
 
 
 def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:

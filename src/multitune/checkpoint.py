@@ -1,14 +1,14 @@
 """All that a resume needs, as safetensors and JSON with their hashes; nothing is ever unpickled.
 
-A checkpoint is a folder, named by its gradient count: ``tensors.safetensors``, ``state.json``, and ``B2SUMS`` with the
-BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
+A checkpoint is a folder, named by its gradient count (and how often the run went back): ``tensors.safetensors``,
+``state.json``, and ``B2SUMS`` with the BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
 """
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ FORMAT = 1
 KEPT = 2
 """Regular checkpoints kept in a run folder, beside the best one; older ones are removed."""
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "B2SUMS"
-NAME = re.compile(r"\d{9,}(-early)?")
 EARLY = "-early"
+NAME = re.compile(rf"(?P<gradients>\d{{9,}})(-back(?P<backs>\d+))?(?P<early>{EARLY})?")
 
 
 @pydantic.dataclasses.dataclass(config=pydantic.ConfigDict(strict=True))
@@ -41,9 +41,10 @@ class Progress:
         losses: of the steps since the last training line of metrics.jsonl.
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
-        best: the best validation so far (its average score and its gradient count), empty before the first.
+        best: the best validation so far (average score, gradient count, ``backs`` then), empty before the first.
         skipped: the newest steps, in a row, whose loss or gradient was not finite.
-        rate: what the recipe's learning rate is multiplied by; halved each time that the run goes back.
+        backs: how often the run went back to a checkpoint, each time halving its rate.
+        stuck: how often since the newest regular checkpoint.
     """
 
     gradients: int = 0
@@ -53,7 +54,13 @@ class Progress:
     dev: float = 0.0
     best: dict[str, float] = pydantic.Field(default_factory=dict)
     skipped: int = 0
-    rate: float = 1.0
+    backs: int = 0
+    stuck: int = 0
+
+    @property
+    def rate(self) -> float:
+        """What the recipe's learning rate is multiplied by."""
+        return 0.5**self.backs
 
 
 @dataclass
@@ -99,8 +106,9 @@ def flatten(state: RunState, *, early: bool = False) -> Flat:
     tensors: dict[str, Tensor] = {}
     content = {item.name: getattr(state, item.name) for item in fields(state)} | {"progress": asdict(state.progress)}
     plain = {name: _plain(value, name, tensors) for name, value in content.items()}
-    best = _name(int(state.progress.best.get("gradients", 0)))
-    name = _name(state.progress.gradients) + (EARLY if early else "")
+    now = state.progress
+    best = _name(int(now.best.get("gradients", 0)), int(now.best.get("backs", 0)))
+    name = _name(now.gradients, now.backs) + (EARLY if early else "")
     return Flat(name, best, {"format": FORMAT} | plain, tensors)
 
 
@@ -133,18 +141,31 @@ def write(flat: Flat, folder: Path) -> Path:
     return folder / flat.name
 
 
-def load_newest(folder: Path, recipe: str, *, regular: bool = False) -> tuple[RunState | None, list[str]]:
+def load_newest(folder: Path, recipe: str) -> tuple[RunState | None, list[str]]:
     """The newest undamaged checkpoint of a folder, None where there is none at all; and what is wrong with newer ones.
 
     Args:
         folder: of checkpoints.
         recipe: what the run's resolved recipe has to be.
-        regular: pass over the checkpoints of interrupted runs, which a run that goes on unhindered would not have.
 
     Raises:
         UserError: there are checkpoints, all of them damaged.
     """
-    found = [path for path in reversed(_finished(folder)) if not (regular and path.name.endswith(EARLY))]
+    return _first_good(list(reversed(_finished(folder))), recipe)
+
+
+def load_before(folder: Path, recipe: str, skip: int) -> RunState:
+    """The newest regular checkpoint but ``skip``, or the oldest; as ``load_newest``.
+
+    An early one is passed over: a run that nobody interrupted would not have it.
+    """
+    line = _lineage(_finished(folder))
+    state, _ = _first_good(line[min(skip, len(line) - 1) :], recipe)
+    assert state is not None, "one is written before the first step"
+    return state
+
+
+def _first_good(found: Sequence[Path], recipe: str) -> tuple[RunState | None, list[str]]:
     damages: list[str] = []
     for path in found:
         try:
@@ -179,7 +200,7 @@ def _load(path: Path, recipe: str) -> RunState:
         raise _Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
     if state.recipe != recipe:
         raise _Damaged("it is of another recipe")
-    if _name(state.progress.gradients) != path.name.removesuffix(EARLY):
+    if _name(state.progress.gradients, state.progress.backs) != path.name.removesuffix(EARLY):
         raise _Damaged(f"it is of {state.progress.gradients} gradients")
     return state
 
@@ -205,21 +226,38 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _name(gradients: int) -> str:
-    return f"{gradients:09d}"
+def _name(gradients: int, backs: int) -> str:
+    return f"{gradients:09d}" + (f"-back{backs}" if backs else "")
 
 
 def _finished(folder: Path) -> list[Path]:
-    """Oldest first; an early checkpoint comes after the regular one of the same step."""
-    found = [path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: (int(path.name.removesuffix(EARLY)), path.name))
+    """In the order of their writing: a run that went back begins again at lower gradient counts."""
+    found = {path: NAME.fullmatch(path.name) for path in folder.glob("[0-9]*") if path.is_dir()}
+    order = {
+        path: (int(name["backs"] or 0), int(name["gradients"]), bool(name["early"]))
+        for path, name in found.items()
+        if name
+    }
+    return sorted(order, key=order.__getitem__)
+
+
+def _lineage(finished: Sequence[Path]) -> list[Path]:
+    """The regular checkpoints that the newest one comes from, newest first: not those that the run went back from."""
+    line: list[Path] = []
+    for path in reversed(finished):
+        if not path.name.endswith(EARLY) and (not line or _gradients(path) < _gradients(line[-1])):
+            line.append(path)
+    return line
+
+
+def _gradients(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def _superseded(folder: Path, best: str) -> list[Path]:
     finished = _finished(folder)
-    regular = [path for path in finished if not path.name.endswith(EARLY)]
-    kept = {*regular[-KEPT:], folder / best}
-    return [path for path in finished if path not in kept and (path in regular or path != finished[-1])]
+    kept = {*_lineage(finished)[:KEPT], folder / best, finished[-1]}
+    return [path for path in finished if path not in kept]
 
 
 def _no_space(flat: Flat, folder: Path, free: int) -> RunError:

@@ -173,7 +173,7 @@ class Trainer:
             drift = run.encoder.drift()
             now.dev = evaluation.average(run.task.metric)
             if not now.best or now.dev > now.best["average"]:
-                now.best = {"average": now.dev, "gradients": now.gradients}
+                now.best = {"average": now.dev, "gradients": now.gradients, "backs": now.backs}
                 self._best_weights = self._weights()
         now.validated = now.gradients
         self._add_line("validate", average=now.dev, drift=drift, dev=evaluation.scores)
@@ -191,7 +191,7 @@ class Trainer:
         now.skipped += 1
         if now.skipped < run.recipe.non_finite_steps:
             return
-        if run.recipe.non_finite == "stop" or now.rate <= 0.5**HALVINGS:
+        if run.recipe.non_finite == "stop" or now.backs == HALVINGS:
             raise RunError(
                 f"{told}, the last of {now.skipped} such steps in a row (metrics.jsonl names the batches): lower "
                 f"learning_rate (now {now.rate * run.recipe.learning_rate:g}), or look at the data"
@@ -199,16 +199,16 @@ class Trainer:
         self._go_back()
 
     def _go_back(self) -> None:
-        """To the newest checkpoint, with half the rate. (An interruption's would not be there without it.)"""
+        """To the newest checkpoint, with half the rate; to one further back where that one has not helped."""
         self._writer.wait()
-        state, _ = checkpoint.load_newest(self._checkpoints, self._recipe, regular=True)
-        assert state is not None, "one is written before the first step"
-        failed, rate = self._now, self._now.rate / 2
+        failed = self._now
+        state = checkpoint.load_before(self._checkpoints, self._recipe, failed.stuck)
         self._restore(state)
         self._log.go_back(state.log)
-        self._now.rate, self._now.seconds = rate, failed.seconds
-        self._add_line("back", failed_at=failed.gradients, rate=rate)
-        self._display.say(f"back to {self._now.gradients} gradients, with {rate:g} of the recipe's learning rate")
+        now = self._now
+        now.backs, now.stuck, now.seconds = failed.backs + 1, failed.stuck + 1, failed.seconds
+        self._add_line("back", failed_at=failed.gradients, rate=now.rate)
+        self._display.say(f"back to {now.gradients} gradients, with {now.rate:g} of the recipe's learning rate")
 
     def _end_early(self, stop: StopRequested) -> None:
         if self._saved_at != self._now.gradients:
@@ -225,6 +225,7 @@ class Trainer:
     def _save_state(self, *, early: bool = False) -> None:
         """A checkpoint; in the midst of skipped steps only to end early: a run does not go back to a bad place."""
         if self._now.skipped == 0 or early:
+            self._now.stuck = self._now.stuck if early else 0
             self._writer.save(self._state(self._best_weights), early=early)
             self._saved_at = self._now.gradients
 
