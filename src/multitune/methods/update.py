@@ -1,5 +1,6 @@
 """The one interface that the training loop knows: a plan (a method's options) builds an update (the method at work)."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -170,6 +171,45 @@ class OptimizerUpdate(Update):
         if self._clip is not None:
             return torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
         return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+
+class SingleBatchUpdate(OptimizerUpdate):
+    """One batch a step, backpropagated as in plain training."""
+
+    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+        (loss,), (tasks,) = losses, drawn
+        loss.backward()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError("loss", tasks)
+        self._apply(tasks)
+        return [value]
+
+
+class SequentialUpdate(SingleBatchUpdate):
+    """A step for each drawn task."""
+
+    def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
+        super().__init__(setup, optimizer)
+        self._sampler = setup.sampler(replacement=True)
+
+    def draw(self) -> list[Mixture]:
+        return [tuple(self._sampler.draw(1))]
+
+    @contextmanager
+    def shipped_weights(self) -> Iterator[None]:
+        yield
+
+    def finish(self) -> None:
+        """Nothing to do: the parameters are what it ships."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sampler": self._sampler.state_dict(), "optimizer": to_plain(self._optimizer.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sampler.load_state_dict(state["sampler"])
+        load_plain(self._optimizer, state["optimizer"])
 
 
 class CombinedUpdate(OptimizerUpdate):
