@@ -50,7 +50,7 @@ def recipe(languages: Sequence[str]) -> str:
     return (
         "model: offline:e5-small\nlayers: 2\ndata: assistant\nunseen: []\nmethod: sequential_reptile\nbudget: 1000000\n"
         f"languages: [{', '.join(languages)}]\nbatch_size: 4\nmax_length: 32\nschedule: constant\nwarmup: 0\n"
-        "train_limit: 500\ndev_limit: 5\ntest_limit: 5\nvalidate_every: 2000\ncheckpoint_every: 20\n"
+        "train_limit: 500\ndev_limit: 5\ntest_limit: 5\nvalidate_every: 250\ncheckpoint_every: 20\n"
     )
 
 

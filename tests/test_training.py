@@ -132,10 +132,12 @@ RESUMED: dict[str, dict[str, Any]] = {
     "torchjd:NashMTL": {"method": "torchjd:NashMTL", "options": {"groups": "enc_dec"}},
     "torchjd:Random": {"method": "torchjd:Random", "budget": 25},
     "mtl, trimmed": {"trim_vocabulary": True},
+    "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},
     "mtl, ema": {"average": "ema", "average_decay": 0.8, "sampling": "uniform"},
     "swep, snapshots": {"method": "swep", "average": "snapshots", "average_last": 2},
     "sequential_reptile, ema": {"method": "sequential_reptile", "average": "ema", "sampling": "unimax"},
     "reptile, snapshots": {"method": "reptile", "average": "snapshots"},
+    "sequential, halving": {"method": "sequential", "learning_rate": 1e6, "non_finite": "halve", "non_finite_steps": 2},
 }
 
 

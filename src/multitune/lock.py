@@ -30,8 +30,8 @@ def held(folder: Path) -> Iterator[str | None]:
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
         yield _told(last) if last else None
-        (folder / FILE).unlink()
     finally:
+        (folder / FILE).unlink(missing_ok=True)
         os.close(descriptor)
 
 
