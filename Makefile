@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: demo test check-browser lint bench clean
+.PHONY: demo test check-browser check-slow lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
@@ -18,6 +18,9 @@ check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/test_browser.py
+# Some 40 minutes: 100 kills, and 20 minutes of training with a checkpoint every 20 gradients.
+check-slow: $(SET_UP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --capture no
 
 lint: $(SET_UP)
 	$(BIN)/ruff format --check
@@ -30,6 +33,7 @@ bench: $(SET_UP)
 	$(BIN)/python bench/two_loop.py
 	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/pooler.py
+	$(BIN)/python bench/checkpoint.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -78,15 +78,18 @@ def test_mistakes_are_one_line_and_exit_2(
     assert not (tmp_path / "runs").exists()
 
 
-def test_ctrl_c_saves_what_was_learnt(tmp_path: Path, tiny_recipe: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_ctrl_c_and_sigterm_save_what_was_learnt(
+    tmp_path: Path, tiny_recipe: Path, sent: signal.Signals, code: int
+) -> None:
     words = ["train", str(tiny_recipe), "method=mtl", "budget=1000000", "--out", "out"]
     with subprocess.Popen([*COMMAND, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         log = tmp_path / "out" / "metrics.jsonl"
         while process.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == code, said
     assert "--resume" in said
     assert "Traceback" not in said
     assert (tmp_path / "out" / "model" / "config.json").exists()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 import multitune as mt
-from multitune import training
+from multitune import trainer
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
 from multitune.interrupt import Interrupted
@@ -116,15 +116,15 @@ def test_every_method_spends_the_budget_and_repeats_itself(
 
 def stop_after(gradients: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process SIGTERM, as a pre-empted machine does, in the middle of the step that passes ``gradients``."""
-    step = training.Trainer._step
+    step = trainer.Trainer._step
 
-    def wrapped(self: training.Trainer) -> None:
+    def wrapped(self: trainer.Trainer) -> None:
         step(self)
-        if self._gradients >= gradients:
+        if self._now.gradients >= gradients:
             signal.raise_signal(signal.SIGTERM)
-            monkeypatch.setattr(training.Trainer, "_step", step)
+            monkeypatch.setattr(trainer.Trainer, "_step", step)
 
-    monkeypatch.setattr(training.Trainer, "_step", wrapped)
+    monkeypatch.setattr(trainer.Trainer, "_step", wrapped)
 
 
 RESUMED: dict[str, dict[str, Any]] = {
@@ -132,10 +132,12 @@ RESUMED: dict[str, dict[str, Any]] = {
     "torchjd:NashMTL": {"method": "torchjd:NashMTL", "options": {"groups": "enc_dec"}},
     "torchjd:Random": {"method": "torchjd:Random", "budget": 25},
     "mtl, trimmed": {"trim_vocabulary": True},
+    "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},
     "mtl, ema": {"average": "ema", "average_decay": 0.8, "sampling": "uniform"},
     "swep, snapshots": {"method": "swep", "average": "snapshots", "average_last": 2},
     "sequential_reptile, ema": {"method": "sequential_reptile", "average": "ema", "sampling": "unimax"},
     "reptile, snapshots": {"method": "reptile", "average": "snapshots"},
+    "sequential, halving": {"method": "sequential", "learning_rate": 1e6, "non_finite": "halve", "non_finite_steps": 2},
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multitune import methods
     from multitune.comparison import Comparison, compare
-    from multitune.errors import UserError
+    from multitune.errors import RunError, UserError
     from multitune.gradients import Combiner
     from multitune.methods import SequentialReptile
     from multitune.recipe import Recipe
@@ -17,6 +17,7 @@ _HOMES = {
     "Combiner": "multitune.gradients",
     "Comparison": "multitune.comparison",
     "Recipe": "multitune.recipe",
+    "RunError": "multitune.errors",
     "RunResult": "multitune.results",
     "SequentialReptile": "multitune.methods",
     "UserError": "multitune.errors",
@@ -28,6 +29,7 @@ __all__ = [
     "Combiner",
     "Comparison",
     "Recipe",
+    "RunError",
     "RunResult",
     "SequentialReptile",
     "UserError",

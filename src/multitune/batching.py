@@ -31,6 +31,11 @@ class Batches:
         self._position += 1
         return self._order[self._position - 1]
 
+    @property
+    def newest(self) -> list[int]:
+        """The mini-batch that ``next`` gave last."""
+        return self._order[self._position - 1]
+
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self._epoch, "position": self._position}
 

@@ -1,5 +1,6 @@
 """The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from multitune.errors import UserError
+from multitune.errors import RunError, UserError
 from multitune.interrupt import Interrupted
 
 app = typer.Typer(
@@ -26,13 +27,18 @@ ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the score
 
 
 def main() -> None:
-    """Run the command line; exit 0 on success, 2 on a user's mistake, 130 when interrupted."""
+    """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine.
+
+    A run that is interrupted exits with 130 after Ctrl-C, and with 0 after SIGTERM: so a pre-empted machine asks.
+    """
     try:
         app(prog_name="multitune")
     except UserError as error:
         sys.exit(_fail(str(error), 2))
+    except RunError as error:
+        sys.exit(_fail(str(error), 1))
     except Interrupted as error:
-        sys.exit(_fail(str(error), 130))
+        sys.exit(_fail(str(error), 130 if error.signal is signal.SIGINT else 0))
 
 
 @app.command()

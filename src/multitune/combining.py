@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 
 class NonFiniteError(ValueError):
-    """A loss or gradient is NaN or infinite. `tasks` are the indices of the tasks at fault."""
+    """A loss or gradient (`what`) is NaN or infinite. `tasks` are the indices of the tasks at fault."""
 
     def __init__(self, what: str, tasks: Sequence[int]) -> None:
-        self.tasks = list(tasks)
+        self.what, self.tasks = what, list(tasks)
         named = ("task " if len(self.tasks) == 1 else "tasks ") + ", ".join(map(str, self.tasks))
         super().__init__(f"the {what} of {named} is not finite: lower the learning rate, or look at the batch")
 

@@ -7,6 +7,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from multitune.checkpoint_writer import Written
+
 
 class Display(Protocol):
     """What a run tells while it trains."""
@@ -20,6 +22,9 @@ class Display(Protocol):
 
     def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
         """New scores on dev, in percent, and the distance from the pretrained weights."""
+
+    def saved(self, checkpoint: Written) -> None:
+        """A checkpoint is on disk."""
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -38,6 +43,9 @@ class Silent:
         return
 
     def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
+        return
+
+    def saved(self, checkpoint: Written) -> None:
         return
 
     def say(self, text: str) -> None:
@@ -76,6 +84,13 @@ class Terminal:
         self._dev = f"dev {metric} {average:.1f}"
         if not self._console.is_terminal:
             self.say(f"{self._title}: {gradients}/{self._budget} gradients, {self._dev}, drift {drift:.2f}")
+
+    def saved(self, checkpoint: Written) -> None:
+        if not self._console.is_terminal:
+            self.say(
+                f"{self._title}: checkpoint {checkpoint.path.name} of {checkpoint.bytes / 1e6:.1f} MB written in "
+                f"{checkpoint.seconds:.2f} s; training stood still for {checkpoint.stood_still:.2f} s"
+            )
 
     def say(self, text: str) -> None:
         self._progress.console.print(text, markup=False, soft_wrap=True)

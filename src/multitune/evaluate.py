@@ -1,7 +1,7 @@
 """Predictions and scores of a split, language by language."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,16 @@ class Evaluation:
         return float(np.mean([score[metric] for score in self.scores.values()]))
 
 
-def evaluate(encoder: Encoder, task: Task, split: Encoded, precision: str) -> Evaluation:
-    """Predict and score a split with the weights that the model holds, as the shipped model would."""
+def evaluate(
+    encoder: Encoder, task: Task, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
+) -> Evaluation:
+    """Predict and score a split with the weights that the model holds, as the shipped model would.
+
+    ``check`` is called before each batch, and may raise to give up.
+    """
     flat = [(language, row) for language, examples in split.examples.items() for row in range(len(examples))]
     examples = [split.examples[language][row] for language, row in flat]
-    found = predict(encoder, task, examples, precision)
+    found = predict(encoder, task, examples, precision, check)
     predictions: dict[str, list[Any]] = {language: [] for language in split.examples}
     for (language, _), prediction in zip(flat, found, strict=True):
         predictions[language].append(prediction)
@@ -64,11 +69,14 @@ def evaluate(encoder: Encoder, task: Task, split: Encoded, precision: str) -> Ev
     return Evaluation(predictions, statistics, scores)
 
 
-def predict(encoder: Encoder, task: Task, examples: Sequence[Example], precision: str) -> list[Any]:
+def predict(
+    encoder: Encoder, task: Task, examples: Sequence[Example], precision: str, check: Callable[[], None]
+) -> list[Any]:
     """A prediction for each example, in order; batches hold examples of like length."""
     predictions: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
         for rows in _batches([len(example["input_ids"]) for example in examples]):
+            check()
             chosen = [examples[row] for row in rows]
             logits = encoder.logits(task.collate(chosen, encoder.pad_id)).float()
             for row, prediction in zip(rows, task.decode(logits, chosen), strict=True):

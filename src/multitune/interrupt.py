@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after its current step, with what was learnt saved; a second one ends it at once."""
+"""Ctrl-C and SIGTERM end a run at its next safe place, with what was learnt saved; a second one ends it at once."""
 
 import signal
 import threading
@@ -6,14 +6,26 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """A signal asked the run to end. Its checkpoint and its model are saved."""
+    """A signal asked the run to end. Its checkpoint and its model are saved; ``signal`` says which it was."""
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+class StopRequested(Exception):
+    """A signal has come; raised at a safe place, for the run to save what it has. ``signal`` says which it was."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.signal = number
 
 
 class StopSignal:
-    """While entered, the first SIGINT or SIGTERM only sets ``requested``; outside the main thread it does nothing."""
+    """While entered, the first SIGINT or SIGTERM is only noted, for ``check``; outside the main thread none is."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested: signal.Signals | None = None
         self._handlers: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -26,8 +38,13 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def check(self) -> None:
+        """Raise StopRequested where a signal has come."""
+        if self._requested is not None:
+            raise StopRequested(self._requested)
+
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self._requested = signal.Signals(number)
         self._restore()
 
     def _restore(self) -> None:

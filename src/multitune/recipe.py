@@ -89,10 +89,17 @@ class Recipe(BaseModel):
     """Seeds the new weights, the order of batches and tasks, and dropout. Never the split of the data."""
 
     validate_every: Count | None = None
-    """Gradient computations between validations on dev; null makes six in a run."""
+    """Gradient computations between validations on dev; null makes six in a run. Each leaves a checkpoint."""
+    checkpoint_every: Count | None = None
+    """Gradient computations between further checkpoints; null leaves it at those of the validations."""
     probe_every: Count | Literal["auto"] | None = None
     """Gradient computations between probes of gradient similarity and drift; auto spends at most 5 % of the run's time,
     null makes none."""
+    non_finite: Literal["stop", "halve"] = "stop"
+    """What follows ``non_finite_steps`` skipped steps in a row: the run stops, or goes back to the last checkpoint and
+    goes on with half the learning rate. A step is skipped when its loss or gradient is NaN or infinite."""
+    non_finite_steps: Count = 10
+    """Skipped steps in a row that are too many."""
     select: Literal["last", "best"] = "last"
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True

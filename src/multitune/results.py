@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from multitune.atomic import write_text
+
 Scores = dict[str, dict[str, float]]
 """Language -> {metric: percent}."""
 
@@ -61,10 +63,8 @@ def mean(scores: Mapping[str, Mapping[str, float]], metric: str) -> float | None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside the target, then rename."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:

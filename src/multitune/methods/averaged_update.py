@@ -38,13 +38,17 @@ class AveragedUpdate(Update):
         return self._inner.loss(model, inputs, negative_log_likelihood)
 
     def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        values = self._inner.step(drawn, losses)
+        try:
+            return self._inner.step(drawn, losses)
+        finally:  # a step that is skipped, because its loss is not finite, is spent too
+            self._count(self.cost * len(drawn))
+
+    def _count(self, spent: int) -> None:
         before = self._gradients
-        self._gradients += self.cost * len(drawn)
+        self._gradients += spent
         ends = self._budget - self._gradients < self.smallest_step  # finish() takes in the weights of the last step
         if self._gradients // self._interval > before // self._interval and not ends:
             self._take()
-        return values
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The one interface that the training loop knows: a plan (a method's options) builds an update (the method at work)."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from multitune.batching import seeded
-from multitune.combining import CombiningMethod
+from multitune.combining import CombiningMethod, NonFiniteError
 from multitune.gradients import Combiner
 from multitune.methods.optimizer_state import load_plain, to_plain
 from multitune.methods.swep import EmbeddingModel
@@ -118,6 +119,9 @@ class Update(ABC):
         """Backpropagate the losses of ``drawn`` one at a time, update the weights, return the losses' values.
 
         ``losses`` is consumed lazily, so that one graph lives at a time.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before.
         """
 
     @abstractmethod
@@ -153,21 +157,34 @@ class OptimizerUpdate(Update):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
 
-    def _apply(self) -> None:
-        if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+    def _apply(self, tasks: Sequence[int]) -> None:
+        """Clip the gradients, which ``tasks`` have made, and step."""
+        norm = self._clipped_norm()
+        if not norm.isfinite():
+            self._optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError("gradient", tasks)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _clipped_norm(self) -> Tensor:
+        """The L2 norm of all gradients before they were clipped."""
+        if self._clip is not None:
+            return torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
 
 
 class SingleBatchUpdate(OptimizerUpdate):
     """One batch a step, backpropagated as in plain training."""
 
     def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        (loss,) = losses
+        (loss,), (tasks,) = losses, drawn
         loss.backward()
-        self._apply()
-        return [float(loss.detach())]
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError("loss", tasks)
+        self._apply(tasks)
+        return [value]
 
 
 class SequentialUpdate(SingleBatchUpdate):
@@ -207,8 +224,9 @@ class CombinedUpdate(OptimizerUpdate):
         return [(task,) for task in self._sampler.draw(self._tasks_per_step)]
 
     def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        values = self._combiner.backward(losses, tasks=[task for (task,) in drawn])
-        self._apply()
+        tasks = [task for (task,) in drawn]
+        values = self._combiner.backward(losses, tasks=tasks)
+        self._apply(tasks)
         return [float(value) for value in values]
 
     @contextmanager

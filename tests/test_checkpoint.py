@@ -1,0 +1,314 @@
+"""Checkpoints: whole or not at all, what is kept, every kind of damage seen, no space, errors of the writing thread."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from multitune import atomic, checkpoint
+from multitune.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_before, load_newest, write
+from multitune.checkpoint_writer import CheckpointWriter, Written
+from multitune.errors import RunError, UserError
+
+STATE = checkpoint.STATE
+RECIPE = "method: mtl\n"
+
+
+def state(gradients: int, *, recipe: str = RECIPE, size: int = 1000, best: int = 10) -> RunState:
+    """A state that differs everywhere from that of other gradients."""
+    return RunState(
+        progress=Progress(gradients=gradients, losses=[1 / gradients], best={"average": 50.0, "gradients": best}),
+        recipe=recipe,
+        log=f'{{"gradients": {gradients}, "event": "train"}}\n',
+        weights={"w": torch.full((size,), float(gradients)), "b": torch.tensor(gradients, dtype=torch.bfloat16)},
+        update={"optimizer": {"step": gradients, "betas": [0.9, 0.999], "none": None, "names": {3: "three"}}},
+        batches={"aa": {"epoch": 0, "position": gradients}},
+        best_weights={"w": torch.ones(3)},
+    )
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+    return bool(first == second)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    write(flatten(state(10)), tmp_path)
+    found, damages = load_newest(tmp_path, RECIPE)
+    assert found is not None
+    assert damages == []
+    assert same(vars(found), vars(state(10)))
+
+
+KEPT = {
+    "the last two": ([10, 20, 30], 30, ["20", "30"]),
+    "and the best": ([10, 20, 30, 40], 10, ["10", "30", "40"]),
+    "an early one while it is the newest": ([10, 20, "25"], 20, ["10", "20", "25-early"]),
+    "not after the next": ([10, 20, "25", 30], 20, ["20", "30"]),
+    "an early one at the start": (["5"], 0, ["5-early"]),
+    "the newest of early ones": ([10, "12", "15"], 10, ["10", "15-early"]),
+}
+
+
+@pytest.mark.parametrize(("written", "best", "kept"), KEPT.values(), ids=KEPT)
+def test_what_is_kept(tmp_path: Path, written: list[int | str], best: int, kept: list[str]) -> None:
+    for gradients in written:
+        write(flatten(state(int(gradients), best=best), early=isinstance(gradients, str)), tmp_path)
+    assert sorted(path.name.lstrip("0") for path in tmp_path.iterdir()) == kept
+    found, _ = load_newest(tmp_path, RECIPE)
+    assert found is not None
+    assert found.progress.gradients == int(written[-1])
+
+
+def test_a_run_that_goes_back_passes_over_early_ones(tmp_path: Path) -> None:
+    write(flatten(state(10)), tmp_path)
+    write(flatten(state(12), early=True), tmp_path)
+    assert load_before(tmp_path, RECIPE, 0).progress.gradients == 10
+    write(flatten(state(20)), tmp_path)
+    assert [load_before(tmp_path, RECIPE, skip).progress.gradients for skip in range(3)] == [20, 10, 10]
+
+
+def test_what_is_written_after_going_back_is_newer(tmp_path: Path) -> None:
+    again = state(15, best=15)
+    again.progress.backs = again.progress.best["backs"] = 1
+    for each in (state(10), state(20), again):
+        write(flatten(each), tmp_path)
+    found, _ = load_newest(tmp_path, RECIPE)
+    assert found is not None
+    assert found.progress.gradients == 15
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000015-back1"]
+
+
+def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
+    write(flatten(state(10)), tmp_path)
+    shutil.copytree(tmp_path / "000000010", tmp_path / ".000000020.part")
+    (tmp_path / ".000000020.part" / SUMS).unlink()
+    found, damages = load_newest(tmp_path, RECIPE)
+    assert found is not None
+    assert (found.progress.gradients, damages) == (10, [])
+    write(flatten(state(20)), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000020"]
+
+
+def flip(file: Path, at: float) -> None:
+    content = bytearray(file.read_bytes())
+    content[min(int(at * len(content)), len(content) - 1)] ^= 1
+    file.write_bytes(content)
+
+
+def fill(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 16] = b"\0" * 16
+    file.write_bytes(content)
+
+
+def into_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def into_link(file: Path) -> None:
+    outside = file.parents[2] / f"outside-{file.name}"
+    file.rename(outside)
+    file.symlink_to(outside)
+
+
+def older(file: Path) -> None:
+    shutil.copy(file.parents[1] / "000000010" / file.name, file)
+
+
+TO_A_FILE: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda file: os.truncate(file, 0),
+    "cut in half": lambda file: os.truncate(file, file.stat().st_size // 2),
+    "a byte short": lambda file: os.truncate(file, file.stat().st_size - 1),
+    "a byte long": lambda file: file.write_bytes(file.read_bytes() + b"\n"),
+    "a bit of the first byte": lambda file: flip(file, 0.0),
+    "a bit in the middle": lambda file: flip(file, 0.5),
+    "a bit of the last byte": lambda file: flip(file, 1.0),
+    "zeros in the middle": fill,
+    "removed": lambda file: file.unlink(),
+    "a folder": into_folder,
+    "a link": into_link,
+    "the older one": older,
+}
+
+
+def with_true_hashes(path: Path, content: Any) -> None:
+    """What damage cannot do, but a stranger can: another state.json with a hash that fits."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    (path / STATE).write_text(text)
+    (path / SUMS).write_text(checkpoint._sums(path))
+
+
+def plain(path: Path) -> Any:
+    return json.loads((path / STATE).read_text())
+
+
+def over_older(path: Path) -> None:
+    shutil.rmtree(path)
+    shutil.copytree(path.parent / "000000010", path)
+
+
+def other_recipe(path: Path) -> None:
+    shutil.rmtree(path)
+    write(flatten(state(20, recipe="method: fish\n")), path.parent)
+
+
+def emptied(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+TO_A_FOLDER: dict[str, Callable[[Path], object]] = {
+    "emptied": emptied,
+    "the older one's content": over_older,
+    "another run's": other_recipe,
+    "hashes in the other order": lambda path: (path / SUMS).write_text(
+        "".join(reversed((path / SUMS).read_text().splitlines(keepends=True)))
+    ),
+    "true hashes, not JSON": lambda path: with_true_hashes(path, "{"),
+    "true hashes, not UTF-8": lambda path: (
+        (path / STATE).write_bytes(b"\xff"),
+        (path / SUMS).write_text(checkpoint._sums(path)),
+    ),
+    "true hashes, a list": lambda path: with_true_hashes(path, []),
+    "true hashes, deep": lambda path: with_true_hashes(path, "[" * 100_000 + "]" * 100_000),
+    "true hashes, another format": lambda path: with_true_hashes(path, plain(path) | {"format": 0}),
+    "true hashes, an unknown key": lambda path: with_true_hashes(path, plain(path) | {"more": 1}),
+    "true hashes, a key less": lambda path: with_true_hashes(
+        path, {k: v for k, v in plain(path).items() if k != "log"}
+    ),
+    "true hashes, no such tensor": lambda path: with_true_hashes(path, plain(path) | {"weights": {"tensor": "none"}}),
+    "true hashes, progress of another kind": lambda path: with_true_hashes(path, plain(path) | {"progress": 3}),
+    "true hashes, gradients of another kind": lambda path: with_true_hashes(
+        path, plain(path) | {"progress": {"items": [["gradients", "20"]]}}
+    ),
+}
+
+DAMAGES = {
+    f"{file}: {kind}": lambda path, file=file, damage=damage: damage(path / file)
+    for file in (TENSORS, STATE, SUMS)
+    for kind, damage in TO_A_FILE.items()
+} | TO_A_FOLDER
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_seen_and_the_checkpoint_before_is_used(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    folder = tmp_path / "checkpoints"
+    for gradients in (10, 20):
+        write(flatten(state(gradients)), folder)
+    damage(folder / "000000020")
+    found, damages = load_newest(folder, RECIPE)
+    assert found is not None
+    assert same(vars(found), vars(state(10)))
+    (told,) = damages
+    assert told.startswith(f"{folder / '000000020'} is damaged (")
+    assert "\n" not in told
+    shutil.rmtree(folder / "000000010")
+    with pytest.raises(UserError, match="none is left"):
+        load_newest(folder, RECIPE)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_without_space_the_checkpoints_before_stay(small_disk: Path) -> None:
+    write(flatten(state(10, size=30_000)), small_disk)
+    (small_disk / "other").write_bytes(b"x" * 850_000)
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"needs 120,\d{3} bytes, \d{2},\d{3} are free"):
+            write(flatten(state(20, size=30_000)), small_disk)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["000000010", "other"]
+    found, damages = load_newest(small_disk, RECIPE)
+    assert found is not None
+    assert (found.progress.gradients, damages) == (10, [])
+    (small_disk / "other").unlink()
+    write(flatten(state(20, size=30_000)), small_disk)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["000000010", "000000020"]
+
+
+def test_a_limit_that_shows_only_while_writing_is_told_alike(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    write(flatten(state(10)), tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(RunError, match="needs 400,0"):
+            write(flatten(state(20, size=100_000)), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000010"]
+
+
+def test_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    told: list[Written] = []
+    now = state(10, size=3_000_000)
+    with CheckpointWriter(tmp_path, told.append) as writer:
+        writer.reserve(now)
+        writer.save(now)
+        now.weights["w"] += 1
+        now.progress.gradients, now.batches["aa"]["position"] = 20, 20
+        writer.save(now)
+        now.weights["w"] += 1
+        writer.wait()
+    assert [(written.path.name, written.bytes) for written in told] == [
+        ("000000010", 12_000_014),
+        ("000000020", 12_000_014),
+    ]
+    for gradients, weight in ((10, 10.0), (20, 11.0)):
+        found, _ = load_newest(tmp_path, RECIPE)
+        assert found is not None
+        assert (found.progress.gradients, float(found.weights["w"][-1])) == (30 - gradients, 21.0 - weight)
+        shutil.rmtree(tmp_path / f"{30 - gradients:09d}")
+
+
+def test_what_goes_wrong_in_the_thread_reaches_the_run(tmp_path: Path) -> None:
+    told: list[Written] = []
+    with CheckpointWriter(tmp_path / "file" / "checkpoints", told.append) as writer:
+        (tmp_path / "file").write_text("in the way")
+        writer.save(state(10))
+        with pytest.raises(NotADirectoryError):
+            writer.save(state(20))
+    assert told == []
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, folder: bool) -> None:
+    target = tmp_path / "target"
+    content = target / "file" if folder else target
+    content.parent.mkdir(exist_ok=True)
+    content.write_text("old")
+
+    def rewrite(text: str, *, fails: bool) -> None:
+        with atomic.replaced(target) as beside:
+            if folder:
+                beside.mkdir()
+            (beside / "file" if folder else beside).write_text(text)
+            if fails:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rewrite("half", fails=True)
+    assert content.read_text() == "old"
+    rewrite("new", fails=False)
+    assert content.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
