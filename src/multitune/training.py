@@ -235,6 +235,7 @@ class Trainer:
             shipped=dict(shipped),
             dropped=dict(corpus.dropped),
             versions=versions(),
+            skipped=dict(corpus.skipped),
         )
 
 
