@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
 from multitune.models import offline
+from multitune.models.dropout import quicken
 from multitune.models.vocabulary import TrimmedVocabulary
 from multitune.tasks import Task
 from multitune.tasks.task import Example
@@ -152,6 +153,8 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
             name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
         )
     _pass_through(model, info["missing_keys"])
+    if not torch.cuda.is_available():
+        quicken(model)
     return Encoder(model, load_tokenizer(name), sorted(info["missing_keys"]))
 
 
