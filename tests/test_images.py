@@ -133,10 +133,16 @@ def test_zip_that_is_none(tmp_path: Path, content: bytes) -> None:
         list(images.read(path))
 
 
+@pytest.mark.parametrize("name", ["none", "none.zip", "none.npz"])
+def test_no_such_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}: "):
+        list(images.read(tmp_path / name))
+
+
 def test_zip_with_a_damaged_member(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {"a/1.png": png(), "b/2.png": png()})
     path.write_bytes(path.read_bytes().replace(png()[-20:-12], b"........", 1))
-    with pytest.raises(UserError, match=r"a/1\.png: cannot be unpacked: Bad CRC-32"):
+    with pytest.raises(UserError, match=r"a/1\.png: cannot be read: Bad CRC-32"):
         list(images.read(path))
 
 

@@ -234,6 +234,13 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "path: is missing; data: xnli",
     ),
     "no images": ("images", {}, {"x.txt": "a"}, "has no zip or npz file of images"),
+    "columns of a set that has its own": ("panx", {"columns": COLUMNS}, {}, "columns: only the tables of data: folder"),
+    "a split under another name": (
+        "folder",
+        {"columns": COLUMNS},
+        {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
+        "a file 'de_test', which is no language",
+    ),
     "columns of no kind": ("folder", {"columns": {"txt": "a"}}, {"de.jsonl": LINES}, "no kind of task"),
 }  # fmt: skip
 
@@ -298,6 +305,12 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
 def test_skip_bad_leaves_something(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="skip_bad: leaves no train record of 'de'"):
         load_corpus(bad_recipe(tmp_path, skip_bad=True).model_copy(update={"columns": {"text": "a", "label": "b"}}))
+
+
+def test_real_captions_say_what_they_are_translated_into() -> None:
+    record = load("multi30k", real_data("multi30k"), languages=["fr"]).test["fr"][0]
+    assert set(record) == {"source", "target", "target_language"}
+    assert record["target_language"] == "fr"
 
 
 def test_every_set_has_a_name() -> None:

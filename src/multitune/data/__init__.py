@@ -10,7 +10,7 @@ import torch
 from multitune.batching import seeded
 from multitune.data import assistant, folders, own
 from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus, Record, Wanted
+from multitune.data.corpus import Corpus, Head, Record, Wanted
 from multitune.data.sources import FOLDERS, GLUE
 from multitune.errors import UserError
 
@@ -56,11 +56,14 @@ def load(
         columns: field -> column, for ``folder``.
 
     Raises:
-        UserError: a name twice, a set of another kind, no folder for a set, and whatever a source raises.
+        UserError: a name twice, a set of another kind, no folder for a set, columns for a set that has its own; and
+            whatever a source raises.
     """
     paths = path if isinstance(path, Mapping) else {name: path}
     _check_names(name, paths, languages or (), unseen or ())
     others = _of_other_sets(name, unseen or ())
+    if columns is not None and "folder" not in (name, *others):
+        raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
     inside = None if unseen is None else [each for each in unseen if each.partition(":")[0] not in others]
     corpus = DATASETS[name](Wanted(paths.get(name), languages, inside, columns), bad)
     for other, codes in others.items():
@@ -125,4 +128,4 @@ def _chosen(records: list[Record], limit: int | None, name: str) -> list[Record]
     return [records[row] for row in order[:limit].sort().values.tolist()]
 
 
-__all__ = ["DATASETS", "BadRecords", "Corpus", "Record", "limited", "load"]
+__all__ = ["DATASETS", "BadRecords", "Corpus", "Head", "Record", "limited", "load"]

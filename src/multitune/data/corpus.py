@@ -67,7 +67,7 @@ class Corpus:
     - ``regression``: the same with ``"label": float``
     - ``tagging``: ``{"tokens": list[str], "tags": list[str]}``, tags in IOB2; ``pos_tagging`` with parts of speech
     - ``question_answering``: ``{"id", "context", "question", "answers": {"text": [str], "answer_start": [int]}}``
-    - ``translation``: ``{"source": str, "target": str}``
+    - ``translation``: ``{"source": str, "target": str}``, where there are several with ``"target_language": str``
     - ``image_classification``: ``{"image": uint8 array [height, width] or [height, width, 3], "label": str}``
 
     The order of languages is the order they were asked for; those of another set are called ``set:language``.

@@ -93,10 +93,14 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     languages = by_default if wanted.languages is None else tuple(wanted.languages)
     others = (code for code in reported if not (training and code in by_default) and code not in layout.by_name)
     unseen = tuple(others) if wanted.unseen is None else tuple(wanted.unseen)
-    _require("languages", languages, train, folder, layout.train, layout)
-    _require("languages", languages, dev, folder, layout.dev, layout)
-    _require("languages", languages, reported, folder, layout.reported, layout)
-    _require("unseen", unseen, reported, folder, layout.reported, layout)
+    for key, codes, part, files in (
+        ("languages", languages, layout.train, train),
+        ("languages", languages, layout.dev, dev),
+        ("languages", languages, layout.reported, reported),
+        ("unseen", unseen, layout.reported, reported),
+    ):
+        if part is not None:
+            _require(key, codes, files, folder, part, layout)
     reading = _Reading(layout, languages, bad, tuple(wanted.labels or layout.labels))
     records = {code: reading.records(layout.train, train[code], code) for code in languages}
     reading.settle_labels(records)
@@ -263,9 +267,9 @@ def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
     return found
 
 
-def _require(key: str, languages: Sequence[str], found: Files, folder: Path, part: Part | None, layout: Layout) -> None:
+def _require(key: str, languages: Sequence[str], found: Files, folder: Path, part: Part, layout: Layout) -> None:
     for language in languages:
-        if part is not None and language not in found:
+        if language not in found:
             code = next((code for code, known in layout.codes.items() if known == language), language)
             missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
             has = ", ".join(found) or "no language"

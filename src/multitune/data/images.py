@@ -48,6 +48,8 @@ def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
     path = Path(path)
     if path.suffix == ".npz":
         return _array_rows(path, bad)
+    if path.suffix != ".zip" and not path.is_dir():
+        raise UserError(f"{path}: is no folder, zip or npz file of images")
     if importlib.util.find_spec("PIL") is None:
         raise UserError("data: images needs Pillow; pip install 'multitune[images]'")
     return sifted(_archived(path, bad) if path.suffix == ".zip" else _in_folder(path), _decoded, bad)
@@ -120,7 +122,7 @@ def _decoded(raw: Raw) -> Record:
     try:
         data = content()
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or a method
-        raise BadRecord(f"cannot be unpacked: {error}") from error
+        raise BadRecord(f"cannot be read: {error}") from error
     return {"image": _pixels(data), "label": label}
 
 

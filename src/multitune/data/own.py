@@ -1,5 +1,6 @@
 """Data of a user's own: tables with a file for each language, and images with a file or folder for each task."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Place, Placed, Record, Wanted
 from multitune.data.folders import Layout, Part, load, load_tasks, tenth
 from multitune.errors import UserError
+
+SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
+"""In the name of a language: it is a split under another name, and must not be trained on as a whole."""
 
 DEV, TEST = 8, 9
 """Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
@@ -31,7 +35,14 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     train, dev, test = Part(("train-{}",)), Part(("dev-{}",)), Part(("test-{}",))
     splits: tuple[tuple[Part, Part, Part | None], ...] = ((train, dev, test), (train, dev, None), _divided("{}"))
     layouts = [Layout("folder", kind.task, read, a, b, c, suffixes=tabular.SUFFIXES) for a, b, c in splits]
-    return load(layouts, wanted, bad)
+    corpus = load(layouts, wanted, bad)
+    for language in corpus.test:
+        if SPLIT.search(language):
+            raise UserError(
+                f"path: {wanted.path} has a file {language!r}, which is no language; splits are called "
+                "train-xx, dev-xx and test-xx"
+            )
+    return corpus
 
 
 def load_images(wanted: Wanted, bad: BadRecords) -> Corpus:

@@ -30,8 +30,11 @@ def _pairs(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
     return pairs.placed(paths[0], bad, labels=paths[1] if len(paths) > 1 else None)
 
 
-def _parallel(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
-    return parallel.placed(paths[0], paths[1], bad)
+def _captions(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+    """Multi30k's: one model translates into several languages, so each record says which (train.de.gz)."""
+    target = paths[1].name.split(".")[-2]
+    found = parallel.placed(paths[0], paths[1], bad)
+    return ((place, record | {"target_language": target}) for place, record in found)
 
 
 def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
@@ -151,7 +154,7 @@ MULTI30K = (
     Layout(
         "multi30k",
         "translation",
-        _parallel,
+        _captions,
         Part(("train.en.gz", "train.{}.gz")),
         Part(("val.en.gz", "val.{}.gz")),
         Part(("test_2016_flickr.en.gz", "test_2016_flickr.{}.gz")),
