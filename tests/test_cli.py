@@ -48,7 +48,24 @@ def test_train_evaluate_and_data(tmp_path: Path, tiny_recipe: Path) -> None:
     assert "cc" not in evaluated.stdout
     counted = run("data", tiny_recipe, cwd=tmp_path)
     assert counted.returncode == 0, counted.stderr
-    assert "60" in counted.stdout
+    for word in ("60", "tokens", "% over 128", "B-PER"):
+        assert word in counted.stdout
+
+
+def test_data_lists_every_bad_record(tmp_path: Path, tiny_recipe: Path, tiny_panx: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    for source in tiny_panx.iterdir():
+        (tmp_path / "bad" / source.name).write_text(source.read_text())
+    (tmp_path / "bad" / "train-aa.tsv").write_text("ana\tB-PER\n\nana\tI-PER\n\n[x]\n\nana\tB-PER\n")
+    listed = run("data", tiny_recipe, "path=bad", cwd=tmp_path)
+    assert listed.returncode == 2
+    assert "bad/train-aa.tsv:3: 'I-PER' after 'O'" in listed.stdout
+    assert "bad/train-aa.tsv:5: 1 columns" in listed.stdout
+    assert listed.stderr.count("\n") == 1
+    assert "2 bad records" in listed.stderr
+    skipped = run("data", tiny_recipe, "path=bad", "skip_bad=true", cwd=tmp_path)
+    assert skipped.returncode == 0
+    assert skipped.stdout == listed.stdout
 
 
 MISTAKES = {

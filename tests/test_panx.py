@@ -1,14 +1,23 @@
 """Token-tag files and PAN-X folders: what is read, and what is refused in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import real_data
-from multitune.data import conll, panx
+from multitune import data
+from multitune.data import BadRecords, Corpus, conll
 from multitune.errors import UserError
 
 LRM = chr(0x200E)
+
+
+def panx(folder: Path | None, **options: Any) -> Corpus:
+    bad = BadRecords()
+    corpus = data.load("panx", bad, path=None if folder is None else str(folder), **options)
+    bad.refuse()
+    return corpus
 
 
 def file(tmp_path: Path, text: str) -> Path:
@@ -68,7 +77,7 @@ def test_not_utf_8(tmp_path: Path) -> None:
 
 
 def test_folder_by_default_trains_on_what_has_train_files(tiny_panx: Path) -> None:
-    corpus = panx.load(str(tiny_panx), None, None)
+    corpus = panx(tiny_panx)
     assert list(corpus.train) == ["aa", "bb"]
     assert list(corpus.test) == ["aa", "bb", "cc"]
     assert corpus.labels == ("B-LOC", "B-PER", "I-PER", "O")
@@ -77,13 +86,13 @@ def test_folder_by_default_trains_on_what_has_train_files(tiny_panx: Path) -> No
 
 FOLDERS = {
     "no folder": ({}, {}, "path"),
-    "no train file": ({"train-aa.tsv": None}, {"languages": ["aa"]}, "no train data for 'aa'"),
-    "no dev file": ({"dev-bb.tsv": None}, {}, "no dev data for 'bb'"),
-    "empty train file": ({"train-aa.tsv": ""}, {}, "holds no sentence"),
+    "no train file": ({"train-aa.tsv": None}, {"languages": ["aa"]}, "no data for 'aa' .*train-aa.tsv"),
+    "no dev file": ({"dev-bb.tsv": None}, {}, "no data for 'bb' .*dev-bb.tsv"),
+    "empty train file": ({"train-aa.tsv": ""}, {}, "train-aa.tsv: holds no record"),
     "a label never trained": ({"dev-aa.tsv": "x\tO\ny\tB-MISC\n"}, {}, "dev-aa.tsv:2: tag 'B-MISC' is never seen"),
     "an unseen language's label": ({"dev-cc.tsv": "y\tB-MISC\n"}, {}, "dev-cc.tsv:1"),
     "not IOB2 in training": ({"train-bb.tsv": "x\tI-PER\n"}, {}, "train-bb.tsv:1"),
-    "unknown unseen language": ({}, {"unseen": ["zz"]}, "no dev data for 'zz'"),
+    "unknown unseen language": ({}, {"unseen": ["zz"]}, "unseen: no data for 'zz'"),
 }
 
 
@@ -95,9 +104,9 @@ def test_bad_folders(
         text = files.get(source.name, source.read_text())
         if text is not None:
             (tmp_path / source.name).write_text(text)
-    folder = None if said == "path" else str(tmp_path)
+    folder = None if said == "path" else tmp_path
     with pytest.raises(UserError, match=said):
-        panx.load(folder, options.get("languages"), options.get("unseen"))
+        panx(folder, **options)
 
 
 def test_an_unseen_set_is_read_as_it_was_published(
@@ -106,13 +115,13 @@ def test_an_unseen_set_is_read_as_it_was_published(
     for source in tiny_panx.iterdir():
         (tmp_path / source.name).write_text(source.read_text())
     (tmp_path / "dev-cc.tsv").write_text("x\tO\ny\tI-PER\nz\tI-PER\n")
-    assert panx.load(str(tmp_path), None, None).test["cc"][0]["tags"] == ["O", "I-PER", "I-PER"]
+    assert panx(tmp_path).test["cc"][0]["tags"] == ["O", "I-PER", "I-PER"]
     assert "dev-cc.tsv: 1 I- tags open an entity" in caplog.text
 
 
 def test_real_counts() -> None:
     folder = real_data("panx")
-    corpus = panx.load(str(folder), None, None)
+    corpus = panx(folder)
     train = {"de": 20000, "en": 20000, "es": 20000, "hi": 5000, "jv": 100, "kk": 1000}
     train |= {"mr": 5000, "my": 100, "sw": 1000, "te": 1000, "tl": 10000, "yo": 100}
     assert {language: len(rows) for language, rows in corpus.train.items()} == train

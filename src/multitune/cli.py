@@ -145,13 +145,25 @@ def report(
 
 @app.command()
 def data(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Count the records of a recipe's data by language and split."""
-    from multitune import tables
+    """Count a recipe's records by language and split, and list the bad ones with file and line."""
     from multitune.recipe import parse_overrides, read
-    from multitune.run import load_corpus
 
     one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
-    _print(tables.counts(load_corpus(one)))
+
+    from multitune import tables
+    from multitune.data import BadRecords
+    from multitune.data.balance import balance
+    from multitune.lengths import measure
+    from multitune.run import read_corpus
+
+    bad = BadRecords()
+    corpus = read_corpus(one, bad)
+    lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus)
+    _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
+    for place, problem in bad:
+        print(f"{place}: {problem}")
+    if bad and not one.skip_bad:
+        raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
 
 
 @app.command()

@@ -255,5 +255,16 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
 
 def _data_of(recipe: Recipe) -> str:
     """What decides the corpus of a recipe."""
-    keys = {"data", "path", "languages", "unseen", "train_limit", "dev_limit", "test_limit", "select"}
+    keys = {
+        "data",
+        "path",
+        "columns",
+        "skip_bad",
+        "languages",
+        "unseen",
+        "train_limit",
+        "dev_limit",
+        "test_limit",
+        "select",
+    }
     return recipe.model_dump_json(include=keys)

@@ -34,12 +34,17 @@ class Recipe(BaseModel):
 
     data: str
     """A name in ``multitune.data.DATASETS``."""
-    path: str | None = None
-    """Folder with the data set's files, for the sets that are read from files."""
+    path: str | dict[str, str] | None = None
+    """Folder with the data set's files, for the sets that are read from files; or data set -> folder."""
+    columns: dict[str, str] | None = None
+    """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Languages to train on; null takes the data set's own choice."""
     unseen: tuple[str, ...] | None = None
-    """Languages never trained on, evaluated at the end; null takes the data set's own choice."""
+    """Languages never trained on, evaluated at the end, and other data sets of the same kind (``mlqa``, ``xquad:de``);
+    null takes the data set's own choice."""
+    skip_bad: bool = False
+    """Leave bad records out and count them; otherwise they stop the run."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """Tokens after which a text is cut."""
     train_limit: Count | None = None

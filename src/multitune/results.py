@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class RunResult:
         drift: L2 distance of the shipped weights from the pretrained ones, heads excluded.
         seconds: of training, validations included, over all sessions of the run.
         shipped: which weights: ``select``, at how many ``gradients``, and their ``dev`` average.
+        dropped: language -> dev and test records left out because training never shows their label.
+        skipped: language -> bad records that the recipe's ``skip_bad`` left out.
     """
 
     method: str
@@ -46,6 +48,7 @@ class RunResult:
     shipped: dict[str, Any]
     dropped: dict[str, int]
     versions: dict[str, str]
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write results.json, whole or not at all."""

@@ -1,5 +1,6 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,8 +9,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from multitune import data
 from multitune.batching import Batches, seeded
-from multitune.data import DATASETS, Corpus, limited
+from multitune.data import DATASETS, BadRecords, Corpus, limited
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
@@ -23,21 +25,52 @@ from multitune.sampling import proportional, uniform, unimax
 from multitune.tasks import TASKS, Task
 from multitune.tasks.task import Example
 
+log = logging.getLogger(__name__)
+
 
 def load_corpus(recipe: Recipe) -> Corpus:
-    """The recipe's data, cut to its limits.
+    """The recipe's data, cut to its limits; bad records stop it, or with ``skip_bad`` are left out and counted.
+
+    Raises:
+        UserError: an unknown data set, bad records, or whatever is wrong with its files or languages.
+    """
+    bad = BadRecords()
+    corpus = read_corpus(recipe, bad)
+    if not recipe.skip_bad:
+        bad.refuse()
+    for split, records in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
+        for language, rows in records.items():
+            if not rows and language in corpus.skipped:
+                raise UserError(
+                    f"skip_bad: leaves no {split} record of {language!r}; multitune data lists the bad ones"
+                )
+    if corpus.skipped:
+        counts = ", ".join(f"{language} {count}" for language, count in corpus.skipped.items())
+        log.warning("skip_bad: %d bad records are left out: %s", len(bad), counts)
+    return limited(corpus, train=recipe.train_limit, dev=recipe.dev_limit, test=recipe.test_limit)
+
+
+def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
+    """The recipe's data, not cut to its limits, without its bad records, which ``bad`` takes.
 
     Raises:
         UserError: an unknown data set, or whatever is wrong with its files or languages.
     """
     if recipe.data not in DATASETS:
         raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
-    corpus = DATASETS[recipe.data](recipe.path, recipe.languages, recipe.unseen)
+    corpus = data.load(
+        recipe.data,
+        bad,
+        path=recipe.path,
+        languages=recipe.languages,
+        unseen=recipe.unseen,
+        columns=recipe.columns,
+    )
     if recipe.select == "best" and corpus.test_is_dev:
         raise UserError(
             "select: best would choose on the very sentences that are reported: this data has no test split"
         )
-    return limited(corpus, train=recipe.train_limit, dev=recipe.dev_limit, test=recipe.test_limit)
+    return corpus
 
 
 def load_plan(recipe: Recipe) -> Plan:

@@ -8,10 +8,12 @@ from rich.text import Text
 
 from multitune.comparison import Comparison
 from multitune.data import Corpus
+from multitune.data.balance import Balance
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.grid import Point
 from multitune.intervals import Interval
+from multitune.lengths import SAMPLE, Lengths
 from multitune.methods import Plan
 from multitune.probes.finished import Findings
 from multitune.results import RunResult, Scores
@@ -136,14 +138,39 @@ def retention(findings: Findings) -> Table:
     return table
 
 
-def counts(corpus: Corpus) -> Table:
-    """Records by language and split."""
-    table = _table("language", "train", "dev", "test", "left out")
+def counts(corpus: Corpus, lengths: Mapping[str, Lengths], max_length: int) -> Table:
+    """Records by language and split, and their lengths in tokens."""
+    table = _table("language", "train", "dev", "test", "left out", "bad", "tokens", "95 %", f"% over {max_length}")
     for language in corpus.test:
         splits = (corpus.train, corpus.dev, corpus.test)
         found = [str(len(split[language])) if language in split else NONE for split in splits]
-        table.add_row(language, *found, str(corpus.dropped.get(language, 0)))
-    table.caption = f"{corpus.task}, {len(corpus.labels)} labels; left out: their label is never seen in training"
+        gone = (str(corpus.dropped.get(language, 0)), str(corpus.skipped.get(language, 0)))
+        length = lengths.get(language)
+        tokens = (
+            [NONE] * 3
+            if length is None
+            else [f"{length.mean:.1f}", f"{length.percentile_95:.0f}", f"{length.over:.1f}"]
+        )
+        table.add_row(language, *found, *gone, *tokens)
+    kind = (
+        "heads of their own"
+        if corpus.heads
+        else corpus.task + (f", {len(corpus.labels)} labels" if corpus.labels else "")
+    )
+    dev = "test is dev; " if corpus.test_is_dev else ""
+    table.caption = (
+        f"{kind}; {dev}left out: their label is never seen in training;\n"
+        f"tokens: mean and 95th percentile of at most {SAMPLE} records a split"
+    )
+    return table
+
+
+def labels(balance: Sequence[Balance]) -> Table:
+    """One line a label: how often it is in training, and the languages where its share is least and most."""
+    table = _table("label", "in training", "%", "least %", "most %")
+    for row in balance:
+        least, most = (f"{share:.1f} {language}" for share, language in (row.least, row.most))
+        table.add_row(Text(row.label), str(row.times), f"{row.share:.1f}", least, most)
     return table
 
 

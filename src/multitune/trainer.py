@@ -308,4 +308,5 @@ class Trainer:
             shipped=dict(shipped),
             dropped=dict(corpus.dropped),
             versions=versions(),
+            skipped=dict(corpus.skipped),
         )

@@ -1,8 +1,20 @@
 """Bad records of a data set: each named with its file and line, all of them counted, none left out in silence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
+from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError
+
+Raw = TypeVar("Raw")
+
+
+class BadRecord(ValueError):
+    """What is wrong with one record, and what is allowed; ``label`` says which of its labels, where that matters."""
+
+    def __init__(self, problem: str, label: int = 0) -> None:
+        super().__init__(problem)
+        self.label = label
 
 
 class BadRecords:
@@ -35,8 +47,8 @@ class BadRecords:
             return
         place, problem = self._found[0]
         more = len(self._found) - 1
-        rest = f" ({more} more bad records; multitune data lists them, skip_bad: true leaves them out)" if more else ""
-        raise UserError(f"{place}: {problem}{rest}")
+        which = f"{more} more bad record{'s' if more > 1 else ''}; " if more else ""
+        raise UserError(f"{place}: {problem} ({which}multitune data lists all, skip_bad: true leaves them out)")
 
 
 def report(bad: BadRecords | None, place: str, problem: str) -> None:
@@ -48,3 +60,25 @@ def report(bad: BadRecords | None, place: str, problem: str) -> None:
     if bad is None:
         raise UserError(f"{place}: {problem}")
     bad.add(place, problem)
+
+
+def sifted(
+    found: Iterable[tuple[Place, Raw]], parse: Callable[[Raw], Record], bad: BadRecords | None
+) -> Iterator[Placed]:
+    """Parse what a reader found, and report whatever ``parse`` raises ``BadRecord`` for.
+
+    Raises:
+        UserError: a bad record, and ``bad`` is None.
+    """
+    for place, raw in found:
+        try:
+            record = parse(raw)
+        except BadRecord as problem:
+            report(bad, place.of(problem.label), str(problem))
+        else:
+            yield place, record
+
+
+def records(placed: Iterable[Placed]) -> Iterator[Record]:
+    """The records alone."""
+    return (record for _, record in placed)

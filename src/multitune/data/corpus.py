@@ -1,26 +1,88 @@
 """What every data source hands over: labelled records by split and language."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Record = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a record stands: its file, and the line (from 1) of each of its labels, or its one line, or none."""
+
+    file: str
+    lines: Sequence[int] = ()
+
+    def of(self, label: int = 0) -> str:
+        """file:line of one of the record's labels."""
+        return f"{self.file}:{self.lines[min(label, len(self.lines) - 1)]}" if self.lines else self.file
+
+
+Placed = tuple[Place, Record]
+
+
+LABELS = {"classification": "label", "image_classification": "label", "tagging": "tags", "pos_tagging": "tags"}
+"""Kind of task -> what holds a record's label or labels; the other kinds have none."""
+
+
+def labels_of(task: str, record: Record) -> list[str]:
+    """All labels of a record: one, one a token, or none."""
+    found = record[LABELS[task]] if task in LABELS else []
+    return [found] if isinstance(found, str) else found
+
+
+class Head(NamedTuple):
+    """A kind of task with its labels."""
+
+    task: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a recipe asks of a data set.
+
+    Attributes:
+        path: the folder with the files.
+        languages: to train on; None leaves the choice to the data set, () trains on none.
+        unseen: to evaluate beside these; None leaves the choice to the data set.
+        columns: field of a record -> column, where the files have columns of a user's own.
+        labels: all that may occur, where the training data of another set have settled it.
+    """
+
+    path: str | None = None
+    languages: Sequence[str] | None = None
+    unseen: Sequence[str] | None = None
+    columns: Mapping[str, str] | None = None
+    labels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Records of one task in several languages, some to train on, others met only at the end.
 
-    A record of classification is ``{"text": str, "label": str}``, one of tagging ``{"tokens": list[str], "tags":
-    list[str]}`` (IOB2); a source may add keys of its own. The order of languages is the order they were asked for.
+    The records of each kind of task, to which a source may add keys of its own:
+
+    - ``classification``: ``{"text": str, "label": str}``, of pairs with ``"text_pair": str``
+    - ``regression``: the same with ``"label": float``
+    - ``tagging``: ``{"tokens": list[str], "tags": list[str]}``, tags in IOB2; ``pos_tagging`` with parts of speech
+    - ``question_answering``: ``{"id", "context", "question", "answers": {"text": [str], "answer_start": [int]}}``
+    - ``translation``: ``{"source": str, "target": str}``, where there are several with ``"target_language": str``
+    - ``image_classification``: ``{"image": uint8 array [height, width] or [height, width, 3], "label": str}``
+
+    The order of languages is the order they were asked for; those of another set are called ``set:language``.
 
     Attributes:
-        task: ``"classification"`` or ``"tagging"``.
-        labels: every label or tag of the training split, sorted; nothing else occurs in dev or test.
+        task: the kind of task.
+        labels: every label or tag that the data set allows, or else that training shows, sorted; nothing else occurs.
         train: training language -> records.
         dev: training language -> records, for choosing the best weights.
         test: language -> records; the training languages come first, then the unseen ones.
         dropped: language -> how many dev and test records were left out because training never shows their label.
         test_is_dev: the source has no test split of its own, and ``test`` is the whole of dev.
+        skipped: language -> how many of its records are bad, and so not here.
+        heads: where the "languages" are tasks with heads of their own (GLUE): each one's kind and labels; ``task`` and
+            ``labels`` are then those of the first.
     """
 
     task: str
@@ -30,3 +92,5 @@ class Corpus:
     test: dict[str, list[Record]]
     dropped: dict[str, int] = field(default_factory=dict)
     test_is_dev: bool = False
+    skipped: dict[str, int] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)

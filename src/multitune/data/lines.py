@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -42,3 +42,38 @@ def _opened(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
     return path.open("rb")
+
+
+def aligned(paths: Sequence[str | Path], bad: BadRecords | None = None) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield (number, line of each file) for files whose lines with one number belong together.
+
+    Blank lines at the end of a file do not count. Where a line of one file is not UTF-8, its partners go with it.
+
+    Raises:
+        UserError: as ``numbered`` does, or (without ``bad``) the files are of unequal length.
+    """
+    sides = [_without_blank_end(numbered(path, bad)) for path in paths]
+    heads = [next(side, None) for side in sides]
+    ends = [0] * len(sides)
+    while any(heads):
+        found = [head for head in heads if head is not None]
+        number = min(number for number, _ in found)
+        if len(found) == len(heads) and all(other == number for other, _ in found):
+            yield number, tuple(line for _, line in found)
+        for index, head in enumerate(heads):
+            if head is not None and head[0] == number:
+                ends[index], heads[index] = number, next(sides[index], None)
+    if min(ends) != max(ends):
+        counts = ", ".join(f"{path} has {end} lines" for path, end in zip(paths, ends, strict=True))
+        report(bad, f"{paths[ends.index(min(ends))]}:{min(ends) + 1}", f"files of unequal length: {counts}")
+
+
+def _without_blank_end(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    blank: list[tuple[int, str]] = []
+    for number, line in lines:
+        if line.strip():
+            yield from blank
+            yield number, line
+            blank = []
+        else:
+            blank.append((number, line))

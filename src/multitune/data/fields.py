@@ -1,0 +1,137 @@
+"""The fields of a record, checked: what is missing, blank, of another type or no Unicode text is a bad record."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multitune.data import conll
+from multitune.data.bad import BadRecord
+from multitune.data.corpus import Record
+
+
+def text(value: Any, name: str) -> str:
+    """A text that is not blank and can be written as UTF-8 (JSON may hold half a surrogate pair)."""
+    if not isinstance(value, str):
+        raise BadRecord(f"{name} is {_kind(value)}; it must be text")
+    if not value.strip():
+        raise BadRecord(f"{name} is blank")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"{name} holds half of a surrogate pair at {error.start}, which is no character") from error
+    return value
+
+
+def label(value: Any, name: str) -> str:
+    """A label: text, or a whole number or truth value as text."""
+    return str(value) if isinstance(value, int) else text(value, name)
+
+
+def score(value: Any, name: str) -> float:
+    """A finite number, or text that is one."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRecord(f"{name} is {value!r}; it must be a finite number")
+    return number
+
+
+def words(value: Any, name: str) -> list[str]:
+    """A list of texts, or one text with spaces between them."""
+    found = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(found, list) or not found:
+        raise BadRecord(f"{name} is {_kind(value)}; it must be a list of texts, or a text with single spaces between")
+    return [text(word, f"{name}[{index}]") for index, word in enumerate(found)]
+
+
+def answers(value: Any, name: str) -> dict[str, list[Any]]:
+    """``{"text": [...], "answer_start": [...]}``, both of one length; empty where there is no answer."""
+    texts, starts = (value.get("text"), value.get("answer_start")) if isinstance(value, dict) else (None, None)
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise BadRecord(f"{name} must be {{'text': [...], 'answer_start': [...]}} with lists of one length")
+    for start in starts:
+        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+            raise BadRecord(f"answer_start is {start!r}; it must count the characters before the answer")
+    return {"text": [text(answer, "an answer's text") for answer in texts], "answer_start": starts}
+
+
+def check_spans(record: Record) -> None:
+    """Raise ``BadRecord`` where an answer is not in the context at its offset (in characters, not bytes)."""
+    context = record["context"]
+    for answer, start in zip(*record["answers"].values(), strict=True):
+        there = context[start : start + len(answer)]
+        if there != answer:
+            raise BadRecord(
+                f"answer {_short(answer)} is not at its offset {start}, where the context has {_short(there)}"
+            )
+
+
+def check_tags(record: Record) -> None:
+    """Raise ``BadRecord`` where tokens and tags differ in number."""
+    if len(record["tokens"]) != len(record["tags"]):
+        raise BadRecord(f"{len(record['tokens'])} tokens, but {len(record['tags'])} tags")
+
+
+def _check_entities(record: Record) -> None:
+    check_tags(record)
+    conll.check_iob2(record["tags"])
+
+
+def _accept(record: Record) -> None:
+    """What the fields' own checks pass is good."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The fields that a user's own files have for a kind of task.
+
+    Attributes:
+        required: field -> its check; ``score`` becomes the record's ``label``, ``pos`` its ``tags``.
+    """
+
+    task: str
+    required: Mapping[str, Callable[[Any, str], Any]]
+    optional: Mapping[str, Callable[[Any, str], Any]] = field(default_factory=dict)
+    check: Callable[[Record], None] = _accept
+
+    @property
+    def fields(self) -> Mapping[str, Callable[[Any, str], Any]]:
+        return {**self.required, **self.optional}
+
+    def record(self, values: Mapping[str, Any]) -> Record:
+        """A record from a line's values by field; raises ``BadRecord``."""
+        record = {RENAMED.get(name, name): self.fields[name](value, name) for name, value in values.items()}
+        self.check(record)
+        return record
+
+
+RENAMED = {"score": "label", "pos": "tags"}
+
+PAIR = {"text_pair": text}
+KINDS = (
+    Kind("classification", {"text": text, "label": label}, PAIR),
+    Kind("regression", {"text": text, "score": score}, PAIR),
+    Kind("tagging", {"tokens": words, "tags": words}, check=_check_entities),
+    Kind("pos_tagging", {"tokens": words, "pos": words}, check=check_tags),
+    Kind("translation", {"source": text, "target": text}),
+    Kind("question_answering", {"context": text, "question": text, "answers": answers}, {"id": label}, check_spans),
+)
+
+
+def kind_of(fields: Sequence[str]) -> Kind | None:
+    """The kind of task that has just these fields, or None."""
+    for kind in KINDS:
+        if set(kind.required) <= set(fields) <= set(kind.fields):
+            return kind
+    return None
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"of type {type(value).__name__}"
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= 40 else f"{value[:40]}…")

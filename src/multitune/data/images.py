@@ -1,0 +1,173 @@
+"""Images: a folder or a zip file with a folder of image files for each label, and arrays in an npz file.
+
+Zip files are read in place: nothing is extracted. Every image becomes a uint8 array, grey ([height, width]) where the
+file is grey or black and white, else RGB ([height, width, 3]).
+"""
+
+import importlib.util
+import io
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
+from multitune.data.corpus import Place, Placed, Record
+from multitune.errors import UserError
+
+MOST_BYTES = 64 * 2**20
+"""Of an image file in a zip: what unpacks to more is refused."""
+
+Raw = tuple[str | None, Callable[[], bytes]]
+"""An image's label, and how to get its file's content."""
+
+
+def read(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
+    """Yield ``{"image", "label"}`` an image; the label is the path of the image's folder below what all share.
+
+    Args:
+        path: a folder, a ``.zip`` file, or an ``.npz`` file with ``x`` (uint8, [images, height, width] or [images,
+            height, width, channels]), ``y`` (whole numbers, [images]) and perhaps ``test`` (truth values, [images]);
+            records then have ``"test"`` too.
+        bad: takes the bad images; None raises at the first.
+
+    Raises:
+        UserError: an image that does not decode, lies in no folder, or whose path leads out of the folder or zip; a
+            damaged zip; an npz with other arrays or with pickled objects; Pillow is missing.
+    """
+    return records(placed(path, bad))
+
+
+def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
+    """As ``read``, each with its place: the image's file, or the npz and the row (from 0)."""
+    path = Path(path)
+    if path.suffix == ".npz":
+        return _array_rows(path, bad)
+    if path.suffix != ".zip" and not path.is_dir():
+        raise UserError(f"{path}: is no folder, zip or npz file of images")
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("data: images needs Pillow; pip install 'multitune[images]'")
+    return sifted(_archived(path, bad) if path.suffix == ".zip" else _in_folder(path), _decoded, bad)
+
+
+def _in_folder(root: Path) -> Iterator[tuple[Place, Raw]]:
+    inside = root.resolve()
+    files = sorted(file for file in root.rglob("*") if not file.is_dir())
+    names = [PurePosixPath(file.relative_to(root)) for file in files]
+    for file, label in zip(files, _labels(names), strict=True):
+        if not _is_hidden(PurePosixPath(file.relative_to(root))):
+            yield Place(str(file)), (label, _read_within(file, inside))
+
+
+def _read_within(file: Path, inside: Path) -> Callable[[], bytes]:
+    def content() -> bytes:
+        if not file.resolve().is_relative_to(inside):
+            raise BadRecord("is a link that leads out of the folder")
+        return file.read_bytes()
+
+    return content
+
+
+def _archived(path: Path, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda member: member.filename)
+            labels = _labels([PurePosixPath(member.filename) for member in members])
+            for member, label in zip(members, labels, strict=True):
+                if not _is_hidden(PurePosixPath(member.filename)):
+                    yield Place(f"{path}/{member.filename}"), (label, _member_of(archive, member))
+    except zipfile.BadZipFile as error:
+        report(bad, str(path), f"the zip file is damaged or cut short ({error})")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror}") from error
+
+
+def _member_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
+    def content() -> bytes:
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts:
+            raise BadRecord("its path leads out of the zip file")
+        if member.file_size > MOST_BYTES:
+            raise BadRecord(f"unpacks to {member.file_size} bytes; an image file may have {MOST_BYTES}")
+        return archive.read(member)
+
+    return content
+
+
+def _labels(names: Sequence[PurePosixPath]) -> list[str | None]:
+    """The folder of each file, below the folders that all visible files share; None for a file right there."""
+    folders = [name.parts[:-1] for name in names if not _is_hidden(name)]
+    shared = 0
+    while folders and all(len(parts) > shared + 1 and parts[shared] == folders[0][shared] for parts in folders):
+        shared += 1
+    return ["/".join(name.parts[shared:-1]) or None for name in names]
+
+
+def _is_hidden(name: PurePosixPath) -> bool:
+    """What systems leave in folders and zip files: .DS_Store, Thumbs.db, __MACOSX."""
+    return name.name == "Thumbs.db" or any(
+        part == "__MACOSX" or (part.startswith(".") and part != "..") for part in name.parts
+    )
+
+
+def _decoded(raw: Raw) -> Record:
+    label, content = raw
+    if label is None:
+        raise BadRecord("lies in no folder; each label has a folder of its images")
+    try:
+        data = content()
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or a method
+        raise BadRecord(f"cannot be read: {error}") from error
+    return {"image": _pixels(data), "label": label}
+
+
+def _pixels(data: bytes) -> NDArray[np.uint8]:
+    """Grey [height, width] or RGB [height, width, 3]; raises ``BadRecord``."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8)
+    except UnidentifiedImageError as error:
+        raise BadRecord("does not decode: no image format that Pillow knows") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadRecord(f"does not decode: {error}") from error
+
+
+def _array_rows(path: Path, bad: BadRecords | None) -> Iterator[Placed]:
+    arrays = _arrays(path)
+    if isinstance(arrays, str):
+        report(bad, str(path), arrays)
+        return
+    flags = [{"test": bool(flag)} for flag in arrays["test"]] if "test" in arrays else [{}] * len(arrays["x"])
+    for row, (image, label, flag) in enumerate(zip(arrays["x"], arrays["y"].tolist(), flags, strict=True)):
+        yield Place(f"{path}[{row}]"), {"image": image, "label": str(label), **flag}
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]] | str:
+    """The arrays of an npz, or what is wrong with them."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return "is no npz file"
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in ("x", "y", "test") if name in content}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+        return f"the npz file is damaged or holds pickled objects ({str(error).splitlines()[0]})"
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror}") from error
+    if not {"x", "y"} <= set(arrays) or arrays["x"].dtype != np.uint8 or arrays["x"].ndim not in (3, 4):
+        return "must have x, uint8 [images, height, width] or [images, height, width, channels], and y [images]"
+    if arrays["y"].dtype.kind not in "iu" or any(array.shape != arrays["x"].shape[:1] for array in _flat(arrays)):
+        return f"y must hold {len(arrays['x'])} whole numbers, one an image, and test as many truth values"
+    return arrays
+
+
+def _flat(arrays: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    return [array for name, array in arrays.items() if name != "x"]

@@ -1,0 +1,86 @@
+"""Tables: TSV, where quotes are text, and quoted ones such as CSV, each with named columns or by position."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from multitune.data import lines
+from multitune.data.bad import BadRecords, report
+from multitune.data.corpus import Place
+
+Row = tuple[Place, dict[str, str]]
+
+
+def rows(
+    path: str | Path,
+    columns: Mapping[str, str | int],
+    bad: BadRecords | None = None,
+    *,
+    quoted: bool | None = None,
+) -> Iterator[Row]:
+    """Yield ``{field: value}`` a row, each with its place. Blank lines are no rows.
+
+    Args:
+        path: a UTF-8 file, plain or gzipped; commas separate the columns of ``.csv``, tabs those of any other.
+        columns: field -> the name of its column in the header (the first row), or its position from 0 in a file
+            without one.
+        bad: takes the bad rows; None raises at the first.
+        quoted: a value may stand in double quotes, a quote in it doubled (RFC 4180); by default in ``.csv`` alone.
+
+    Raises:
+        UserError: naming file and line: a column that the header lacks, a row of another width, broken quoting.
+    """
+    comma = ".csv" in Path(path).suffixes
+    split = _quoted(path, "," if comma else "\t", bad) if (comma if quoted is None else quoted) else _plain(path, bad)
+    first = next(split, None)
+    if first is None:
+        return
+    number, head = first
+    named = any(isinstance(column, str) for column in columns.values())
+    found = {field: _position(column, head) for field, column in columns.items()}
+    for field, column in columns.items():
+        if found[field] is None:
+            has = f"the header has {', '.join(head)}" if named else f"the first row has {len(head)} columns"
+            report(bad, f"{path}:{number}", f"no column {column!r} for {field}: {has}")
+            return
+    for number, row in split if named else chain([first], split):
+        if len(row) == len(head):
+            yield Place(str(path), [number]), {field: row[at] for field, at in found.items() if at is not None}
+        else:
+            report(bad, f"{path}:{number}", f"{len(row)} columns; the first row has {len(head)}")
+
+
+def _position(column: str | int, head: Sequence[str]) -> int | None:
+    if isinstance(column, str):
+        return head.index(column) if column in head else None
+    return column if column < len(head) else None
+
+
+def _plain(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split("\t")) for number, line in lines.numbered(path, bad) if line.strip())
+
+
+def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterator[tuple[int, list[str]]]:
+    """Rows by the number of their first line; a row may go over several lines."""
+    taken: list[int] = []
+    reader = csv.reader(_handed_over(lines.numbered(path, bad), taken), delimiter=delimiter, strict=True)
+    while True:
+        taken.clear()
+        known = len(bad or ())
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            report(bad, f"{path}:{taken[0]}", f"broken quoting ({error}); a quote within a value is doubled")
+            continue
+        if row is None:
+            return
+        if row and (len(taken) == 1 or len(bad or ()) == known):
+            yield taken[0], row
+
+
+def _handed_over(numbered: Iterator[tuple[int, str]], taken: list[int]) -> Iterator[str]:
+    """The lines, each with its end, their numbers noted in ``taken`` as they are handed over."""
+    for number, line in numbered:
+        taken.append(number)
+        yield f"{line}\n"

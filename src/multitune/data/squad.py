@@ -1,0 +1,104 @@
+"""SQuAD's JSON: articles, their paragraphs, the questions on each. SQuAD 1 and 2, TyDiQA-GoldP, XQuAD, MLQA."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from multitune.data import fields, lines
+from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
+from multitune.data.corpus import Place, Placed, Record
+
+Raw = tuple[Any, dict[str, Any]]
+"""A paragraph's context, and one of its questions."""
+
+
+def read(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
+    """Yield ``{"id", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`` a question.
+
+    Offsets count characters (code points). SQuAD 2's impossible questions have empty answers.
+
+    Args:
+        path: a UTF-8 file, plain or gzipped.
+        bad: takes the bad questions; None raises at the first.
+
+    Raises:
+        UserError: naming file, line and question: no JSON, a key is missing, an answer is not at its offset.
+    """
+    return records(placed(path, bad))
+
+
+def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
+    """As ``read``, each with its place: the line of its id."""
+    return sifted(_questions(str(path), bad), _parse, bad)
+
+
+def _questions(file: str, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]:
+    source = "\n".join(line for _, line in lines.numbered(file, bad))
+    finder = _LineFinder(source)
+    for n, article in enumerate(_members(_loaded(source, file, bad), "data", file, bad)):
+        for m, paragraph in enumerate(_members(article, "paragraphs", f"{file}: data[{n}]", bad)):
+            place = f"{file}: data[{n}].paragraphs[{m}]"
+            for k, question in enumerate(_members(paragraph, "qas", place, bad)):
+                if isinstance(question, dict):
+                    yield Place(file, [finder.line(question.get("id"))]), (paragraph.get("context"), question)
+                else:
+                    report(bad, f"{place}.qas[{k}]", f"is of type {type(question).__name__}; it must be an object")
+
+
+def _loaded(source: str, file: str, bad: BadRecords | None) -> Any:
+    try:
+        return json.loads(source)
+    except json.JSONDecodeError as error:
+        report(bad, f"{file}:{error.lineno}", f"not JSON: {error.msg} (column {error.colno})")
+    except RecursionError:
+        report(bad, f"{file}:1", "JSON too deeply nested for SQuAD's format")
+    return {"data": []}
+
+
+def _members(node: Any, key: str, place: str, bad: BadRecords | None) -> list[Any]:
+    members = node.get(key) if isinstance(node, dict) else None
+    if isinstance(members, list):
+        return members
+    report(bad, place, f"has no list {key!r}; SQuAD's JSON is data[].paragraphs[].qas[]")
+    return []
+
+
+def _parse(raw: Raw) -> Record:
+    context, question = raw
+    try:
+        record = {
+            "id": fields.label(question.get("id"), "id"),
+            "context": fields.text(context, "context"),
+            "question": fields.text(question.get("question"), "question"),
+            "answers": {"text": [], "answer_start": []}
+            if question.get("is_impossible") is True
+            else _answers(question),
+        }
+        fields.check_spans(record)
+    except BadRecord as problem:
+        raise BadRecord(f"question {question.get('id')!r}: {problem}") from problem
+    return record
+
+
+def _answers(question: dict[str, Any]) -> dict[str, list[Any]]:
+    found = question.get("answers")
+    if not isinstance(found, list) or not all(isinstance(answer, dict) for answer in found):
+        raise BadRecord("answers is missing or no list of objects")
+    columns = {key: [answer.get(key) for answer in found] for key in ("text", "answer_start")}
+    return fields.answers(columns, "answers")
+
+
+class _LineFinder:
+    """The lines of a JSON file's questions, which come in the order of the file: one pass over it in all."""
+
+    def __init__(self, source: str) -> None:
+        self._source, self._position, self._line = source, 0, 1
+
+    def line(self, name: Any) -> int:
+        """The line of the next occurrence of a string; the last line found where there is none."""
+        found = self._source.find(json.dumps(name, ensure_ascii=False), self._position)
+        if found >= 0:
+            self._line += self._source.count("\n", self._position, found)
+            self._position = found
+        return self._line
