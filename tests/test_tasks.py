@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
 from transformers import AutoTokenizer
+from transformers.modeling_outputs import TokenClassifierOutput
 
 from multitune.tasks import Classification, Tagging
 from multitune.tasks.task import IGNORED
@@ -37,8 +38,9 @@ def test_accuracy_by_hand() -> None:
 
 def test_scores_of_resamples_are_scores_of_each() -> None:
     task = Tagging(TAGS)
-    sums = np.array([[3.0, 4.0, 5.0], [0.0, 0.0, 0.0]])
-    assert task.scores(sums)["f1"].tolist() == [pytest.approx(100 * 6 / 9), 0.0]
+    rows = np.array([[2.0, 3.0, 3.0], [1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    counts = np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 3.0], [0.0, 3.0, 0.0]])
+    assert task.scores(rows, counts)["f1"].tolist() == pytest.approx([100 * 6 / 9, 0.0, 100 * 6 / 9])
 
 
 def test_tagging_labels_first_subwords_and_predicts_every_token(tiny_model: object) -> None:
@@ -49,7 +51,7 @@ def test_tagging_labels_first_subwords_and_predicts_every_token(tiny_model: obje
     names = [None if label == IGNORED else TAGS[label] for label in example["labels"]]
     assert names == [None, "B-PER", "O", "B-LOC", None]
     logits = torch.nn.functional.one_hot(torch.tensor([[0, 1, 4, 0, 0]]), len(TAGS))
-    assert task.decode(logits, [example]) == [["B-PER", "O", "O", "B-LOC"]]
+    assert task.decode(TokenClassifierOutput(logits=logits), [example]) == [["B-PER", "O", "O", "B-LOC"]]
 
 
 def test_tokens_that_are_cut_off_are_predicted_as_outside(tiny_model: object) -> None:
@@ -58,21 +60,22 @@ def test_tokens_that_are_cut_off_are_predicted_as_outside(tiny_model: object) ->
     record = {"tokens": ["ana"] * 30, "tags": ["B-PER"] * 30}
     (example,) = task.encode([record], tokenizer, 8)
     assert len(example["input_ids"]) == 8
-    (predicted,) = task.decode(torch.tensor([[[0.0, 1.0, 0.0, 0.0, 0.0]] * 8]), [example])
+    logits = torch.tensor([[[0.0, 1.0, 0.0, 0.0, 0.0]] * 8])
+    (predicted,) = task.decode(TokenClassifierOutput(logits=logits), [example])
     assert predicted == ["B-PER"] * 6 + ["O"] * 24
 
 
 def test_batches_are_padded_and_masked() -> None:
     task = Tagging(TAGS)
     examples = [{"input_ids": [7, 8, 9], "labels": [1, 2, 3]}, {"input_ids": [5], "labels": [4]}]
-    batch = task.collate(examples, pad_id=6)
-    assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 6, 6]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["labels"].tolist() == [[1, 2, 3], [4, IGNORED, IGNORED]]
+    inputs, targets = task.collate(examples, pad_id=6)
+    assert inputs["input_ids"].tolist() == [[7, 8, 9], [5, 6, 6]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert targets.tolist() == [[1, 2, 3], [4, IGNORED, IGNORED]]
 
 
 def test_loss_is_the_mean_over_labelled_positions() -> None:
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
     labels = torch.tensor([[0, 0, IGNORED]])
     expected = -(torch.log_softmax(logits[0, :2], -1)[:, 0]).mean()
-    torch.testing.assert_close(Tagging(TAGS[:2]).loss(logits, labels), expected)
+    torch.testing.assert_close(Tagging(TAGS[:2]).loss(TokenClassifierOutput(logits=logits), labels), expected)

@@ -13,7 +13,7 @@ from multitune.data.corpus import Record
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast
 from multitune.tasks import Task
-from multitune.tasks.task import Example, as_floats
+from multitune.tasks.task import Example
 
 TOKENS = 4096
 """Tokens in a batch of an evaluation, padding included."""
@@ -21,7 +21,7 @@ TOKENS = 4096
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split ready for the model: language -> records, and their examples in the same order."""
+    """A split ready for the model: language -> records, and their examples as the task encodes them."""
 
     records: Mapping[str, Sequence[Record]]
     examples: Mapping[str, Sequence[Example]]
@@ -38,7 +38,7 @@ class Evaluation:
 
     Attributes:
         predictions: language -> a prediction for each record.
-        statistics: language -> [examples, statistics], from which any resample can be scored.
+        statistics: language -> [records, statistics], from which any resample can be scored.
         scores: language -> {metric: percent}.
     """
 
@@ -56,31 +56,31 @@ def evaluate(encoder: Encoder, task: Task, split: Encoded, precision: str) -> Ev
     flat = [(language, row) for language, examples in split.examples.items() for row in range(len(examples))]
     examples = [split.examples[language][row] for language, row in flat]
     found = predict(encoder, task, examples, precision)
-    predictions: dict[str, list[Any]] = {language: [] for language in split.examples}
-    for (language, _), prediction in zip(flat, found, strict=True):
-        predictions[language].append(prediction)
+    by_language: dict[str, list[Any]] = {language: [] for language in split.examples}
+    for (language, _), finding in zip(flat, found, strict=True):
+        by_language[language].append(finding)
+    predictions = {k: task.join(split.records[k], split.examples[k], v) for k, v in by_language.items()}
     statistics = {k: task.all_statistics(split.records[k], v) for k, v in predictions.items()}
-    scores = {k: as_floats(task.scores(v.sum(0))) for k, v in statistics.items()}
-    return Evaluation(predictions, statistics, scores)
+    return Evaluation(predictions, statistics, {k: task.score_rows(v) for k, v in statistics.items()})
 
 
 def predict(encoder: Encoder, task: Task, examples: Sequence[Example], precision: str) -> list[Any]:
-    """A prediction for each example, in order; batches hold examples of like length."""
-    predictions: list[Any] = [None] * len(examples)
+    """What the model finds in each example, in order; batches hold examples of like size."""
+    found: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
-        for rows in _batches([len(example["input_ids"]) for example in examples]):
+        for rows in _batches([task.size(example) for example in examples]):
             chosen = [examples[row] for row in rows]
-            logits = encoder.logits(task.collate(chosen, encoder.pad_id)).float()
-            for row, prediction in zip(rows, task.decode(logits, chosen), strict=True):
-                predictions[row] = prediction
-    return predictions
+            output = task.forward(encoder.model, encoder.on_device(task.inputs(chosen, encoder.pad_id)))
+            for row, finding in zip(rows, task.decode(output, chosen), strict=True):
+                found[row] = finding
+    return found
 
 
-def _batches(lengths: Sequence[int]) -> Iterable[list[int]]:
-    """Rows sorted by length, cut where a batch would pass ``TOKENS`` with its padding."""
+def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
+    """Rows sorted by size, cut where a batch would pass ``TOKENS`` with its padding."""
     batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[row] > TOKENS:
+    for row in np.argsort(sizes, kind="stable").tolist():
+        if batch and (len(batch) + 1) * sizes[row] > TOKENS:
             yield batch
             batch = []
         batch.append(row)
@@ -99,7 +99,7 @@ def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> Non
 
 
 def read_statistics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Language -> [examples, statistics] of a file that ``write_predictions`` wrote."""
+    """Language -> [records, statistics] of a file that ``write_predictions`` wrote."""
     rows: dict[str, list[list[float]]] = {}
     with path.open(encoding="utf-8") as file:
         for line in file:

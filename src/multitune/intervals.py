@@ -24,10 +24,10 @@ def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: Task) -> NDAr
     one test set get the same resamples, so that differences of their draws are paired.
 
     Args:
-        statistics: language -> [examples, statistics], as the task sums them.
+        statistics: language -> [examples, statistics], as the task scores them.
     """
     scores = [
-        np.concatenate([task.scores(sums)[task.metric] for sums in _resampled_sums(language, rows)])
+        np.concatenate([task.scores(rows, counts)[task.metric] for counts in _resamples(language, len(rows))])
         for language, rows in statistics.items()
     ]
     average: NDArray[np.float64] = np.mean(scores, axis=0)
@@ -47,9 +47,9 @@ def from_seeds(values: NDArray[np.float64]) -> Interval:
     return {"mean": estimate, "low": estimate - half, "high": estimate + half}
 
 
-def _resampled_sums(language: str, rows: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Sums of statistics over resamples of the rows, a chunk at a time: [CHUNK, statistics]."""
+def _resamples(language: str, examples: int) -> Iterator[NDArray[np.float64]]:
+    """How often each example is in each resample, a chunk at a time: [CHUNK, examples]."""
     generator = np.random.default_rng(zlib.crc32(language.encode()))
-    share = np.full(len(rows), 1.0 / len(rows))
+    share = np.full(examples, 1.0 / examples)
     for _ in range(RESAMPLES // CHUNK):
-        yield generator.multinomial(len(rows), share, size=CHUNK) @ rows
+        yield generator.multinomial(examples, share, size=CHUNK).astype(np.float64)

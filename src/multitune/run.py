@@ -84,12 +84,12 @@ class Run:
         """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
         languages = [self.languages[task] for task in mixture]
         rows = [self.examples[language][row] for language in languages for row in self.batches[language].next()]
-        batch = {k: v.to(self.encoder.device) for k, v in self.task.collate(rows, self.encoder.pad_id).items()}
-        labels = batch.pop("labels")
+        inputs, targets = self.task.collate(rows, self.encoder.pad_id)
+        inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
         with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
             torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
-            return self.update.loss(self.encoder.model, batch, lambda output: self.task.loss(output.logits, labels))
+            return self.update.loss(self.encoder.model, inputs, lambda output: self.task.loss(output, targets))
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
@@ -129,7 +129,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         languages=tuple(examples),
         examples=examples,
         batches={
-            language: Batches(language, [len(example["input_ids"]) for example in rows], batch_size, recipe.seed)
+            language: Batches(language, [task.size(example) for example in rows], batch_size, recipe.seed)
             for language, rows in examples.items()
         },
         dev=Encoded.of(corpus.dev, task, encoder, recipe.max_length),

@@ -18,7 +18,7 @@ from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.vocabulary import TrimmedVocabulary
 from multitune.tasks import Task
-from multitune.tasks.task import Example
+from multitune.tasks.task import Example, Inputs
 
 GAIN = 3.0
 """Of a new pooler: brings a first token's state, whose entries are well below 1, into the range where tanh bends."""
@@ -83,11 +83,9 @@ class Encoder:
         moved = [(weight.detach() - self._pretrained[name]).norm() for name, weight in self.pretrained_parameters()]
         return float(torch.stack(moved).norm())
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """The head's output, [examples, labels] or [examples, length, labels]."""
-        inputs = {name: tensor.to(self.device) for name, tensor in batch.items() if name != "labels"}
-        logits: Tensor = self.model(**inputs).logits
-        return logits
+    def on_device(self, inputs: Inputs) -> Inputs:
+        """A batch where the model runs."""
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

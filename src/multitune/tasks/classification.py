@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
-from multitune.tasks.task import Example, Task, ratio
+from multitune.tasks.task import Example, Task, ratio, rows_of, sums
 
 
 class Classification(Task):
@@ -22,18 +22,18 @@ class Classification(Task):
     def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
         encoded = tokenizer([record["text"] for record in records], truncation=True, max_length=max_length)
         return [
-            {"input_ids": ids, "label": self.number(record["label"])}
-            for ids, record in zip(encoded["input_ids"], records, strict=True)
+            example | {"label": self.number(record["label"])}
+            for example, record in zip(rows_of(encoded), records, strict=True)
         ]
 
-    def labels_of(self, examples: Sequence[Example], length: int) -> Tensor:
+    def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([example["label"] for example in examples])
 
-    def decode(self, logits: Tensor, examples: Sequence[Example]) -> list[str]:
-        return [self.labels[number] for number in logits.argmax(-1).tolist()]
+    def decode(self, output: Any, examples: Sequence[Example]) -> list[str]:
+        return [self.labels[number] for number in output.logits.argmax(-1).tolist()]
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return (float(prediction == record["label"]), 1.0)
 
-    def scores(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        return {"accuracy": ratio(sums[..., 0], sums[..., 1])}
+    def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {"accuracy": ratio(*sums(rows, counts))}
