@@ -136,8 +136,7 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
     config = _fetched(name, AutoConfig.from_pretrained)
-    config.id2label = dict(enumerate(task.labels))
-    config.label2id = {label: number for number, label in config.id2label.items()}
+    task.configure(config)
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(f"layers: {name} has {config.num_hidden_layers}, fewer than {layers}")

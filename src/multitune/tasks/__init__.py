@@ -1,9 +1,15 @@
 """Kinds of task, one file each."""
 
 from multitune.tasks.classification import Classification
-from multitune.tasks.tagging import Tagging
+from multitune.tasks.regression import Regression
+from multitune.tasks.tagging import PosTagging, Tagging
 from multitune.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "tagging": Tagging}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "pos_tagging": PosTagging,
+    "regression": Regression,
+    "tagging": Tagging,
+}
 
-__all__ = ["TASKS", "Classification", "Tagging", "Task"]
+__all__ = ["TASKS", "Classification", "PosTagging", "Regression", "Tagging", "Task"]

@@ -1,7 +1,7 @@
-"""Token tagging: one tag a token, scored by the F1 of whole entities, as seqeval (and so the papers) count them."""
+"""Token tagging: entities, scored by F1 as seqeval (and so the papers) count them, and parts of speech, by accuracy."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,15 @@ from multitune.data.corpus import Record
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums
 
 
-class Tagging(Task):
+class TokenTask(Task):
     """Records ``{"tokens": [str], "tags": [str]}``; a prediction is the list of tags.
 
     The first subword of a token carries its tag. A token without one (cut off at the end, or of characters that the
-    tokenizer drops) is predicted as O.
+    tokenizer drops) is predicted as ``unread``.
     """
 
     auto_model = AutoModelForTokenClassification
-    metric = "f1"
+    unread: ClassVar[str]
 
     def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
         encoded = tokenizer(
@@ -49,9 +49,17 @@ class Tagging(Task):
     def decode(self, output: Any, examples: Sequence[Example]) -> list[list[str]]:
         best = output.logits.argmax(-1).tolist()
         return [
-            [self.labels[numbers[first]] if first >= 0 else "O" for first in example["firsts"]]
+            [self.labels[numbers[first]] if first >= 0 else self.unread for first in example["firsts"]]
             for numbers, example in zip(best, examples, strict=True)
         ]
+
+
+@final
+class Tagging(TokenTask):
+    """Entities in IOB2, scored by the F1, precision and recall of whole ones."""
+
+    metric = "f1"
+    unread = "O"
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         true, found = set(get_entities(record["tags"])), set(get_entities(prediction))
@@ -60,3 +68,18 @@ class Tagging(Task):
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         right, found, true = sums(rows, counts)
         return {"f1": ratio(2 * right, found + true), "precision": ratio(right, found), "recall": ratio(right, true)}
+
+
+@final
+class PosTagging(TokenTask):
+    """Parts of speech, scored by accuracy over all tokens; CoNLL-U's mark for "nothing said" is never right."""
+
+    metric = "accuracy"
+    unread = "_"
+
+    def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
+        right = sum(true == found for true, found in zip(record["tags"], prediction, strict=True))
+        return (float(right), float(len(prediction)))
+
+    def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {"accuracy": ratio(*sums(rows, counts))}

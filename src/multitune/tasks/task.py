@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
 
@@ -41,6 +41,11 @@ class Task(ABC):
     def number(self, label: str) -> int:
         """The index of a label in the head's output."""
         return self._number[label]
+
+    def configure(self, config: PretrainedConfig) -> None:
+        """Say in the model's configuration what the head's outputs are."""
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {label: number for number, label in config.id2label.items()}
 
     @abstractmethod
     def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
@@ -110,6 +115,13 @@ class Task(ABC):
         """The statistics of each record, [records, statistics]."""
         pairs = zip(records, predictions, strict=True)
         return np.array([self.statistics(record, prediction) for record, prediction in pairs], dtype=np.float64)
+
+
+def encode_texts(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    """The text or pair of texts of each record, one example each."""
+    pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
+    texts = [record["text"] for record in records]
+    return rows_of(tokenizer(texts, pairs, truncation=True, max_length=max_length))
 
 
 def rows_of(encoding: BatchEncoding) -> list[Example]:
