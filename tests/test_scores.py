@@ -26,9 +26,14 @@ def random_counts(columns: int) -> Callable[[np.random.Generator], Rows]:
     return lambda draw: draw.integers(1, 9, (40, columns)).astype(np.float64)
 
 
+def random_shares(draw: np.random.Generator) -> Rows:
+    return draw.random((40, 2))
+
+
 ROWS = {
     "classification": random_labels,
     "pos_tagging": random_counts(2),
+    "question_answering": random_shares,
     "regression": random_numbers,
     "tagging": random_counts(3),
 }
