@@ -62,7 +62,7 @@ def perfect(examples: list[Example]) -> QuestionAnsweringModelOutput:
 
 def there_and_back(records: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Any]:
     examples = TASK.encode(records, tokenizer, max_length)
-    return TASK.join(records, examples, TASK.decode(perfect(examples), examples))
+    return TASK.join(records, examples, TASK.decode(perfect(examples), examples), tokenizer)
 
 
 @pytest.mark.parametrize("max_length", [384, 16])
@@ -137,7 +137,9 @@ def test_best_pairs_are_those_of_the_published_loops(length: int) -> None:
         ((5.0, 1.0), "unanswered", "bb"),  # one window that is sure of its answer is enough
     ],
 )
-def test_the_best_answer_of_all_windows_or_none(no_answers: tuple[float, float], others: str, text: str) -> None:
+def test_the_best_answer_of_all_windows_or_none(
+    tiny_model: Path, no_answers: tuple[float, float], others: str, text: str
+) -> None:
     records = [record("aa bb", "aa"), record("cc", "cc" if others == "answered" else None)]
     examples: list[Example] = [{"record": 0}, {"record": 0}, {"record": 1}]
     windows = [
@@ -145,7 +147,7 @@ def test_the_best_answer_of_all_windows_or_none(no_answers: tuple[float, float],
         Window([Span(4.0, 3, 5), Span(1.0, 0, 5)] + [Span(0.0, 0, 2)] * 9, no_answers[1]),
         Window([], 0.0),
     ]
-    first, second = TASK.join(records, examples, windows)
+    first, second = TASK.join(records, examples, windows, AutoTokenizer.from_pretrained(tiny_model))
     assert (first["text"], first["start"]) == (text, 3 if text else -1)
     assert first["n_best"][:3] == [["bb", 4.0], ["aa", 2.0], ["aa bb", 1.0]]
     assert len(first["n_best"]) == KEPT

@@ -32,6 +32,7 @@ def random_shares(draw: np.random.Generator) -> Rows:
 
 ROWS = {
     "classification": random_labels,
+    "masked_language_modelling": random_counts(3),
     "pos_tagging": random_counts(2),
     "question_answering": random_shares,
     "regression": random_numbers,

@@ -59,7 +59,9 @@ def evaluate(encoder: Encoder, task: Task, split: Encoded, precision: str) -> Ev
     by_language: dict[str, list[Any]] = {language: [] for language in split.examples}
     for (language, _), finding in zip(flat, found, strict=True):
         by_language[language].append(finding)
-    predictions = {k: task.join(split.records[k], split.examples[k], v) for k, v in by_language.items()}
+    predictions = {
+        k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()
+    }
     statistics = {k: task.all_statistics(split.records[k], v) for k, v in predictions.items()}
     return Evaluation(predictions, statistics, {k: task.score_rows(v) for k, v in statistics.items()})
 
@@ -70,7 +72,9 @@ def predict(encoder: Encoder, task: Task, examples: Sequence[Example], precision
     with encoder.evaluating(), autocast(encoder.device, precision):
         for rows in _batches([task.size(example) for example in examples]):
             chosen = [examples[row] for row in rows]
-            output = task.forward(encoder.model, encoder.on_device(task.inputs(chosen, encoder.pad_id)))
+            inputs, targets = task.collate(chosen, encoder.pad_id)
+            with task.sparing(encoder.model, targets):
+                output = task.forward(encoder.model, encoder.on_device(inputs))
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding
     return found

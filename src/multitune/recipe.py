@@ -30,7 +30,8 @@ class Recipe(BaseModel):
     dropout: Share | None = None
     """Dropout probability of the encoder and its head while training; null keeps the model's own."""
     trim_vocabulary: bool = True
-    """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py)."""
+    """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py); where a
+    kind of task predicts tokens, all rows train all the same."""
 
     data: str
     """A name in ``multitune.data.DATASETS``."""

@@ -84,10 +84,15 @@ class Run:
         """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
         languages = [self.languages[task] for task in mixture]
         rows = [self.examples[language][row] for language in languages for row in self.batches[language].next()]
-        inputs, targets = self.task.collate(rows, self.encoder.pad_id)
+        draw = seeded(self.recipe.seed, "variation", gradient)
+        inputs, targets = self.task.collate([self.task.varied(row, draw) for row in rows], self.encoder.pad_id)
         inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
-        with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
+        with (
+            torch.random.fork_rng(self.encoder.cuda_devices),
+            autocast(self.encoder.device, self.precision),
+            self.task.sparing(self.encoder.model, targets),
+        ):
             torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
             return self.update.loss(self.encoder.model, inputs, lambda output: self.task.loss(output, targets))
 
@@ -101,7 +106,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     task = TASKS[corpus.task](corpus.labels)
     encoder = encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
-    if recipe.trim_vocabulary:
+    if recipe.trim_vocabulary and not task.trains_every_token:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
     encoder.remember()
     examples = {k: [encoder.training_example(example) for example in rows] for k, rows in train.examples.items()}

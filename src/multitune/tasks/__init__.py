@@ -1,6 +1,7 @@
 """Kinds of task, one file each."""
 
 from multitune.tasks.classification import Classification
+from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
 from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
 from multitune.tasks.tagging import PosTagging, Tagging
@@ -8,10 +9,20 @@ from multitune.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "masked_language_modelling": MaskedLanguageModelling,
     "pos_tagging": PosTagging,
     "question_answering": QuestionAnswering,
     "regression": Regression,
     "tagging": Tagging,
 }
 
-__all__ = ["TASKS", "Classification", "PosTagging", "QuestionAnswering", "Regression", "Tagging", "Task"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "MaskedLanguageModelling",
+    "PosTagging",
+    "QuestionAnswering",
+    "Regression",
+    "Tagging",
+    "Task",
+]

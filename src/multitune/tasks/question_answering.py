@@ -95,7 +95,13 @@ class QuestionAnswering(Task):
             for row, example in enumerate(examples)
         ]
 
-    def join(self, records: Sequence[Record], examples: Sequence[Example], found: Sequence[Any]) -> list[Any]:
+    def join(
+        self,
+        records: Sequence[Record],
+        examples: Sequence[Example],
+        found: Sequence[Any],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[Any]:
         windows: list[list[Window]] = [[] for _ in records]
         for example, window in zip(examples, found, strict=True):
             windows[example["record"]].append(window)

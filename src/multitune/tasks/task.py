@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +35,9 @@ class Task(ABC):
     metric: ClassVar[str]
     """The name of the score that averages, comparisons and the choice of the best weights use."""
 
+    trains_every_token: ClassVar[bool] = False
+    """The head has an output for each token of the vocabulary, so that no embedding row can be left out of training."""
+
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
@@ -53,6 +57,10 @@ class Task(ABC):
 
         A record may have several examples, where ``join`` knows which are whose.
         """
+
+    def varied(self, example: Example, generator: torch.Generator) -> Example:
+        """The example as training meets it this time; by default as it is."""
+        return example
 
     def size(self, example: Example) -> int:
         """Tokens of an example: batches hold examples of like size."""
@@ -76,6 +84,10 @@ class Task(ABC):
             output.logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="mean"
         )
 
+    def sparing(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
+        """Inside, the model leaves out what ``loss`` and ``decode`` do not read; by default nothing."""
+        return nullcontext()
+
     def forward(self, model: PreTrainedModel, inputs: Inputs) -> Any:
         """The model's output at evaluation, as ``decode`` reads it."""
         return model(**inputs)
@@ -84,7 +96,13 @@ class Task(ABC):
     def decode(self, output: Any, examples: Sequence[Example]) -> list[Any]:
         """What the output of a batch says of each of its examples."""
 
-    def join(self, records: Sequence[Record], examples: Sequence[Example], found: Sequence[Any]) -> list[Any]:
+    def join(
+        self,
+        records: Sequence[Record],
+        examples: Sequence[Example],
+        found: Sequence[Any],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[Any]:
         """A prediction for each record, plain JSON values, from what was found in their examples."""
         assert len(records) == len(examples)
         return list(found)
