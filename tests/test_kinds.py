@@ -59,13 +59,20 @@ def masked(language: str, n: int) -> Record:
     return {"text": " ".join((words(language, 0) * 3)[: 4 + n % 12])}
 
 
+def translation(language: str, n: int) -> Record:
+    first, *rest = words(language, n % 6)
+    return {"source": " ".join([first, *rest]), "target": f"{' '.join(rest)}, {first}!", "target_language": language}
+
+
 RECORDS = {
     "classification": classification,
     "masked_language_modelling": masked,
     "pos_tagging": pos_tagging,
     "question_answering": question_answering,
     "regression": regression,
+    "translation": translation,
 }
+KEYS: dict[str, dict[str, Any]] = {"translation": {"model": "scratch:transformer", "layers": 1, "learning_rate": 2e-3}}
 CORPORA = {kind: corpus(kind) for kind in RECORDS} | {
     "classification": corpus("classification", ("even", "odd")),
     "pos_tagging": corpus("pos_tagging", ("NAME", "PLACE", "WORD")),
@@ -76,6 +83,7 @@ AT_LEAST = {
     "pos_tagging": 95,
     "question_answering": 95,
     "regression": 95,
+    "translation": 25,
 }
 
 
@@ -84,17 +92,9 @@ def tiny_recipe(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, request: pyte
     """A run of seconds, its data under the name of its kind."""
     kind = request.param
     monkeypatch.setitem(data.DATASETS, kind, lambda path, languages, unseen: CORPORA[kind])
-    return Recipe(
-        model=str(tiny_model),
-        data=kind,
-        method="sequential_reptile",
-        options={"inner_steps": 20, "outer_lr": 1.0},
-        budget=160,
-        batch_size=8,
-        learning_rate=1e-2,
-        max_length=24,
-        precision="fp32",
-    )
+    given: dict[str, Any] = {"model": str(tiny_model), "data": kind, "budget": 160, "learning_rate": 1e-2}
+    method = {"method": "sequential_reptile", "options": {"inner_steps": 20, "outer_lr": 1.0}}
+    return Recipe(**(given | method | {"batch_size": 8, "max_length": 24, "precision": "fp32"} | KEYS.get(kind, {})))
 
 
 @pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)

@@ -1,15 +1,21 @@
 """Scores of every kind of task: against the libraries that define them, by hand, and of resamples."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sacrebleu import corpus_bleu, corpus_chrf
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
-from multitune.tasks import TASKS, Classification, PosTagging, Regression
+from multitune.errors import UserError
+from multitune.tasks import TASKS, Classification, PosTagging, Regression, Translation
 from multitune.tasks.regression import ranks
+
+TRANSLATIONS = ["a cat sat here", "the dog runs, it is old", "no", "a cat sat on the old mat", ""]
+REFERENCES = ["a cat sits here", "the dog runs: it is old", "no", "the cat sat on the mat", "nothing"]
 
 Rows = NDArray[np.float64]
 
@@ -30,6 +36,10 @@ def random_shares(draw: np.random.Generator) -> Rows:
     return draw.random((40, 2))
 
 
+def random_translations(draw: np.random.Generator) -> Rows:
+    return Translation(()).all_statistics([{"target": text} for text in REFERENCES * 8], TRANSLATIONS * 8)
+
+
 ROWS = {
     "classification": random_labels,
     "masked_language_modelling": random_counts(3),
@@ -37,6 +47,7 @@ ROWS = {
     "question_answering": random_shares,
     "regression": random_numbers,
     "tagging": random_counts(3),
+    "translation": random_translations,
 }
 
 
@@ -94,3 +105,26 @@ def test_correlations_with_a_constant_are_zero() -> None:
 def test_accuracy_of_tags_counts_words_not_sentences() -> None:
     records = [{"tags": ["NOUN"] * 9}, {"tags": ["VERB"]}]
     assert PosTagging(("NOUN", "VERB")).score(records, [["NOUN"] * 9, ["_"]]) == {"accuracy": 90.0}
+
+
+@pytest.mark.parametrize("language", ["de", "zh", None])
+def test_translations_are_scored_as_sacrebleu_does(language: str | None) -> None:
+    marked = {} if language is None else {"target_language": language}
+    task = Translation(())
+    scores = task.score([{"target": text, **marked} for text in REFERENCES], TRANSLATIONS)
+    tokenizer = "zh" if language == "zh" else "13a"
+    assert scores == {
+        "bleu": pytest.approx(corpus_bleu(TRANSLATIONS, [REFERENCES], tokenize=tokenizer).score),
+        "chrf": pytest.approx(corpus_chrf(TRANSLATIONS, [REFERENCES]).score),
+    }
+    named = "bleu" if language is None else f"bleu {language}"
+    signatures = task.versions()
+    assert set(signatures) == {named, "chrf"}
+    assert signatures[named].startswith(f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:")
+
+
+def test_a_language_whose_words_need_another_package() -> None:
+    if find_spec("mecab_ko"):
+        pytest.skip("the package for Korean is installed")
+    with pytest.raises(UserError, match=r"pip install 'sacrebleu\[ko\]'"):
+        Translation(()).score([{"target": "가", "target_language": "ko"}], ["가"])

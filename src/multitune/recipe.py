@@ -24,7 +24,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "offline:e5-small"
-    """A Hub name, a local folder or ``offline:e5-small``."""
+    """A Hub name, a local folder, ``offline:e5-small``, or ``scratch:transformer`` (translation, not pretrained)."""
     layers: Count | None = None
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None

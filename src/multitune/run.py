@@ -16,6 +16,7 @@ from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
 from multitune.methods.averaged_update import AveragedUpdate
 from multitune.methods.update import Mixture, NamedParameters, Setup, Update
 from multitune.models import encoder as encoders
+from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast, resolve
 from multitune.recipe import Recipe, describe, unknown
@@ -104,7 +105,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         UserError: the model cannot be had.
     """
     task = TASKS[corpus.task](corpus.labels)
-    encoder = encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    encoder = load_encoder(recipe, task, corpus)
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and not task.trains_every_token:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
@@ -141,6 +142,17 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
     )
+
+
+def load_encoder(recipe: Recipe, task: Task, corpus: Corpus) -> Encoder:
+    """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
+
+    Raises:
+        UserError: the model cannot be had.
+    """
+    if recipe.model.startswith(scratch.PREFIX):
+        return scratch.build(recipe.model, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
 
 
 def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:

@@ -6,6 +6,7 @@ from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
 from multitune.tasks.tagging import PosTagging, Tagging
 from multitune.tasks.task import Task
+from multitune.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
@@ -14,6 +15,7 @@ TASKS: dict[str, type[Task]] = {
     "question_answering": QuestionAnswering,
     "regression": Regression,
     "tagging": Tagging,
+    "translation": Translation,
 }
 
 __all__ = [
@@ -25,4 +27,5 @@ __all__ = [
     "Regression",
     "Tagging",
     "Task",
+    "Translation",
 ]

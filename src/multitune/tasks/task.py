@@ -121,6 +121,10 @@ class Task(ABC):
                 ``counts @ rows`` has them all, so that a bootstrap is one matrix product.
         """
 
+    def versions(self) -> dict[str, str]:
+        """What results are to say of how they were scored, beside the packages' versions."""
+        return {}
+
     def score(self, records: Sequence[Record], predictions: Sequence[Any]) -> dict[str, float]:
         """Scores in percent of predictions for records of one language."""
         return self.score_rows(self.all_statistics(records, predictions))

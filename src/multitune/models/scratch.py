@@ -1,0 +1,82 @@
+"""Models without pretraining: a small Transformer for translation, its tokenizer trained on the run's own data."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from multitune.data import Corpus
+from multitune.errors import UserError
+from multitune.models.encoder import Encoder
+from multitune.recipe import unknown
+from multitune.tasks.translation import language_mark
+
+PREFIX = "scratch:"
+PIECES = 8000
+"""Entries of the tokenizer's vocabulary, shared by all languages."""
+LAYERS, WIDTH, HEADS = 3, 256, 4
+"""Of the Transformer's encoder and its decoder; their feed-forward layers are four times as wide."""
+POSITIONS = 1024
+
+
+def build(name: str, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+    """The model ``scratch:...`` for a corpus, with random weights: all of them are new, and ``drift`` starts there.
+
+    Raises:
+        UserError: no such model, or one for another kind of task.
+    """
+    kind = name.removeprefix(PREFIX)
+    if kind not in MODELS:
+        raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
+    task, make = MODELS[kind]
+    if corpus.task != task:
+        raise UserError(f"model: {name} is for data of the kind {task}, not {corpus.task}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(corpus, layers, dropout)
+
+
+def transformer(corpus: Corpus, layers: int | None, dropout: float | None) -> Encoder:
+    """Vaswani et al. 2017, arXiv 1706.03762, a quarter as wide, as transformers' Marian has it."""
+    records = [record for rows in corpus.train.values() for record in rows]
+    marks = sorted({language_mark(record["target_language"]) for record in records if "target_language" in record})
+    tokenizer = trained_tokenizer((text for r in records for text in (r["source"], r["target"])), marks)
+    config = MarianConfig(
+        vocab_size=len(tokenizer),
+        d_model=WIDTH,
+        encoder_layers=layers or LAYERS,
+        decoder_layers=layers or LAYERS,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=4 * WIDTH,
+        decoder_ffn_dim=4 * WIDTH,
+        dropout=0.1 if dropout is None else dropout,
+        max_position_embeddings=POSITIONS,
+        scale_embedding=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        forced_eos_token_id=None,
+    )
+    return Encoder(MarianMTModel(config), tokenizer, new=())
+
+
+def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Byte-pair encoding of words, learnt from ``texts``; each of ``marks`` is one token."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=[*special, *marks], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    pad, eos, unk = special
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=eos, unk_token=unk)
+
+
+MODELS: Mapping[str, tuple[str, Callable[[Corpus, int | None, float | None], Encoder]]] = {
+    "transformer": ("translation", transformer),
+}
+"""Name -> the kind of task that it is for, and how it is made: corpus, layers and dropout of the recipe -> model."""
