@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ import multitune as mt
 from conftest import WORDS
 from multitune import data
 from multitune.data import Corpus, Record
+from multitune.errors import UserError
 from multitune.evaluate import read_statistics
 from multitune.recipe import Recipe
 from multitune.rescore import rescore
@@ -64,21 +66,34 @@ def translation(language: str, n: int) -> Record:
     return {"source": " ".join([first, *rest]), "target": f"{' '.join(rest)}, {first}!", "target_language": language}
 
 
+def image(language: str, n: int) -> Record:
+    """Bright above or below, in colours or without."""
+    points = np.zeros((28, 28) if n % 3 else (28, 28, 3), dtype=np.uint8)
+    points[14 * (n % 2) :][: 10 + n % 5] = 200
+    return {"image": points, "label": ("above", "below")[n % 2]}
+
+
 RECORDS = {
     "classification": classification,
+    "image_classification": image,
     "masked_language_modelling": masked,
     "pos_tagging": pos_tagging,
     "question_answering": question_answering,
     "regression": regression,
     "translation": translation,
 }
-KEYS: dict[str, dict[str, Any]] = {"translation": {"model": "scratch:transformer", "layers": 1, "learning_rate": 2e-3}}
+KEYS: dict[str, dict[str, Any]] = {
+    "image_classification": {"model": "scratch:convnet", "layers": 1, "learning_rate": 2e-3},
+    "translation": {"model": "scratch:transformer", "layers": 1, "learning_rate": 2e-3},
+}
 CORPORA = {kind: corpus(kind) for kind in RECORDS} | {
     "classification": corpus("classification", ("even", "odd")),
+    "image_classification": corpus("image_classification", ("above", "below")),
     "pos_tagging": corpus("pos_tagging", ("NAME", "PLACE", "WORD")),
 }
 AT_LEAST = {
     "classification": 95,
+    "image_classification": 95,
     "masked_language_modelling": 40,
     "pos_tagging": 95,
     "question_answering": 95,
@@ -109,6 +124,7 @@ def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tin
     rows = read_statistics(tmp_path / "run" / "predictions.jsonl")
     task = TASKS[kind](())
     assert {code: task.score_rows(row) for code, row in rows.items()} == scores
+    TASKS[kind].auto_processor.from_pretrained(tmp_path / "run" / "model")
     model = TASKS[kind].auto_model.from_pretrained(tmp_path / "run" / "model")
     assert not any(torch.isnan(weight).any() for weight in model.parameters())
 
@@ -122,3 +138,10 @@ def test_every_kind_is_compared_with_an_interval(tmp_path: Path, tiny_recipe: Re
     for side in ("seen", "unseen"):
         interval: dict[str, Any] = summary["gradvac"][side]
         assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+@pytest.mark.parametrize("tiny_recipe", ["image_classification", "translation"], indirect=True)
+def test_noise_on_word_embeddings_needs_an_encoder_of_text(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    swep = tiny_recipe.model_copy(update={"method": "swep", "options": {}})
+    with pytest.raises(UserError, match="swep puts noise on the word embeddings"):
+        mt.train(swep, tmp_path / "run")

@@ -42,6 +42,7 @@ def random_translations(draw: np.random.Generator) -> Rows:
 
 ROWS = {
     "classification": random_labels,
+    "image_classification": random_labels,
     "masked_language_modelling": random_counts(3),
     "pos_tagging": random_counts(2),
     "question_answering": random_shares,

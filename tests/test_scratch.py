@@ -9,7 +9,7 @@ from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
-from multitune.tasks import Translation
+from multitune.tasks import TASKS, Translation
 
 TEXTS = {"de": ("A man (old) sits.", "Ein alter Mann sitzt."), "fr": ("A man (old) sits.", "Un vieil homme est assis.")}
 TRAIN = {
@@ -20,7 +20,7 @@ CORPUS = Corpus("translation", (), TRAIN, TRAIN, TRAIN)
 
 
 def built(name: str = "scratch:transformer", corpus: Corpus = CORPUS, **keys: Any) -> Encoder:
-    return scratch.build(name, corpus, **({"layers": 1, "dropout": None, "seed": 0} | keys))
+    return scratch.build(name, TASKS[corpus.task](()), corpus, **({"layers": 1, "dropout": None, "seed": 0} | keys))
 
 
 def test_texts_come_back_and_the_target_language_is_one_token() -> None:

@@ -93,12 +93,13 @@ def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
 
 
 def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> None:
-    """One JSON object a line: language, the record, its prediction and its statistics."""
+    """One JSON object a line: language, the record (without its image), its prediction and its statistics."""
     with path.open("w", encoding="utf-8") as file:
         for language, predictions in evaluation.predictions.items():
             rows = zip(split.records[language], predictions, evaluation.statistics[language].tolist(), strict=True)
             for record, prediction, statistics in rows:
-                line = {"language": language, "record": record, "prediction": prediction, "statistics": statistics}
+                shown = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
+                line = {"language": language, "record": shown, "prediction": prediction, "statistics": statistics}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -24,7 +24,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "offline:e5-small"
-    """A Hub name, a local folder, ``offline:e5-small``, or ``scratch:transformer`` (translation, not pretrained)."""
+    """A Hub name, a local folder, ``offline:e5-small``, or without pretraining ``scratch:transformer`` (translation)
+    and ``scratch:convnet`` (images)."""
     layers: Count | None = None
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None

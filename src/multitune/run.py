@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
+from transformers import PreTrainedTokenizerBase
 
 from multitune.batching import Batches, seeded
 from multitune.data import DATASETS, Corpus, limited
@@ -14,7 +15,7 @@ from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
 from multitune.methods.averaged_update import AveragedUpdate
-from multitune.methods.update import Mixture, NamedParameters, Setup, Update
+from multitune.methods.update import Mixture, NamedParameters, Setup, Update, WordEmbedding
 from multitune.models import encoder as encoders
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
@@ -107,19 +108,16 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     task = TASKS[corpus.task](corpus.labels)
     encoder = load_encoder(recipe, task, corpus)
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
-    if recipe.trim_vocabulary and not task.trains_every_token:
+    if recipe.trim_vocabulary and task.can_trim:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
     encoder.remember()
     examples = {k: [encoder.training_example(example) for example in rows] for k, rows in train.examples.items()}
     batch_size = 1 if plan.mixes_tasks else recipe.batch_size
-    embeddings = encoder.model.get_input_embeddings().weight
-    assert isinstance(embeddings, Tensor)
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
         task_heads=frozenset(),
-        hidden_size=encoder.model.config.hidden_size,
-        embedding_size=embeddings.shape[1],
+        embedding=word_embedding(encoder),
         probabilities=probabilities(recipe, [len(rows) for rows in examples.values()]),
         budget=recipe.budget,
         batch_size=recipe.batch_size,
@@ -151,8 +149,18 @@ def load_encoder(recipe: Recipe, task: Task, corpus: Corpus) -> Encoder:
         UserError: the model cannot be had.
     """
     if recipe.model.startswith(scratch.PREFIX):
-        return scratch.build(recipe.model, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+        return scratch.build(recipe.model, task, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
     return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+
+
+def word_embedding(encoder: Encoder) -> WordEmbedding | None:
+    """The sizes of an encoder of text; None of models that see, or that read with one half and write with the other."""
+    config = encoder.model.config
+    if config.is_encoder_decoder or not isinstance(encoder.tokenizer, PreTrainedTokenizerBase):
+        return None
+    weight = encoder.model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return WordEmbedding(hidden_size=config.hidden_size, embedding_size=weight.shape[1])
 
 
 def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:

@@ -18,7 +18,7 @@ from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.vocabulary import TrimmedVocabulary
 from multitune.tasks import Task
-from multitune.tasks.task import Example, Inputs
+from multitune.tasks.task import Example, Inputs, Processor
 
 GAIN = 3.0
 """Of a new pooler: brings a first token's state, whose entries are well below 1, into the range where tanh bends."""
@@ -29,19 +29,19 @@ class Encoder:
 
     Attributes:
         model: the transformers model that trains and ships.
-        tokenizer: its fast tokenizer.
+        tokenizer: its fast tokenizer, or the image processor of a model that sees.
         device: where it runs.
-        pad_id: the padding token, trimmed or not.
+        pad_id: the padding token, trimmed or not; 0 where there are no tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new: Sequence[str]) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Processor, new: Sequence[str]) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)  # type: ignore[arg-type]
-        self.model.train()
+        self._train()
         self._new = frozenset(new)
-        assert tokenizer.pad_token_id is not None
-        self.pad_id: int = tokenizer.pad_token_id
+        self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
+        assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
         self._pretrained: dict[str, Tensor] = {}
 
@@ -95,13 +95,20 @@ class Encoder:
             with self._full_vocabulary(), torch.no_grad():
                 yield
         finally:
-            self.model.train()
+            self._train()
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model with its tokenizer."""
         with self._full_vocabulary(), _quiet():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def _train(self) -> None:
+        """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
+        self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
     @contextmanager
     def _full_vocabulary(self) -> Iterator[None]:
@@ -149,7 +156,9 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
             name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
         )
     _pass_through(model, info["missing_keys"])
-    return Encoder(model, load_tokenizer(name), sorted(info["missing_keys"]))
+    text = task.auto_processor is AutoTokenizer
+    processor = load_tokenizer(name) if text else _fetched(name, task.auto_processor.from_pretrained)
+    return Encoder(model, processor, sorted(info["missing_keys"]))
 
 
 @torch.no_grad()

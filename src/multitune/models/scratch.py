@@ -1,15 +1,24 @@
-"""Models without pretraining: a small Transformer for translation, its tokenizer trained on the run's own data."""
+"""Models without pretraining: a small Transformer that translates, and a small convolutional network that sees."""
 
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.models.encoder import Encoder
 from multitune.recipe import unknown
+from multitune.tasks import Task
 from multitune.tasks.translation import language_mark
 
 PREFIX = "scratch:"
@@ -18,9 +27,11 @@ PIECES = 8000
 LAYERS, WIDTH, HEADS = 3, 256, 4
 """Of the Transformer's encoder and its decoder; their feed-forward layers are four times as wide."""
 POSITIONS = 1024
+IMAGE = 32
+"""Height and width of the images that the convolutional network sees."""
 
 
-def build(name: str, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+def build(name: str, task: Task, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
     """The model ``scratch:...`` for a corpus, with random weights: all of them are new, and ``drift`` starts there.
 
     Raises:
@@ -29,16 +40,19 @@ def build(name: str, corpus: Corpus, *, layers: int | None, dropout: float | Non
     kind = name.removeprefix(PREFIX)
     if kind not in MODELS:
         raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
-    task, make = MODELS[kind]
-    if corpus.task != task:
-        raise UserError(f"model: {name} is for data of the kind {task}, not {corpus.task}")
+    wanted, make = MODELS[kind]
+    if corpus.task != wanted:
+        raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(corpus, layers, dropout)
+        return make(task, corpus, layers, dropout)
 
 
-def transformer(corpus: Corpus, layers: int | None, dropout: float | None) -> Encoder:
-    """Vaswani et al. 2017, arXiv 1706.03762, a quarter as wide, as transformers' Marian has it."""
+def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Encoder:
+    """Vaswani et al. 2017, arXiv 1706.03762, half as wide and deep, as transformers' Marian has it.
+
+    Its tokenizer is trained on the training texts of all languages.
+    """
     records = [record for rows in corpus.train.values() for record in rows]
     marks = sorted({language_mark(record["target_language"]) for record in records if "target_language" in record})
     tokenizer = trained_tokenizer((text for r in records for text in (r["source"], r["target"])), marks)
@@ -62,6 +76,27 @@ def transformer(corpus: Corpus, layers: int | None, dropout: float | None) -> En
     return Encoder(MarianMTModel(config), tokenizer, new=())
 
 
+def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Encoder:
+    """A ConvNeXt (Liu et al. 2022, arXiv 2201.03545) of three stages for images of 32 x 32 points.
+
+    It is a residual network whose norms are of single images, so that its weights are all there is to it; batch norms
+    would keep averages over batches, which methods that move or average weights do not know of.
+    """
+    depth = layers or 2
+    config = ConvNextConfig(
+        num_stages=3,
+        depths=[depth] * 3,
+        hidden_sizes=[32, 64, 128],
+        patch_size=2,
+        image_size=IMAGE,
+        drop_path_rate=dropout or 0.0,
+        layer_scale_init_value=1.0,
+    )
+    task.configure(config)
+    processor = ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
+    return Encoder(ConvNextForImageClassification(config), processor, new=())
+
+
 def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedTokenizerBase:
     """Byte-pair encoding of words, learnt from ``texts``; each of ``marks`` is one token."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -76,7 +111,8 @@ def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=eos, unk_token=unk)
 
 
-MODELS: Mapping[str, tuple[str, Callable[[Corpus, int | None, float | None], Encoder]]] = {
+MODELS: Mapping[str, tuple[str, Callable[[Task, Corpus, int | None, float | None], Encoder]]] = {
+    "convnet": ("image_classification", convnet),
     "transformer": ("translation", transformer),
 }
-"""Name -> the kind of task that it is for, and how it is made: corpus, layers and dropout of the recipe -> model."""
+"""Name -> the kind of task that it is for, and how it is made: task, corpus, the recipe's layers and dropout."""

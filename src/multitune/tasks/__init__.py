@@ -1,6 +1,7 @@
 """Kinds of task, one file each."""
 
 from multitune.tasks.classification import Classification
+from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
 from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
@@ -10,6 +11,7 @@ from multitune.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "image_classification": ImageClassification,
     "masked_language_modelling": MaskedLanguageModelling,
     "pos_tagging": PosTagging,
     "question_answering": QuestionAnswering,
@@ -21,6 +23,7 @@ TASKS: dict[str, type[Task]] = {
 __all__ = [
     "TASKS",
     "Classification",
+    "ImageClassification",
     "MaskedLanguageModelling",
     "PosTagging",
     "QuestionAnswering",

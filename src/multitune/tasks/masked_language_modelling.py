@@ -41,7 +41,7 @@ class MaskedLanguageModelling(Task):
 
     auto_model = AutoModelForMaskedLM
     metric = "accuracy"
-    trains_every_token = True
+    can_trim = False
 
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""

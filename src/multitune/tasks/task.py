@@ -9,15 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
 
 Example = dict[str, Any]
-"""An encoded record, or a part of one: ``input_ids`` (list of int) and what the kind of task needs beside."""
+"""An encoded record, or a part of one: ``input_ids`` (list of int) of a text, and what the kind of task needs."""
 
 Inputs = dict[str, Tensor]
 """What a model is called with, by name; the first dimension of each is the examples of a batch."""
+
+Processor = Any
+"""A model's tokenizer, or its image processor; ``auto_processor`` says which."""
 
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
@@ -32,11 +35,13 @@ class Task(ABC):
 
     auto_model: ClassVar[Any]
     """The transformers Auto class whose architecture has the head."""
+    auto_processor: ClassVar[Any] = AutoTokenizer
+    """The transformers Auto class of what turns a record into a model's input."""
     metric: ClassVar[str]
     """The name of the score that averages, comparisons and the choice of the best weights use."""
 
-    trains_every_token: ClassVar[bool] = False
-    """The head has an output for each token of the vocabulary, so that no embedding row can be left out of training."""
+    can_trim: ClassVar[bool] = True
+    """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -52,7 +57,7 @@ class Task(ABC):
         config.label2id = {label: number for number, label in config.id2label.items()}
 
     @abstractmethod
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> list[Example]:
         """Records to token ids and labels, cut to ``max_length`` tokens, not padded; in the records' order.
 
         A record may have several examples, where ``join`` knows which are whose.
@@ -101,7 +106,7 @@ class Task(ABC):
         records: Sequence[Record],
         examples: Sequence[Example],
         found: Sequence[Any],
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Processor,
     ) -> list[Any]:
         """A prediction for each record, plain JSON values, from what was found in their examples."""
         assert len(records) == len(examples)

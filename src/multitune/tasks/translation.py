@@ -30,7 +30,7 @@ class Translation(Task):
 
     auto_model = AutoModelForSeq2SeqLM
     metric = "bleu"
-    trains_every_token = True
+    can_trim = False
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__(labels)
