@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multitune import intervals
+from multitune import intervals, tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
@@ -16,7 +16,7 @@ from multitune.intervals import Interval
 from multitune.recipe import AnyRecipe, Recipe, as_file, to_yaml
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
-from multitune.tasks import TASKS, Task
+from multitune.tasks import AnyTask
 from multitune.training import train
 
 SIDES = ("seen", "unseen")
@@ -89,12 +89,12 @@ def compare(
     for folder, one in folders.items():
         if not (folder / FILE).exists():
             train(one, folder, resume=True, progress=progress, corpus=corpora[_data_of(one)])
-    comparison = summarise(list(folders), TASKS[corpora[_data_of(recipes[0])].task](()))
+    comparison = summarise(list(folders), tasks.of(corpora[_data_of(recipes[0])]))
     write_json(out / FILE, asdict(comparison))
     return comparison
 
 
-def summarise(folders: Sequence[Path], task: Task) -> Comparison:
+def summarise(folders: Sequence[Path], task: AnyTask) -> Comparison:
     """Averages and differences with intervals, from finished run folders.
 
     With one seed the intervals come from a paired bootstrap over test examples, with several from Student's t over
@@ -139,7 +139,7 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | 
 
 
 def _over_examples(
-    runs: Sequence[RunResult], folders: Sequence[Path], task: Task
+    runs: Sequence[RunResult], folders: Sequence[Path], task: AnyTask
 ) -> dict[tuple[str, str], _Measured | None]:
     measured: dict[tuple[str, str], _Measured | None] = {}
     for run, folder in zip(runs, folders, strict=True):

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from multitune.data.corpus import Record
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast
-from multitune.tasks import Task
+from multitune.tasks import AnyTask, Task
 from multitune.tasks.task import Example
 
 TOKENS = 4096
@@ -27,9 +29,9 @@ class Encoded:
     examples: Mapping[str, Sequence[Example]]
 
     @staticmethod
-    def of(records: Mapping[str, Sequence[Record]], task: Task, encoder: Encoder, max_length: int) -> "Encoded":
+    def of(records: Mapping[str, Sequence[Record]], task: AnyTask, encoder: Encoder, max_length: int) -> "Encoded":
         """Tokenise a split."""
-        return Encoded(records, {k: task.encode(v, encoder.tokenizer, max_length) for k, v in records.items()})
+        return Encoded(records, {k: task.of(k).encode(v, encoder.tokenizer, max_length) for k, v in records.items()})
 
 
 @dataclass(frozen=True)
@@ -51,30 +53,45 @@ class Evaluation:
         return float(np.mean([score[metric] for score in self.scores.values()]))
 
 
-def evaluate(encoder: Encoder, task: Task, split: Encoded, precision: str) -> Evaluation:
+def evaluate(encoder: Encoder, task: AnyTask, split: Encoded, precision: str) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would."""
-    flat = [(language, row) for language, examples in split.examples.items() for row in range(len(examples))]
-    examples = [split.examples[language][row] for language, row in flat]
-    found = predict(encoder, task, examples, precision)
-    by_language: dict[str, list[Any]] = {language: [] for language in split.examples}
-    for (language, _), finding in zip(flat, found, strict=True):
-        by_language[language].append(finding)
-    predictions = {
-        k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()
-    }
-    statistics = {k: task.all_statistics(split.records[k], v) for k, v in predictions.items()}
-    return Evaluation(predictions, statistics, {k: task.score_rows(v) for k, v in statistics.items()})
+    predictions: dict[str, list[Any]] = {}
+    for languages in _sharing_a_head(task, split):
+        predictions |= _predictions(encoder, task.of(languages[0]), languages, split, precision)
+    statistics = {k: task.of(k).all_statistics(v, predictions[k]) for k, v in split.records.items()}
+    scores = {k: task.scores_of(k, v) for k, v in statistics.items()}
+    return Evaluation({k: predictions[k] for k in split.records}, statistics, scores)
 
 
-def predict(encoder: Encoder, task: Task, examples: Sequence[Example], precision: str) -> list[Any]:
+def _sharing_a_head(task: AnyTask, split: Encoded) -> list[list[str]]:
+    """The languages of each head."""
+    groups: dict[Task, list[str]] = {}
+    for language in split.examples:
+        groups.setdefault(task.of(language), []).append(language)
+    return list(groups.values())
+
+
+def _predictions(
+    encoder: Encoder, task: Task, languages: Sequence[str], split: Encoded, precision: str
+) -> dict[str, list[Any]]:
+    """A prediction for each record of languages that share a head."""
+    flat = [example for language in languages for example in split.examples[language]]
+    found = iter(predict(encoder, task, encoder.head(languages[0]), flat, precision))
+    by_language = {language: list(islice(found, len(split.examples[language]))) for language in languages}
+    return {k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()}
+
+
+def predict(
+    encoder: Encoder, task: Task, model: PreTrainedModel, examples: Sequence[Example], precision: str
+) -> list[Any]:
     """What the model finds in each example, in order; batches hold examples of like size."""
     found: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
         for rows in _batches([task.size(example) for example in examples]):
             chosen = [examples[row] for row in rows]
             inputs, targets = task.collate(chosen, encoder.pad_id)
-            with task.sparing(encoder.model, targets):
-                output = task.forward(encoder.model, encoder.on_device(inputs))
+            with task.sparing(model, targets):
+                output = task.forward(model, encoder.on_device(inputs))
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding
     return found

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from multitune.tasks import Task
+from multitune.tasks import AnyTask, Task
 
 RESAMPLES = 1000
 CHUNK = 50
@@ -17,7 +17,7 @@ Interval = dict[str, float]
 """``mean``, ``low`` and ``high``: an estimate and its 95 % interval."""
 
 
-def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: Task) -> NDArray[np.float64]:
+def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: AnyTask) -> NDArray[np.float64]:
     """Average scores over languages of resampled test sets, [RESAMPLES].
 
     Each language's examples are drawn with replacement, by a generator that depends on the language alone: two runs on
@@ -26,10 +26,7 @@ def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: Task) -> NDAr
     Args:
         statistics: language -> [examples, statistics], as the task scores them.
     """
-    scores = [
-        np.concatenate([task.scores(rows, counts)[task.metric] for counts in _resamples(language, len(rows))])
-        for language, rows in statistics.items()
-    ]
+    scores = [_draws(language, rows, task.of(language)) for language, rows in statistics.items()]
     average: NDArray[np.float64] = np.mean(scores, axis=0)
     return average
 
@@ -45,6 +42,11 @@ def from_seeds(values: NDArray[np.float64]) -> Interval:
     half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     estimate = float(values.mean())
     return {"mean": estimate, "low": estimate - half, "high": estimate + half}
+
+
+def _draws(language: str, rows: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """The main score of each resample of a language, [RESAMPLES]."""
+    return np.concatenate([task.scores(rows, counts)[task.metric] for counts in _resamples(language, len(rows))])
 
 
 def _resamples(language: str, examples: int) -> Iterator[NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedTokenizerBase
 
+from multitune import tasks
 from multitune.batching import Batches, seeded
 from multitune.data import DATASETS, Corpus, limited
 from multitune.errors import UserError
@@ -22,7 +23,7 @@ from multitune.models.encoder import Encoder
 from multitune.precision import autocast, resolve
 from multitune.recipe import Recipe, describe, unknown
 from multitune.sampling import proportional, uniform, unimax
-from multitune.tasks import TASKS, Task
+from multitune.tasks import AnyTask
 from multitune.tasks.task import Example
 
 
@@ -71,7 +72,7 @@ class Run:
     """A run with everything loaded, before or between its steps."""
 
     recipe: Recipe
-    task: Task
+    task: AnyTask
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
@@ -84,19 +85,29 @@ class Run:
 
     def loss(self, mixture: Mixture, gradient: int) -> Tensor:
         """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
-        languages = [self.languages[task] for task in mixture]
-        rows = [self.examples[language][row] for language in languages for row in self.batches[language].next()]
+        rows: dict[str, list[Example]] = {}
+        for language in (self.languages[number] for number in mixture):
+            drawn = [self.examples[language][row] for row in self.batches[language].next()]
+            rows.setdefault(self.head_of(language), []).extend(drawn)
+        examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", gradient)
-        inputs, targets = self.task.collate([self.task.varied(row, draw) for row in rows], self.encoder.pad_id)
-        inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
-        with (
-            torch.random.fork_rng(self.encoder.cuda_devices),
-            autocast(self.encoder.device, self.precision),
-            self.task.sparing(self.encoder.model, targets),
-        ):
+        with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
             torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
-            return self.update.loss(self.encoder.model, inputs, lambda output: self.task.loss(output, targets))
+            losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
+        return torch.stack(losses).sum()
+
+    def head_of(self, language: str) -> str:
+        """The first language that is trained with the same head."""
+        return next(code for code in self.languages if self.task.of(code) is self.task.of(language))
+
+    def _loss(self, language: str, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
+        """The method's loss of examples that share the head of ``language``."""
+        task, model = self.task.of(language), self.encoder.head(language)
+        inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
+        inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
+        with task.sparing(model, targets):
+            return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
@@ -105,7 +116,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     Raises:
         UserError: the model cannot be had.
     """
-    task = TASKS[corpus.task](corpus.labels)
+    task = tasks.of(corpus)
     encoder = load_encoder(recipe, task, corpus)
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and task.can_trim:
@@ -116,7 +127,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
-        task_heads=frozenset(),
+        task_heads=frozenset(encoder.own_heads),
         embedding=word_embedding(encoder),
         probabilities=probabilities(recipe, [len(rows) for rows in examples.values()]),
         budget=recipe.budget,
@@ -133,7 +144,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         languages=tuple(examples),
         examples=examples,
         batches={
-            language: Batches(language, [task.size(example) for example in rows], batch_size, recipe.seed)
+            language: Batches(language, [task.of(language).size(example) for example in rows], batch_size, recipe.seed)
             for language, rows in examples.items()
         },
         dev=Encoded.of(corpus.dev, task, encoder, recipe.max_length),
@@ -142,7 +153,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     )
 
 
-def load_encoder(recipe: Recipe, task: Task, corpus: Corpus) -> Encoder:
+def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:
     """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
 
     Raises:

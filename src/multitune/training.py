@@ -272,8 +272,9 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume
         if not (folder / FILE).exists():
             one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
             _train_one(one, plan, _only(corpus, language), folder, resume=resume, progress=progress)
-        if (folder / "model").exists():
-            (folder / "model").rename(out / "model" / language)
+        model = folder / "model" / language if corpus.heads else folder / "model"
+        if model.exists():
+            model.rename(out / "model" / language)
         parts.append(RunResult.read(folder))
     result = _joined(recipe, parts)
     _join_predictions(out)
@@ -290,7 +291,8 @@ def _shares(recipe: Recipe, corpus: Corpus) -> dict[str, int]:
 
 def _only(corpus: Corpus, language: str) -> Corpus:
     train, dev, test = ({language: split[language]} for split in (corpus.train, corpus.dev, corpus.test))
-    return replace(corpus, train=train, dev=dev, test=test)
+    heads = {language: corpus.heads[language]} if corpus.heads else {}
+    return replace(corpus, train=train, dev=dev, test=test, heads=heads)
 
 
 def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:

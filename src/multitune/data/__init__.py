@@ -7,7 +7,7 @@ import torch
 
 from multitune.batching import seeded
 from multitune.data import assistant, panx
-from multitune.data.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Head, Record
 from multitune.errors import UserError
 
 
@@ -45,4 +45,4 @@ def _chosen(records: list[Record], limit: int | None, name: str) -> list[Record]
     return [records[row] for row in order[:limit].sort().values.tolist()]
 
 
-__all__ = ["DATASETS", "Corpus", "Record", "limited"]
+__all__ = ["DATASETS", "Corpus", "Head", "Record", "limited"]

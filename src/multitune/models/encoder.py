@@ -16,8 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
 from multitune.models import offline
+from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary
-from multitune.tasks import Task
+from multitune.tasks import AnyTask, OwnHeads, Task
 from multitune.tasks.task import Example, Inputs, Processor
 
 GAIN = 3.0
@@ -28,13 +29,13 @@ class Encoder:
     """A model with its head, its tokenizer, and which of its weights are new.
 
     Attributes:
-        model: the transformers model that trains and ships.
+        model: the transformers model that trains and ships, or the models of tasks with heads of their own.
         tokenizer: its fast tokenizer, or the image processor of a model that sees.
         device: where it runs.
         pad_id: the padding token, trimmed or not; 0 where there are no tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Processor, new: Sequence[str]) -> None:
+    def __init__(self, model: PreTrainedModel | Heads, tokenizer: Processor, new: Sequence[str]) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)  # type: ignore[arg-type]
@@ -44,6 +45,19 @@ class Encoder:
         assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
         self._pretrained: dict[str, Tensor] = {}
+
+    def head(self, language: str) -> PreTrainedModel:
+        """The model that predicts for a language."""
+        if not isinstance(self.model, Heads):
+            return self.model
+        head = self.model.tasks[language]
+        assert isinstance(head, PreTrainedModel)
+        return head
+
+    @property
+    def own_heads(self) -> list[str]:
+        """The names of the weights that one task alone uses."""
+        return [name for name, _ in self.parameters() if isinstance(self.model, Heads) and name.startswith("tasks.")]
 
     def trim(self, token_ids: Sequence[int]) -> None:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
@@ -98,10 +112,13 @@ class Encoder:
             self._train()
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face model with its tokenizer."""
-        with self._full_vocabulary(), _quiet():
-            self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write an ordinary Hugging Face model with its tokenizer; a folder for each where tasks have own heads."""
+        tasks = list(self.model.tasks) if isinstance(self.model, Heads) else [""]
+        for task in tasks:
+            with self._full_vocabulary(), _quiet():
+                weights = self.model.weights_of(task) if isinstance(self.model, Heads) else None
+                self.head(task).save_pretrained(folder / task, state_dict=weights)
+            self.tokenizer.save_pretrained(folder / task)
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -131,8 +148,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load(name: str, task: Task, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
-    """A pretrained encoder with a new head for ``task``, in fp32.
+def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+    """A pretrained encoder with a new head for ``task``, or for each of its tasks, in fp32.
 
     Args:
         layers: keep the first so many encoder layers.
@@ -142,6 +159,22 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
+    each = task.tasks if isinstance(task, OwnHeads) else {"": task}
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        loaded = {code: _load_model(name, one, layers, dropout) for code, one in each.items()}
+    auto_processor = next(iter(each.values())).auto_processor
+    text = auto_processor is AutoTokenizer
+    processor = load_tokenizer(name) if text else _fetched(name, auto_processor.from_pretrained)
+    if not isinstance(task, OwnHeads):
+        model, new = loaded[""]
+        return Encoder(model, processor, new)
+    heads = Heads({code: model for code, (model, _) in loaded.items()})
+    return Encoder(heads, processor, heads.names_of({code: new for code, (_, new) in loaded.items()}))
+
+
+def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the task's head, and the names of its new weights."""
     config = _fetched(name, AutoConfig.from_pretrained)
     task.configure(config)
     if layers is not None:
@@ -150,15 +183,11 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, info = _fetched(
-            name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
-        )
+    model, info = _fetched(
+        name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+    )
     _pass_through(model, info["missing_keys"])
-    text = task.auto_processor is AutoTokenizer
-    processor = load_tokenizer(name) if text else _fetched(name, task.auto_processor.from_pretrained)
-    return Encoder(model, processor, sorted(info["missing_keys"]))
+    return model, sorted(info["missing_keys"])
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from transformers import (
     ConvNextForImageClassification,
     MarianConfig,
     MarianMTModel,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -17,9 +18,14 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.models.encoder import Encoder
+from multitune.models.heads import Heads
 from multitune.recipe import unknown
-from multitune.tasks import Task
+from multitune.tasks import TASKS, AnyTask, OwnHeads, Task
+from multitune.tasks.task import Processor
 from multitune.tasks.translation import language_mark
+
+Made = tuple[PreTrainedModel, Processor]
+"""A model with its tokenizer or image processor."""
 
 PREFIX = "scratch:"
 PIECES = 8000
@@ -31,7 +37,7 @@ IMAGE = 32
 """Height and width of the images that the convolutional network sees."""
 
 
-def build(name: str, task: Task, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+def build(name: str, task: AnyTask, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
     """The model ``scratch:...`` for a corpus, with random weights: all of them are new, and ``drift`` starts there.
 
     Raises:
@@ -41,14 +47,19 @@ def build(name: str, task: Task, corpus: Corpus, *, layers: int | None, dropout:
     if kind not in MODELS:
         raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
     wanted, make = MODELS[kind]
-    if corpus.task != wanted:
-        raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
+    each = task.tasks if isinstance(task, OwnHeads) else {"": task}
+    for one in each.values():
+        if not isinstance(one, TASKS[wanted]):
+            raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(task, corpus, layers, dropout)
+        made = {code: make(one, corpus, layers, dropout) for code, one in each.items()}
+    models = {code: model for code, (model, _) in made.items()}
+    processor = next(processor for _, processor in made.values())
+    return Encoder(Heads(models) if isinstance(task, OwnHeads) else models[""], processor, new=())
 
 
-def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Encoder:
+def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:
     """Vaswani et al. 2017, arXiv 1706.03762, half as wide and deep, as transformers' Marian has it.
 
     Its tokenizer is trained on the training texts of all languages.
@@ -73,10 +84,10 @@ def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float |
         decoder_start_token_id=tokenizer.pad_token_id,
         forced_eos_token_id=None,
     )
-    return Encoder(MarianMTModel(config), tokenizer, new=())
+    return MarianMTModel(config), tokenizer
 
 
-def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Encoder:
+def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:
     """A ConvNeXt (Liu et al. 2022, arXiv 2201.03545) of three stages for images of 32 x 32 points.
 
     It is a residual network whose norms are of single images, so that its weights are all there is to it; batch norms
@@ -94,7 +105,7 @@ def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | Non
     )
     task.configure(config)
     processor = ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
-    return Encoder(ConvNextForImageClassification(config), processor, new=())
+    return ConvNextForImageClassification(config), processor
 
 
 def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -111,7 +122,7 @@ def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=eos, unk_token=unk)
 
 
-MODELS: Mapping[str, tuple[str, Callable[[Task, Corpus, int | None, float | None], Encoder]]] = {
+MODELS: Mapping[str, tuple[str, Callable[[Task, Corpus, int | None, float | None], Made]]] = {
     "convnet": ("image_classification", convnet),
     "transformer": ("translation", transformer),
 }

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from multitune.errors import UserError
+from multitune.models.heads import Heads
 
 
 class TrimmedVocabulary:
@@ -23,7 +24,7 @@ class TrimmedVocabulary:
         UserError: the model's output layer shares the embedding matrix, so that every row has a gradient.
     """
 
-    def __init__(self, model: PreTrainedModel, token_ids: Iterable[int]) -> None:
+    def __init__(self, model: PreTrainedModel | Heads, token_ids: Iterable[int]) -> None:
         output = model.get_output_embeddings()
         embedding = model.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)

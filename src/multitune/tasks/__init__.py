@@ -1,8 +1,10 @@
 """Kinds of task, one file each."""
 
+from multitune.data.corpus import Corpus
 from multitune.tasks.classification import Classification
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
+from multitune.tasks.own_heads import OwnHeads
 from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
 from multitune.tasks.tagging import PosTagging, Tagging
@@ -20,15 +22,29 @@ TASKS: dict[str, type[Task]] = {
     "translation": Translation,
 }
 
+AnyTask = Task | OwnHeads
+"""One task for all languages, or one for each."""
+
+
+def of(corpus: Corpus) -> AnyTask:
+    """The task of a corpus, with its labels."""
+    if corpus.heads:
+        return OwnHeads({name: TASKS[head.task](head.labels) for name, head in corpus.heads.items()})
+    return TASKS[corpus.task](corpus.labels)
+
+
 __all__ = [
     "TASKS",
+    "AnyTask",
     "Classification",
     "ImageClassification",
     "MaskedLanguageModelling",
+    "OwnHeads",
     "PosTagging",
     "QuestionAnswering",
     "Regression",
     "Tagging",
     "Task",
     "Translation",
+    "of",
 ]
