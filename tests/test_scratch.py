@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from multitune.data import Corpus
+from multitune import tasks
+from multitune.data import Corpus, Head
 from multitune.errors import UserError
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
@@ -47,6 +49,24 @@ def test_loss_is_the_cross_entropy_of_the_targets_tokens() -> None:
     output = encoder.model(**encoder.on_device(inputs))
     expected = torch.nn.functional.cross_entropy(output.logits.flatten(0, 1), targets.to(encoder.device).flatten())
     torch.testing.assert_close(task.loss(output, targets), expected)
+
+
+def test_tasks_of_images_share_all_but_their_last_layer() -> None:
+    records = [{"image": np.zeros((28, 28), dtype=np.uint8), "label": "0"}]
+    labels = {"digits": tuple("0123456789"), "letters": ("0", "a")}
+    heads = {name: Head("image_classification", own) for name, own in labels.items()}
+    corpus = Corpus("image_classification", (), {}, {}, {}, heads=heads)
+    task = tasks.of(corpus)
+    encoder = scratch.build("scratch:convnet", task, corpus, layers=1, dropout=None, seed=0)
+    assert {name.rpartition(".")[0] for name in encoder.own_heads} == {
+        "tasks.digits.classifier",
+        "tasks.letters.classifier",
+    }
+    for name, own in labels.items():
+        examples = task.of(name).encode(records, encoder.tokenizer, 8)
+        inputs = encoder.on_device(task.of(name).inputs(examples, encoder.pad_id))
+        assert inputs["pixel_values"].shape == (1, 3, 32, 32)
+        assert encoder.head(name)(**inputs).logits.shape == (1, len(own))
 
 
 @pytest.mark.parametrize(
