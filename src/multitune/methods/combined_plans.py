@@ -16,7 +16,7 @@ from multitune.methods.gradvac import GradVac as GradVacMethod
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad as PCGradMethod
 from multitune.methods.torchjd import TorchJDAggregator, TorchJDWeighting, torchjd
-from multitune.methods.update import CombinedUpdate, Mixture, Plan, Setup, Update, combiner
+from multitune.methods.update import CombinedUpdate, Mixture, Plan, SequentialUpdate, Setup, Update, combiner
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0.0)]
@@ -32,7 +32,7 @@ class STL(Plan):
     one_model_per_task: ClassVar[bool] = True
 
     def build(self, setup: Setup) -> Update:
-        return _single_task_steps(setup)
+        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
 
 
 class Sequential(Plan):
@@ -42,7 +42,7 @@ class Sequential(Plan):
     paper: ClassVar[str] = "arXiv 2110.02600, Algorithm 1 with eta = 1"
 
     def build(self, setup: Setup) -> Update:
-        return _single_task_steps(setup)
+        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
 
 
 class SeveralTasks(Plan, ABC):
@@ -191,7 +191,3 @@ def _combined(
 ) -> Update:
     made = combiner(setup, method, groups=groups, mean=mean)
     return CombinedUpdate(setup, setup.make_optimizer(setup.parameters), made, tasks_per_step)
-
-
-def _single_task_steps(setup: Setup) -> Update:
-    return _combined(setup, Joint(), 1)

@@ -7,8 +7,10 @@ from multitune.combining import GramMethod, Seeded, random_order
 
 PARALLEL = 1e-12
 """Cosines this near to 1 or -1 are taken for 1 or -1: sqrt(1 - c^2) would be made of rounding errors."""
-CANCELLED = 1e-14
-"""A g'_i whose square is a smaller part than this of its terms' is zero: projections have left rounding errors only."""
+CANCELLED = 1e-7
+"""A g'_i that is a smaller part than this of its terms is zero: projections have left rounding errors only."""
+NO_DIRECTION = 1e-15
+"""An eigenvalue per task of a Gram matrix of unit vectors that rounding makes of zero."""
 LARGEST_TARGET = 1 - 1e-6
 """The correction grows as 1 / sqrt(1 - target^2); tasks that stay parallel bring their target to 1 within rounding."""
 
@@ -62,32 +64,44 @@ def gradvac(gram: Tensor, targets: Tensor, order: Tensor, beta: float) -> tuple[
 
     gram, targets: [groups, n, n]; order: [n, n - 1] (see `random_order`) -> [groups, n], [groups, n, n].
 
-    The rows of C are the g'_i in terms of the g_j: <g'_i, g_j> = (C G)_ij, |g'_i|^2 = (C G C^T)_ii. One g'_i never
-    meets another, so step k does all of them at once, each with the k-th task in its own order.
+    The rows of C are the g'_i in terms of the g_j, those of A the same in an orthonormal basis of their span: there the
+    little that is left of two opposite gradients keeps its digits, which (C G C^T)_ii would lose. One g'_i never meets
+    another, so step k does all of them at once, each with the k-th task in its own order.
     """
     groups, n, _ = gram.shape
     i = torch.arange(n)
     norm = gram.diagonal(dim1=1, dim2=2).sqrt()
-    C = torch.eye(n, dtype=gram.dtype).repeat(groups, 1, 1)
+    basis = _coordinates(gram, norm)
+    A, C = basis.clone(), torch.eye(n, dtype=gram.dtype).repeat(groups, 1, 1)
     targets = targets.clone()
     for j in order.T:
-        inner = C @ gram
-        norm_i, norm_j = _norms(C, inner, norm), norm[:, j]
-        c = _cosine(inner[:, i, j], norm_i, norm_j)
+        g_j, norm_j = basis[:, j], norm[:, j]
+        norm_i = _norms(A, C, norm)
+        c = _cosine((A * g_j).sum(2), norm_i, norm_j)
         target = targets[:, i, j]
         t = target.clamp(max=LARGEST_TARGET)
         sin_c, sin_t = (1 - c**2).sqrt(), (1 - t**2).sqrt()
         correct = (c < t) & (norm_i > 0) & (norm_j > 0)
-        C[:, i, j] += torch.where(correct, norm_i * (t * sin_c - c * sin_t) / (norm_j * sin_t), 0.0)
+        factor = torch.where(correct, norm_i * (t * sin_c - c * sin_t) / (norm_j * sin_t), 0.0)
+        A += factor[..., None] * g_j
+        C[:, i, j] += factor
         targets[:, i, j] = (1 - beta) * target + beta * c
     return C.sum(1), targets
 
 
-def _norms(C: Tensor, inner: Tensor, norm: Tensor) -> Tensor:
+def _coordinates(gram: Tensor, norm: Tensor) -> Tensor:
+    """Vectors with this Gram matrix, [groups, n, n]; directions that hold rounding errors only are left out."""
+    scale = torch.where(norm > 0, norm, 1.0)
+    values, vectors = torch.linalg.eigh(gram / (scale[:, :, None] * scale[:, None, :]))
+    values = torch.where(values > NO_DIRECTION * gram.shape[1], values, 0.0)
+    basis: Tensor = norm[:, :, None] * vectors * values.sqrt()[:, None, :]
+    return basis
+
+
+def _norms(A: Tensor, C: Tensor, norm: Tensor) -> Tensor:
     """|g'_i|, [groups, n], zero where the terms of g'_i have cancelled."""
-    squared = (C * inner).sum(2)
-    terms = (C.abs() * norm[:, None]).sum(2) ** 2
-    return torch.where(squared > CANCELLED * terms, squared, 0.0).sqrt()
+    left, terms = A.norm(dim=2), (C.abs() * norm[:, None]).sum(2)
+    return torch.where(left > CANCELLED * terms, left, 0.0)
 
 
 def _cosine(inner: Tensor, norm_i: Tensor, norm_j: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 """The two-loop methods as recipes know them (see multitune.methods.two_loop)."""
 
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 from torch.optim import SGD
 
 from multitune.methods.schedule import Linear, Schedule
@@ -16,7 +15,7 @@ from multitune.methods.two_loop import InnerState, TwoLoop
 from multitune.methods.two_loop import Lookahead as LookaheadLoop
 from multitune.methods.two_loop import Reptile as ReptileLoop
 from multitune.methods.two_loop import SequentialReptile as SequentialReptileLoop
-from multitune.methods.update import Mixture, OptimizerUpdate, Plan, Setup, Update
+from multitune.methods.update import Mixture, Plan, Setup, SingleBatchUpdate, Update
 from multitune.sampling import EpochSampler, TaskSampler
 
 Steps = Annotated[int, Field(ge=1)]
@@ -124,7 +123,7 @@ class Reptile(TwoLoopPlan):
         return TwoLoopUpdate(setup, loop, None)
 
 
-class TwoLoopUpdate(OptimizerUpdate):
+class TwoLoopUpdate(SingleBatchUpdate):
     """One batch a step; the optimizer is an inner and an outer loop.
 
     Args:
@@ -143,12 +142,6 @@ class TwoLoopUpdate(OptimizerUpdate):
             return [tuple(self._sampler.draw(self._examples))]
         assert isinstance(self._two_loop, ReptileLoop)
         return [(self._two_loop.task,)]
-
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        (loss,) = losses
-        loss.backward()
-        self._apply()
-        return [float(loss.detach())]
 
     def shipped_weights(self) -> AbstractContextManager[None]:
         return self._two_loop.slow_weights()

@@ -171,6 +171,41 @@ class OptimizerUpdate(Update):
         self._optimizer.zero_grad(set_to_none=True)
 
 
+class SingleBatchUpdate(OptimizerUpdate):
+    """One batch a step, backpropagated as in plain training."""
+
+    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+        (loss,) = losses
+        loss.backward()
+        self._apply()
+        return [float(loss.detach())]
+
+
+class SequentialUpdate(SingleBatchUpdate):
+    """A step for each drawn task."""
+
+    def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
+        super().__init__(setup, optimizer)
+        self._sampler = setup.sampler(replacement=True)
+
+    def draw(self) -> list[Mixture]:
+        return [tuple(self._sampler.draw(1))]
+
+    @contextmanager
+    def shipped_weights(self) -> Iterator[None]:
+        yield
+
+    def finish(self) -> None:
+        """Nothing to do: the parameters are what it ships."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sampler": self._sampler.state_dict(), "optimizer": to_plain(self._optimizer.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sampler.load_state_dict(state["sampler"])
+        load_plain(self._optimizer, state["optimizer"])
+
+
 class CombinedUpdate(OptimizerUpdate):
     """Several distinct tasks a step, in random order; their gradients are combined into one."""
 

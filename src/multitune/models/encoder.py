@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
 from multitune.models import offline
+from multitune.models.dropout import quicken
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary
 from multitune.tasks import AnyTask, OwnHeads, Task
@@ -187,6 +188,8 @@ def _load_model(name: str, task: Task, layers: int | None, dropout: float | None
         name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
     )
     _pass_through(model, info["missing_keys"])
+    if not torch.cuda.is_available():
+        quicken(model)
     return model, sorted(info["missing_keys"])
 
 
