@@ -35,14 +35,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers and 16 dimensions with random weights, without a pooler, and its fast tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     words = sorted({word for kinds in WORDS.values() for kind in kinds for word in kind})
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *(f"never{n}" for n in range(20))]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words, *(f"never{n}" for n in range(20)), "[MASK]"]
     tokenizer = Tokenizer(models.WordLevel({token: n for n, token in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "token_type_ids", "attention_mask"], **special
+    ).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(tokens),
         hidden_size=16,

@@ -23,7 +23,8 @@ def logits(encoder: Encoder) -> torch.Tensor:
     task = Classification(("no", "perhaps", "yes"))
     examples = task.encode([{"text": text, "label": "no"} for text in TEXTS], encoder.tokenizer, 32)
     with encoder.evaluating():
-        return encoder.logits(task.collate(examples, encoder.pad_id))
+        found: torch.Tensor = encoder.model(**encoder.on_device(task.inputs(examples, encoder.pad_id))).logits
+        return found
 
 
 def shifted(encoder: Encoder, by: float) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 import multitune as mt
 from multitune import lock, trainer
@@ -21,8 +22,9 @@ from multitune.checkpoint import load_newest
 from multitune.errors import RunError, UserError
 from multitune.faults import disk_explained, memory_explained
 from multitune.interrupt import Interrupted
-from multitune.models.encoder import Encoder
 from multitune.recipe import to_yaml
+from multitune.tasks import Task
+from multitune.tasks.task import Inputs
 from test_training import lines, recipe, stop_after
 
 HOLD = """
@@ -258,15 +260,15 @@ def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_if_it_were_not(
 
 def interrupted_in_batch(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Send this process SIGINT in the so-many-th batch of its evaluations; the batches that there were are counted."""
-    logits, count = Encoder.logits, [0]
+    forward, count = Task.forward, [0]
 
-    def wrapped(self: Encoder, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def wrapped(self: Task, model: PreTrainedModel, inputs: Inputs) -> Any:
         count[0] += 1
         if count[0] == number:
             signal.raise_signal(signal.SIGINT)
-        return logits(self, batch)
+        return forward(self, model, inputs)
 
-    monkeypatch.setattr(Encoder, "logits", wrapped)
+    monkeypatch.setattr(Task, "forward", wrapped)
     return count
 
 

@@ -64,13 +64,13 @@ def test_masked_lm_keeps_its_head_under_another_encoder(tiny_lm: Path) -> None:
     assert model is not None
     rows = {"aa": examples(encoder.tokenizer)}
     before = retention.masked_lm_losses(model, encoder.tokenizer, rows)
-    masked_lm.put_in(model, encoder.model)
+    masked_lm.put_in(model, encoder.head("aa"))
     assert retention.masked_lm_losses(model, encoder.tokenizer, rows) == before, "a copied encoder loses nothing"
 
     head = model.get_parameter("cls.predictions.decoder.weight").clone()
     with torch.no_grad():
         encoder.model.get_parameter(WORD_EMBEDDINGS).mul_(-1)
-    masked_lm.put_in(model, encoder.model)
+    masked_lm.put_in(model, encoder.head("aa"))
     assert torch.equal(model.get_parameter(WORD_EMBEDDINGS), encoder.model.get_parameter(WORD_EMBEDDINGS))
     assert torch.equal(model.get_parameter("cls.predictions.decoder.weight"), head)
     assert retention.masked_lm_losses(model, encoder.tokenizer, rows) != before

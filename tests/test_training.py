@@ -56,6 +56,7 @@ def test_run_folder_keeps_its_contract(finished: tuple[Path, RunResult]) -> None
         "model",
         "predictions.jsonl",
         "recipe.yaml",
+        "report.html",
         "results.json",
     }
     saved = json.loads((out / "results.json").read_text())
@@ -218,8 +219,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown option": ({"options": {"inner_step": 3}}, "unknown key 'inner_step'.*tasks_per_step"),
     "bad option": ({"options": {"tasks_per_step": 0}}, "options of mtl: tasks_per_step: .*greater than or equal to 1"),
     "unknown data": ({"data": "panks"}, "data: unknown data set 'panks'.*'panx'"),
-    "unknown language": ({"languages": ["zz"]}, "no train data for 'zz'.*aa, bb"),
-    "untrained language": ({"languages": ["cc"]}, "no train data for 'cc'"),
+    "unknown language": ({"languages": ["zz"]}, "languages: no data for 'zz'.*aa, bb"),
+    "untrained language": ({"languages": ["cc"]}, "languages: no data for 'cc'.*aa, bb"),
     "no such model": ({"model": "/nowhere/model"}, "model: cannot load '/nowhere/model'"),
     "too many layers": ({"layers": 3}, "layers: .* has 2"),
     "unknown offline model": ({"model": "offline:e6"}, "unknown offline model 'offline:e6'"),

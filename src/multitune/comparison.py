@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitune import grid as grids
-from multitune import intervals
+from multitune import intervals, tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
@@ -20,7 +20,7 @@ from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, merge, to_y
 from multitune.report import page
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
-from multitune.tasks import TASKS, Task
+from multitune.tasks import AnyTask
 from multitune.tracking import check_tracker
 from multitune.training import train
 
@@ -122,7 +122,7 @@ def compare(
         if not (out / one.folder / FILE).exists():
             corpus = corpora[_data_of(one.recipe)]
             train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
-    task = TASKS[corpora[_data_of(runs[0].recipe)].task](())
+    task = tasks.of(corpora[_data_of(runs[0].recipe)])
     comparison = summarise(out, {one.folder: one.point for one in runs}, task)
     comparison.write(out)
     page.write(out)
@@ -150,7 +150,7 @@ def _planned(
     return runs
 
 
-def summarise(out: Path, folders: Mapping[str, Point], task: Task) -> Comparison:
+def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Comparison:
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
     Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
@@ -221,7 +221,7 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | 
     }
 
 
-def _over_examples(out: Path, runs: Mapping[str, RunResult], task: Task) -> dict[tuple[str, str], _Measured | None]:
+def _over_examples(out: Path, runs: Mapping[str, RunResult], task: AnyTask) -> dict[tuple[str, str], _Measured | None]:
     measured: dict[tuple[str, str], _Measured | None] = {}
     for folder, run in runs.items():
         statistics = read_statistics(out / folder / "predictions.jsonl")

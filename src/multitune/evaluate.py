@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from multitune.data.corpus import Record
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast
-from multitune.tasks import Task
-from multitune.tasks.task import Example, as_floats
+from multitune.tasks import AnyTask, Task
+from multitune.tasks.task import Example
 
 TOKENS = 4096
 """Tokens in a batch of an evaluation, padding included."""
@@ -21,15 +23,15 @@ TOKENS = 4096
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split ready for the model: language -> records, and their examples in the same order."""
+    """A split ready for the model: language -> records, and their examples as the task encodes them."""
 
     records: Mapping[str, Sequence[Record]]
     examples: Mapping[str, Sequence[Example]]
 
     @staticmethod
-    def of(records: Mapping[str, Sequence[Record]], task: Task, encoder: Encoder, max_length: int) -> "Encoded":
+    def of(records: Mapping[str, Sequence[Record]], task: AnyTask, encoder: Encoder, max_length: int) -> "Encoded":
         """Tokenise a split."""
-        return Encoded(records, {k: task.encode(v, encoder.tokenizer, max_length) for k, v in records.items()})
+        return Encoded(records, {k: task.of(k).encode(v, encoder.tokenizer, max_length) for k, v in records.items()})
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Evaluation:
 
     Attributes:
         predictions: language -> a prediction for each record.
-        statistics: language -> [examples, statistics], from which any resample can be scored.
+        statistics: language -> [records, statistics], from which any resample can be scored.
         scores: language -> {metric: percent}.
     """
 
@@ -52,43 +54,70 @@ class Evaluation:
 
 
 def evaluate(
-    encoder: Encoder, task: Task, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
+    encoder: Encoder, task: AnyTask, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
 ) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
     ``check`` is called before each batch, and may raise to give up.
     """
-    flat = [(language, row) for language, examples in split.examples.items() for row in range(len(examples))]
-    examples = [split.examples[language][row] for language, row in flat]
-    found = predict(encoder, task, examples, precision, check)
-    predictions: dict[str, list[Any]] = {language: [] for language in split.examples}
-    for (language, _), prediction in zip(flat, found, strict=True):
-        predictions[language].append(prediction)
-    statistics = {k: task.all_statistics(split.records[k], v) for k, v in predictions.items()}
-    scores = {k: as_floats(task.scores(v.sum(0))) for k, v in statistics.items()}
-    return Evaluation(predictions, statistics, scores)
+    predictions: dict[str, list[Any]] = {}
+    for languages in _sharing_a_head(task, split):
+        predictions |= _predictions(encoder, task.of(languages[0]), languages, split, precision, check)
+    statistics = {k: task.of(k).all_statistics(v, predictions[k]) for k, v in split.records.items()}
+    scores = {k: task.scores_of(k, v) for k, v in statistics.items()}
+    return Evaluation({k: predictions[k] for k in split.records}, statistics, scores)
+
+
+def _sharing_a_head(task: AnyTask, split: Encoded) -> list[list[str]]:
+    """The languages of each head."""
+    groups: dict[Task, list[str]] = {}
+    for language in split.examples:
+        groups.setdefault(task.of(language), []).append(language)
+    return list(groups.values())
+
+
+def _predictions(
+    encoder: Encoder,
+    task: Task,
+    languages: Sequence[str],
+    split: Encoded,
+    precision: str,
+    check: Callable[[], None],
+) -> dict[str, list[Any]]:
+    """A prediction for each record of languages that share a head."""
+    flat = [example for language in languages for example in split.examples[language]]
+    found = iter(predict(encoder, task, encoder.head(languages[0]), flat, precision, check))
+    by_language = {language: list(islice(found, len(split.examples[language]))) for language in languages}
+    return {k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()}
 
 
 def predict(
-    encoder: Encoder, task: Task, examples: Sequence[Example], precision: str, check: Callable[[], None]
+    encoder: Encoder,
+    task: Task,
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    precision: str,
+    check: Callable[[], None],
 ) -> list[Any]:
-    """A prediction for each example, in order; batches hold examples of like length."""
-    predictions: list[Any] = [None] * len(examples)
+    """What the model finds in each example, in order; batches hold examples of like size."""
+    found: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
-        for rows in _batches([len(example["input_ids"]) for example in examples]):
+        for rows in _batches([task.size(example) for example in examples]):
             check()
             chosen = [examples[row] for row in rows]
-            logits = encoder.logits(task.collate(chosen, encoder.pad_id)).float()
-            for row, prediction in zip(rows, task.decode(logits, chosen), strict=True):
-                predictions[row] = prediction
-    return predictions
+            inputs, targets = task.collate(chosen, encoder.pad_id)
+            with task.sparing(model, targets):
+                output = task.forward(model, encoder.on_device(inputs))
+            for row, finding in zip(rows, task.decode(output, chosen), strict=True):
+                found[row] = finding
+    return found
 
 
-def _batches(lengths: Sequence[int]) -> Iterable[list[int]]:
-    """Rows sorted by length, cut where a batch would pass ``TOKENS`` with its padding."""
+def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
+    """Rows sorted by size, cut where a batch would pass ``TOKENS`` with its padding."""
     batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[row] > TOKENS:
+    for row in np.argsort(sizes, kind="stable").tolist():
+        if batch and (len(batch) + 1) * sizes[row] > TOKENS:
             yield batch
             batch = []
         batch.append(row)
@@ -97,17 +126,18 @@ def _batches(lengths: Sequence[int]) -> Iterable[list[int]]:
 
 
 def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> None:
-    """One JSON object a line: language, the record, its prediction and its statistics."""
+    """One JSON object a line: language, the record (without its image), its prediction and its statistics."""
     with path.open("w", encoding="utf-8") as file:
         for language, predictions in evaluation.predictions.items():
             rows = zip(split.records[language], predictions, evaluation.statistics[language].tolist(), strict=True)
             for record, prediction, statistics in rows:
-                line = {"language": language, "record": record, "prediction": prediction, "statistics": statistics}
+                shown = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
+                line = {"language": language, "record": shown, "prediction": prediction, "statistics": statistics}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def read_statistics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Language -> [examples, statistics] of a file that ``write_predictions`` wrote."""
+    """Language -> [records, statistics] of a file that ``write_predictions`` wrote."""
     rows: dict[str, list[list[float]]] = {}
     with path.open(encoding="utf-8") as file:
         for line in file:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from multitune.tasks import Task
+from multitune.tasks import AnyTask, Task
 
 RESAMPLES = 1000
 CHUNK = 50
@@ -17,19 +17,16 @@ Interval = dict[str, float]
 """``mean``, ``low`` and ``high``: an estimate and its 95 % interval."""
 
 
-def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: Task) -> NDArray[np.float64]:
+def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: AnyTask) -> NDArray[np.float64]:
     """Average scores over languages of resampled test sets, [RESAMPLES].
 
     Each language's examples are drawn with replacement, by a generator that depends on the language alone: two runs on
     one test set get the same resamples, so that differences of their draws are paired.
 
     Args:
-        statistics: language -> [examples, statistics], as the task sums them.
+        statistics: language -> [examples, statistics], as the task scores them.
     """
-    scores = [
-        np.concatenate([task.scores(sums)[task.metric] for sums in _resampled_sums(language, rows)])
-        for language, rows in statistics.items()
-    ]
+    scores = [_draws(language, rows, task.of(language)) for language, rows in statistics.items()]
     average: NDArray[np.float64] = np.mean(scores, axis=0)
     return average
 
@@ -47,9 +44,14 @@ def from_seeds(values: NDArray[np.float64]) -> Interval:
     return {"mean": estimate, "low": estimate - half, "high": estimate + half}
 
 
-def _resampled_sums(language: str, rows: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Sums of statistics over resamples of the rows, a chunk at a time: [CHUNK, statistics]."""
+def _draws(language: str, rows: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """The main score of each resample of a language, [RESAMPLES]."""
+    return np.concatenate([task.scores(rows, counts)[task.metric] for counts in _resamples(language, len(rows))])
+
+
+def _resamples(language: str, examples: int) -> Iterator[NDArray[np.float64]]:
+    """How often each example is in each resample, a chunk at a time: [CHUNK, examples]."""
     generator = np.random.default_rng(zlib.crc32(language.encode()))
-    share = np.full(len(rows), 1.0 / len(rows))
+    share = np.full(examples, 1.0 / examples)
     for _ in range(RESAMPLES // CHUNK):
-        yield generator.multinomial(len(rows), share, size=CHUNK) @ rows
+        yield generator.multinomial(examples, share, size=CHUNK).astype(np.float64)

@@ -24,13 +24,15 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "offline:e5-small"
-    """A Hub name, a local folder or ``offline:e5-small``."""
+    """A Hub name, a local folder, ``offline:e5-small``, or without pretraining ``scratch:transformer`` (translation)
+    and ``scratch:convnet`` (images)."""
     layers: Count | None = None
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None
     """Dropout probability of the encoder and its head while training; null keeps the model's own."""
     trim_vocabulary: bool = True
-    """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py)."""
+    """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py); where a
+    kind of task predicts tokens, all rows train all the same."""
 
     data: str
     """A name in ``multitune.data.DATASETS``."""

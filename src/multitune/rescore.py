@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from multitune import tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import Encoded, evaluate
@@ -11,7 +12,6 @@ from multitune.models import encoder as encoders
 from multitune.recipe import Recipe, read
 from multitune.results import Scores
 from multitune.run import load_corpus, load_plan
-from multitune.tasks import TASKS
 
 
 def rescore(run: Path, overrides: Mapping[str, Any]) -> Scores:
@@ -24,13 +24,13 @@ def rescore(run: Path, overrides: Mapping[str, Any]) -> Scores:
         raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     corpus = load_corpus(recipe)
-    if not load_plan(recipe).one_model_per_task:
+    if not (load_plan(recipe).one_model_per_task or corpus.heads):
         return _scores(run / "model", recipe, corpus, list(corpus.test))
     return {k: v for code in corpus.train for k, v in _scores(run / "model" / code, recipe, corpus, [code]).items()}
 
 
 def _scores(folder: Path, recipe: Recipe, corpus: Corpus, languages: list[str]) -> Scores:
-    task = TASKS[corpus.task](corpus.labels)
-    encoder = encoders.load(str(folder), task, layers=None, dropout=None, seed=recipe.seed)
+    task = tasks.of(corpus)
+    encoder = encoders.load(str(folder), task.of(languages[0]), layers=None, dropout=None, seed=recipe.seed)
     test = {language: corpus.test[language] for language in languages}
     return evaluate(encoder, task, Encoded.of(test, task, encoder, recipe.max_length), recipe.precision).scores

@@ -8,21 +8,23 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
+from transformers import PreTrainedTokenizerBase
 
-from multitune import data
+from multitune import data, tasks
 from multitune.batching import Batches, seeded
 from multitune.data import DATASETS, BadRecords, Corpus, limited
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
 from multitune.methods.averaged_update import AveragedUpdate
-from multitune.methods.update import Mixture, NamedParameters, Setup, Update
+from multitune.methods.update import Mixture, NamedParameters, Setup, Update, WordEmbedding
 from multitune.models import encoder as encoders
+from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast, resolve
 from multitune.recipe import Recipe, describe, unknown
 from multitune.sampling import proportional, uniform, unimax
-from multitune.tasks import TASKS, Task
+from multitune.tasks import AnyTask
 from multitune.tasks.task import Example
 
 log = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ class Run:
     """A run with everything loaded, before or between its steps."""
 
     recipe: Recipe
-    task: Task
+    task: AnyTask
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
@@ -115,14 +117,29 @@ class Run:
 
     def loss(self, mixture: Mixture, gradient: int) -> Tensor:
         """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
-        languages = [self.languages[task] for task in mixture]
-        rows = [self.examples[language][row] for language in languages for row in self.batches[language].next()]
-        batch = {k: v.to(self.encoder.device) for k, v in self.task.collate(rows, self.encoder.pad_id).items()}
-        labels = batch.pop("labels")
+        rows: dict[str, list[Example]] = {}
+        for language in (self.languages[number] for number in mixture):
+            drawn = [self.examples[language][row] for row in self.batches[language].next()]
+            rows.setdefault(self.head_of(language), []).extend(drawn)
+        examples = sum(map(len, rows.values()))
+        draw = seeded(self.recipe.seed, "variation", gradient)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
         with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
             torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
-            return self.update.loss(self.encoder.model, batch, lambda output: self.task.loss(output.logits, labels))
+            losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
+        return torch.stack(losses).sum()
+
+    def head_of(self, language: str) -> str:
+        """The first language that is trained with the same head."""
+        return next(code for code in self.languages if self.task.of(code) is self.task.of(language))
+
+    def _loss(self, language: str, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
+        """The method's loss of examples that share the head of ``language``."""
+        task, model = self.task.of(language), self.encoder.head(language)
+        inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
+        inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
+        with task.sparing(model, targets):
+            return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
@@ -131,22 +148,19 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     Raises:
         UserError: the model cannot be had.
     """
-    task = TASKS[corpus.task](corpus.labels)
-    encoder = encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    task = tasks.of(corpus)
+    encoder = load_encoder(recipe, task, corpus)
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
-    if recipe.trim_vocabulary:
+    if recipe.trim_vocabulary and task.can_trim:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
     encoder.remember()
     examples = {k: [encoder.training_example(example) for example in rows] for k, rows in train.examples.items()}
     batch_size = 1 if plan.mixes_tasks else recipe.batch_size
-    embeddings = encoder.model.get_input_embeddings().weight
-    assert isinstance(embeddings, Tensor)
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
-        task_heads=frozenset(),
-        hidden_size=encoder.model.config.hidden_size,
-        embedding_size=embeddings.shape[1],
+        task_heads=frozenset(encoder.own_heads),
+        embedding=word_embedding(encoder),
         probabilities=probabilities(recipe, [len(rows) for rows in examples.values()]),
         budget=recipe.budget,
         batch_size=recipe.batch_size,
@@ -162,13 +176,34 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         languages=tuple(examples),
         examples=examples,
         batches={
-            language: Batches(language, [len(example["input_ids"]) for example in rows], batch_size, recipe.seed)
+            language: Batches(language, [task.of(language).size(example) for example in rows], batch_size, recipe.seed)
             for language, rows in examples.items()
         },
         dev=Encoded.of(corpus.dev, task, encoder, recipe.max_length),
         test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
     )
+
+
+def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:
+    """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
+
+    Raises:
+        UserError: the model cannot be had.
+    """
+    if recipe.model.startswith(scratch.PREFIX):
+        return scratch.build(recipe.model, task, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+
+
+def word_embedding(encoder: Encoder) -> WordEmbedding | None:
+    """The sizes of an encoder of text; None of models that see, or that read with one half and write with the other."""
+    config = encoder.model.config
+    if config.is_encoder_decoder or not isinstance(encoder.tokenizer, PreTrainedTokenizerBase):
+        return None
+    weight = encoder.model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return WordEmbedding(hidden_size=config.hidden_size, embedding_size=weight.shape[1])
 
 
 def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:

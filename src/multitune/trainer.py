@@ -307,6 +307,6 @@ class Trainer:
             peak_memory_bytes=peak_memory(),
             shipped=dict(shipped),
             dropped=dict(corpus.dropped),
-            versions=versions(),
+            versions=versions() | self._run.task.versions(),
             skipped=dict(corpus.skipped),
         )

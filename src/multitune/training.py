@@ -94,8 +94,9 @@ def _train_each(
                 run = prepare(one, only, plan)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
-            if (folder / "model").exists():
-                (folder / "model").rename(out / "model" / language)
+            model = folder / "model" / language if corpus.heads else folder / "model"
+            if model.exists():
+                model.rename(out / "model" / language)
             parts.append(RunResult.read(folder))
         result = _joined(recipe, parts)
         _join_predictions(out)
@@ -126,7 +127,8 @@ def _shares(recipe: Recipe, corpus: Corpus) -> dict[str, int]:
 
 def _only(corpus: Corpus, language: str) -> Corpus:
     train, dev, test = ({language: split[language]} for split in (corpus.train, corpus.dev, corpus.test))
-    return replace(corpus, train=train, dev=dev, test=test)
+    heads = {language: corpus.heads[language]} if corpus.heads else {}
+    return replace(corpus, train=train, dev=dev, test=test, heads=heads)
 
 
 def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:

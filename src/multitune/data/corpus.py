@@ -61,19 +61,11 @@ class Wanted:
 class Corpus:
     """Records of one task in several languages, some to train on, others met only at the end.
 
-    The records of each kind of task, to which a source may add keys of its own:
-
-    - ``classification``: ``{"text": str, "label": str}``, of pairs with ``"text_pair": str``
-    - ``regression``: the same with ``"label": float``
-    - ``tagging``: ``{"tokens": list[str], "tags": list[str]}``, tags in IOB2; ``pos_tagging`` with parts of speech
-    - ``question_answering``: ``{"id", "context", "question", "answers": {"text": [str], "answer_start": [int]}}``
-    - ``translation``: ``{"source": str, "target": str}``, where there are several with ``"target_language": str``
-    - ``image_classification``: ``{"image": uint8 array [height, width] or [height, width, 3], "label": str}``
-
-    The order of languages is the order they were asked for; those of another set are called ``set:language``.
+    A source may add keys of its own to records. The order of languages is the order they were asked for; those of
+    another set are called ``set:language``.
 
     Attributes:
-        task: the kind of task.
+        task: the kind of task, a name in ``multitune.tasks.TASKS``; docs/tasks.md has the records of each.
         labels: every label or tag that the data set allows, or else that training shows, sorted; nothing else occurs.
         train: training language -> records.
         dev: training language -> records, for choosing the best weights.

@@ -69,7 +69,10 @@ class SWEP(SeveralTasks):
     """Dropout probability that the noise's prior is made to resemble."""
 
     def build(self, setup: Setup) -> Update:
-        swep = SWEPLoss(setup.hidden_size, setup.embedding_size, p=self.p, generator=setup.generator("noise"))
+        if setup.embedding is None:
+            raise UserError("method: swep puts noise on the word embeddings of an encoder; this model is none of text")
+        sizes = (setup.embedding.hidden_size, setup.embedding.embedding_size)
+        swep = SWEPLoss(*sizes, p=self.p, generator=setup.generator("noise"))
         swep.to(setup.parameters[0][1].device)
         return SWEPUpdate(setup, swep, self.tasks_per_step)
 

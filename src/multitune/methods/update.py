@@ -26,6 +26,19 @@ Mixture = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class WordEmbedding:
+    """Sizes of an encoder of text.
+
+    Attributes:
+        hidden_size: of its last hidden states.
+        embedding_size: of its input embeddings.
+    """
+
+    hidden_size: int
+    embedding_size: int
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a run gives its method.
 
@@ -33,8 +46,7 @@ class Setup:
         parameters: the weights that train, by name.
         pretrained: the names of those that pretraining left; the others are new.
         task_heads: the names of those that one task alone uses.
-        hidden_size: of the encoder's last hidden states.
-        embedding_size: of its input embeddings.
+        embedding: of the encoder, where it is one of text.
         probabilities: how often each task is to come, float64 [tasks].
         budget: gradient computations of the run.
         batch_size: examples in one gradient computation.
@@ -46,8 +58,7 @@ class Setup:
     parameters: NamedParameters
     pretrained: frozenset[str]
     task_heads: frozenset[str]
-    hidden_size: int
-    embedding_size: int
+    embedding: WordEmbedding | None
     probabilities: Tensor
     budget: int
     batch_size: int

@@ -18,9 +18,10 @@ from transformers.utils import logging as transformers_logging
 from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.dropout import quicken
+from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
-from multitune.tasks import Task
-from multitune.tasks.task import Example
+from multitune.tasks import AnyTask, OwnHeads, Task
+from multitune.tasks.task import Example, Inputs, Processor
 
 GAIN = 3.0
 """Of a new pooler: brings a first token's state, whose entries are well below 1, into the range where tanh bends."""
@@ -30,22 +31,35 @@ class Encoder:
     """A model with its head, its tokenizer, and which of its weights are new.
 
     Attributes:
-        model: the transformers model that trains and ships.
-        tokenizer: its fast tokenizer.
+        model: the transformers model that trains and ships, or the models of tasks with heads of their own.
+        tokenizer: its fast tokenizer, or the image processor of a model that sees.
         device: where it runs.
-        pad_id: the padding token, trimmed or not.
+        pad_id: the padding token, trimmed or not; 0 where there are no tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new: Sequence[str]) -> None:
+    def __init__(self, model: PreTrainedModel | Heads, tokenizer: Processor, new: Sequence[str]) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)  # type: ignore[arg-type]
-        self.model.train()
+        self._train()
         self._new = frozenset(new)
-        assert tokenizer.pad_token_id is not None
-        self.pad_id: int = tokenizer.pad_token_id
+        self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
+        assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
         self._pretrained: dict[str, Tensor] = {}
+
+    def head(self, language: str) -> PreTrainedModel:
+        """The model that predicts for a language."""
+        if not isinstance(self.model, Heads):
+            return self.model
+        head = self.model.tasks[language]
+        assert isinstance(head, PreTrainedModel)
+        return head
+
+    @property
+    def own_heads(self) -> list[str]:
+        """The names of the weights that one task alone uses."""
+        return [name for name, _ in self.parameters() if isinstance(self.model, Heads) and name.startswith("tasks.")]
 
     def trim(self, token_ids: Sequence[int]) -> None:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
@@ -89,11 +103,9 @@ class Encoder:
         moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
         return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True))
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """The head's output, [examples, labels] or [examples, length, labels]."""
-        inputs = {name: tensor.to(self.device) for name, tensor in batch.items() if name != "labels"}
-        logits: Tensor = self.model(**inputs).logits
-        return logits
+    def on_device(self, inputs: Inputs) -> Inputs:
+        """A batch where the model runs."""
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -103,25 +115,25 @@ class Encoder:
             with self._full_vocabulary(), torch.no_grad():
                 yield
         finally:
-            self.model.train()
+            self._train()
 
     @contextmanager
-    def probed(self, token_ids: Iterable[int]) -> Iterator[Callable[[Example], Example]]:
+    def probed(self, token_ids: Iterable[int] | None) -> Iterator[Callable[[Example], Example]]:
         """Inside, the model is as it ships, with gradients; of the embeddings, those of the rows of ``token_ids``.
 
         Other rows have none in batches without their tokens, so that nothing is lost, and a gradient stays small.
-        Yields what turns an example's token ids into those rows.
+        Yields what turns an example's token ids into those rows. None for ``token_ids`` leaves all rows their gradient.
         """
         self.model.eval()
         try:
             with self._full_vocabulary():
-                if is_tied(self.model):
+                if token_ids is None or is_tied(self.model):
                     yield lambda example: example
                 else:
                     with self._only_rows({*token_ids, *self.tokenizer.all_special_ids}) as rows:
                         yield lambda example: example | {"input_ids": rows.rows(example["input_ids"])}
         finally:
-            self.model.train()
+            self._train()
 
     @contextmanager
     def _only_rows(self, token_ids: Iterable[int]) -> Iterator[TrimmedVocabulary]:
@@ -132,10 +144,20 @@ class Encoder:
             rows.undo()
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face model with its tokenizer."""
-        with self._full_vocabulary(), quiet():
-            self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write an ordinary Hugging Face model with its tokenizer; a folder for each where tasks have own heads."""
+        tasks = list(self.model.tasks) if isinstance(self.model, Heads) else [""]
+        for task in tasks:
+            with self._full_vocabulary(), quiet():
+                weights = self.model.weights_of(task) if isinstance(self.model, Heads) else None
+                self.head(task).save_pretrained(folder / task, state_dict=weights)
+            self.tokenizer.save_pretrained(folder / task)
+
+    def _train(self) -> None:
+        """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
+        self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
     @contextmanager
     def _full_vocabulary(self) -> Iterator[None]:
@@ -158,8 +180,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load(name: str, task: Task, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
-    """A pretrained encoder with a new head for ``task``, in fp32.
+def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+    """A pretrained encoder with a new head for ``task``, or for each of its tasks, in fp32.
 
     Args:
         layers: keep the first so many encoder layers.
@@ -169,24 +191,37 @@ def load(name: str, task: Task, *, layers: int | None, dropout: float | None, se
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
+    each = task.tasks if isinstance(task, OwnHeads) else {"": task}
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        loaded = {code: _load_model(name, one, layers, dropout) for code, one in each.items()}
+    auto_processor = next(iter(each.values())).auto_processor
+    text = auto_processor is AutoTokenizer
+    processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
+    if not isinstance(task, OwnHeads):
+        model, new = loaded[""]
+        return Encoder(model, processor, new)
+    heads = Heads({code: model for code, (model, _) in loaded.items()})
+    return Encoder(heads, processor, heads.names_of({code: new for code, (_, new) in loaded.items()}))
+
+
+def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the task's head, and the names of its new weights."""
     config = fetched(name, AutoConfig.from_pretrained)
-    config.id2label = dict(enumerate(task.labels))
-    config.label2id = {label: number for number, label in config.id2label.items()}
+    task.configure(config)
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(f"layers: {name} has {config.num_hidden_layers}, fewer than {layers}")
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, info = fetched(
-            name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
-        )
+    model, info = fetched(
+        name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+    )
     _pass_through(model, info["missing_keys"])
     if not torch.cuda.is_available():
         quicken(model)
-    return Encoder(model, load_tokenizer(name), sorted(info["missing_keys"]))
+    return model, sorted(info["missing_keys"])
 
 
 @torch.no_grad()

@@ -14,9 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from multitune.errors import UserError
+from multitune.models.heads import Heads
 
 
-def is_tied(model: PreTrainedModel) -> bool:
+def is_tied(model: PreTrainedModel | Heads) -> bool:
     """Whether the output layer is the input embedding: then every row has a gradient, and none can be left out."""
     output = model.get_output_embeddings()
     return output is not None and output.weight is model.get_input_embeddings().weight
@@ -29,7 +30,7 @@ class TrimmedVocabulary:
         UserError: the model's output layer shares the embedding matrix, so that every row has a gradient.
     """
 
-    def __init__(self, model: PreTrainedModel, token_ids: Iterable[int]) -> None:
+    def __init__(self, model: PreTrainedModel | Heads, token_ids: Iterable[int]) -> None:
         embedding = model.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
         if is_tied(model):

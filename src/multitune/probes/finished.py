@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multitune import tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
@@ -21,8 +22,8 @@ from multitune.probes.pairs import CLDR, Pairs, from_cldr, from_folder
 from multitune.probes.proximity import proximity
 from multitune.recipe import Recipe, read
 from multitune.results import FILE, RunResult, versions, write_json
-from multitune.run import load_corpus, load_plan
-from multitune.tasks import TASKS, Task
+from multitune.run import load_corpus, load_encoder, load_plan, word_embedding
+from multitune.tasks import OwnHeads, Task
 
 PROBES = "probes.json"
 SENTENCES = 100
@@ -67,9 +68,11 @@ def probe(
     """
     recipe, result = _read(run, overrides or {})
     corpus = load_corpus(recipe)
-    task = TASKS[corpus.task](corpus.labels)
+    task = tasks.of(corpus)
+    if isinstance(task, OwnHeads):
+        raise UserError(f"{run}: its tasks have heads, and so models, of their own; probe needs one model of several")
     texts = from_cldr(corpus.test) if pairs is None else from_folder(pairs, corpus.test)
-    pretrained = encoders.load(recipe.model, task, layers=recipe.layers, dropout=None, seed=recipe.seed)
+    pretrained = load_encoder(recipe, task, corpus)
     tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
     findings = Findings(
         run={"method": result.method, "seed": result.seed, "budget": result.budget},
@@ -78,10 +81,13 @@ def probe(
     )
     with _timed("gradient_similarity", findings, say):
         _compare_gradients(findings, tuned, task, corpus, recipe)
-    with _timed("masked_lm", findings, say):
-        _ask_masked_tokens(findings, tuned, task, corpus, recipe)
-    with _timed("retrieval", findings, say):
-        _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
+    if word_embedding(tuned) is None:
+        findings.notes.append("masked_lm, retrieval: these are skills of encoders of text")
+    else:
+        with _timed("masked_lm", findings, say):
+            _ask_masked_tokens(findings, tuned, task, corpus, recipe)
+        with _timed("retrieval", findings, say):
+            _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
     with _timed("drift", findings, say):
         moved = drift.between(pretrained, tuned)
         findings.drift = {"total": drift.total(moved), "layers": drift.by_layer(moved)}
@@ -135,7 +141,7 @@ def _ask_masked_tokens(findings: Findings, tuned: Encoder, task: Task, corpus: C
     model.to(tuned.device)  # type: ignore[arg-type]
     test = held_out(Encoded.of(corpus.test, task, tuned, recipe.max_length), SENTENCES)
     before = retention.masked_lm_losses(model, tuned.tokenizer, test)
-    masked_lm.put_in(model, tuned.model)
+    masked_lm.put_in(model, tuned.head(findings.seen[0]))
     after = retention.masked_lm_losses(model, tuned.tokenizer, test)
     findings.masked_lm = _before_and_after(findings, before, after)
     if recipe.layers is not None:

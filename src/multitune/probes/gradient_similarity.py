@@ -18,7 +18,7 @@ from multitune.gradients import Combiner, Loss
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast
 from multitune.probes import genealogy
-from multitune.tasks import Task
+from multitune.tasks import AnyTask
 from multitune.tasks.task import Example
 
 
@@ -112,25 +112,29 @@ def held_out(split: Encoded, batch_size: int) -> dict[str, list[Example]]:
     return chosen
 
 
-def measure(encoder: Encoder, task: Task, batches: Mapping[str, Sequence[Example]], precision: str) -> Similarity:
+def measure(encoder: Encoder, task: AnyTask, batches: Mapping[str, Sequence[Example]], precision: str) -> Similarity:
     """The similarity of languages on a batch each, ordered by family, with the weights that the model holds.
 
     Raises:
         Diverged: naming the languages whose loss or gradient is not finite.
     """
     languages = genealogy.by_family(batches)
-    tokens = {token for batch in batches.values() for example in batch for token in example["input_ids"]}
+    flat = [example for batch in batches.values() for example in batch]
+    tokens = {token for example in flat for token in example["input_ids"]} if task.can_trim else None
+    own = set(encoder.own_heads)
     with encoder.probed(tokens) as trimmed:
-        losses = (_loss(encoder, task, [trimmed(example) for example in batches[k]], precision) for k in languages)
+        losses = (_loss(encoder, task, k, [trimmed(example) for example in batches[k]], precision) for k in languages)
+        heads = [weight for name, weight in encoder.parameters() if name in own]
         try:
-            return similarity(languages, encoder.parameters(), losses)
+            return similarity(languages, encoder.parameters(), losses, heads)
         except NonFiniteError as error:
             named = ", ".join(languages[task] for task in error.tasks)
             raise Diverged(f"the loss or gradient of {named} is not finite: lower the learning rate") from error
 
 
-def _loss(encoder: Encoder, task: Task, examples: Sequence[Example], precision: str) -> Tensor:
-    batch = {name: tensor.to(encoder.device) for name, tensor in task.collate(examples, encoder.pad_id).items()}
-    labels = batch.pop("labels")
-    with autocast(encoder.device, precision):
-        return task.loss(encoder.model(**batch).logits, labels)
+def _loss(encoder: Encoder, task: AnyTask, language: str, examples: Sequence[Example], precision: str) -> Tensor:
+    own, model = task.of(language), encoder.head(language)
+    inputs, targets = own.collate(examples, encoder.pad_id)
+    targets = targets.to(encoder.device)
+    with autocast(encoder.device, precision), own.sparing(model, targets):
+        return own.loss(model(**encoder.on_device(inputs)), targets)

@@ -74,8 +74,8 @@ def embed(encoder: Encoder, texts: Sequence[str]) -> dict[str, Tensor]:
 def _mean_states(encoder: Encoder, texts: Sequence[str]) -> Tensor:
     options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": TEXT_LENGTH, "return_tensors": "pt"}
     inputs = encoder.tokenizer(list(texts), **options).to(encoder.device)
-    body = encoder.model.get_encoder() if encoder.model.config.is_encoder_decoder else encoder.model.base_model
-    states: Tensor = body(**inputs).last_hidden_state
+    assert isinstance(encoder.model, PreTrainedModel)
+    states: Tensor = encoder.model.base_model(**inputs).last_hidden_state
     mask = inputs["attention_mask"][..., None]
     return normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
 

@@ -1,7 +1,8 @@
 """Pictures of a run's course: score, loss, drift and cosine against what it had cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -41,15 +42,15 @@ def curves(evidence: Evidence) -> dict[str, dict[str, Plot]]:
     """Measure -> cost -> its curves; only measures that some run has."""
     found = {}
     for measure in measures(evidence.metric):
-        if any(run.measured(measure.event) for run in evidence.shown):
-            found[measure.name] = {cost: _plot(evidence, measure, cost) for cost in COSTS}
+        plots = {cost: _plot(evidence, measure, cost) for cost in COSTS}
+        if plots["gradients"].series:
+            found[measure.name] = plots
     return found
 
 
 def cosine_against_loss(evidence: Evidence) -> list[Plot]:
     """Where a run's probes went: its mean cosine against its mean loss on the held-out batches."""
-    runs = [run for run in evidence.shown if run.measured("probe")]
-    series = tuple(Series(evidence.label(run), run.method, _path(evidence, run)) for run in runs)
+    series = _series(evidence, [_path(evidence, run) for run in evidence.shown])
     if not series:
         return []
     return [Plot("cosine-loss", "Alignment against loss", "loss on held-out batches", "mean cosine", series)]
@@ -65,16 +66,22 @@ def _path(evidence: Evidence, run: FinishedRun) -> tuple[Point, ...]:
 
 
 def _plot(evidence: Evidence, measure: Measure, cost: str) -> Plot:
-    runs = [run for run in evidence.shown if run.measured(measure.event)]
-    series = tuple(Series(evidence.label(run), run.method, _course(evidence, run, measure, cost)) for run in runs)
+    series = _series(evidence, [_course(evidence, run, measure, cost) for run in evidence.shown])
     return Plot(f"{measure.name}-{cost}", measure.title, COSTS[cost], measure.label, series)
+
+
+def _series(evidence: Evidence, courses: Sequence[Sequence[Point]]) -> tuple[Series, ...]:
+    """The shown runs' curves, where they have points; what a diverged run has measured as NaN or infinite is none."""
+    finite = [tuple(point for point in points if isfinite(point.x) and isfinite(point.y)) for points in courses]
+    shown = zip(evidence.shown, finite, strict=True)
+    return tuple(Series(evidence.label(run), run.method, points) for run, points in shown if points)
 
 
 def _course(evidence: Evidence, run: FinishedRun, measure: Measure, cost: str) -> tuple[Point, ...]:
     """A point a line of the log, or a stretch of lines: their mean, at the last one."""
     lines = run.measured(measure.event)
     points = []
-    for stretch in np.array_split(np.arange(len(lines)), min(len(lines), measure.most)):
+    for stretch in np.array_split(np.arange(len(lines)), min(len(lines), measure.most)) if lines else []:
         value = sum(measure.value(lines[n]) for n in stretch) / len(stretch)
         last = lines[stretch[-1]]
         where = f"{last['gradients']} gradients, {last['seconds']:.0f} s"

@@ -1,9 +1,50 @@
 """Kinds of task, one file each."""
 
+from multitune.data.corpus import Corpus
 from multitune.tasks.classification import Classification
-from multitune.tasks.tagging import Tagging
+from multitune.tasks.image_classification import ImageClassification
+from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
+from multitune.tasks.own_heads import OwnHeads
+from multitune.tasks.question_answering import QuestionAnswering
+from multitune.tasks.regression import Regression
+from multitune.tasks.tagging import PosTagging, Tagging
 from multitune.tasks.task import Task
+from multitune.tasks.translation import Translation
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "tagging": Tagging}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "image_classification": ImageClassification,
+    "masked_language_modelling": MaskedLanguageModelling,
+    "pos_tagging": PosTagging,
+    "question_answering": QuestionAnswering,
+    "regression": Regression,
+    "tagging": Tagging,
+    "translation": Translation,
+}
 
-__all__ = ["TASKS", "Classification", "Tagging", "Task"]
+AnyTask = Task | OwnHeads
+"""One task for all languages, or one for each."""
+
+
+def of(corpus: Corpus) -> AnyTask:
+    """The task of a corpus, with its labels."""
+    if corpus.heads:
+        return OwnHeads({name: TASKS[head.task](head.labels) for name, head in corpus.heads.items()})
+    return TASKS[corpus.task](corpus.labels)
+
+
+__all__ = [
+    "TASKS",
+    "AnyTask",
+    "Classification",
+    "ImageClassification",
+    "MaskedLanguageModelling",
+    "OwnHeads",
+    "PosTagging",
+    "QuestionAnswering",
+    "Regression",
+    "Tagging",
+    "Task",
+    "Translation",
+    "of",
+]

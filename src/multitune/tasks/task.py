@@ -1,19 +1,26 @@
 """What every kind of task tells the loop and the evaluation: its head, encoding, loss, predictions and scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
 
 Example = dict[str, Any]
-"""An encoded record: ``input_ids`` (list of int) and what the kind of task needs beside."""
+"""An encoded record, or a part of one: ``input_ids`` (list of int) of a text, and what the kind of task needs."""
+
+Inputs = dict[str, Tensor]
+"""What a model is called with, by name; the first dimension of each is the examples of a batch."""
+
+Processor = Any
+"""A model's tokenizer, or its image processor; ``auto_processor`` says which."""
 
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
@@ -22,74 +29,166 @@ IGNORED = -100
 class Task(ABC):
     """A kind of task with its labels. Its head is the Hugging Face architecture's own.
 
-    Scores come from sums over examples of ``statistics``, so that a bootstrap over examples is one matrix product.
+    Records become examples (``encode``), examples batches (``collate``), the model's output for a batch a finding for
+    each example (``decode``), findings predictions of records (``join``), predictions rows of statistics, rows scores.
     """
 
     auto_model: ClassVar[Any]
     """The transformers Auto class whose architecture has the head."""
+    auto_processor: ClassVar[Any] = AutoTokenizer
+    """The transformers Auto class of what turns a record into a model's input."""
     metric: ClassVar[str]
     """The name of the score that averages, comparisons and the choice of the best weights use."""
+
+    can_trim: ClassVar[bool] = True
+    """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
 
+    def of(self, language: str) -> "Task":
+        """The task of a language: where one head serves all, this one (``OwnHeads`` has others)."""
+        return self
+
     def number(self, label: str) -> int:
         """The index of a label in the head's output."""
         return self._number[label]
 
-    @abstractmethod
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-        """Records to token ids and labels, cut to ``max_length`` tokens, not padded."""
+    def configure(self, config: PretrainedConfig) -> None:
+        """Say in the model's configuration what the head's outputs are."""
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {label: number for number, label in config.id2label.items()}
 
     @abstractmethod
-    def labels_of(self, examples: Sequence[Example], length: int) -> Tensor:
-        """The label tensor of a batch padded to ``length``; ``IGNORED`` where there is none."""
+    def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> list[Example]:
+        """Records to token ids and labels, cut to ``max_length`` tokens, not padded; in the records' order.
+
+        A record may have several examples, where ``join`` knows which are whose.
+        """
+
+    def varied(self, example: Example, generator: torch.Generator) -> Example:
+        """The example as training meets it this time; by default as it is."""
+        return example
+
+    def size(self, example: Example) -> int:
+        """Tokens of an example: batches hold examples of like size."""
+        return len(example["input_ids"])
+
+    def collate(self, examples: Sequence[Example], pad_id: int) -> tuple[Inputs, Tensor]:
+        """A batch: what the model takes, and the targets that ``loss`` compares its output with."""
+        return self.inputs(examples, pad_id), self.targets(examples)
+
+    def inputs(self, examples: Sequence[Example], pad_id: int) -> Inputs:
+        """What the model takes: ``input_ids`` and ``attention_mask``, each [examples, length]."""
+        return padded(examples, pad_id)
 
     @abstractmethod
-    def decode(self, logits: Tensor, examples: Sequence[Example]) -> list[Any]:
-        """A prediction for each example from the logits of its batch, [examples, ...]; plain JSON values."""
+    def targets(self, examples: Sequence[Example]) -> Tensor:
+        """The labels of a batch, [examples, ...]; ``IGNORED`` where there is none."""
+
+    def loss(self, output: Any, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of the output's logits, [..., labels], over the targets, [...], that are labels."""
+        return torch.nn.functional.cross_entropy(
+            output.logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="mean"
+        )
+
+    def sparing(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
+        """Inside, the model leaves out what ``loss`` and ``decode`` do not read; by default nothing."""
+        return nullcontext()
+
+    def forward(self, model: PreTrainedModel, inputs: Inputs) -> Any:
+        """The model's output at evaluation, as ``decode`` reads it."""
+        return model(**inputs)
+
+    @abstractmethod
+    def decode(self, output: Any, examples: Sequence[Example]) -> list[Any]:
+        """What the output of a batch says of each of its examples."""
+
+    def join(
+        self,
+        records: Sequence[Record],
+        examples: Sequence[Example],
+        found: Sequence[Any],
+        tokenizer: Processor,
+    ) -> list[Any]:
+        """A prediction for each record, plain JSON values, from what was found in their examples."""
+        assert len(records) == len(examples)
+        return list(found)
 
     @abstractmethod
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        """What one example adds to the sums that ``scores`` is computed from."""
+        """All that ``scores`` has to know of one record and its prediction."""
 
     @abstractmethod
-    def scores(self, sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Scores in percent from sums of statistics, [..., statistics] -> {metric: [...]}."""
+    def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Scores in percent of resamples of a test set, {metric: [...]}.
 
-    def collate(self, examples: Sequence[Example], pad_id: int) -> dict[str, Tensor]:
-        """A padded batch: ``input_ids``, ``attention_mask`` and ``labels``, each [examples, length, ...]."""
-        length = max(len(example["input_ids"]) for example in examples)
-        input_ids = torch.full((len(examples), length), pad_id)
-        mask = torch.zeros((len(examples), length), dtype=torch.long)
-        for row, example in enumerate(examples):
-            ids = example["input_ids"]
-            input_ids[row, : len(ids)] = torch.as_tensor(ids)
-            mask[row, : len(ids)] = 1
-        return {"input_ids": input_ids, "attention_mask": mask, "labels": self.labels_of(examples, length)}
+        Args:
+            rows: the statistics of its records, [records, statistics].
+            counts: how often each record is in each resample, [..., records]. Where a score is a function of sums,
+                ``counts @ rows`` has them all, so that a bootstrap is one matrix product.
+        """
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy over the positions that have a label; logits [..., labels], labels [...]."""
-        return torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="mean"
-        )
+    def versions(self) -> dict[str, str]:
+        """What results are to say of how they were scored, beside the packages' versions."""
+        return {}
 
     def score(self, records: Sequence[Record], predictions: Sequence[Any]) -> dict[str, float]:
         """Scores in percent of predictions for records of one language."""
-        return as_floats(self.scores(self.all_statistics(records, predictions).sum(0)))
+        return self.score_rows(self.all_statistics(records, predictions))
+
+    def score_rows(self, rows: NDArray[np.float64]) -> dict[str, float]:
+        """Scores in percent from the statistics of each record, [records, statistics]."""
+        return {metric: float(value) for metric, value in self.scores(rows, np.ones(len(rows))).items()}
+
+    def scores_of(self, language: str, rows: NDArray[np.float64]) -> dict[str, float]:
+        """Scores in percent of one language, from the statistics of its records."""
+        return self.score_rows(rows)
 
     def all_statistics(self, records: Sequence[Record], predictions: Sequence[Any]) -> NDArray[np.float64]:
-        """The statistics of each example, [examples, statistics]."""
+        """The statistics of each record, [records, statistics]."""
         pairs = zip(records, predictions, strict=True)
         return np.array([self.statistics(record, prediction) for record, prediction in pairs], dtype=np.float64)
 
 
-def as_floats(scores: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """Scalar arrays to plain numbers."""
-    return {metric: float(value) for metric, value in scores.items()}
+def encode_texts(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    """The text or pair of texts of each record, one example each."""
+    pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
+    texts = [record["text"] for record in records]
+    return rows_of(tokenizer(texts, pairs, truncation=True, max_length=max_length))
+
+
+def rows_of(encoding: BatchEncoding) -> list[Example]:
+    """The model's inputs in a tokenizer's output, one example a row."""
+    names = [name for name in ("input_ids", "token_type_ids") if name in encoding]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(encoding[name] for name in names), strict=True)]
+
+
+def padded(examples: Sequence[Example], pad_id: int) -> Inputs:
+    """``input_ids`` and ``attention_mask`` (and ``token_type_ids``, where there are any), each [examples, length]."""
+    inputs = {
+        "input_ids": padded_rows([example["input_ids"] for example in examples], pad_id),
+        "attention_mask": padded_rows([[1] * len(example["input_ids"]) for example in examples], 0),
+    }
+    if "token_type_ids" in examples[0]:
+        inputs["token_type_ids"] = padded_rows([example["token_type_ids"] for example in examples], 0)
+    return inputs
+
+
+def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+    """Rows of whole numbers, filled up at the end: [rows, length of the longest]."""
+    table = torch.full((len(rows), max(map(len, rows))), padding)
+    for place, row in enumerate(rows):
+        table[place, : len(row)] = torch.as_tensor(row)
+    return table
 
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """100 * part / whole, and 0 where whole is 0."""
     return np.divide(100.0 * part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0)
+
+
+def sums(rows: NDArray[np.float64], counts: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The columns of ``rows`` [records, statistics], each summed over the resamples ``counts`` [..., records]."""
+    return list(np.moveaxis(counts @ rows, -1, 0))

@@ -1,0 +1,129 @@
+"""Models without pretraining: a small Transformer that translates, and a small convolutional network that sees."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from multitune.data import Corpus
+from multitune.errors import UserError
+from multitune.models.encoder import Encoder
+from multitune.models.heads import Heads
+from multitune.recipe import unknown
+from multitune.tasks import TASKS, AnyTask, OwnHeads, Task
+from multitune.tasks.task import Processor
+from multitune.tasks.translation import language_mark
+
+Made = tuple[PreTrainedModel, Processor]
+"""A model with its tokenizer or image processor."""
+
+PREFIX = "scratch:"
+PIECES = 8000
+"""Entries of the tokenizer's vocabulary, shared by all languages."""
+LAYERS, WIDTH, HEADS = 3, 256, 4
+"""Of the Transformer's encoder and its decoder; their feed-forward layers are four times as wide."""
+POSITIONS = 1024
+IMAGE = 32
+"""Height and width of the images that the convolutional network sees."""
+
+
+def build(name: str, task: AnyTask, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+    """The model ``scratch:...`` for a corpus, with random weights: all of them are new, and ``drift`` starts there.
+
+    Raises:
+        UserError: no such model, or one for another kind of task.
+    """
+    kind = name.removeprefix(PREFIX)
+    if kind not in MODELS:
+        raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
+    wanted, make = MODELS[kind]
+    each = task.tasks if isinstance(task, OwnHeads) else {"": task}
+    for one in each.values():
+        if not isinstance(one, TASKS[wanted]):
+            raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = {code: make(one, corpus, layers, dropout) for code, one in each.items()}
+    models = {code: model for code, (model, _) in made.items()}
+    processor = next(processor for _, processor in made.values())
+    return Encoder(Heads(models) if isinstance(task, OwnHeads) else models[""], processor, new=())
+
+
+def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:
+    """Vaswani et al. 2017, arXiv 1706.03762, half as wide and deep, as transformers' Marian has it.
+
+    Its tokenizer is trained on the training texts of all languages.
+    """
+    records = [record for rows in corpus.train.values() for record in rows]
+    marks = sorted({language_mark(record["target_language"]) for record in records if "target_language" in record})
+    tokenizer = trained_tokenizer((text for r in records for text in (r["source"], r["target"])), marks)
+    config = MarianConfig(
+        vocab_size=len(tokenizer),
+        d_model=WIDTH,
+        encoder_layers=layers or LAYERS,
+        decoder_layers=layers or LAYERS,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=4 * WIDTH,
+        decoder_ffn_dim=4 * WIDTH,
+        dropout=0.1 if dropout is None else dropout,
+        max_position_embeddings=POSITIONS,
+        scale_embedding=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        forced_eos_token_id=None,
+    )
+    return MarianMTModel(config), tokenizer
+
+
+def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:
+    """A ConvNeXt (Liu et al. 2022, arXiv 2201.03545) of three stages for images of 32 x 32 points.
+
+    It is a residual network whose norms are of single images, so that its weights are all there is to it; batch norms
+    would keep averages over batches, which methods that move or average weights do not know of.
+    """
+    depth = layers or 2
+    config = ConvNextConfig(
+        num_stages=3,
+        depths=[depth] * 3,
+        hidden_sizes=[32, 64, 128],
+        patch_size=2,
+        image_size=IMAGE,
+        drop_path_rate=dropout or 0.0,
+        layer_scale_init_value=1.0,
+    )
+    task.configure(config)
+    processor = ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
+    return ConvNextForImageClassification(config), processor
+
+
+def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Byte-pair encoding of words, learnt from ``texts``; each of ``marks`` is one token."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=[*special, *marks], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    pad, eos, unk = special
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=eos, unk_token=unk)
+
+
+MODELS: Mapping[str, tuple[str, Callable[[Task, Corpus, int | None, float | None], Made]]] = {
+    "convnet": ("image_classification", convnet),
+    "transformer": ("translation", transformer),
+}
+"""Name -> the kind of task that it is for, and how it is made: task, corpus, the recipe's layers and dropout."""

@@ -1,0 +1,127 @@
+"""Masked language modelling: to adapt an encoder to text, to replay its pretraining, to see what it forgot."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from multitune.batching import seeded
+from multitune.data.corpus import Record
+from multitune.errors import UserError
+from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums
+
+SHARE = 0.15
+"""Of a text's tokens, that are to be guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
+AS_MASK, AS_ANY = 0.8, 0.1
+"""Shares of those that are shown as the mask, and as any token of the vocabulary; the rest is shown as it is."""
+
+
+class Vocabulary(NamedTuple):
+    """What masking has to know of a tokenizer."""
+
+    mask: int
+    size: int
+
+
+@final
+class MaskedLanguageModelling(Task):
+    """Records ``{"text": str}``; a prediction is ``{"tokens": [str], "found": [str], "loss": float}``.
+
+    ``tokens`` were masked, ``found`` is the model's guess at each, ``loss`` the sum of their negative log-likelihoods
+    in nats. In evaluations a text's masked tokens depend on the text alone: any two models face the same ones. In
+    training they are drawn anew each time.
+
+    Scores: ``accuracy`` in percent, and ``loss`` in nats per masked token.
+    """
+
+    auto_model = AutoModelForMaskedLM
+    metric = "accuracy"
+    can_trim = False
+
+    def configure(self, config: PretrainedConfig) -> None:
+        """Leave the configuration as it is: the outputs are the vocabulary."""
+
+    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+        if tokenizer.mask_token_id is None:
+            raise UserError("model: its tokenizer has no mask token, which masked language modelling needs")
+        encoded = tokenizer(
+            [record["text"] for record in records],
+            truncation=True,
+            max_length=max_length,
+            return_special_tokens_mask=True,
+        )
+        vocabulary = Vocabulary(tokenizer.mask_token_id, len(tokenizer))
+        return [
+            self.varied(
+                example | {"original": example["input_ids"], "special": special, "vocabulary": vocabulary},
+                seeded("mask", record["text"]),
+            )
+            for example, special, record in zip(rows_of(encoded), encoded["special_tokens_mask"], records, strict=True)
+        ]
+
+    def varied(self, example: Example, generator: torch.Generator) -> Example:
+        original, vocabulary = torch.tensor(example["original"]), example["vocabulary"]
+        ordinary = torch.tensor(example["special"]).logical_not().nonzero()[:, 0]
+        count = max(1, round(SHARE * len(ordinary)))
+        chosen = ordinary[torch.randperm(len(ordinary), generator=generator)[:count]]
+        shown, labels = original.clone(), torch.full_like(original, IGNORED)
+        labels[chosen] = original[chosen]
+        lot = torch.rand(len(chosen), generator=generator)
+        any_token = torch.randint(vocabulary.size, (len(chosen),), generator=generator)
+        shown[chosen[lot < AS_MASK + AS_ANY]] = any_token[lot < AS_MASK + AS_ANY]
+        shown[chosen[lot < AS_MASK]] = vocabulary.mask
+        return example | {"input_ids": shown.tolist(), "labels": labels.tolist()}
+
+    def targets(self, examples: Sequence[Example]) -> Tensor:
+        return padded_rows([example["labels"] for example in examples], IGNORED)
+
+    @contextmanager
+    def sparing(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
+        """Inside, logits are those of masked tokens alone, [masked, vocabulary], at a seventh of the cost."""
+        output = model.get_output_embeddings()
+        assert isinstance(output, nn.Module)
+        masked = targets != IGNORED
+        handle = output.register_forward_pre_hook(lambda _, states: (states[0][masked.to(states[0].device)],))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def loss(self, output: Any, targets: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(output.logits.float(), targets[targets != IGNORED])
+
+    def decode(self, output: Any, examples: Sequence[Example]) -> list[tuple[list[int], list[int], float]]:
+        """For each example its masked tokens, the guesses, and the sum of their negative log-likelihoods."""
+        true = [[token for token in example["labels"] if token != IGNORED] for example in examples]
+        logits = output.logits.float().split([len(tokens) for tokens in true])
+        return [
+            (tokens, part.argmax(-1).tolist(), _nats(part, torch.tensor(tokens, device=part.device)))
+            for tokens, part in zip(true, logits, strict=True)
+        ]
+
+    def join(
+        self,
+        records: Sequence[Record],
+        examples: Sequence[Example],
+        found: Sequence[Any],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[Any]:
+        spelt = tokenizer.convert_ids_to_tokens
+        return [{"tokens": spelt(true), "found": spelt(best), "loss": loss} for true, best, loss in found]
+
+    def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
+        right = sum(a == b for a, b in zip(prediction["tokens"], prediction["found"], strict=True))
+        return (prediction["loss"], float(right), float(len(prediction["tokens"])))
+
+    def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        nats, right, masked = sums(rows, counts)
+        return {"accuracy": ratio(right, masked), "loss": ratio(nats, masked) / 100}
+
+
+def _nats(logits: Tensor, true: Tensor) -> float:
+    return float(torch.nn.functional.cross_entropy(logits, true, reduction="sum"))

@@ -1,0 +1,210 @@
+"""Extractive question answering: the answer is a stretch of the context, found through windows of tokens."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
+
+from multitune.data.corpus import Record
+from multitune.tasks.answers import exact_and_f1
+from multitune.tasks.task import Example, Task, ratio
+
+log = logging.getLogger(__name__)
+
+QUESTION, OVERLAP = 6, 3
+"""A question is cut after a sixth of a window's tokens, two windows share a third: of 384 these are the papers' 64
+and 128."""
+ANSWER_TOKENS = 30
+"""Tokens of the longest answer that is predicted."""
+N_BEST = 20
+"""How many of the best starts and ends are paired, and how many pairs a window hands on."""
+KEPT = 5
+"""How many of the best answers a prediction lists."""
+TOGETHER = 500
+"""Records tokenised at a time."""
+NO_ANSWER = 0
+"""The token that a window without the answer points at: the first."""
+
+
+class Span(NamedTuple):
+    """A stretch of the context, in characters, with the sum of its start's and its end's logit."""
+
+    score: float
+    start: int
+    end: int
+
+
+class Window(NamedTuple):
+    """What was found in one window: the best stretches, best first, and the score of there being no answer."""
+
+    spans: list[Span]
+    no_answer: float
+
+
+@final
+class QuestionAnswering(Task):
+    """Records as in SQuAD: ``{"id", "context", "question", "answers": {"text": [str], "answer_start": [int]}}``.
+
+    A question without answers has none. A record with ``"mlqa_language"`` is scored with MLQA's normalisation for that
+    language, any other one with SQuAD's.
+
+    A prediction is ``{"text", "start", "n_best": [[text, score], ...], "no_answer": score}``; text is "" and start -1
+    where "no answer" scores better than every stretch. That is considered where the split has questions without
+    answers, i.e. in sets of SQuAD 2.0's kind.
+    """
+
+    auto_model = AutoModelForQuestionAnswering
+    metric = "f1"
+
+    def configure(self, config: PretrainedConfig) -> None:
+        config.num_labels = 2  # where an answer starts, and where it ends
+
+    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+        examples: list[Example] = []
+        for first in range(0, len(records), TOGETHER):
+            encoded = _windows(records[first : first + TOGETHER], tokenizer, max_length)
+            examples += _examples(encoded, records, first)
+        held = {example["record"] for example in examples if example["answer"][1] > NO_ANSWER}
+        lost = sum(bool(record["answers"]["text"]) for record in records) - len(held)
+        if lost:
+            log.warning("%d of %d answers fit in no window of %d tokens", lost, len(records), max_length)
+        return examples
+
+    def targets(self, examples: Sequence[Example]) -> Tensor:
+        return torch.tensor([example["answer"] for example in examples])
+
+    def loss(self, output: Any, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of starts and ends over the tokens of a window; targets [windows, 2]."""
+        logits = torch.stack([output.start_logits, output.end_logits], dim=1).float()
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def decode(self, output: Any, examples: Sequence[Example]) -> list[Window]:
+        starts, ends = output.start_logits.float().cpu(), output.end_logits.float().cpu()
+        no_answer = (starts[:, NO_ANSWER] + ends[:, NO_ANSWER]).tolist()
+        outside = torch.ones(starts.shape, dtype=torch.bool)
+        for row, example in enumerate(examples):
+            outside[row, torch.from_numpy(example["tokens"])] = False
+        best = best_pairs(starts.masked_fill(outside, -torch.inf), ends.masked_fill(outside, -torch.inf))
+        return [
+            Window(_spans(example, *(part[row] for part in best)), no_answer[row])
+            for row, example in enumerate(examples)
+        ]
+
+    def join(
+        self,
+        records: Sequence[Record],
+        examples: Sequence[Example],
+        found: Sequence[Any],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[Any]:
+        windows: list[list[Window]] = [[] for _ in records]
+        for example, window in zip(examples, found, strict=True):
+            windows[example["record"]].append(window)
+        may_have_none = any(not record["answers"]["text"] for record in records)
+        pairs = zip(records, windows, strict=True)
+        return [_prediction(record["context"], own, may_have_none) for record, own in pairs]
+
+    def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
+        return exact_and_f1(prediction["text"], record["answers"]["text"], record.get("mlqa_language"))
+
+    def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        exact, f1 = np.moveaxis(counts @ rows, -1, 0)
+        return {"f1": ratio(f1, counts.sum(-1)), "exact_match": ratio(exact, counts.sum(-1))}
+
+
+def best_pairs(starts: Tensor, ends: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Scores, first and last tokens of the best stretches of each window, each [windows, N_BEST], best first.
+
+    Args:
+        starts, ends: logits [windows, length], -inf outside the context.
+    """
+    start_scores, firsts = starts.topk(min(N_BEST, starts.shape[1]))
+    end_scores, lasts = ends.topk(min(N_BEST, ends.shape[1]))
+    tokens = lasts[:, None, :] - firsts[:, :, None] + 1
+    scores = start_scores[:, :, None] + end_scores[:, None, :]
+    scores = scores.masked_fill((tokens < 1) | (tokens > ANSWER_TOKENS), -torch.inf)
+    best, pair = scores.flatten(1).topk(min(N_BEST, scores[0].numel()))
+    first, last = pair // lasts.shape[1], pair % lasts.shape[1]
+    return best.numpy(), firsts.gather(1, first).numpy(), lasts.gather(1, last).numpy()
+
+
+def _windows(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
+    windows: BatchEncoding = tokenizer(
+        _cut([record["question"] for record in records], tokenizer, max(1, max_length // QUESTION)),
+        [record["context"] for record in records],
+        truncation="only_second",
+        max_length=max_length,
+        stride=max_length // OVERLAP,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    return windows
+
+
+def _cut(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
+    """The questions, without what comes after so many tokens."""
+    offsets = tokenizer(list(questions), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [
+        question[: places[tokens - 1][1]] if len(places) > tokens else question
+        for question, places in zip(questions, offsets, strict=True)
+    ]
+
+
+def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: int) -> Iterator[Example]:
+    """Each window with the characters of its tokens.
+
+    An example has ``record`` (its place in the split), ``tokens`` (those of the context, [n]), ``characters`` (where
+    each of them begins and ends in the context, [n, 2]) and ``answer`` (its first and last token; ``NO_ANSWER`` twice
+    where the window does not hold all of it).
+    """
+    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    for row, sample in enumerate(encoded["overflow_to_sample_mapping"]):
+        characters = np.array(encoded["offset_mapping"][row], dtype=np.int32)
+        of_context = np.array([part == 1 for part in encoded.sequence_ids(row)])
+        tokens = np.flatnonzero(of_context & (characters[:, 0] < characters[:, 1]))
+        record = first_record + sample
+        yield {name: encoded[name][row] for name in names} | {
+            "record": record,
+            "tokens": tokens,
+            "characters": characters[tokens],
+            "answer": _answer(records[record], tokens, characters[tokens]),
+        }
+
+
+def _answer(record: Record, tokens: NDArray[Any], characters: NDArray[Any]) -> tuple[int, int]:
+    """The first and the last token that have a character of the first answer."""
+    answers = record["answers"]
+    if not answers["text"] or not len(tokens):
+        return NO_ANSWER, NO_ANSWER
+    start = answers["answer_start"][0]
+    end = start + len(answers["text"][0])
+    starts, ends = characters[:, 0], characters[:, 1]
+    first, last = int(np.searchsorted(ends, start, side="right")), int(np.searchsorted(starts, end)) - 1
+    if starts[0] > start or ends[-1] < end or first > last:
+        return NO_ANSWER, NO_ANSWER
+    return int(tokens[first]), int(tokens[last])
+
+
+def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: NDArray[Any]) -> list[Span]:
+    """Tokens back to characters."""
+    real = scores > -np.inf
+    places = np.searchsorted(example["tokens"], np.stack([firsts[real], lasts[real]]))
+    starts, ends = example["characters"][places[0], 0], example["characters"][places[1], 1]
+    return [Span(*found) for found in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _prediction(context: str, windows: Sequence[Window], may_have_none: bool) -> dict[str, Any]:
+    best = sorted((span for window in windows for span in window.spans), key=lambda span: -span.score)[:KEPT]
+    no_answer = min(window.no_answer for window in windows)
+    nothing = not best or (may_have_none and no_answer > best[0].score)
+    return {
+        "text": "" if nothing else context[best[0].start : best[0].end],
+        "start": -1 if nothing else best[0].start,
+        "n_best": [[context[span.start : span.end], span.score] for span in best],
+        "no_answer": no_answer,
+    }

@@ -1,0 +1,147 @@
+"""A small run of every kind of task, from the recipe to the shipped model and the comparison."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import multitune as mt
+from conftest import WORDS
+from multitune import data
+from multitune.data import Corpus, Record
+from multitune.errors import UserError
+from multitune.evaluate import read_statistics
+from multitune.recipe import Recipe
+from multitune.rescore import rescore
+from multitune.tasks import TASKS
+
+LANGUAGES = ("aa", "bb")
+
+
+def corpus(kind: str, labels: Sequence[str] = ()) -> Corpus:
+    """Sixty records to learn from in each of two languages, and a dozen others in three."""
+    made = {language: [RECORDS[kind](language, n) for n in range(72)] for language in WORDS}
+    test = {language: records[60:] for language, records in made.items()}
+    train = {language: made[language][:60] for language in LANGUAGES}
+    return Corpus(kind, tuple(labels), train, {language: test[language] for language in LANGUAGES}, test)
+
+
+def words(language: str, n: int) -> list[str]:
+    """Words of a language, with one name of a place among them."""
+    people, places, others = WORDS[language]
+    return [people[n % 3], others[n % 4], places[n % 2], others[n // 2 % 4], people[n // 3 % 3]]
+
+
+def classification(language: str, n: int) -> Record:
+    text = words(language, n)
+    return {"text": " ".join(text[:3]), "text_pair": " ".join(text[3:]), "label": ("even", "odd")[n % 2]}
+
+
+def regression(language: str, n: int) -> Record:
+    return {"text": " ".join(words(language, n)), "label": float(n % 2)}
+
+
+def question_answering(language: str, n: int) -> Record:
+    text = words(language, n)
+    before = sum(len(word) + 1 for word in text[:2])
+    answers = {"text": [text[2]], "answer_start": [before]}
+    return {"id": f"{language}{n}", "context": " ".join(text), "question": text[1], "answers": answers}
+
+
+def pos_tagging(language: str, n: int) -> Record:
+    return {"tokens": words(language, n), "tags": ["NAME", "WORD", "PLACE", "WORD", "NAME"]}
+
+
+def masked(language: str, n: int) -> Record:
+    """Longer and shorter, but each place always has the same word."""
+    return {"text": " ".join((words(language, 0) * 3)[: 4 + n % 12])}
+
+
+def translation(language: str, n: int) -> Record:
+    first, *rest = words(language, n % 6)
+    return {"source": " ".join([first, *rest]), "target": f"{' '.join(rest)}, {first}!", "target_language": language}
+
+
+def image(language: str, n: int) -> Record:
+    """Bright above or below, in colours or without."""
+    points = np.zeros((28, 28) if n % 3 else (28, 28, 3), dtype=np.uint8)
+    points[14 * (n % 2) :][: 10 + n % 5] = 200
+    return {"image": points, "label": ("above", "below")[n % 2]}
+
+
+RECORDS = {
+    "classification": classification,
+    "image_classification": image,
+    "masked_language_modelling": masked,
+    "pos_tagging": pos_tagging,
+    "question_answering": question_answering,
+    "regression": regression,
+    "translation": translation,
+}
+KEYS: dict[str, dict[str, Any]] = {
+    "image_classification": {"model": "scratch:convnet", "layers": 1, "learning_rate": 2e-3},
+    "translation": {"model": "scratch:transformer", "layers": 1, "learning_rate": 2e-3},
+}
+CORPORA = {kind: corpus(kind) for kind in RECORDS} | {
+    "classification": corpus("classification", ("even", "odd")),
+    "image_classification": corpus("image_classification", ("above", "below")),
+    "pos_tagging": corpus("pos_tagging", ("NAME", "PLACE", "WORD")),
+}
+AT_LEAST = {
+    "classification": 95,
+    "image_classification": 95,
+    "masked_language_modelling": 40,
+    "pos_tagging": 95,
+    "question_answering": 95,
+    "regression": 95,
+    "translation": 25,
+}
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Recipe:
+    """A run of seconds, its data under the name of its kind."""
+    kind = request.param
+    monkeypatch.setitem(data.DATASETS, kind, lambda wanted, bad: CORPORA[kind])
+    given: dict[str, Any] = {"model": str(tiny_model), "data": kind, "budget": 160, "learning_rate": 1e-2}
+    method = {"method": "sequential_reptile", "options": {"inner_steps": 20, "outer_lr": 1.0}}
+    return Recipe(**(given | method | {"batch_size": 8, "max_length": 24, "precision": "fp32"} | KEYS.get(kind, {})))
+
+
+@pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
+def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    kind = tiny_recipe.data
+    result = mt.train(tiny_recipe, tmp_path / "run")
+    assert (list(result.seen), list(result.unseen)) == (["aa", "bb"], ["cc"])
+    assert result.average["seen"] is not None
+    assert result.average["seen"] > AT_LEAST[kind]
+    scores = result.seen | result.unseen
+    assert rescore(tmp_path / "run", {}) == {code: pytest.approx(score) for code, score in scores.items()}
+    rows = read_statistics(tmp_path / "run" / "predictions.jsonl")
+    task = TASKS[kind](())
+    assert {code: task.score_rows(row) for code, row in rows.items()} == scores
+    TASKS[kind].auto_processor.from_pretrained(tmp_path / "run" / "model")
+    model = TASKS[kind].auto_model.from_pretrained(tmp_path / "run" / "model")
+    assert not any(torch.isnan(weight).any() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
+def test_every_kind_is_compared_with_an_interval(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    plain = tiny_recipe.model_copy(update={"options": {}, "budget": 8})
+    found = mt.compare(plain, tmp_path, methods=["mtl", "gradvac"])
+    assert found.metric == TASKS[tiny_recipe.data].metric
+    summary = json.loads((tmp_path / "results.json").read_text())["summary"]
+    for side in ("seen", "unseen"):
+        interval: dict[str, Any] = summary["gradvac"][side]
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+@pytest.mark.parametrize("tiny_recipe", ["image_classification", "translation"], indirect=True)
+def test_noise_on_word_embeddings_needs_an_encoder_of_text(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    swep = tiny_recipe.model_copy(update={"method": "swep", "options": {}})
+    with pytest.raises(UserError, match="swep puts noise on the word embeddings"):
+        mt.train(swep, tmp_path / "run")

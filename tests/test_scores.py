@@ -1,0 +1,131 @@
+"""Scores of every kind of task: against the libraries that define them, by hand, and of resamples."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sacrebleu import corpus_bleu, corpus_chrf
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+from multitune.errors import UserError
+from multitune.tasks import TASKS, Classification, PosTagging, Regression, Translation
+from multitune.tasks.regression import ranks
+
+TRANSLATIONS = ["a cat sat here", "the dog runs, it is old", "no", "a cat sat on the old mat", ""]
+REFERENCES = ["a cat sits here", "the dog runs: it is old", "no", "the cat sat on the mat", "nothing"]
+
+Rows = NDArray[np.float64]
+
+
+def random_labels(draw: np.random.Generator) -> Rows:
+    return draw.integers(0, 3, (40, 2)).astype(np.float64)
+
+
+def random_numbers(draw: np.random.Generator) -> Rows:
+    return np.stack([draw.integers(0, 6, 40) / 2, draw.normal(size=40)], axis=-1)
+
+
+def random_counts(columns: int) -> Callable[[np.random.Generator], Rows]:
+    return lambda draw: draw.integers(1, 9, (40, columns)).astype(np.float64)
+
+
+def random_shares(draw: np.random.Generator) -> Rows:
+    return draw.random((40, 2))
+
+
+def random_translations(draw: np.random.Generator) -> Rows:
+    return Translation(()).all_statistics([{"target": text} for text in REFERENCES * 8], TRANSLATIONS * 8)
+
+
+ROWS = {
+    "classification": random_labels,
+    "image_classification": random_labels,
+    "masked_language_modelling": random_counts(3),
+    "pos_tagging": random_counts(2),
+    "question_answering": random_shares,
+    "regression": random_numbers,
+    "tagging": random_counts(3),
+    "translation": random_translations,
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_scores_of_a_resample_are_those_of_its_records_written_out(kind: str) -> None:
+    draw = np.random.default_rng(0)
+    rows, task = ROWS[kind](draw), TASKS[kind](())
+    counts = draw.multinomial(40, np.full(40, 1 / 40), size=5).astype(np.float64)
+    together = task.scores(rows, counts)
+    for number, times in enumerate(counts):
+        alone = task.score_rows(np.repeat(rows, times.astype(int), axis=0))
+        assert {metric: values[number] for metric, values in together.items()} == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+def test_accuracy_and_matthews_are_scikit_learns(labels: int) -> None:
+    names = [f"label {number}" for number in range(labels)]
+    draw = np.random.default_rng(labels)
+    true, guesses = draw.integers(0, labels, (2, 50))
+    found = np.where(draw.random(50) < 0.5, true, guesses)
+    records = [{"text": "", "label": names[number]} for number in true]
+    scores = Classification(names).score(records, [names[number] for number in found])
+    assert scores == {
+        "accuracy": pytest.approx(100 * accuracy_score(true, found)),
+        "matthews": pytest.approx(100 * matthews_corrcoef(true, found)),
+    }
+
+
+@pytest.mark.parametrize("ties", [1, 10])
+def test_correlations_are_scipys(ties: int) -> None:
+    draw = np.random.default_rng(0)
+    true = draw.integers(0, 6, 60) / 2
+    found = np.round(true + draw.normal(size=60) * ties) / ties
+    records = [{"text": "", "label": float(number)} for number in true]
+    assert Regression(()).score(records, found.tolist()) == {
+        "pearson": pytest.approx(100 * pearsonr(true, found).statistic),
+        "spearman": pytest.approx(100 * spearmanr(true, found).statistic),
+    }
+
+
+def test_ranks_by_hand() -> None:
+    values = np.array([3.0, 1.0, 3.0, 2.0])
+    assert ranks(values, np.ones(4)).tolist() == [3.5, 1.0, 3.5, 2.0]
+    twice_the_first = ranks(values, np.array([2.0, 1.0, 1.0, 0.0]))
+    assert twice_the_first[[0, 1, 2]].tolist() == [3.0, 1.0, 3.0]
+
+
+def test_correlations_with_a_constant_are_zero() -> None:
+    records = [{"text": "", "label": number / 10} for number in range(7)]
+    assert Regression(()).score(records, [0.1] * 7) == {"pearson": 0.0, "spearman": 0.0}
+    always = Classification(("no", "yes")).score([{"label": "yes"}, {"label": "no"}], ["yes", "yes"])
+    assert always == {"accuracy": 50.0, "matthews": 0.0}
+
+
+def test_accuracy_of_tags_counts_words_not_sentences() -> None:
+    records = [{"tags": ["NOUN"] * 9}, {"tags": ["VERB"]}]
+    assert PosTagging(("NOUN", "VERB")).score(records, [["NOUN"] * 9, ["_"]]) == {"accuracy": 90.0}
+
+
+@pytest.mark.parametrize("language", ["de", "zh", None])
+def test_translations_are_scored_as_sacrebleu_does(language: str | None) -> None:
+    marked = {} if language is None else {"target_language": language}
+    task = Translation(())
+    scores = task.score([{"target": text, **marked} for text in REFERENCES], TRANSLATIONS)
+    tokenizer = "zh" if language == "zh" else "13a"
+    assert scores == {
+        "bleu": pytest.approx(corpus_bleu(TRANSLATIONS, [REFERENCES], tokenize=tokenizer).score),
+        "chrf": pytest.approx(corpus_chrf(TRANSLATIONS, [REFERENCES]).score),
+    }
+    named = "bleu" if language is None else f"bleu {language}"
+    signatures = task.versions()
+    assert set(signatures) == {named, "chrf"}
+    assert signatures[named].startswith(f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:")
+
+
+def test_a_language_whose_words_need_another_package() -> None:
+    if find_spec("mecab_ko"):
+        pytest.skip("the package for Korean is installed")
+    with pytest.raises(UserError, match=r"pip install 'sacrebleu\[ko\]'"):
+        Translation(()).score([{"target": "가", "target_language": "ko"}], ["가"])
