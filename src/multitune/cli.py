@@ -114,6 +114,9 @@ def probe(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     overrides: Overrides = None,
     pairs: Annotated[Path | None, typer.Option(help="Folder of Tatoeba or SIB-200, for retrieval.")] = None,
+    mlm_head: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run of recipes/mlm_head.yaml, for masked tokens.")
+    ] = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Measure gradient similarity, retention and drift of a run's model; writes RUN/probes.json."""
@@ -122,7 +125,7 @@ def probe(
     from multitune.probes.finished import probe as measure
     from multitune.recipe import parse_overrides
 
-    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, say=_say)
+    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
     _say(f"all of it is in {run / PROBES}")
 

@@ -257,6 +257,7 @@ def _data_of(recipe: Recipe) -> str:
     """What decides the corpus of a recipe."""
     keys = {
         "data",
+        "task",
         "path",
         "columns",
         "skip_bad",

@@ -23,6 +23,7 @@ INPUTS: dict[str, Callable[[Record], tuple[Any, ...]]] = {
     "tagging": lambda record: (record["tokens"],),
     "pos_tagging": lambda record: (record["tokens"],),
     "question_answering": lambda record: (record["question"], record["context"]),
+    "masked_language_modelling": lambda record: (record["text"],),
     "translation": lambda record: (record["source"],),
 }
 """Kind of task -> what the tokenizer is given of a record; images have no tokens."""

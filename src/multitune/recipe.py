@@ -30,12 +30,16 @@ class Recipe(BaseModel):
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None
     """Dropout probability of the encoder and its head while training; null keeps the model's own."""
+    freeze_encoder: bool = False
+    """Train only the weights that pretraining did not leave: the head."""
     trim_vocabulary: bool = True
     """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py); where a
     kind of task predicts tokens, all rows train all the same."""
 
     data: str
     """A name in ``multitune.data.DATASETS``."""
+    task: Literal["masked_language_modelling"] | None = None
+    """The kind of task, where it is not the data set's own: masked language modelling takes the texts of any set."""
     path: str | dict[str, str] | None = None
     """Folder with the data set's files, for the sets that are read from files; or data set -> folder."""
     columns: dict[str, str] | None = None

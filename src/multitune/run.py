@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multitune import data, tasks
 from multitune.batching import Batches, seeded
-from multitune.data import DATASETS, BadRecords, Corpus, limited
+from multitune.data import DATASETS, BadRecords, Corpus, limited, texts
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
@@ -72,7 +72,7 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         raise UserError(
             "select: best would choose on the very sentences that are reported: this data has no test split"
         )
-    return corpus
+    return corpus if recipe.task is None else texts.unlabelled(corpus)
 
 
 def load_plan(recipe: Recipe) -> Plan:
@@ -150,6 +150,8 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     """
     task = tasks.of(corpus)
     encoder = load_encoder(recipe, task, corpus)
+    if recipe.freeze_encoder:
+        encoder.freeze()
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and task.can_trim:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])

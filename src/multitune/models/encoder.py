@@ -65,6 +65,17 @@ class Encoder:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
         self._vocabulary = TrimmedVocabulary(self.model, {*token_ids, *self.tokenizer.all_special_ids})
 
+    def freeze(self) -> None:
+        """Train only what pretraining did not leave.
+
+        Raises:
+            UserError: there is no such weight.
+        """
+        for _, weight in self.pretrained_parameters():
+            weight.requires_grad_(False)
+        if not self.parameters():
+            raise UserError("freeze_encoder: nothing is left to train, the model ships a head for this task")
+
     def remember(self) -> None:
         """Keep the weights as they are now: ``drift`` is measured from here."""
         self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
@@ -101,7 +112,7 @@ class Encoder:
     def moved(self) -> dict[str, float]:
         """L2 distance of each pretrained weight from where it was, by name."""
         moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
-        return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True))
+        return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
 
     def on_device(self, inputs: Inputs) -> Inputs:
         """A batch where the model runs."""

@@ -13,6 +13,7 @@ def load(name: str, layers: int | None) -> PreTrainedModel | None:
     The head's word embeddings are a copy of the encoder's: fine-tuned ones may be put into the encoder alone.
 
     Args:
+        name: of the model, or the folder of one whose head was trained on the frozen encoder.
         layers: keep the first so many encoder layers.
 
     Raises:

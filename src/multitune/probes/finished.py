@@ -52,6 +52,7 @@ def probe(
     overrides: Mapping[str, Any] | None = None,
     *,
     pairs: Path | None = None,
+    mlm_head: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Findings:
     """Measure a finished run's ``model/`` beside the model that it began with, and write ``run/probes.json``.
@@ -60,6 +61,8 @@ def probe(
         run: a run folder.
         overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; the data and the languages may differ.
         pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
+        mlm_head: a finished run of masked language modelling on the same model with ``freeze_encoder: true``, whose
+            head is asked for masked tokens.
         say: is told what is being measured.
 
     Raises:
@@ -67,6 +70,7 @@ def probe(
             or a missing package.
     """
     recipe, result = _read(run, overrides or {})
+    head = None if mlm_head is None else _head(mlm_head, recipe)
     corpus = load_corpus(recipe)
     task = tasks.of(corpus)
     if isinstance(task, OwnHeads):
@@ -85,7 +89,7 @@ def probe(
         findings.notes.append("masked_lm, retrieval: these are skills of encoders of text")
     else:
         with _timed("masked_lm", findings, say):
-            _ask_masked_tokens(findings, tuned, task, corpus, recipe)
+            _ask_masked_tokens(findings, tuned, task, corpus, recipe, head)
         with _timed("retrieval", findings, say):
             _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
     with _timed("drift", findings, say):
@@ -133,18 +137,43 @@ def _layers(found: Similarity) -> dict[str, Any]:
     }
 
 
-def _ask_masked_tokens(findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe) -> None:
-    model = masked_lm.load(recipe.model, recipe.layers)
+def _head(run: Path, recipe: Recipe) -> Path:
+    """The model of a run that trained a head for masked tokens on the pretrained encoder of ``recipe``."""
+    if not (run / "recipe.yaml").exists() or not (run / "model").exists():
+        raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
+    found = read(run / "recipe.yaml").resolve()
+    if found.task != "masked_language_modelling" or not found.freeze_encoder:
+        raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
+    if (found.model, found.layers) != (recipe.model, recipe.layers):
+        raise UserError(
+            f"--mlm-head: {run} is of {found.model}, layers: {found.layers}; "
+            f"the run to probe is of {recipe.model}, layers: {recipe.layers}"
+        )
+    return run / "model"
+
+
+def _ask_masked_tokens(
+    findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe, head: Path | None
+) -> None:
+    model = masked_lm.load(recipe.model, recipe.layers) if head is None else masked_lm.load(str(head), None)
     if model is None or tuned.tokenizer.mask_token is None:
-        findings.notes.append(f"masked_lm: {recipe.model} ships no head for masked tokens")
+        findings.notes.append(
+            f"masked_lm: {recipe.model} ships no head for masked tokens; --mlm-head takes a trained one"
+        )
         return
     model.to(tuned.device)  # type: ignore[arg-type]
     test = held_out(Encoded.of(corpus.test, task, tuned, recipe.max_length), SENTENCES)
     before = retention.masked_lm_losses(model, tuned.tokenizer, test)
     masked_lm.put_in(model, tuned.head(findings.seen[0]))
     after = retention.masked_lm_losses(model, tuned.tokenizer, test)
-    findings.masked_lm = _before_and_after(findings, before, after)
-    if recipe.layers is not None:
+    findings.masked_lm = {"head": "pretrained" if head is None else str(head)} | _before_and_after(
+        findings, before, after
+    )
+    if head is not None:
+        findings.notes.append(
+            f"masked_lm: the head is not pretraining's, but was trained on the frozen encoder ({head})"
+        )
+    elif recipe.layers is not None:
         findings.notes.append(f"masked_lm: the head was pretrained on all layers, not on the first {recipe.layers}")
 
 
