@@ -14,7 +14,7 @@ from multitune import tables
 from multitune.errors import UserError
 from multitune.methods import METHODS, RecAdam, find, listed
 from multitune.methods.two_loop import TwoLoop
-from multitune.methods.update import Plan, Setup, Update
+from multitune.methods.update import Plan, Setup, Update, WordEmbedding
 from multitune.recipe import validated
 from multitune.run import load_plan, probabilities
 
@@ -39,8 +39,7 @@ def setup(net: Net, **changes: Any) -> Setup:
         "parameters": list(net.named_parameters()),
         "pretrained": frozenset({"shared.weight", "shared.bias"}),
         "task_heads": frozenset(name for name, _ in net.named_parameters() if name.startswith("heads")),
-        "hidden_size": 4,
-        "embedding_size": 4,
+        "embedding": WordEmbedding(hidden_size=4, embedding_size=4),
         "probabilities": torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
         "budget": 30,
         "batch_size": 5,
