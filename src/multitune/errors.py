@@ -1,5 +1,14 @@
 """The exceptions that a user is meant to read: one line each, without a traceback on the command line."""
 
+HEAD, TAIL = 700, 250
+"""Characters of a longer message that are kept."""
+
+
+def as_line(text: str) -> str:
+    """One line that a terminal shows as it is: control characters escaped, the middle of a long text left out."""
+    shown = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} … {text[-TAIL:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
 
 class UserError(ValueError):
     """A mistake in a recipe, a data file, a folder or an option.
@@ -8,6 +17,9 @@ class UserError(ValueError):
     command line prints it and exits with 2.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(as_line(message))
+
 
 class RunError(RuntimeError):
     """A run that its machine or its numbers ended: no space, no memory, losses that are not finite.
@@ -15,3 +27,6 @@ class RunError(RuntimeError):
     The message is one line that says what would help; the newest checkpoint stays. The command line prints it and exits
     with 1. Every exception that is neither of the two is a defect of multitune and keeps its traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(as_line(message))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from multitune.data.corpus import Place, Placed, Record
-from multitune.errors import UserError
+from multitune.errors import UserError, as_line
 
 Raw = TypeVar("Raw")
 
@@ -29,7 +29,7 @@ class BadRecords:
 
     def add(self, place: str, problem: str) -> None:
         """Note a bad record: ``place`` is file:line, ``problem`` says what is wrong and what is allowed."""
-        self._found.append((place, problem))
+        self._found.append((as_line(place), as_line(problem)))
 
     def __len__(self) -> int:
         return len(self._found)
