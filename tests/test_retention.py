@@ -194,7 +194,7 @@ def test_a_bad_row_of_sib200_is_named(tmp_path: Path) -> None:
         pairs.from_folder(tmp_path, ["de"])
 
 
-@pytest.mark.parametrize(("name", "size"), [("tatoeba", 1000), ("sib200", 204)])
+@pytest.mark.parametrize(("name", "size"), [("tatoeba", 1000), ("sib200", 204), ("xquad", 1190)])
 def test_pairs_of_the_real_sets(name: str, size: int) -> None:
     found = pairs.from_folder(real_data(name), ["de", "en", "ar", "zh-CN"])
     assert {language: len(each.texts) for language, each in found.items()} == dict.fromkeys(("de", "ar", "zh-CN"), size)

@@ -113,7 +113,7 @@ def evaluate(
 def probe(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     overrides: Overrides = None,
-    pairs: Annotated[Path | None, typer.Option(help="Folder of Tatoeba or SIB-200, for retrieval.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Folder of Tatoeba, SIB-200 or XQuAD, for retrieval.")] = None,
     mlm_head: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run of recipes/mlm_head.yaml, for masked tokens.")
     ] = None,

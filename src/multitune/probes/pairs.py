@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from multitune.batching import seeded
+from multitune.data import squad
 from multitune.data.lines import numbered
 from multitune.errors import UserError
 from multitune.probes import genealogy
@@ -59,18 +60,18 @@ def _told_apart(english: Mapping[str, str], names: Mapping[str, str], language: 
 
 
 def from_folder(folder: Path, languages: Iterable[str]) -> dict[str, Pairs]:
-    """All the pairs with English that a folder has for the languages: Tatoeba's or SIB-200's.
+    """All the pairs with English that a folder has for the languages: Tatoeba's, SIB-200's or XQuAD's questions.
 
     Raises:
         UserError: it has none for any of them, or a file of it is bad.
     """
     names = list(languages)
-    found = {name: _tatoeba(folder, name) or _sib200(folder, name) for name in names}
+    found = {name: _tatoeba(folder, name) or _sib200(folder, name) or _xquad(folder, name) for name in names}
     pairs = {name: each for name, each in found.items() if each is not None}
     if not pairs:
         raise UserError(
             f"--pairs: {folder} has no pairs for {', '.join(names)}; it must hold Tatoeba's files (tatoeba.deu-eng.deu "
-            f"and .eng) or SIB-200's folders (deu_Latn and eng_Latn)"
+            f"and .eng), SIB-200's folders (deu_Latn and eng_Latn) or XQuAD's (xquad.de.json and xquad.en.json)"
         )
     return pairs
 
@@ -92,6 +93,20 @@ def _sib200(folder: Path, language: str) -> Pairs | None:
     for other in sorted(folder.glob("???_????")):
         if genealogy.distance(other.name, language) == 0 and genealogy.distance("en", language) != 0:
             english, own = _by_number(folder / "eng_Latn" / "test.tsv"), _by_number(other / "test.tsv")
+            shared = [number for number in english if number in own]
+            return Pairs([english[number] for number in shared], [own[number] for number in shared])
+    return None
+
+
+def _xquad(folder: Path, language: str) -> Pairs | None:
+    """The same questions in every language, by their ids."""
+    for other in sorted(folder.glob("xquad.*.json")):
+        code = other.name.split(".")[1]
+        if genealogy.distance(code, language) == 0 and genealogy.distance("en", language) != 0:
+            english, own = (
+                {record["id"]: record["question"] for record in squad.read(file)}
+                for file in (folder / "xquad.en.json", other)
+            )
             shared = [number for number in english if number in own]
             return Pairs([english[number] for number in shared], [own[number] for number in shared])
     return None
