@@ -91,25 +91,31 @@ def _tatoeba(folder: Path, language: str) -> Pairs | None:
 def _sib200(folder: Path, language: str) -> Pairs | None:
     """The same sentences in every language, by their numbers."""
     for other in sorted(folder.glob("???_????")):
-        if genealogy.distance(other.name, language) == 0 and genealogy.distance("en", language) != 0:
-            english, own = _by_number(folder / "eng_Latn" / "test.tsv"), _by_number(other / "test.tsv")
-            shared = [number for number in english if number in own]
-            return Pairs([english[number] for number in shared], [own[number] for number in shared])
+        if _translates(other.name, language):
+            return _with_one_key(_by_number(folder / "eng_Latn" / "test.tsv"), _by_number(other / "test.tsv"))
     return None
 
 
 def _xquad(folder: Path, language: str) -> Pairs | None:
     """The same questions in every language, by their ids."""
     for other in sorted(folder.glob("xquad.*.json")):
-        code = other.name.split(".")[1]
-        if genealogy.distance(code, language) == 0 and genealogy.distance("en", language) != 0:
-            english, own = (
-                {record["id"]: record["question"] for record in squad.read(file)}
-                for file in (folder / "xquad.en.json", other)
-            )
-            shared = [number for number in english if number in own]
-            return Pairs([english[number] for number in shared], [own[number] for number in shared])
+        if _translates(other.name.split(".")[1], language):
+            return _with_one_key(_questions(folder / "xquad.en.json"), _questions(other))
     return None
+
+
+def _translates(code: str, language: str) -> bool:
+    """Whether a file's code means a language, and one that English texts are translated into."""
+    return genealogy.distance(code, language) == 0 and genealogy.distance("en", language) != 0
+
+
+def _with_one_key(english: Mapping[str, str], own: Mapping[str, str]) -> Pairs:
+    shared = [key for key in english if key in own]
+    return Pairs([english[key] for key in shared], [own[key] for key in shared])
+
+
+def _questions(file: Path) -> dict[str, str]:
+    return {record["id"]: record["question"] for record in squad.read(file)}
 
 
 def _by_number(file: Path) -> dict[str, str]:
