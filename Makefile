@@ -18,7 +18,7 @@ check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/test_browser.py
-# Some 40 minutes: 100 kills, and 20 minutes of training with a checkpoint every 20 gradients.
+# An hour: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader.
 check-slow: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --capture no
 
