@@ -39,8 +39,12 @@ def plane(evidence: Evidence) -> list[Plot]:
 
 
 def sweeps(evidence: Evidence) -> list[Plot]:
-    """For each key of the grid, scores against its values; runs that agree in all other keys are joined."""
-    keys = list(dict.fromkeys(key for run in evidence.runs for key in run.grid))
+    """For each key of the grid with several values, scores against these; runs that agree in all else are joined."""
+    values: dict[str, set[str]] = {}
+    for run in evidence.runs:
+        for key, value in run.grid.items():
+            values.setdefault(key, set()).add(str(value))
+    keys = [key for key, found in values.items() if len(found) > 1]
     return [_sweep(evidence, key, side) for key in keys for side in SIDES if evidence.languages(side)]
 
 
