@@ -38,7 +38,10 @@ def examples(tokenizer: PreTrainedTokenizerBase, count: int = 10) -> list[Exampl
 
 
 @torch.no_grad()
-def test_masked_lm_loss_of_an_untouched_model_is_transformers_own(tiny_lm: Path) -> None:
+def test_masked_lm_loss_of_an_untouched_model_is_transformers_own(
+    tiny_lm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LM_BATCH", 4)
     tokenizer = loaded(tiny_lm).tokenizer
     model = masked_lm.load(str(tiny_lm), layers=None)
     assert model is not None

@@ -14,11 +14,12 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedModel, PreTr
 
 from multitune.models.encoder import Encoder
 from multitune.probes.pairs import Pairs
-from multitune.tasks.task import Example
+from multitune.tasks import MaskedLanguageModelling
+from multitune.tasks.task import IGNORED, Example
 
 MASKED = 0.15
-LM_BATCH = 4
-"""Sentences at a time: the scores of 250,000 tokens at one position are a megabyte."""
+LM_BATCH = 32
+"""Sentences at a time: the scores of 250,000 tokens at one masked position are a megabyte."""
 TEXT_BATCH, TEXT_LENGTH = 128, 128
 """Texts at a time, and tokens after which one is cut."""
 
@@ -39,13 +40,19 @@ def masked_lm_losses(
 def _masked_lm_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> float | None:
-    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED, seed=0)
+    task, collator = (
+        MaskedLanguageModelling(()),
+        DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED, seed=0),
+    )
     total, count = 0.0, 0
     for first in range(0, len(examples), LM_BATCH):
         batch = collator([{"input_ids": row["input_ids"]} for row in examples[first : first + LM_BATCH]])
-        chosen = int((batch["labels"] >= 0).sum())
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = inputs.pop("labels")
+        chosen = int((labels != IGNORED).sum())
         if chosen:
-            loss = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss
+            with task.sparing(model, labels):
+                loss = task.loss(model(**inputs), labels)
             total, count = total + chosen * float(loss), count + chosen
     return total / count if count else None
 
