@@ -2,6 +2,10 @@
 
 import os
 import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,17 @@ def real_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data set {name} in {data_folder()} (MULTITUNE_DATA names another folder)")
     return folder
+
+
+@contextmanager
+def disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of its own, mounted at a new folder; or a skip."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

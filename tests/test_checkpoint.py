@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import disk
 from multitune import atomic, checkpoint
 from multitune.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_before, load_newest, write
 from multitune.checkpoint_writer import CheckpointWriter, Written
@@ -222,13 +222,8 @@ def test_damage_is_seen_and_the_checkpoint_before_is_used(tmp_path: Path, damage
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk(tmp_path / "disk", megabytes=1) as folder:
+        yield folder
 
 
 def test_without_space_the_checkpoints_before_stay(small_disk: Path) -> None:

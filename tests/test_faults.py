@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 import multitune as mt
+from conftest import disk
 from multitune import lock, trainer
 from multitune.checkpoint import load_newest
 from multitune.errors import RunError, UserError
@@ -96,13 +97,8 @@ def test_a_folder_that_cannot_be_written_is_told(out: Path, tiny_model: Path, ti
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of two megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk(tmp_path / "disk", megabytes=2) as folder:
+        yield folder
 
 
 def fill(folder: Path, rest: int) -> Path:

@@ -120,12 +120,12 @@ def load(folder: Path) -> Evidence:
     if "runs" not in results:
         run = _finished(folder, {})
         return Evidence(folder, (run,), (run,), None)
-    runs = tuple(_finished(folder / _subfolder(run), run.get("grid", {})) for run in results["runs"])
-    chosen = results.get("chosen", {})
+    runs = tuple(_finished(folder / run["folder"], run["grid"]) for run in results["runs"])
+    chosen = results["chosen"]
     return Evidence(
         folder,
         runs,
-        tuple(run for run in runs if run.grid == chosen.get(run.method, run.grid)),
+        tuple(run for run in runs if run.grid == chosen[run.method]),
         Comparison(**{key: results[key] for key in ("baseline", "interval", "summary", "differences", "pairwise")}),
     )
 
@@ -141,10 +141,6 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             yield _object(line, f"{path}:{number}")
-
-
-def _subfolder(run: Mapping[str, Any]) -> str:
-    return str(run.get("folder") or f"{run['method']}-seed{run['seed']}")
 
 
 def _finished(folder: Path, grid: Mapping[str, Any]) -> FinishedRun:

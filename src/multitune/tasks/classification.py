@@ -13,8 +13,21 @@ from multitune.data.corpus import Record
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
 
+class OneLabel(Task):
+    """Records with one ``"label"`` each; a prediction is a label."""
+
+    def targets(self, examples: Sequence[Example]) -> Tensor:
+        return torch.tensor([example["label"] for example in examples])
+
+    def decode(self, output: Any, examples: Sequence[Example]) -> list[str]:
+        return [self.labels[number] for number in output.logits.argmax(-1).tolist()]
+
+    def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
+        return (float(self.number(record["label"])), float(self.number(prediction)))
+
+
 @final
-class Classification(Task):
+class Classification(OneLabel):
     """Records ``{"text": str, "label": str}``, with ``"text_pair": str`` where two are compared; predictions labels.
 
     Of a pair that is too long, the end of the longer text is cut off.
@@ -26,15 +39,6 @@ class Classification(Task):
     def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
         examples = encode_texts(records, tokenizer, max_length)
         return [e | {"label": self.number(record["label"])} for e, record in zip(examples, records, strict=True)]
-
-    def targets(self, examples: Sequence[Example]) -> Tensor:
-        return torch.tensor([example["label"] for example in examples])
-
-    def decode(self, output: Any, examples: Sequence[Example]) -> list[str]:
-        return [self.labels[number] for number in output.logits.argmax(-1).tolist()]
-
-    def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        return (float(self.number(record["label"])), float(self.number(prediction)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return label_scores(rows, counts)

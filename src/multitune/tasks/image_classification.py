@@ -1,25 +1,23 @@
 """Image classification: one label an image, scored by accuracy."""
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from multitune.data.corpus import Record
-from multitune.tasks.classification import label_scores
-from multitune.tasks.task import Example, Inputs, Task
+from multitune.tasks.classification import OneLabel, label_scores
+from multitune.tasks.task import Example, Inputs
 
 SIZE = 32
 """What an image counts for where the tokens of a batch are counted."""
 
 
 @final
-class ImageClassification(Task):
+class ImageClassification(OneLabel):
     """Records ``{"image": uint8 array [height, width] or [height, width, colours], "label": str}``; labels predicted.
 
     The model's own image processor resizes and normalises, batch by batch; an image without colours is shown as grey.
@@ -43,15 +41,6 @@ class ImageClassification(Task):
         images = [example["image"] for example in examples]
         batch = examples[0]["processor"](images=images, return_tensors="pt", input_data_format="channels_last")
         return {"pixel_values": batch["pixel_values"]}
-
-    def targets(self, examples: Sequence[Example]) -> Tensor:
-        return torch.tensor([example["label"] for example in examples])
-
-    def decode(self, output: Any, examples: Sequence[Example]) -> list[str]:
-        return [self.labels[number] for number in output.logits.argmax(-1).tolist()]
-
-    def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        return (float(self.number(record["label"])), float(self.number(prediction)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return {"accuracy": label_scores(rows, counts)["accuracy"]}
