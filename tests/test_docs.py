@@ -20,7 +20,7 @@ from multitune.run import load_plan
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
 METHOD_PAGES = sorted(ROOT.glob("docs/methods/*.md"))
-RECIPES = sorted(ROOT.glob("recipes/*.yaml"))
+RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 PLANS = METHODS | {"torchjd": TorchJD}
 NEEDS = {"torchjd.md": "quadprog"}
 

@@ -79,6 +79,9 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
     track: Track = None,
+    paper: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
+    ] = None,
     by_language: ByLanguage = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
@@ -91,9 +94,20 @@ def compare(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     given = parse_overrides(overrides or [])
     points = read(grid or [])
-    found = run(recipe, folder, methods=names, seeds=seeds, grid=points, overrides=given, progress=True, track=track)
+    found = run(
+        recipe,
+        folder,
+        methods=names,
+        seeds=seeds,
+        grid=points,
+        overrides=given,
+        progress=True,
+        track=track,
+        paper=paper,
+    )
     _print(*([tables.points(found)] if points else []), tables.summary(found))
     _print(*([tables.languages(found.chosen_runs)] if by_language else []))
+    _print(*(tables.beside(each) for each in found.paper))
     _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
 
 

@@ -1,7 +1,7 @@
 """Several methods, seeds and points of a grid: run what is missing, then summarise with intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from multitune import intervals, tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
+from multitune.experiments import papers
+from multitune.experiments.papers import Beside
 from multitune.grid import Grid, Point
 from multitune.intervals import Interval
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, merge, to_yaml
@@ -44,6 +46,7 @@ class Comparison:
         differences: method -> its averages less the baseline's.
         pairwise: method -> every other method -> its averages less the other's.
         interval: how low and high were found.
+        paper: the summarised runs beside a table of the paper, once a metric; empty where none was asked for.
     """
 
     runs: list[RunResult]
@@ -56,6 +59,7 @@ class Comparison:
     differences: dict[str, Sides]
     pairwise: dict[str, dict[str, Sides]]
     interval: str
+    paper: list[Beside] = field(default_factory=list)
 
     @property
     def chosen_runs(self) -> list[RunResult]:
@@ -84,6 +88,7 @@ def compare(
     overrides: Mapping[str, Any] | None = None,
     progress: bool = False,
     track: str | None = None,
+    paper: str | None = None,
 ) -> Comparison:
     """Train each method with each seed, at each point of a grid, in a folder of its own, and compare them.
 
@@ -99,6 +104,7 @@ def compare(
         overrides: recipe keys for all runs.
         progress: show progress on stderr.
         track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
+        paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
 
     Raises:
         UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe.
@@ -118,12 +124,17 @@ def compare(
     for one in runs:
         if _data_of(one.recipe) not in corpora:
             corpora[_data_of(one.recipe)] = load_corpus(one.recipe)
+    data, corpus = runs[0].recipe.data, corpora[_data_of(runs[0].recipe)]
+    task = tasks.of(corpus)
+    if paper is not None:
+        papers.columns(paper, data, task.metric, names, corpus.test)
     for one in runs:
         if not (out / one.folder / FILE).exists():
-            corpus = corpora[_data_of(one.recipe)]
-            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
-    task = tasks.of(corpora[_data_of(runs[0].recipe)])
+            own = corpora[_data_of(one.recipe)]
+            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=own)
     comparison = summarise(out, {one.folder: one.point for one in runs}, task)
+    if paper is not None:
+        comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
     comparison.write(out)
     page.write(out)
     return comparison

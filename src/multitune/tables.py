@@ -9,6 +9,7 @@ from rich.text import Text
 from multitune.comparison import Comparison
 from multitune.data import Corpus
 from multitune.data.balance import Balance
+from multitune.experiments.papers import BASELINE, Beside, Row
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.grid import Point
@@ -71,6 +72,23 @@ def languages(results: Sequence[RunResult]) -> Table:
         for row, language in enumerate(dict.fromkeys(k for run in results for k in getattr(run, side))):
             found = [getattr(run, side).get(language, {}).get(run.metric) for run in results]
             table.add_row(side if row == 0 else "", language, *(_percent(value) for value in found))
+    return table
+
+
+def beside(found: Beside) -> Table:
+    """One line a language, one column a method: our score, and the paper's in brackets."""
+
+    def cells(row: Row, sign: str = "") -> list[str]:
+        return [f"{row[m]['ours']:{sign}.1f} ({row[m]['paper']:{sign}.1f})" if m in row else "" for m in found.mean]
+
+    table = _table("language", *found.mean)
+    for language, row in found.languages.items():
+        table.add_row(Text(language), *cells(row))
+    table.add_section()
+    table.add_row(f"mean of {len(found.languages)}", *cells(found.mean))
+    if found.gains:
+        table.add_row(f"- {BASELINE}", *cells(found.gains, "+"))
+    table.caption = f"{found.metric}, in brackets the Sequential Reptile paper's: {found.title}"
     return table
 
 

@@ -1,7 +1,7 @@
 """What a run folder or the folder of a comparison holds, read for its report."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Comparison:
     summary: Mapping[str, Sides]
     differences: Mapping[str, Sides]
     pairwise: Mapping[str, Mapping[str, Sides]]
+    paper: Sequence[Mapping[str, Any]]
+    """As ``experiments.papers.Beside``, once a metric."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ def load(folder: Path) -> Evidence:
         folder,
         runs,
         tuple(run for run in runs if run.grid == chosen[run.method]),
-        Comparison(**{key: results[key] for key in ("baseline", "interval", "summary", "differences", "pairwise")}),
+        Comparison(
+            **{key: results[key] for key in ("baseline", "interval", "summary", "differences", "pairwise")},
+            paper=results.get("paper", []),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from multitune.experiments import papers
 from multitune.report import causes, outcomes, repeat, training_curves, verdict
 from multitune.report.charts import SHAPES, plot_chart, rows_chart
 from multitune.report.colours import look
@@ -94,6 +95,8 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "averages": outcomes.averages(evidence) if evidence.comparison else None,
         "plane": outcomes.plane(evidence),
         "sweeps": outcomes.sweeps(evidence),
+        "paper": evidence.comparison.paper if evidence.comparison else [],
+        "paper_baseline": papers.BASELINE,
         "curves": training_curves.curves(evidence),
         "cosine_against_loss": training_curves.cosine_against_loss(evidence),
         "maps": maps,
