@@ -239,6 +239,18 @@ def test_probes_become_pictures(tmp_path: Path) -> None:
     assert [point.y for point in causes.proximity(found)[0].series[0].points] == [0.3] * 3
 
 
+def test_a_side_without_a_language_to_measure_on_is_left_out(tmp_path: Path) -> None:
+    """English alone was trained on: there is no translation from English into it."""
+    folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
+    for path in folder.glob("*/probes.json"):
+        probes = json.loads(path.read_text())
+        probes["retrieval"]["average"]["seen"] = {"pretrained": None, "tuned": None}
+        path.write_text(json.dumps(probes))
+    (retrieval,) = causes.retention(load(folder))
+    assert [title for title, _ in retrieval.groups] == ["unseen languages"]
+    assert Page(page.render(load(folder))).of("svg")
+
+
 def test_probes_of_training_stand_in_where_the_finished_model_was_not_probed(tmp_path: Path) -> None:
     folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
     for probes in folder.glob("*/probes.json"):
