@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitune import grid as grids
-from multitune import intervals, tasks
+from multitune import intervals, pseudo_tasks, tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
@@ -118,6 +118,7 @@ def compare(
     for one in runs:
         if _data_of(one.recipe) not in corpora:
             corpora[_data_of(one.recipe)] = load_corpus(one.recipe)
+        pseudo_tasks.check(one.recipe, corpora[_data_of(one.recipe)])
     for one in runs:
         if not (out / one.folder / FILE).exists():
             corpus = corpora[_data_of(one.recipe)]
