@@ -24,6 +24,7 @@ class Contents:
     seeds: int = 1
     examples: int = 3
     probed: bool = True
+    clusters: int = 0
     grid: Sequence[Mapping[str, Any]] = ({},)
 
     @property
@@ -89,6 +90,8 @@ def run(folder: Path, contents: Contents, method: str, seed: int, grid: Mapping[
     write_lines(folder / "predictions.jsonl", predictions(contents, contents.methods.index(method)))
     if contents.probed:
         write(folder / "probes.json", probes(contents))
+    if contents.clusters:
+        write(folder / "clusters.json", division(contents.clusters))
     return result
 
 
@@ -142,6 +145,20 @@ def probes(contents: Contents) -> dict[str, Any]:
         "drift": {"total": 5.0, "layers": {"embeddings": 3.0, "layer 0": 4.0}},
         "notes": ["masked_lm: the model ships no head"],
     }
+
+
+def division(clusters: int) -> dict[str, Any]:
+    """A clusters.json of so many pseudo-tasks, alike in all but their numbers."""
+    about = {
+        "records": 25,
+        "percent": 100 / clusters,
+        "languages": {"en": 20, HOSTILE: 5},
+        "labels": {HOSTILE: 60.0, "no": 40.0},
+        "words": ["uh", "yeah", HOSTILE],
+        "nearest": [f"نص {HOSTILE}", "unbreakable" * 30],
+    }
+    tasks = [{"task": f"cluster-{number}"} | about for number in range(1, clusters + 1)]
+    return {"model": HOSTILE, "variance": 75.0, "hash": "0", "clusters": tasks}
 
 
 def predictions(contents: Contents, place: int) -> list[dict[str, Any]]:

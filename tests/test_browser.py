@@ -33,7 +33,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    contents = Contents(methods=("mtl", "gradvac", "sequential_reptile"), seen=("de", "ar", "hi", HOSTILE))
+    contents = Contents(methods=("mtl", "gradvac", "sequential_reptile"), seen=("de", "ar", "hi", HOSTILE), clusters=4)
     return report_page.write(report_folders.comparison(tmp_path_factory.mktemp("report") / "comparison", contents))
 
 

@@ -67,6 +67,12 @@ BAD = {
     "schedule: cosine": ("schedule", "'linear' or 'constant'", "'cosine'"),
     "probe_every: often": ("probe_every", "a valid integer", "or input should be 'auto'", "'often'"),
     "dropout: 1.5": ("dropout", "less than or equal to 1"),
+    "pseudo_tasks: {cluster: 3}": (
+        "unknown key 'pseudo_tasks.cluster' (did you mean 'pseudo_tasks.clusters'?)",
+        "allowed: pseudo_tasks.clusters, pseudo_tasks.pca",
+    ),
+    "pseudo_tasks: {clusters: 1}": ("pseudo_tasks.clusters", "greater than or equal to 2", "not 1"),
+    "pseudo_tasks: 4": ("pseudo_tasks", "not 4"),
     "data: xnli": (":2", "'data' is given twice"),
     "methods: [mtl]": ("methods", "learning_rate"),
     "path: &a x\nmodel: *a": ("aliases",),

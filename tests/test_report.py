@@ -42,6 +42,7 @@ CONTENTS = {
     "seeds": Contents(seeds=3),
     "nothing unseen, no probes": Contents(unseen=(), probed=False),
     "a grid": GRID,
+    "pseudo-tasks": Contents(clusters=4),
     "one of TorchJD's": Contents(methods=("torchjd:UPGrad", "stl")),
 }
 
@@ -237,6 +238,27 @@ def test_probes_become_pictures(tmp_path: Path) -> None:
     assert rows == [("pretrained", 80.0), ("mtl", 70.0), ("sequential_reptile", 70.0)]
     assert causes.notes(found) == ["masked_lm: the model ships no head"]
     assert [point.y for point in causes.proximity(found)[0].series[0].points] == [0.3] * 3
+
+
+def test_a_side_without_a_language_to_measure_on_is_left_out(tmp_path: Path) -> None:
+    """English alone was trained on: there is no translation from English into it."""
+    folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
+    for path in folder.glob("*/probes.json"):
+        probes = json.loads(path.read_text())
+        probes["retrieval"]["average"]["seen"] = {"pretrained": None, "tuned": None}
+        path.write_text(json.dumps(probes))
+    (retrieval,) = causes.retention(load(folder))
+    assert [title for title, _ in retrieval.groups] == ["unseen languages"]
+    assert Page(page.render(load(folder))).of("svg")
+
+
+def test_pseudo_tasks_are_shown_once_for_all_runs_that_share_them(tmp_path: Path) -> None:
+    folder = report_folders.comparison(tmp_path / "comparison", Contents(clusters=4, seeds=2))
+    text = page.render(load(folder))
+    assert [text.count(f"<h3>cluster-{number}: 25.0 % ") for number in (1, 2, 3, 4)] == [1] * 4
+    assert "Do the pseudo-tasks' gradients" in text
+    (folder / "mtl-0-seed0" / "clusters.json").write_text(json.dumps(report_folders.division(3)))
+    assert page.render(load(folder)).count("<h3>cluster-1: ") == 2
 
 
 def test_probes_of_training_stand_in_where_the_finished_model_was_not_probed(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def report(
 
 @app.command()
 def data(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Count a recipe's records by language and split, and list the bad ones with file and line."""
+    """Count a recipe's records by language (and pseudo-task) and split, and list the bad ones with file and line."""
     from multitune.recipe import parse_overrides, read
 
     one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
@@ -171,7 +171,7 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     from multitune.data import BadRecords
     from multitune.data.balance import balance
     from multitune.lengths import measure
-    from multitune.run import read_corpus
+    from multitune.run import divided, read_corpus
 
     bad = BadRecords()
     corpus = read_corpus(one, bad)
@@ -181,6 +181,9 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
         print(f"{place}: {problem}")
     if bad and not one.skip_bad:
         raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
+    division = divided(one, corpus)
+    if division is not None:
+        _print(tables.clusters(division))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitune import grid as grids
-from multitune import intervals, tasks
+from multitune import intervals, pseudo_tasks, tasks
 from multitune.data import Corpus
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
@@ -124,6 +124,7 @@ def compare(
     for one in runs:
         if _data_of(one.recipe) not in corpora:
             corpora[_data_of(one.recipe)] = load_corpus(one.recipe)
+        pseudo_tasks.check(one.recipe, corpora[_data_of(one.recipe)])
     data, corpus = runs[0].recipe.data, corpora[_data_of(runs[0].recipe)]
     task = tasks.of(corpus)
     if paper is not None:

@@ -102,7 +102,7 @@ def predict(
     """What the model finds in each example, in order; batches hold examples of like size."""
     found: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
-        for rows in _batches([task.size(example) for example in examples]):
+        for rows in token_batches([task.size(example) for example in examples]):
             check()
             chosen = [examples[row] for row in rows]
             inputs, targets = task.collate(chosen, encoder.pad_id)
@@ -113,7 +113,7 @@ def predict(
     return found
 
 
-def _batches(sizes: Sequence[int]) -> Iterable[list[int]]:
+def token_batches(sizes: Sequence[int]) -> Iterable[list[int]]:
     """Rows sorted by size, cut where a batch would pass ``TOKENS`` with its padding."""
     batch: list[int] = []
     for row in np.argsort(sizes, kind="stable").tolist():

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,17 @@ from multitune.errors import UserError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class PseudoTasks(BaseModel):
+    """How the training records are divided into tasks (multitune/pseudo_tasks.py)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    clusters: Annotated[int, Field(ge=2)] = 4
+    """Components of the Gaussian mixture, each of which is a task."""
+    pca: Count = 50
+    """Principal components of the pretrained model's mean-pooled states that the mixture is fitted to."""
 
 
 class Recipe(BaseModel):
@@ -59,6 +70,8 @@ class Recipe(BaseModel):
     """At most so many dev examples a language in the validations during training; null takes all."""
     test_limit: Count | None = None
     """At most so many test examples a language; null takes all."""
+    pseudo_tasks: PseudoTasks | None = None
+    """Divide the training records into clusters, which are then the tasks; null trains on languages."""
 
     method: str = "sequential_reptile"
     """A name that ``multitune methods`` lists."""
@@ -258,12 +271,18 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     first, *others = error.errors()
     key = _key(first)
     if first["type"] == "extra_forbidden":
-        return unknown("key", key, model.model_fields)
+        return unknown("key", key, _keys(model, first["loc"][:-1]))
     if first["type"] == "missing":
         return f"{key}: is missing"
     # Where a value may be of several kinds, there is an error for each.
     said = [f"{one['msg'][0].lower()}{one['msg'][1:]}" for one in (first, *others) if _key(one) == key]
     return f"{key}: {' or '.join(said)}, not {first['input']!r}"
+
+
+def _keys(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The keys that are allowed at a place of a recipe: its own, or those of a key that has keys itself."""
+    inside = PseudoTasks if tuple(place) == ("pseudo_tasks",) else model
+    return [".".join(map(str, (*place, name))) for name in inside.model_fields]
 
 
 def _key(error: Mapping[str, Any]) -> str:

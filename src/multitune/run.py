@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedTokenizerBase
 
-from multitune import data, tasks
+from multitune import data, pseudo_tasks, tasks
 from multitune.batching import Batches, seeded
 from multitune.data import DATASETS, BadRecords, Corpus, limited, texts
 from multitune.errors import UserError
@@ -22,6 +22,7 @@ from multitune.models import encoder as encoders
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast, resolve
+from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe, describe, unknown
 from multitune.sampling import proportional, uniform, unimax
 from multitune.tasks import AnyTask
@@ -49,6 +50,11 @@ def load_corpus(recipe: Recipe) -> Corpus:
     if corpus.skipped:
         counts = ", ".join(f"{language} {count}" for language, count in corpus.skipped.items())
         log.warning("skip_bad: %d bad records are left out: %s", len(bad), counts)
+    return cut(recipe, corpus)
+
+
+def cut(recipe: Recipe, corpus: Corpus) -> Corpus:
+    """The corpus with as many records of each language as the recipe allows."""
     return limited(corpus, train=recipe.train_limit, dev=recipe.dev_limit, test=recipe.test_limit)
 
 
@@ -87,6 +93,8 @@ def load_plan(recipe: Recipe) -> Plan:
     except ValidationError as error:
         raise UserError(f"options of {recipe.method}: {describe(error, kind)}") from error
     plan.check()
+    if recipe.pseudo_tasks is not None and plan.one_model_per_task:
+        raise UserError(f"pseudo_tasks: no language has a cluster of its own, whose model {recipe.method} would be")
     return plan
 
 
@@ -108,12 +116,16 @@ class Run:
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
-    """The training languages; a task's number is its place here."""
+    """The training languages, or the pseudo-tasks; a task's number is its place here."""
     examples: Mapping[str, Sequence[Example]]
     batches: Mapping[str, Batches]
     dev: Encoded
+    dev_by_task: Encoded
+    """``dev``, or with pseudo-tasks its records by these."""
     test: Encoded
     precision: str
+    division: Division | None
+    """What the pseudo-tasks are; None where the tasks are languages."""
 
     def loss(self, mixture: Mixture, gradient: int) -> Tensor:
         """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
@@ -146,13 +158,15 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     """Load the encoder, tokenise the corpus, set up the method.
 
     Raises:
-        UserError: the model cannot be had.
+        UserError: the model cannot be had, or the data cannot be divided into pseudo-tasks.
     """
     task = tasks.of(corpus)
     encoder = load_encoder(recipe, task, corpus)
+    division = pseudo_tasks.divide(recipe, corpus, encoder)
     if recipe.freeze_encoder:
         encoder.freeze()
-    train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
+    train = Encoded.of(corpus.train if division is None else division.train, task, encoder, recipe.max_length)
+    dev = Encoded.of(corpus.dev, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and task.can_trim:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
     encoder.remember()
@@ -181,10 +195,24 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
             language: Batches(language, [task.of(language).size(example) for example in rows], batch_size, recipe.seed)
             for language, rows in examples.items()
         },
-        dev=Encoded.of(corpus.dev, task, encoder, recipe.max_length),
+        dev=dev,
+        dev_by_task=dev if division is None else Encoded.of(division.dev, task, encoder, recipe.max_length),
         test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
+        division=division,
     )
+
+
+def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
+    """The pseudo-tasks of a recipe with this data, not yet cut to its limits; None where it has none.
+
+    Raises:
+        UserError: the model cannot be had, or the data cannot be divided.
+    """
+    if recipe.pseudo_tasks is None:
+        return None
+    corpus = cut(recipe, corpus)
+    return pseudo_tasks.divide(recipe, corpus, load_encoder(recipe, tasks.of(corpus), corpus))
 
 
 def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:

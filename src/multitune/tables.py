@@ -17,6 +17,7 @@ from multitune.intervals import Interval
 from multitune.lengths import SAMPLE, Lengths
 from multitune.methods import Plan
 from multitune.probes.finished import Findings
+from multitune.pseudo_tasks import Division
 from multitune.results import RunResult, Scores
 
 NONE = "-"
@@ -189,6 +190,24 @@ def labels(balance: Sequence[Balance]) -> Table:
     for row in balance:
         least, most = (f"{share:.1f} {language}" for share, language in (row.least, row.most))
         table.add_row(Text(row.label), str(row.times), f"{row.share:.1f}", least, most)
+    return table
+
+
+def clusters(division: Division) -> Table:
+    """One line a pseudo-task: its records, their most frequent label and their words."""
+    found = division.description
+    table = _table("pseudo-task", "train", "%", "dev", "most frequent label")
+    table.add_column("words", overflow="fold")
+    for cluster in found["clusters"]:
+        label = next((f"{label} {percent:.1f} %" for label, percent in cluster["labels"].items()), NONE)
+        dev = len(division.dev.get(cluster["task"], ()))
+        words = " ".join(cluster["words"])
+        numbers = (str(cluster["records"]), f"{cluster['percent']:.1f}", str(dev))
+        table.add_row(cluster["task"], *numbers, Text(label), Text(words))
+    table.caption = (
+        f"of the records that train_limit and dev_limit leave; the principal components keep {found['variance']:.1f} % "
+        f"of the variance"
+    )
     return table
 
 

@@ -42,7 +42,7 @@ class Trainer:
         self._now = Progress()
         self._best_weights: dict[str, Tensor] = {}
         self._saved_at: int | None = None
-        self._held_out = held_out(run.dev, run.recipe.batch_size)
+        self._held_out = held_out(run.dev_by_task, run.recipe.batch_size)
         self._probe_interval = live.interval(run.recipe, len(self._held_out))
         if run.recipe.probe_every == "auto" and self._probe_interval is None:
             display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")

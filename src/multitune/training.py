@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multitune import run_folder
+from multitune import pseudo_tasks, run_folder
 from multitune.atomic import replaced
 from multitune.data import Corpus
 from multitune.display import Silent, Terminal
@@ -72,6 +72,8 @@ def _train_one(
     reset_peak_memory()
     run = prepare(recipe, corpus, plan)
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
+        if run.division is not None:
+            pseudo_tasks.write(out, run.division)
         return _fit(run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner)
 
 

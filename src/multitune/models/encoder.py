@@ -118,6 +118,13 @@ class Encoder:
         """A batch where the model runs."""
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
+    def mean_states(self, inputs: Inputs) -> Tensor:
+        """The last hidden states of an encoder of text, averaged over each example's tokens: [examples, hidden]."""
+        assert isinstance(self.model, PreTrainedModel)
+        states: Tensor = self.model.base_model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][..., None]
+        return (states * mask).sum(1) / mask.sum(1)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Inside, the model is as it ships: full vocabulary, no dropout, no gradient."""

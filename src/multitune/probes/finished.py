@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multitune import tasks
-from multitune.data import Corpus
+from multitune import pseudo_tasks, tasks
+from multitune.data import Corpus, Record
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.models import encoder as encoders
@@ -84,7 +84,9 @@ def probe(
         unseen=[language for language in corpus.test if language not in corpus.train],
     )
     with _timed("gradient_similarity", findings, say):
-        _compare_gradients(findings, tuned, task, corpus, recipe)
+        division = pseudo_tasks.divide(recipe, corpus, pretrained)
+        by_task = corpus.dev if division is None else division.dev
+        _compare_gradients(findings, tuned, task, by_task, recipe)
     if word_embedding(tuned) is None:
         findings.notes.append("masked_lm, retrieval: these are skills of encoders of text")
     else:
@@ -118,11 +120,13 @@ def _timed(part: str, findings: Findings, say: Callable[[str], None]) -> Iterato
     findings.seconds[part] = time.monotonic() - began
 
 
-def _compare_gradients(findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe) -> None:
-    if len(corpus.dev) < 2:
+def _compare_gradients(
+    findings: Findings, tuned: Encoder, task: Task, by_task: Mapping[str, Sequence[Record]], recipe: Recipe
+) -> None:
+    if len(by_task) < 2:
         findings.notes.append("gradient_similarity: a single language has no pairs")
         return
-    dev = Encoded.of(corpus.dev, task, tuned, recipe.max_length)
+    dev = Encoded.of(by_task, task, tuned, recipe.max_length)
     precision = resolve(recipe.precision, tuned.device)
     found = measure(tuned, task, held_out(dev, recipe.batch_size), precision)
     findings.gradient_similarity = summary(found) | {"layers": _layers(found)}

@@ -80,11 +80,8 @@ def embed(encoder: Encoder, texts: Sequence[str]) -> dict[str, Tensor]:
 
 def _mean_states(encoder: Encoder, texts: Sequence[str]) -> Tensor:
     options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": TEXT_LENGTH, "return_tensors": "pt"}
-    inputs = encoder.tokenizer(list(texts), **options).to(encoder.device)
-    assert isinstance(encoder.model, PreTrainedModel)
-    states: Tensor = encoder.model.base_model(**inputs).last_hidden_state
-    mask = inputs["attention_mask"][..., None]
-    return normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+    inputs = encoder.tokenizer(list(texts), **options)
+    return normalize(encoder.mean_states(encoder.on_device(inputs)), dim=-1)
 
 
 def _accuracy(vectors: Mapping[str, Tensor], pairs: Pairs) -> float:

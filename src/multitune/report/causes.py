@@ -125,7 +125,7 @@ def _kept(evidence: Evidence, skill: str, side: str) -> tuple[Row, ...]:
     for run in first_runs(evidence):
         measured = (run.probes or {}).get(skill)
         average = measured["average"][side] if measured else None
-        if average:
+        if average and average["tuned"] is not None:  # there may be no such language with text to measure on
             rows += [] if rows else [Row(PRETRAINED, PRETRAINED, average["pretrained"])]
             rows.append(Row(run.method, run.method, average["tuned"]))
     return tuple(rows)

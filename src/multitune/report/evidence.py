@@ -27,6 +27,7 @@ class FinishedRun:
         grid: the values of its point of the comparison's grid; empty without one.
         events: the lines of metrics.jsonl; none where a run has a model for each language.
         probes: probes.json, where ``multitune probe`` wrote one.
+        division: clusters.json, where the run's tasks were pseudo-tasks.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class FinishedRun:
     grid: Mapping[str, Any]
     events: tuple[Event, ...]
     probes: Mapping[str, Any] | None
+    division: Mapping[str, Any] | None
 
     @property
     def method(self) -> str:
@@ -151,7 +153,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _finished(folder: Path, grid: Mapping[str, Any]) -> FinishedRun:
     if not (folder / FILE).exists() or not (folder / "recipe.yaml").exists():
         raise UserError(f"{folder}: holds no finished run; the report needs its recipe.yaml and {FILE}")
-    metrics, probes = folder / "metrics.jsonl", folder / "probes.json"
+    metrics, probes, clusters = (folder / name for name in ("metrics.jsonl", "probes.json", "clusters.json"))
     return FinishedRun(
         folder=folder,
         recipe=read(folder / "recipe.yaml").resolve(),
@@ -159,6 +161,7 @@ def _finished(folder: Path, grid: Mapping[str, Any]) -> FinishedRun:
         grid=grid,
         events=tuple(json_lines(metrics)) if metrics.exists() else (),
         probes=_json(probes) if probes.exists() else None,
+        division=_json(clusters) if clusters.exists() else None,
     )
 
 

@@ -105,6 +105,7 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "proximity": causes.proximity(evidence),
         "retention": causes.retention(evidence),
         "notes": causes.notes(evidence),
+        "divisions": _divisions(evidence),
         "examples": told,
         "agreements": agreements,
         "recipe": repeat.recipe(evidence),
@@ -145,6 +146,15 @@ def _method_line(evidence: Evidence, method: str) -> MethodLine:
         minutes=sum(result.seconds for result in results) / len(results) / 60,
         gibibytes=max(result.peak_memory_bytes for result in results) / 2**30,
     )
+
+
+def _divisions(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """What pseudo-tasks the shown runs had: the same ones in all of them, unless a grid is over their number."""
+    found: list[Mapping[str, Any]] = []
+    for run in evidence.shown:
+        if run.division is not None and run.division not in found:
+            found.append(run.division)
+    return found
 
 
 def _ordered(runs: Sequence[FinishedRun], leader: str) -> list[FinishedRun]:
