@@ -132,6 +132,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in METHODS if method != "stl"},
     "torchjd:NashMTL": {"method": "torchjd:NashMTL", "options": {"groups": "enc_dec"}},
     "torchjd:Random": {"method": "torchjd:Random", "budget": 25},
+    "mtl, replay": {"replay": {"share": 0.4}},
     "mtl, trimmed": {"trim_vocabulary": True},
     "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},
     "mtl, ema": {"average": "ema", "average_decay": 0.8, "sampling": "uniform"},

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +24,21 @@ class PseudoTasks(BaseModel):
     """Components of the Gaussian mixture, each of which is a task."""
     pca: Count = 50
     """Principal components of the pretrained model's mean-pooled states that the mixture is fitted to."""
+
+
+class Replay(BaseModel):
+    """Masked language modelling as one more task (multitune/tasks/replayed.py)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Of the draws of tasks, that are the replay's."""
+    data: str | None = None
+    """The data set whose training texts are replayed; null takes those of the run itself."""
+    path: str | None = None
+    """Its folder."""
+    languages: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Its languages; null takes its own choice."""
 
 
 class Recipe(BaseModel):
@@ -84,6 +99,8 @@ class Recipe(BaseModel):
     """q of proportional."""
     sampling_epochs: Annotated[float, Field(gt=0.0)] = 5.0
     """The most epochs of a language's data under unimax."""
+    replay: Replay | None = None
+    """Mix in masked language modelling, to replay what pretraining taught; null does not."""
 
     average: Literal["none", "ema", "snapshots"] = "none"
     """Ship an average of the weights: exponential over all steps, or the mean of the last snapshots, one taken at each
@@ -281,8 +298,10 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _keys(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     """The keys that are allowed at a place of a recipe: its own, or those of a key that has keys itself."""
-    inside = PseudoTasks if tuple(place) == ("pseudo_tasks",) else model
-    return [".".join(map(str, (*place, name))) for name in inside.model_fields]
+    for key in place:
+        annotation = model.model_fields[str(key)].annotation
+        (model,) = (kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return [".".join(map(str, (*place, name))) for name in model.model_fields]
 
 
 def _key(error: Mapping[str, Any]) -> str:

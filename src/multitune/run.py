@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multitune import data, pseudo_tasks, tasks
 from multitune.batching import Batches, seeded
-from multitune.data import DATASETS, BadRecords, Corpus, limited, texts
+from multitune.data import DATASETS, BadRecords, Corpus, Record, limited, texts
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
@@ -25,7 +25,7 @@ from multitune.precision import autocast, resolve
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe, describe, unknown
 from multitune.sampling import proportional, uniform, unimax
-from multitune.tasks import AnyTask
+from multitune.tasks import REPLAY, AnyTask, Replayed
 from multitune.tasks.task import Example
 
 log = logging.getLogger(__name__)
@@ -95,16 +95,44 @@ def load_plan(recipe: Recipe) -> Plan:
     plan.check()
     if recipe.pseudo_tasks is not None and plan.one_model_per_task:
         raise UserError(f"pseudo_tasks: no language has a cluster of its own, whose model {recipe.method} would be")
+    if recipe.replay is not None and plan.one_model_per_task:
+        raise UserError(f"replay: {recipe.method} trains a model for each task, and would train one to replay")
     return plan
 
 
 def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
-    """How often each language is drawn, from its training examples; float64 [languages]."""
+    """How often each task is drawn, from the training examples of the languages; float64 [languages (+ replay)]."""
+    if recipe.replay is None:
+        return _of_languages(recipe, sizes, recipe.budget)
+    share = recipe.replay.share
+    languages = _of_languages(recipe, sizes, round(recipe.budget * (1 - share)))
+    return torch.cat([languages * (1 - share), torch.tensor([share])])
+
+
+def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
     if recipe.sampling == "uniform":
         return uniform(len(sizes))
     if recipe.sampling == "unimax":
-        return unimax(sizes, recipe.budget * recipe.batch_size, recipe.sampling_epochs)
+        return unimax(sizes, budget * recipe.batch_size, recipe.sampling_epochs)
     return proportional(sizes, recipe.sampling_exponent)
+
+
+def replayed(recipe: Recipe, corpus: Corpus) -> list[Record]:
+    """The texts that the recipe replays: those of a data set of its own, or of the corpus; none without a replay.
+
+    Raises:
+        UserError: data without texts, or whatever is wrong with the data set.
+    """
+    replay = recipe.replay
+    if replay is None:
+        return []
+    if corpus.task not in texts.TEXTS or corpus.task == "translation":
+        raise UserError(f"replay: is for encoders of text, and data: {recipe.data} is of kind {corpus.task}")
+    source = corpus
+    if replay.data is not None:
+        keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
+        source = load_corpus(recipe.model_copy(update=keys | {"task": None}))
+    return [record for records in texts.unlabelled(source).train.values() for record in records]
 
 
 @dataclass(frozen=True)
@@ -160,12 +188,14 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     Raises:
         UserError: the model cannot be had, or the data cannot be divided into pseudo-tasks.
     """
-    task = tasks.of(corpus)
+    own, replay = tasks.of(corpus), replayed(recipe, corpus)
+    task = Replayed(own) if replay else own
     encoder = load_encoder(recipe, task, corpus)
     division = pseudo_tasks.divide(recipe, corpus, encoder)
     if recipe.freeze_encoder:
         encoder.freeze()
-    train = Encoded.of(corpus.train if division is None else division.train, task, encoder, recipe.max_length)
+    records = corpus.train if division is None else division.train
+    train = Encoded.of(records | ({REPLAY: replay} if replay else {}), task, encoder, recipe.max_length)
     dev = Encoded.of(corpus.dev, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and task.can_trim:
         encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
@@ -177,7 +207,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
         task_heads=frozenset(encoder.own_heads),
         embedding=word_embedding(encoder),
-        probabilities=probabilities(recipe, [len(rows) for rows in examples.values()]),
+        probabilities=probabilities(recipe, [len(rows) for rows in records.values()]),
         budget=recipe.budget,
         batch_size=recipe.batch_size,
         make_optimizer=lambda parameters: make_optimizer(parameters, recipe),

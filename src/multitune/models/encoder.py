@@ -20,7 +20,7 @@ from multitune.models import offline
 from multitune.models.dropout import quicken
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
-from multitune.tasks import AnyTask, OwnHeads, Task
+from multitune.tasks import AnyTask, Task
 from multitune.tasks.task import Example, Inputs, Processor
 
 GAIN = 3.0
@@ -52,14 +52,13 @@ class Encoder:
         """The model that predicts for a language."""
         if not isinstance(self.model, Heads):
             return self.model
-        head = self.model.tasks[language]
-        assert isinstance(head, PreTrainedModel)
-        return head
+        return self.model.head(language)
 
     @property
     def own_heads(self) -> list[str]:
         """The names of the weights that one task alone uses."""
-        return [name for name, _ in self.parameters() if isinstance(self.model, Heads) and name.startswith("tasks.")]
+        own = tuple(f"tasks.{name}." for name in self.model.single) if isinstance(self.model, Heads) else ()
+        return [name for name, _ in self.parameters() if name.startswith(own)]
 
     def trim(self, token_ids: Sequence[int]) -> None:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
@@ -120,7 +119,6 @@ class Encoder:
 
     def mean_states(self, inputs: Inputs) -> Tensor:
         """The last hidden states of an encoder of text, averaged over each example's tokens: [examples, hidden]."""
-        assert isinstance(self.model, PreTrainedModel)
         states: Tensor = self.model.base_model(**inputs).last_hidden_state
         mask = inputs["attention_mask"][..., None]
         return (states * mask).sum(1) / mask.sum(1)
@@ -163,12 +161,12 @@ class Encoder:
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model with its tokenizer; a folder for each where tasks have own heads."""
-        tasks = list(self.model.tasks) if isinstance(self.model, Heads) else [""]
-        for task in tasks:
+        shipped = self.model.shipped if isinstance(self.model, Heads) else {"": ""}
+        for task, place in shipped.items():
             with self._full_vocabulary(), quiet():
                 weights = self.model.weights_of(task) if isinstance(self.model, Heads) else None
-                self.head(task).save_pretrained(folder / task, state_dict=weights)
-            self.tokenizer.save_pretrained(folder / task)
+                self.head(task).save_pretrained(folder / place, state_dict=weights)
+            self.tokenizer.save_pretrained(folder / place)
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -209,18 +207,19 @@ def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None,
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
-    each = task.tasks if isinstance(task, OwnHeads) else {"": task}
+    each = task.heads
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         loaded = {code: _load_model(name, one, layers, dropout) for code, one in each.items()}
     auto_processor = next(iter(each.values())).auto_processor
     text = auto_processor is AutoTokenizer
     processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
-    if not isinstance(task, OwnHeads):
+    if "" in loaded:
         model, new = loaded[""]
         return Encoder(model, processor, new)
     heads = Heads({code: model for code, (model, _) in loaded.items()})
-    return Encoder(heads, processor, heads.names_of({code: new for code, (_, new) in loaded.items()}))
+    missing = {code: new for code, (_, new) in loaded.items()}
+    return Encoder(heads, processor, [*heads.names_of(missing), *heads.replayed])
 
 
 def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:

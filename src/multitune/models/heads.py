@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from multitune.tasks.replayed import MAIN, REPLAY
+
 
 class Heads(nn.Module):
     """Models of several tasks around one encoder. Each is an ordinary Hugging Face model, and is called as one.
@@ -29,6 +31,27 @@ class Heads(nn.Module):
             setattr(model, model.base_model_prefix, self.shared)
             model.tie_weights()
         self.tasks = nn.ModuleDict(models)
+
+    def head(self, language: str) -> PreTrainedModel:
+        """The model of a task, or of a language that shares one with others."""
+        head = self.tasks[language if language in self.tasks else MAIN]
+        assert isinstance(head, PreTrainedModel)
+        return head
+
+    @property
+    def single(self) -> list[str]:
+        """The heads that one task alone uses."""
+        return [name for name in self.tasks if name != MAIN]
+
+    @property
+    def shipped(self) -> dict[str, str]:
+        """The heads that ship, with the folder of each: one for all languages at the root, else one a task."""
+        return {MAIN: ""} if MAIN in self.tasks else {name: name for name in self.tasks if name != REPLAY}
+
+    @property
+    def replayed(self) -> list[str]:
+        """The weights of the replay's head: it does not ship, so that drift and methods leave it aside as if new."""
+        return [name for name, _ in self.named_parameters() if name.startswith(f"tasks.{REPLAY}.")]
 
     @property
     def config(self) -> Any:

@@ -20,7 +20,7 @@ from multitune.errors import UserError
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
 from multitune.recipe import unknown
-from multitune.tasks import TASKS, AnyTask, OwnHeads, Task
+from multitune.tasks import TASKS, AnyTask, Task
 from multitune.tasks.task import Processor
 from multitune.tasks.translation import language_mark
 
@@ -47,16 +47,15 @@ def build(name: str, task: AnyTask, corpus: Corpus, *, layers: int | None, dropo
     if kind not in MODELS:
         raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
     wanted, make = MODELS[kind]
-    each = task.tasks if isinstance(task, OwnHeads) else {"": task}
-    for one in each.values():
+    for one in task.heads.values():
         if not isinstance(one, TASKS[wanted]):
             raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = {code: make(one, corpus, layers, dropout) for code, one in each.items()}
+        made = {code: make(one, corpus, layers, dropout) for code, one in task.heads.items()}
     models = {code: model for code, (model, _) in made.items()}
     processor = next(processor for _, processor in made.values())
-    return Encoder(Heads(models) if isinstance(task, OwnHeads) else models[""], processor, new=())
+    return Encoder(models[""] if "" in models else Heads(models), processor, new=())
 
 
 def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:

@@ -7,6 +7,7 @@ from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
 from multitune.tasks.own_heads import OwnHeads
 from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
+from multitune.tasks.replayed import REPLAY, Replayed
 from multitune.tasks.tagging import PosTagging, Tagging
 from multitune.tasks.task import Task
 from multitune.tasks.translation import Translation
@@ -22,11 +23,11 @@ TASKS: dict[str, type[Task]] = {
     "translation": Translation,
 }
 
-AnyTask = Task | OwnHeads
-"""One task for all languages, or one for each."""
+AnyTask = Task | OwnHeads | Replayed
+"""One task for all languages, or one for each, or either with a replay."""
 
 
-def of(corpus: Corpus) -> AnyTask:
+def of(corpus: Corpus) -> Task | OwnHeads:
     """The task of a corpus, with its labels."""
     if corpus.heads:
         return OwnHeads({name: TASKS[head.task](head.labels) for name, head in corpus.heads.items()})
@@ -34,6 +35,7 @@ def of(corpus: Corpus) -> AnyTask:
 
 
 __all__ = [
+    "REPLAY",
     "TASKS",
     "AnyTask",
     "Classification",
@@ -43,6 +45,7 @@ __all__ = [
     "PosTagging",
     "QuestionAnswering",
     "Regression",
+    "Replayed",
     "Tagging",
     "Task",
     "Translation",

@@ -22,6 +22,11 @@ class OwnHeads:
         self.tasks = dict(tasks)
 
     @property
+    def heads(self) -> dict[str, Task]:
+        """The task of each head: each has its own."""
+        return self.tasks
+
+    @property
     def can_trim(self) -> bool:
         """As of a task: only tokens that occur in training have a gradient."""
         return all(task.can_trim for task in self.tasks.values())

@@ -47,6 +47,11 @@ class Task(ABC):
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
 
+    @property
+    def heads(self) -> "dict[str, Task]":
+        """The task of each head, by the head's name: there is one, without a name."""
+        return {"": self}
+
     def of(self, language: str) -> "Task":
         """The task of a language: where one head serves all, this one (``OwnHeads`` has others)."""
         return self
