@@ -1,7 +1,7 @@
 """Data sources by name: each hands over a ``Corpus`` of labelled records by split and language."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,10 +11,9 @@ from multitune.batching import seeded
 from multitune.data import assistant, folders, own
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Head, Record, Wanted
+from multitune.data.folders import Load
 from multitune.data.sources import FOLDERS, GLUE
 from multitune.errors import UserError
-
-Load = Callable[[Wanted, BadRecords], Corpus]
 
 
 def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -28,7 +27,9 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
 DATASETS: dict[str, Load] = {
     "assistant": _assistant,
     **{name: partial(folders.load, layouts) for name, layouts in FOLDERS.items()},
-    "glue": partial(folders.load_tasks, GLUE),
+    "glue": partial(
+        folders.load_tasks, "glue", {task: partial(folders.load, layouts) for task, layouts in GLUE.items()}
+    ),
     "folder": own.load_tables,
     "images": own.load_images,
 }

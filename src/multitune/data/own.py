@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from multitune.data import images, tabular
@@ -29,7 +30,7 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     columns = tabular.COLUMNS if wanted.columns is None else wanted.columns
     kind = tabular.kind(columns)
 
-    def read(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+    def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return tabular.placed(paths[0], bad, kind=kind, columns=columns)
 
     train, dev, test = Part(("train-{}",)), Part(("dev-{}",)), Part(("test-{}",))
@@ -59,12 +60,12 @@ def load_images(wanted: Wanted, bad: BadRecords) -> Corpus:
     found = [file for file in visible if file.suffix in (".npz", ".zip") or file.is_dir()]
     if not found:
         raise UserError(f"path: {wanted.path} has no zip or npz file of images, and no folder")
-    tasks = {file.stem: (_of_images(file),) for file in found}
-    return load_tasks(tasks, wanted, bad)
+    tasks = {file.stem: partial(load, [_of_images(file)]) for file in found}
+    return load_tasks("images", tasks, wanted, bad)
 
 
 def _of_images(file: Path) -> Layout:
-    def read(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+    def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return images.placed(paths[0], bad)
 
     return Layout("images", "image_classification", read, *_divided(file.name), codes={"": file.stem})

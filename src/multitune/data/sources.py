@@ -19,27 +19,26 @@ SENTENCES: dict[str, str | int] = {"text": "sentence1", "text_pair": "sentence2"
 
 
 def _one(read: Callable[[Path, BadRecords], Iterator[Placed]]) -> Reader:
-    return lambda paths, bad: read(paths[0], bad)
+    return lambda paths, code, bad: read(paths[0], bad)
 
 
-def _iob2(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+def _iob2(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return conll.placed(paths[0], bad, strict=True)
 
 
-def _pairs(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return pairs.placed(paths[0], bad, labels=paths[1] if len(paths) > 1 else None)
 
 
-def _captions(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
-    """Multi30k's: one model translates into several languages, so each record says which (train.de.gz)."""
-    target = paths[1].name.split(".")[-2]
+def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    """Multi30k's: one model translates into several languages, so each record says which."""
     found = parallel.placed(paths[0], paths[1], bad)
-    return ((place, record | {"target_language": target}) for place, record in found)
+    return ((place, record | {"target_language": code}) for place, record in found)
 
 
 def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
     (kind,) = (kind for kind in fields.KINDS if kind.task == task)
-    return lambda paths, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
+    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
 
 
 # PAN-X: the papers report dev.
