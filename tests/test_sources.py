@@ -88,6 +88,8 @@ def test_real_unseen_sets() -> None:
     assert counts(corpus.test) == expected
     crossed = load("tydiqa", paths, languages=["sw"], unseen=["mlqa:hi-en", "xquad:ar"])
     assert list(crossed.test) == ["sw", "mlqa:hi-en", "xquad:ar"]
+    languages = {name: {record.get("mlqa_language") for record in rows} for name, rows in crossed.test.items()}
+    assert languages == {"sw": {None}, "mlqa:hi-en": {"hi"}, "xquad:ar": {None}}
 
 
 def test_real_quotes() -> None:

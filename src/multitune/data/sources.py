@@ -36,6 +36,16 @@ def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Pla
     return ((place, record | {"target_language": code}) for place, record in found)
 
 
+def _mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    """MLQA's: its scores depend on the language of the answers, which is the context's."""
+    return ((place, mlqa(record, code)) for place, record in squad.placed(paths[0], bad))
+
+
+def mlqa(record: Record, code: str) -> Record:
+    """A record of MLQA; ``code`` is the language of its context, or ``context-question``."""
+    return record | {"mlqa_language": code.partition("-")[0]}
+
+
 def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
     (kind,) = (kind for kind in fields.KINDS if kind.task == task)
     return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
@@ -92,7 +102,7 @@ MLQA = (
     Layout(
         "mlqa",
         "question_answering",
-        _one(squad.placed),
+        _mlqa,
         dev=Part(("dev-context-{}.json",)),
         codes=MLQA_PAIRS,
         by_name=[pair for pair in MLQA_PAIRS.values() if "-" in pair],
