@@ -163,6 +163,26 @@ def tenth(place: Place, record: Record) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % 10
 
 
+DEV, TEST = 8, 9
+"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
+
+
+def divided(name: str) -> tuple[Part, Part, Part]:
+    """The splits of one file that holds them all, 8 : 1 : 1 by a hash of each record's input."""
+    return (
+        Part((name,), keep=lambda place, record: _split(place, record) < DEV),
+        Part((name,), keep=lambda place, record: _split(place, record) == DEV),
+        Part((name,), keep=lambda place, record: _split(place, record) == TEST),
+    )
+
+
+def _split(place: Place, record: Record) -> int:
+    """Which of ten parts a record belongs to; where it says itself whether it is for the test, that decides."""
+    if "test" not in record:
+        return tenth(place, record)
+    return TEST if record["test"] else min(tenth(place, record), DEV)
+
+
 class _Reading:
     """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
 
@@ -170,7 +190,7 @@ class _Reading:
         self.labels = labels
         self.skipped: Counter[str] = Counter()
         self._layout, self._trained, self._bad = layout, trained, bad
-        self._divided: dict[tuple[Path, ...], list[Placed]] = {}
+        self._divided: dict[tuple[tuple[Path, ...], str], list[Placed]] = {}
 
     def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> list[Record]:
         """The records of a language and split; those whose label is not allowed are bad."""
@@ -196,9 +216,9 @@ class _Reading:
             return (self._layout.read_unseen or read)(paths, code, self._bad)
         if part.keep is None:
             return read(paths, code, self._bad)
-        if paths not in self._divided:
-            self._divided[paths] = list(read(paths, code, self._bad))
-        return ((place, record) for place, record in self._divided[paths] if part.keep(place, record))
+        if (paths, code) not in self._divided:
+            self._divided[paths, code] = list(read(paths, code, self._bad))
+        return ((place, record) for place, record in self._divided[paths, code] if part.keep(place, record))
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """What is left when records with labels that are not allowed are reported."""
@@ -225,7 +245,7 @@ def _label_problem(record: Record, task: str, allowed: Collection[str]) -> tuple
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
-    needs = f"data: {layouts[0].name} needs the folder with {_described(layouts[0])}"
+    needs = f"data: {layouts[0].name} needs the folder with {described(layouts[0])}"
     if path is None:
         raise UserError(f"path: is missing; {needs}")
     if not Path(path).is_dir():
@@ -235,16 +255,26 @@ def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
 
 def _fitting(layouts: Sequence[Layout], folder: Path, training: bool) -> Layout:
     """The first layout of whose training and reported files the folder has some."""
-    if training and all(layout.train is None for layout in layouts):
-        raise UserError(f"data: {layouts[0].name} has no training data; name it under unseen: of a set that has")
+    check_training(layouts, training)
     for layout in layouts:
         parts = (layout.train, layout.test) if training else (layout.reported,)
         if all(_files(folder, layout, part) for part in parts if part is not None):
             return layout
-    raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(_described, layouts)))}")
+    raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(described, layouts)))}")
 
 
-def _described(layout: Layout) -> str:
+def check_training(layouts: Sequence[Layout], training: bool) -> None:
+    """Raise ``UserError`` where a set is to be trained on that is for evaluation alone."""
+    if training and all(layout.train is None for layout in layouts):
+        raise UserError(f"data: {layouts[0].name} has no training data; name it under unseen: of a set that has")
+
+
+def fits(layouts: Sequence[Layout], path: str) -> bool:
+    """Whether a folder has training files of one of the layouts."""
+    return any(_files(Path(path), layout, layout.train) for layout in layouts)
+
+
+def described(layout: Layout) -> str:
     """The names of a layout's files for a reader: train-xx.tsv, dev-xx.tsv."""
     names = (name for part in (layout.train, layout.dev, layout.test) if part is not None for name in part.names)
     return ", ".join(dict.fromkeys(name.replace("{}", "xx") + "/".join(layout.suffixes) for name in names))

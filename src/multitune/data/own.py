@@ -7,15 +7,12 @@ from pathlib import Path
 
 from multitune.data import images, tabular
 from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus, Place, Placed, Record, Wanted
-from multitune.data.folders import Layout, Part, load, load_tasks, tenth
+from multitune.data.corpus import Corpus, Placed, Wanted
+from multitune.data.folders import Layout, Part, divided, load, load_tasks
 from multitune.errors import UserError
 
 SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 """In the name of a language: it is a split under another name, and must not be trained on as a whole."""
-
-DEV, TEST = 8, 9
-"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
 
 
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -34,7 +31,7 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
         return tabular.placed(paths[0], bad, kind=kind, columns=columns)
 
     train, dev, test = Part(("train-{}",)), Part(("dev-{}",)), Part(("test-{}",))
-    splits: tuple[tuple[Part, Part, Part | None], ...] = ((train, dev, test), (train, dev, None), _divided("{}"))
+    splits: tuple[tuple[Part, Part, Part | None], ...] = ((train, dev, test), (train, dev, None), divided("{}"))
     layouts = [Layout("folder", kind.task, read, a, b, c, suffixes=tabular.SUFFIXES) for a, b, c in splits]
     corpus = load(layouts, wanted, bad)
     for language in corpus.test:
@@ -68,20 +65,4 @@ def _of_images(file: Path) -> Layout:
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return images.placed(paths[0], bad)
 
-    return Layout("images", "image_classification", read, *_divided(file.name), codes={"": file.stem})
-
-
-def _divided(name: str) -> tuple[Part, Part, Part]:
-    """The splits of one file that holds them all."""
-    return (
-        Part((name,), keep=lambda place, record: _split(place, record) < DEV),
-        Part((name,), keep=lambda place, record: _split(place, record) == DEV),
-        Part((name,), keep=lambda place, record: _split(place, record) == TEST),
-    )
-
-
-def _split(place: Place, record: Record) -> int:
-    """Which of ten parts a record belongs to; where it says itself whether it is for the test, that decides."""
-    if "test" not in record:
-        return tenth(place, record)
-    return TEST if record["test"] else min(tenth(place, record), DEV)
+    return Layout("images", "image_classification", read, *divided(file.name), codes={"": file.stem})

@@ -26,6 +26,10 @@ def _iob2(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]
     return conll.placed(paths[0], bad, strict=True)
 
 
+def _any_tags(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    return conll.lenient(conll.placed(paths[0], bad))
+
+
 def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return pairs.placed(paths[0], bad, labels=paths[1] if len(paths) > 1 else None)
 
@@ -37,13 +41,12 @@ def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Pla
 
 
 def _mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-    """MLQA's: its scores depend on the language of the answers, which is the context's."""
-    return ((place, mlqa(record, code)) for place, record in squad.placed(paths[0], bad))
+    return with_mlqa_language(squad.placed(paths[0], bad), code)
 
 
-def mlqa(record: Record, code: str) -> Record:
-    """A record of MLQA; ``code`` is the language of its context, or ``context-question``."""
-    return record | {"mlqa_language": code.partition("-")[0]}
+def with_mlqa_language(found: Iterator[Placed], code: str) -> Iterator[Placed]:
+    """MLQA's scores depend on the language of the answers: the context's, in ``context`` or ``context-question``."""
+    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in found)
 
 
 def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
@@ -52,7 +55,7 @@ def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False)
 
 
 # PAN-X: the papers report dev.
-PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_one(conll.lenient)),)
+PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_any_tags),)
 
 UPOS_TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
 UDPOS = (Layout("udpos", "pos_tagging", _one(conll.placed), TRAIN, DEV, TEST, labels=tuple(UPOS_TAGS.split())),)
@@ -186,15 +189,18 @@ FOLDERS = {
 """Name -> the layouts in which it is found."""
 
 
-def _glue(name: str, task: str, columns: Mapping[str, str | int]) -> tuple[Layout, ...]:
+def _glue(name: str, task: str, columns: Mapping[str, str | int], *, dev: str = "dev") -> tuple[Layout, ...]:
     """One task; the labels of its test file are not published, so dev is reported."""
-    train, dev = Part((f"{name}/train.tsv",)), Part((f"{name}/dev.tsv",))
-    return (Layout("glue", task, _table(task, columns), train, dev, codes={"": name}),)
+    train, validation = Part((f"{name}/train.tsv",)), Part((f"{name}/{dev}.tsv",))
+    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}),)
 
 
 GLUE = {
     "CoLA": _glue("CoLA", "classification", {"text": 3, "label": 1}),
+    "MNLI": _glue("MNLI", "classification", SENTENCES | {"label": "gold_label"}, dev="dev_matched"),
     "MRPC": _glue("MRPC", "classification", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}),
+    "QNLI": _glue("QNLI", "classification", {"text": "question", "text_pair": "sentence", "label": "label"}),
+    "QQP": _glue("QQP", "classification", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}),
     "RTE": _glue("RTE", "classification", SENTENCES | {"label": "label"}),
     "SST-2": _glue("SST-2", "classification", {"text": "sentence", "label": "label"}),
     "STS-B": _glue("STS-B", "regression", SENTENCES | {"score": "score"}),
