@@ -42,5 +42,5 @@ clean:
 $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,images,tensorboard,torchjd,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,hub,images,tensorboard,torchjd,dev]'
 	touch $@

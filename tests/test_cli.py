@@ -74,6 +74,10 @@ MISTAKES = {
     "unknown method": (["compare", "tiny.yaml", "--methods", "mlt"], "method: unknown method 'mlt'"),
     "three columns": (["train", "tiny.yaml", "path=bad"], "train-aa.tsv:2: 3 columns"),
     "model not to be had": (["train", "tiny.yaml", "model=bert-base-multilingual-cased"], "hf download"),
+    "data not to be had": (
+        ["data", "tiny.yaml", "data=xnli", "path=null"],
+        "looked for en/train-*.parquet, en/validation",
+    ),
     "no run": (["evaluate", "nowhere"], "nowhere: holds no finished run"),
     "folder in use": (["train", "tiny.yaml", "--out", "bad"], "bad is not empty"),
 }

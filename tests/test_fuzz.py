@@ -3,16 +3,21 @@
 ``make test`` tries a few hundred files a reader and recipes, ``make check-slow`` 10,000 of each.
 """
 
+import io
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multitune.data import BadRecords
+from multitune.data import BadRecords, hub_readers, parquet
+from multitune.data.bad import records
+from multitune.data.corpus import Record
 from multitune.errors import UserError
 from multitune.recipe import parse_overrides
 from multitune.recipe import read as read_recipe
@@ -43,11 +48,30 @@ EDITS = st.lists(
     max_size=6,
 )
 
+
+def read_parquet(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
+    columns = {"tokens": "tokens", "tags": "ner_tags"}
+    return records(parquet.placed([Path(path)], columns, hub_readers.KINDS["tagging"].record, bad))
+
+
+def a_parquet_file() -> bytes:
+    """Five sentences with the Hub's kinds of columns."""
+    from datasets import ClassLabel, Dataset, Features, List, Value, disable_progress_bars
+
+    disable_progress_bars()
+    file, row = io.BytesIO(), {"tokens": ["Anna", "in", "Oslo"], "ner_tags": [1, 0, 1]}
+    kinds = {"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-PER"]))}
+    Dataset.from_list([row] * 5, features=Features(kinds)).to_parquet(file)
+    return file.getvalue()
+
+
 FORMATS: dict[str, tuple[Read, str, bytes]] = {
     **{name: (read, file, content) for name, (read, file, content, _) in GOOD.items()},
     **{name: (read, file, content) for name, (read, file, content, *_) in BAD.items() if len(content) < 5000},
 }
 """Everything that a reader was shown in test_readers, to begin with."""
+if find_spec("datasets") is not None:
+    FORMATS["parquet"] = (read_parquet, "de.parquet", a_parquet_file())
 READERS = {read.__name__: [row[1:] for row in FORMATS.values() if row[0] is read] for read, *_ in FORMATS.values()}
 
 RECIPE = b"""\

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import data_folder, real_data
 from multitune import data
-from multitune.data import DATASETS, BadRecords, Corpus
+from multitune.data import DATASETS, BadRecords, Corpus, hub_sets
 from multitune.data.balance import balance
 from multitune.data.corpus import Head
 from multitune.errors import UserError
@@ -88,6 +88,8 @@ def test_real_unseen_sets() -> None:
     assert counts(corpus.test) == expected
     crossed = load("tydiqa", paths, languages=["sw"], unseen=["mlqa:hi-en", "xquad:ar"])
     assert list(crossed.test) == ["sw", "mlqa:hi-en", "xquad:ar"]
+    languages = {name: {record.get("mlqa_language") for record in rows} for name, rows in crossed.test.items()}
+    assert languages == {"sw": {None}, "mlqa:hi-en": {"hi"}, "xquad:ar": {None}}
 
 
 def test_real_quotes() -> None:
@@ -211,7 +213,7 @@ def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
 PAIRS = "a\tb\tyes\nc\td\tno\n"
 MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]] = {
     # data set, options, files, what is said
-    "no folder": ("xnli", {"path": None}, {}, "path: is missing; data: xnli needs the folder with train-xx.tsv"),
+    "no folder": ("multi30k", {"path": None}, {}, "path: is missing; data: multi30k needs the folder with train.en.gz"),
     "not a folder": ("squad", {"path": Path("nowhere")}, {}, "nowhere is not a folder; data: squad needs"),
     "empty folder": ("udpos", {}, {}, "has no train-xx.tsv, dev-xx.tsv, test-xx.tsv"),
     "nothing to train on": ("xquad", {}, {"xquad.de.json": "{}"}, "data: xquad has no training data"),
@@ -229,9 +231,9 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
     "no dev file": ("folder", {}, {"train-de.jsonl": LINES, "test-de.jsonl": LINES}, "no data for 'de' .*dev-de.jsonl"),
     "an unseen set without a folder": (
         "pawsx",
-        {"unseen": ["xnli"]},
+        {"unseen": ["sib200"]},
         {"train-de.tsv": PAIRS, "dev-de.tsv": PAIRS, "test-de.tsv": PAIRS},
-        "path: is missing; data: xnli",
+        "path: is missing; data: sib200",
     ),
     "no images": ("images", {}, {"x.txt": "a"}, "has no zip or npz file of images"),
     "columns of a set that has its own": ("panx", {"columns": COLUMNS}, {}, "columns: only the tables of data: folder"),
@@ -314,6 +316,5 @@ def test_real_captions_say_what_they_are_translated_into() -> None:
 
 
 def test_every_set_has_a_name() -> None:
-    assert set(REAL) | {"assistant", "folder", "images", "mlqa", "panx", "pawsx", "squad", "udpos", "xquad"} == set(
-        DATASETS
-    )
+    others = {"assistant", "folder", "images", "mlqa", "panx", "pawsx", "squad", "udpos", "xquad"}
+    assert set(REAL) | others | set(hub_sets.SETS) == set(DATASETS)

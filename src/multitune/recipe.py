@@ -67,7 +67,7 @@ class Recipe(BaseModel):
     task: Literal["masked_language_modelling"] | None = None
     """The kind of task, where it is not the data set's own: masked language modelling takes the texts of any set."""
     path: str | dict[str, str] | None = None
-    """Folder with the data set's files, for the sets that are read from files; or data set -> folder."""
+    """Folder with the data set's files; or data set -> folder. A set without one comes from the Hub."""
     columns: dict[str, str] | None = None
     """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)

@@ -1,20 +1,19 @@
 """Data sources by name: each hands over a ``Corpus`` of labelled records by split and language."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 
 from multitune.batching import seeded
-from multitune.data import assistant, folders, own
+from multitune.data import assistant, folders, hub, hub_sets, own
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Head, Record, Wanted
+from multitune.data.folders import Load
 from multitune.data.sources import FOLDERS, GLUE
 from multitune.errors import UserError
-
-Load = Callable[[Wanted, BadRecords], Corpus]
 
 
 def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -25,12 +24,19 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
     return assistant.load(wanted.languages, wanted.unseen)
 
 
+def _images(wanted: Wanted, bad: BadRecords) -> Corpus:
+    if wanted.path is None:
+        return hub.load_tasks("images", {name: ((), hub_set) for name, hub_set in hub_sets.IMAGES.items()}, wanted, bad)
+    return own.load_images(wanted, bad)
+
+
 DATASETS: dict[str, Load] = {
     "assistant": _assistant,
     **{name: partial(folders.load, layouts) for name, layouts in FOLDERS.items()},
-    "glue": partial(folders.load_tasks, GLUE),
+    **{name: partial(hub.load, FOLDERS.get(name, ()), hub_set) for name, hub_set in hub_sets.SETS.items()},
+    "glue": partial(hub.load_tasks, "glue", {task: (GLUE[task], hub_set) for task, hub_set in hub_sets.GLUE.items()}),
     "folder": own.load_tables,
-    "images": own.load_images,
+    "images": _images,
 }
 """Name -> ``load(wanted, bad)``, which adds bad records to ``bad`` and raises ``UserError`` for all else."""
 

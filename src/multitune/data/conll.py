@@ -6,7 +6,8 @@ WikiANN (PAN-X) and XTREME's part-of-speech files have two columns. A ``.conllu`
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -53,15 +54,15 @@ def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fa
     return sifted(_sentences(path, bad), lambda rows: _parse(rows, pick, check), bad)
 
 
-def lenient(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
-    """As ``placed``, with a warning that counts the I- tags that open an entity, which IOB2 does not allow."""
-    loose = 0
-    for place, record in placed(path, bad):
+def lenient(found: Iterable[Placed]) -> Iterator[Placed]:
+    """The same, with a warning that counts the I- tags that open an entity, which IOB2 does not allow."""
+    loose: Counter[str] = Counter()
+    for place, record in found:
         pairs = zip(["O", *record["tags"]], record["tags"], strict=False)
-        loose += sum(tag.startswith("I-") and previous[2:] != tag[2:] for previous, tag in pairs)
+        loose[place.file] += sum(tag.startswith("I-") and previous[2:] != tag[2:] for previous, tag in pairs)
         yield place, record
-    if loose:
-        log.warning("%s: %d I- tags open an entity, which IOB2 does not allow; they are scored as B- tags", path, loose)
+    for file, count in (+loose).items():
+        log.warning("%s: %d I- tags open an entity, which IOB2 does not allow; they are scored as B- tags", file, count)
 
 
 def check_iob2(tags: Sequence[str]) -> None:

@@ -1,18 +1,23 @@
 """Data sets that are folders with a file for each language and split: finding the files, reading them into a Corpus."""
 
+import glob
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import LABELS, Corpus, Head, Place, Placed, Record, Wanted, labels_of
 from multitune.errors import UserError
 
-Reader = Callable[[Sequence[Path], BadRecords], Iterator[Placed]]
-"""The records of one language and split from their files, mostly one file."""
+Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
+"""The records of one language (its code) and split from their files, mostly one file."""
+
+Load = Callable[[Wanted, BadRecords], Corpus]
+"""Reads what is wanted of one data set; adds bad records to what takes them, and raises ``UserError`` for all else."""
 
 Files = dict[str, tuple[Path, ...]]
 """Language -> its files, those of one split."""
@@ -23,7 +28,8 @@ class Part:
     """The files of a split.
 
     Attributes:
-        names: of a language's files, ``{}`` standing for the language.
+        names: of a language's files, ``{}`` standing for the language and ``*`` for the number of a shard; a file
+            without ``{}`` in its name holds all languages.
         keep: which records of the files belong to the split, in languages that are trained on; None: all.
     """
 
@@ -121,20 +127,19 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     )
 
 
-def load_tasks(tasks: Mapping[str, Sequence[Layout]], wanted: Wanted, bad: BadRecords) -> Corpus:
-    """Read tasks of one data set that have heads of their own, each by its layouts; ``languages`` are the tasks.
+def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRecords) -> Corpus:
+    """Read tasks of one data set that have heads of their own; ``languages`` are the tasks.
 
     Raises:
-        UserError: as ``load`` does; no such task, or an unseen one.
+        UserError: as the tasks do; no such task, or an unseen one.
     """
-    name = next(iter(tasks.values()))[0].name
     if wanted.unseen or wanted.languages == ():
         raise UserError(f"unseen: each task of data: {name} has a head of its own, so that none can be unseen")
     chosen = list(tasks) if wanted.languages is None else list(wanted.languages)
     for task in chosen:
         if task not in tasks:
             raise UserError(f"languages: data: {name} has no task {task!r}; it has {', '.join(tasks)}")
-    parts = {task: load(tasks[task], replace(wanted, languages=(task,), unseen=()), bad) for task in chosen}
+    parts = {task: tasks[task](replace(wanted, languages=(task,), unseen=()), bad) for task in chosen}
     first = parts[chosen[0]]
     return Corpus(
         task=first.task,
@@ -158,6 +163,26 @@ def tenth(place: Place, record: Record) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % 10
 
 
+DEV, TEST = 8, 9
+"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
+
+
+def divided(name: str) -> tuple[Part, Part, Part]:
+    """The splits of one file that holds them all, 8 : 1 : 1 by a hash of each record's input."""
+    return (
+        Part((name,), keep=lambda place, record: _split(place, record) < DEV),
+        Part((name,), keep=lambda place, record: _split(place, record) == DEV),
+        Part((name,), keep=lambda place, record: _split(place, record) == TEST),
+    )
+
+
+def _split(place: Place, record: Record) -> int:
+    """Which of ten parts a record belongs to; where it says itself whether it is for the test, that decides."""
+    if "test" not in record:
+        return tenth(place, record)
+    return TEST if record["test"] else min(tenth(place, record), DEV)
+
+
 class _Reading:
     """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
 
@@ -165,7 +190,7 @@ class _Reading:
         self.labels = labels
         self.skipped: Counter[str] = Counter()
         self._layout, self._trained, self._bad = layout, trained, bad
-        self._divided: dict[tuple[Path, ...], list[Placed]] = {}
+        self._divided: dict[tuple[tuple[Path, ...], str], list[Placed]] = {}
 
     def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> list[Record]:
         """The records of a language and split; those whose label is not allowed are bad."""
@@ -188,12 +213,12 @@ class _Reading:
     def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
         if code not in self._trained:
-            return (self._layout.read_unseen or read)(paths, self._bad)
+            return (self._layout.read_unseen or read)(paths, code, self._bad)
         if part.keep is None:
-            return read(paths, self._bad)
-        if paths not in self._divided:
-            self._divided[paths] = list(read(paths, self._bad))
-        return ((place, record) for place, record in self._divided[paths] if part.keep(place, record))
+            return read(paths, code, self._bad)
+        if (paths, code) not in self._divided:
+            self._divided[paths, code] = list(read(paths, code, self._bad))
+        return ((place, record) for place, record in self._divided[paths, code] if part.keep(place, record))
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """What is left when records with labels that are not allowed are reported."""
@@ -220,7 +245,7 @@ def _label_problem(record: Record, task: str, allowed: Collection[str]) -> tuple
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
-    needs = f"data: {layouts[0].name} needs the folder with {_described(layouts[0])}"
+    needs = f"data: {layouts[0].name} needs the folder with {described(layouts[0])}"
     if path is None:
         raise UserError(f"path: is missing; {needs}")
     if not Path(path).is_dir():
@@ -230,16 +255,26 @@ def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
 
 def _fitting(layouts: Sequence[Layout], folder: Path, training: bool) -> Layout:
     """The first layout of whose training and reported files the folder has some."""
-    if training and all(layout.train is None for layout in layouts):
-        raise UserError(f"data: {layouts[0].name} has no training data; name it under unseen: of a set that has")
+    check_training(layouts, training)
     for layout in layouts:
         parts = (layout.train, layout.test) if training else (layout.reported,)
         if all(_files(folder, layout, part) for part in parts if part is not None):
             return layout
-    raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(_described, layouts)))}")
+    raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(described, layouts)))}")
 
 
-def _described(layout: Layout) -> str:
+def check_training(layouts: Sequence[Layout], training: bool) -> None:
+    """Raise ``UserError`` where a set is to be trained on that is for evaluation alone."""
+    if training and all(layout.train is None for layout in layouts):
+        raise UserError(f"data: {layouts[0].name} has no training data; name it under unseen: of a set that has")
+
+
+def fits(layouts: Sequence[Layout], path: str) -> bool:
+    """Whether a folder has training files of one of the layouts."""
+    return any(_files(Path(path), layout, layout.train) for layout in layouts)
+
+
+def described(layout: Layout) -> str:
     """The names of a layout's files for a reader: train-xx.tsv, dev-xx.tsv."""
     names = (name for part in (layout.train, layout.dev, layout.test) if part is not None for name in part.names)
     return ", ".join(dict.fromkeys(name.replace("{}", "xx") + "/".join(layout.suffixes) for name in names))
@@ -249,22 +284,36 @@ def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
     """The languages with all files of a part, sorted by their names in files."""
     if part is None:
         return {}
-    telling = next((name for name in part.names if "{}" in name), part.names[0])
-    pattern = re.compile(re.escape(telling).replace(re.escape("{}"), "(.+)"))
     found: Files = {}
     for suffix in layout.suffixes:
-        wild = folder.glob(telling.replace("{}", "*") + suffix) if "{}" in telling else [folder / (telling + suffix)]
-        for path in sorted(wild):
-            match = pattern.fullmatch(path.relative_to(folder).as_posix().removesuffix(suffix))
-            assert match is not None
-            code = "".join(match.groups())
-            paths = tuple(folder / (name.replace("{}", code) + suffix) for name in part.names)
-            if (code in layout.codes or not layout.codes) and all(file.exists() for file in paths):
-                language = layout.codes.get(code, code)
-                if language in found:
-                    raise UserError(f"{paths[0]}: a second file for {language!r} beside {found[language][0].name}")
-                found[language] = paths
+        for code in _codes(folder, layout, part, suffix):
+            shards = [_shards(folder, name, code, suffix) for name in part.names]
+            language = layout.codes.get(code, code)
+            if all(shards) and language in found:
+                raise UserError(f"{shards[0][0]}: a second file for {language!r} beside {found[language][0].name}")
+            if all(shards):
+                found[language] = tuple(chain.from_iterable(shards))
     return found
+
+
+def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
+    """The languages as the names of files spell them."""
+    telling = next((name for name in part.names if "{}" in name), None)
+    if telling is None:
+        return list(layout.codes)
+    spelt = re.escape(telling).replace(re.escape("{}"), "(.+)").replace(re.escape("*"), "[^/]*")
+    pattern = re.compile(spelt + re.escape(suffix))
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(telling.replace("{}", "*") + suffix))
+    codes = dict.fromkeys(match[1] for match in map(pattern.fullmatch, paths) if match is not None)
+    return [code for code in codes if code in layout.codes or not layout.codes]
+
+
+def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
+    """The files of a name, in the order of their numbers; none where there is no such file."""
+    if "*" in name:
+        return sorted(folder.glob(name.replace("{}", glob.escape(code)) + suffix))
+    path = folder / (name.replace("{}", code) + suffix)
+    return [path] if path.exists() else []
 
 
 def _require(key: str, languages: Sequence[str], found: Files, folder: Path, part: Part, layout: Layout) -> None:

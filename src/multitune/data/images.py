@@ -9,19 +9,23 @@ import io
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multitune.data import fields
 from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
 from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 MOST_BYTES = 64 * 2**20
 """Of an image file in a zip: what unpacks to more is refused."""
+
+SHORTER = 256
+"""Points of the shorter side that are kept of the Hub's photographs: all are held in memory."""
 
 Raw = tuple[str | None, Callable[[], bytes]]
 """An image's label, and how to get its file's content."""
@@ -50,8 +54,7 @@ def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
         return _array_rows(path, bad)
     if path.suffix != ".zip" and not path.is_dir():
         raise UserError(f"{path}: is no folder, zip or npz file of images")
-    if importlib.util.find_spec("PIL") is None:
-        raise UserError("data: images needs Pillow; pip install 'multitune[images]'")
+    require()
     return sifted(_archived(path, bad) if path.suffix == ".zip" else _in_folder(path), _decoded, bad)
 
 
@@ -126,15 +129,37 @@ def _decoded(raw: Raw) -> Record:
     return {"image": _pixels(data), "label": label}
 
 
-def _pixels(data: bytes) -> NDArray[np.uint8]:
-    """Grey [height, width] or RGB [height, width, 3]; raises ``BadRecord``."""
+def labelled(values: Mapping[str, Any]) -> Record:
+    """A record of an image file's content and its label; a large image is reduced to ``SHORTER``.
+
+    Raises:
+        BadRecord: a missing or wrong value, an image that does not decode.
+    """
+    if not isinstance(values["image"], bytes):
+        raise BadRecord("image is missing; it must be the content of an image file")
+    require()
+    return {"image": _pixels(values["image"], SHORTER), "label": fields.label(values["label"], "label")}
+
+
+def require() -> None:
+    """Raise ``UserError`` where the package is missing that decodes images."""
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("data: images needs Pillow; pip install 'multitune[images]'")
+
+
+def _pixels(data: bytes, shorter: int | None = None) -> NDArray[np.uint8]:
+    """Grey [height, width] or RGB [height, width, 3], its shorter side at most so long; raises ``BadRecord``."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8)
+                found = image.convert("L" if image.mode in ("1", "L") else "RGB")
+                if shorter is not None and min(found.size) > shorter:
+                    scale = shorter / min(found.size)
+                    found = found.resize((round(found.width * scale), round(found.height * scale)))
+                return np.asarray(found, dtype=np.uint8)
     except UnidentifiedImageError as error:
         raise BadRecord("does not decode: no image format that Pillow knows") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

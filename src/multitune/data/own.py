@@ -2,19 +2,17 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from multitune.data import images, tabular
 from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus, Place, Placed, Record, Wanted
-from multitune.data.folders import Layout, Part, load, load_tasks, tenth
+from multitune.data.corpus import Corpus, Placed, Wanted
+from multitune.data.folders import Layout, Part, divided, load, load_tasks
 from multitune.errors import UserError
 
 SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 """In the name of a language: it is a split under another name, and must not be trained on as a whole."""
-
-DEV, TEST = 8, 9
-"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
 
 
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -29,11 +27,11 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     columns = tabular.COLUMNS if wanted.columns is None else wanted.columns
     kind = tabular.kind(columns)
 
-    def read(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+    def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return tabular.placed(paths[0], bad, kind=kind, columns=columns)
 
     train, dev, test = Part(("train-{}",)), Part(("dev-{}",)), Part(("test-{}",))
-    splits: tuple[tuple[Part, Part, Part | None], ...] = ((train, dev, test), (train, dev, None), _divided("{}"))
+    splits: tuple[tuple[Part, Part, Part | None], ...] = ((train, dev, test), (train, dev, None), divided("{}"))
     layouts = [Layout("folder", kind.task, read, a, b, c, suffixes=tabular.SUFFIXES) for a, b, c in splits]
     corpus = load(layouts, wanted, bad)
     for language in corpus.test:
@@ -59,28 +57,12 @@ def load_images(wanted: Wanted, bad: BadRecords) -> Corpus:
     found = [file for file in visible if file.suffix in (".npz", ".zip") or file.is_dir()]
     if not found:
         raise UserError(f"path: {wanted.path} has no zip or npz file of images, and no folder")
-    tasks = {file.stem: (_of_images(file),) for file in found}
-    return load_tasks(tasks, wanted, bad)
+    tasks = {file.stem: partial(load, [_of_images(file)]) for file in found}
+    return load_tasks("images", tasks, wanted, bad)
 
 
 def _of_images(file: Path) -> Layout:
-    def read(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+    def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return images.placed(paths[0], bad)
 
-    return Layout("images", "image_classification", read, *_divided(file.name), codes={"": file.stem})
-
-
-def _divided(name: str) -> tuple[Part, Part, Part]:
-    """The splits of one file that holds them all."""
-    return (
-        Part((name,), keep=lambda place, record: _split(place, record) < DEV),
-        Part((name,), keep=lambda place, record: _split(place, record) == DEV),
-        Part((name,), keep=lambda place, record: _split(place, record) == TEST),
-    )
-
-
-def _split(place: Place, record: Record) -> int:
-    """Which of ten parts a record belongs to; where it says itself whether it is for the test, that decides."""
-    if "test" not in record:
-        return tenth(place, record)
-    return TEST if record["test"] else min(tenth(place, record), DEV)
+    return Layout("images", "image_classification", read, *divided(file.name), codes={"": file.stem})

@@ -19,31 +19,43 @@ SENTENCES: dict[str, str | int] = {"text": "sentence1", "text_pair": "sentence2"
 
 
 def _one(read: Callable[[Path, BadRecords], Iterator[Placed]]) -> Reader:
-    return lambda paths, bad: read(paths[0], bad)
+    return lambda paths, code, bad: read(paths[0], bad)
 
 
-def _iob2(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+def _iob2(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return conll.placed(paths[0], bad, strict=True)
 
 
-def _pairs(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
+def _any_tags(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    return conll.lenient(conll.placed(paths[0], bad))
+
+
+def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return pairs.placed(paths[0], bad, labels=paths[1] if len(paths) > 1 else None)
 
 
-def _captions(paths: Sequence[Path], bad: BadRecords) -> Iterator[Placed]:
-    """Multi30k's: one model translates into several languages, so each record says which (train.de.gz)."""
-    target = paths[1].name.split(".")[-2]
+def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    """Multi30k's: one model translates into several languages, so each record says which."""
     found = parallel.placed(paths[0], paths[1], bad)
-    return ((place, record | {"target_language": target}) for place, record in found)
+    return ((place, record | {"target_language": code}) for place, record in found)
+
+
+def _mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    return with_mlqa_language(squad.placed(paths[0], bad), code)
+
+
+def with_mlqa_language(found: Iterator[Placed], code: str) -> Iterator[Placed]:
+    """MLQA's scores depend on the language of the answers: the context's, in ``context`` or ``context-question``."""
+    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in found)
 
 
 def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
     (kind,) = (kind for kind in fields.KINDS if kind.task == task)
-    return lambda paths, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
+    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
 
 
 # PAN-X: the papers report dev.
-PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_one(conll.lenient)),)
+PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_any_tags),)
 
 UPOS_TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
 UDPOS = (Layout("udpos", "pos_tagging", _one(conll.placed), TRAIN, DEV, TEST, labels=tuple(UPOS_TAGS.split())),)
@@ -93,7 +105,7 @@ MLQA = (
     Layout(
         "mlqa",
         "question_answering",
-        _one(squad.placed),
+        _mlqa,
         dev=Part(("dev-context-{}.json",)),
         codes=MLQA_PAIRS,
         by_name=[pair for pair in MLQA_PAIRS.values() if "-" in pair],
@@ -177,15 +189,18 @@ FOLDERS = {
 """Name -> the layouts in which it is found."""
 
 
-def _glue(name: str, task: str, columns: Mapping[str, str | int]) -> tuple[Layout, ...]:
+def _glue(name: str, task: str, columns: Mapping[str, str | int], *, dev: str = "dev") -> tuple[Layout, ...]:
     """One task; the labels of its test file are not published, so dev is reported."""
-    train, dev = Part((f"{name}/train.tsv",)), Part((f"{name}/dev.tsv",))
-    return (Layout("glue", task, _table(task, columns), train, dev, codes={"": name}),)
+    train, validation = Part((f"{name}/train.tsv",)), Part((f"{name}/{dev}.tsv",))
+    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}),)
 
 
 GLUE = {
     "CoLA": _glue("CoLA", "classification", {"text": 3, "label": 1}),
+    "MNLI": _glue("MNLI", "classification", SENTENCES | {"label": "gold_label"}, dev="dev_matched"),
     "MRPC": _glue("MRPC", "classification", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}),
+    "QNLI": _glue("QNLI", "classification", {"text": "question", "text_pair": "sentence", "label": "label"}),
+    "QQP": _glue("QQP", "classification", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}),
     "RTE": _glue("RTE", "classification", SENTENCES | {"label": "label"}),
     "SST-2": _glue("SST-2", "classification", {"text": "sentence", "label": "label"}),
     "STS-B": _glue("STS-B", "regression", SENTENCES | {"score": "score"}),

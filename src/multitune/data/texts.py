@@ -11,6 +11,7 @@ TEXTS: dict[str, Callable[[Record], str]] = {
     "regression": lambda record: " ".join(filter(None, (record["text"], record.get("text_pair")))),
     "tagging": lambda record: " ".join(record["tokens"]),
     "pos_tagging": lambda record: " ".join(record["tokens"]),
+    "masked_language_modelling": lambda record: record["text"],
     "question_answering": lambda record: record["context"],
     "translation": lambda record: record["source"],
 }

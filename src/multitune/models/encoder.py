@@ -1,16 +1,12 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
 import math
-import socket
-import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -20,6 +16,7 @@ from multitune.models import offline
 from multitune.models.dropout import quicken
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
+from multitune.network import hub_reachable
 from multitune.tasks import AnyTask, Task
 from multitune.tasks.task import Example, Inputs, Processor
 
@@ -270,7 +267,7 @@ def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> A
     try:
         return from_pretrained(name, local_files_only=True, **options)
     except (OSError, ValueError) as error:
-        if Path(name).is_dir() or not _hub_reachable():
+        if Path(name).is_dir() or not hub_reachable():
             raise UserError(_cannot_load(name, error)) from error
     try:
         return from_pretrained(name, **options)
@@ -285,20 +282,6 @@ def _cannot_load(name: str, error: Exception) -> str:
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
         f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"
     )
-
-
-def _hub_reachable() -> bool:
-    """Whether the Hub takes connections: its client would retry for a minute. A proxy hides that: yes."""
-    if HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies():
-        return True
-    hub = urlsplit(ENDPOINT)
-    try:
-        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
