@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from multitune.cli import app
+from multitune.data import DATASETS
 from multitune.methods import METHODS
 from multitune.methods.combined_plans import TorchJD
 from multitune.recipe import Recipe, RecipeFile, parse_overrides, read
@@ -113,7 +114,10 @@ def test_named_tests_exist(page: Path) -> None:
 def test_every_recipe_resolves_to_a_method(path: Path) -> None:
     file: RecipeFile = read(path)
     for method in file.methods or [None]:
-        load_plan(file.resolve(method))
+        one = file.resolve(method)
+        load_plan(one)
+        others = {name.partition(":")[0] for name in one.unseen or () if ":" in name}
+        assert {one.data, *others, *(one.path if isinstance(one.path, dict) else ())} <= set(DATASETS)
 
 
 def commands() -> list[str]:

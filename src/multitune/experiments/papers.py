@@ -95,7 +95,7 @@ def columns(name: str, data: str, metric: str, methods: Iterable[str], languages
     found = {language: code for language, (other, _, code) in tested.items() if (other or data) in table.sets}
     common = {language: code for language, code in found.items() if code in known}
     if not common:
-        where = f"{' or '.join(table.sets)}, {', '.join(sorted(known))}"
+        where = f"{' or '.join(table.sets)} ({', '.join(sorted(known))})"
         raise UserError(f"--paper {name}: has figures on {where}; none is tested here")
     if table.scores.keys().isdisjoint(methods):
         raise UserError(f"--paper {name}: has figures of {', '.join(table.scores)}; none is run here")
