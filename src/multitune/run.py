@@ -137,7 +137,8 @@ class Run:
         """The method's loss of examples that share the head of ``language``."""
         task, model = self.task.of(language), self.encoder.head(language)
         inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
-        inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
+        inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
+        targets = targets.to(self.encoder.device)
         with task.sparing(model, targets):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
@@ -154,9 +155,9 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         encoder.freeze()
     train = Encoded.of(corpus.train, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and task.can_trim:
-        encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
+        encoder.trim(train.tokens)
     encoder.remember()
-    examples = {k: [encoder.training_example(example) for example in rows] for k, rows in train.examples.items()}
+    examples = train.examples
     batch_size = 1 if plan.mixes_tasks else recipe.batch_size
     setup = Setup(
         parameters=encoder.parameters(),
@@ -178,7 +179,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         languages=tuple(examples),
         examples=examples,
         batches={
-            language: Batches(language, [task.of(language).size(example) for example in rows], batch_size, recipe.seed)
+            language: Batches(language, task.of(language).sizes(rows), batch_size, recipe.seed)
             for language, rows in examples.items()
         },
         dev=Encoded.of(corpus.dev, task, encoder, recipe.max_length),

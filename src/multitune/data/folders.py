@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import LABELS, Corpus, Head, Place, Placed, Record, Wanted, labels_of
+from multitune.data.spool import Spool
 from multitune.errors import UserError
 
 Reader = Callable[[Sequence[Path], BadRecords], Iterator[Placed]]
@@ -103,7 +104,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
             _require(key, codes, files, folder, part, layout)
     reading = _Reading(layout, languages, bad, tuple(wanted.labels or layout.labels))
     records = {code: reading.records(layout.train, train[code], code) for code in languages}
-    reading.settle_labels(records)
+    reading.settle_labels()
     test = {
         code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
     }
@@ -165,25 +166,27 @@ class _Reading:
         self.labels = labels
         self.skipped: Counter[str] = Counter()
         self._layout, self._trained, self._bad = layout, trained, bad
-        self._divided: dict[tuple[Path, ...], list[Placed]] = {}
+        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = (
+            list if layout.task == "image_classification" else Spool().keep
+        )
+        self._divided: dict[tuple[Path, ...], Sequence[Record]] = {}
+        self._shown: set[str] = set()
 
-    def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> list[Record]:
+    def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
         """The records of a language and split; those whose label is not allowed are bad."""
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
-        found = [record for _, record in placed]
+        found = self._keep(record for _, record in placed)
         self.skipped[code] += len(self._bad) - before
         if not found and not self.skipped[code]:
             divided = "too few records to divide into train, dev and test; give each a file of its own"
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
         return found
 
-    def settle_labels(self, train: Mapping[str, Sequence[Record]]) -> None:
-        """Where neither the set nor another one fixes the labels, take those of the training records."""
-        if self._layout.task in LABELS and not self.labels:
-            rows = (record for records in train.values() for record in records)
-            self.labels = tuple(sorted({label for record in rows for label in labels_of(self._layout.task, record)}))
+    def settle_labels(self) -> None:
+        """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
+        self.labels = self.labels or tuple(sorted(self._shown))
 
     def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
@@ -192,8 +195,9 @@ class _Reading:
         if part.keep is None:
             return read(paths, self._bad)
         if paths not in self._divided:
-            self._divided[paths] = list(read(paths, self._bad))
-        return ((place, record) for place, record in self._divided[paths] if part.keep(place, record))
+            self._divided[paths] = self._keep({"place": place, "record": one} for place, one in read(paths, self._bad))
+        placed = ((Place(*row["place"]), row["record"]) for row in self._divided[paths])
+        return ((place, record) for place, record in placed if part.keep(place, record))
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """What is left when records with labels that are not allowed are reported."""
@@ -203,6 +207,8 @@ class _Reading:
         for place, record in placed:
             problem = _label_problem(record, self._layout.task, self.labels)
             if problem is None:
+                if not self.labels:
+                    self._shown.update(labels_of(self._layout.task, record))
                 yield place, record
             else:
                 self._bad.add(place.of(problem[0]), problem[1])
