@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import LABELS, Corpus, Head, Place, Placed, Record, Wanted, labels_of
+from multitune.data.rows import chosen
 from multitune.data.spool import Spool
 from multitune.errors import UserError
 
@@ -169,7 +171,7 @@ class _Reading:
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = (
             list if layout.task == "image_classification" else Spool().keep
         )
-        self._divided: dict[tuple[Path, ...], Sequence[Record]] = {}
+        self._divided: dict[tuple[Path, ...], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
 
     def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
@@ -195,9 +197,23 @@ class _Reading:
         if part.keep is None:
             return read(paths, self._bad)
         if paths not in self._divided:
-            self._divided[paths] = self._keep({"place": place, "record": one} for place, one in read(paths, self._bad))
-        placed = ((Place(*row["place"]), row["record"]) for row in self._divided[paths])
-        return ((place, record) for place, record in placed if part.keep(place, record))
+            self._divided[paths] = self._divide(read(paths, self._bad))
+        return ((Place(*row["place"]), row["record"]) for row in self._divided[paths][part])
+
+    def _divide(self, placed: Iterator[Placed]) -> dict[Part, Sequence[Record]]:
+        """Part -> its share of files that hold several, each record with its place."""
+        parts = {part: part.keep for part in (self._layout.train, self._layout.dev, self._layout.test) if part}
+        rows = {part: array("q") for part in parts}
+
+        def told() -> Iterator[Record]:
+            for number, (place, record) in enumerate(placed):
+                whose = next((part for part, keep in parts.items() if keep and keep(place, record)), None)
+                if whose is not None:
+                    rows[whose].append(number)
+                yield {"place": place, "record": record}
+
+        kept = self._keep(told())
+        return {part: chosen(kept, numbers) for part, numbers in rows.items()}
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """What is left when records with labels that are not allowed are reported."""

@@ -18,6 +18,7 @@ BLOCK = 2**16
 """Bytes that are written or hashed at a time."""
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
+_decoded = json.JSONDecoder().raw_decode
 
 
 @final
@@ -70,7 +71,7 @@ class Spooled(Rows):
         return len(self._ends) - 1
 
     def row(self, number: int) -> Row:
-        record: Row = json.loads(self._spool.read(self._ends[number], self._ends[number + 1]).decode())
+        record: Row = _decoded(self._spool.read(self._ends[number], self._ends[number + 1]).decode())[0]
         return record
 
     def blocks(self) -> Iterator[bytes]:

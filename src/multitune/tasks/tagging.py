@@ -32,6 +32,7 @@ class TokenTask(Task):
                 is_split_into_words=True,
                 truncation=True,
                 max_length=max_length,
+                return_attention_mask=False,
             )
             for row, (example, record) in enumerate(zip(rows_of(encoded), some, strict=True)):
                 yield example | self._labelled(encoded.word_ids(row), record)

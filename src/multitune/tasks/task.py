@@ -171,7 +171,8 @@ def encode_texts(
     """Each record with the example of its text or pair of texts."""
     for some in together(records):
         pairs = [record["text_pair"] for record in some] if "text_pair" in some[0] else None
-        encoded = tokenizer([record["text"] for record in some], pairs, truncation=True, max_length=max_length)
+        texts = [record["text"] for record in some]
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
         yield from zip(some, rows_of(encoded), strict=True)
 
 
