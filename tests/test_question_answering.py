@@ -129,6 +129,24 @@ def test_best_pairs_are_those_of_the_published_loops(length: int) -> None:
         assert all(score == -torch.inf for score, _, _ in found[len(expected) :])
 
 
+def test_predictions_are_those_of_the_published_loops(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    records = [record("ana bela coro " * 12, "bela"), record("roma oslo", None), record("ana " * 30, "ana")]
+    examples = list(TASK.encode(records, tokenizer, 16))
+    length = max(len(example["input_ids"]) for example in examples)
+    starts, ends = torch.randn(2, len(examples), length, generator=torch.Generator().manual_seed(0))
+    predictions = TASK.join(records, examples, TASK.decode(output(starts, ends), examples), tokenizer)
+    for number, (one, prediction) in enumerate(zip(records, predictions, strict=True)):
+        spans = []
+        for row, example in enumerate(examples):
+            tokens = example["tokens"] if example["record"] == number else []
+            for score, first, last in literal_best(starts[row, tokens].tolist(), ends[row, tokens].tolist()):
+                spans.append((score, example["starts"][first], example["ends"][last]))
+        best = sorted(spans, reverse=True)[:KEPT]
+        assert prediction["n_best"] == [[one["context"][a:b], pytest.approx(score)] for score, a, b in best]
+        assert prediction["start"] in (best[0][1], -1)
+
+
 @pytest.mark.parametrize(
     ("no_answers", "others", "text"),
     [

@@ -12,11 +12,12 @@ import pytest
 from tokenizers import processors
 
 from conftest import disk
-from multitune import tokenised
+from multitune import compare, tokenised
 from multitune.data.spool import Spool
 from multitune.data.stored import Stored
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
+from multitune.recipe import Recipe
 from multitune.tasks import Classification, MaskedLanguageModelling, Regression, Task
 from multitune.tasks.task import Example
 
@@ -52,6 +53,16 @@ def test_the_second_run_finds_what_the_first_one_made(folder: Path, tiny_model: 
     assert plain(first) == plain(again) == as_encoded(loaded(tiny_model))
     assert list(folder.iterdir()) == [file]
     assert file.stat().st_ino == made.st_ino, "it was not written again"
+
+
+def test_the_runs_of_a_comparison_share_what_the_first_one_made(
+    folder: Path, tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    recipe = Recipe(
+        data="panx", path=str(tiny_panx), model=str(tiny_model), budget=2, batch_size=4, max_length=32, save_model=False
+    )
+    compare(recipe, tmp_path / "out", methods=["mtl", "stl"])
+    assert len(list(folder.iterdir())) == 5, "training in aa and bb, dev, which is also the test, in aa, bb and cc"
 
 
 def other_special_tokens(encoder: Encoder) -> None:
