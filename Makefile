@@ -34,6 +34,7 @@ bench: $(SET_UP)
 	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/pooler.py
 	$(BIN)/python bench/checkpoint.py
+	$(BIN)/python bench/data.py
 
 clean:
 	rm -rf $(VENV) runs

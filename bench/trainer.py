@@ -107,7 +107,7 @@ def main() -> None:
     corpus = load_corpus(recipe)
     task = Tagging(corpus.labels)
     tokenizer = AutoTokenizer.from_pretrained(offline.directory())
-    examples = task.encode(corpus.train["de"], tokenizer, recipe.max_length)
+    examples = list(task.encode(corpus.train["de"], tokenizer, recipe.max_length))
     for bf16 in [False, True] if has_bf16(torch.device("cpu")) else [False]:
         run = prepare(recipe.model_copy(update={"precision": "bf16" if bf16 else "fp32"}), corpus, load_plan(recipe))
         ours, theirs = [], []

@@ -21,7 +21,7 @@ def loaded(folder: Path, *, layers: int | None = None, dropout: float | None = N
 
 def logits(encoder: Encoder) -> torch.Tensor:
     task = Classification(("no", "perhaps", "yes"))
-    examples = task.encode([{"text": text, "label": "no"} for text in TEXTS], encoder.tokenizer, 32)
+    examples = list(task.encode([{"text": text, "label": "no"} for text in TEXTS], encoder.tokenizer, 32))
     with encoder.evaluating():
         found: torch.Tensor = encoder.model(**encoder.on_device(task.inputs(examples, encoder.pad_id))).logits
         return found

@@ -19,7 +19,7 @@ RECORDS = [{"text": text} for text in TEXTS]
 
 def test_masks_depend_on_the_text_alone_until_they_are_drawn_anew(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    examples = TASK.encode(RECORDS, tokenizer, 64)
+    examples = list(TASK.encode(RECORDS, tokenizer, 64))
     (alone,) = TASK.encode(RECORDS[2:], tokenizer, 64)
     assert alone["labels"] == examples[2]["labels"]
     assert alone["input_ids"] == examples[2]["input_ids"]
@@ -33,7 +33,7 @@ def test_a_seventh_of_the_tokens_is_masked_and_at_least_one(
     tiny_model: Path, row: int, length: int, masked: int
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    example = TASK.encode(RECORDS, tokenizer, 64)[row]
+    example = list(TASK.encode(RECORDS, tokenizer, 64))[row]
     whole = tokenizer(TEXTS[row], truncation=True, max_length=64)["input_ids"]
     assert len(whole) == length + 2
     labels = example["labels"]
@@ -64,7 +64,7 @@ def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path) -> 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForMaskedLM.from_pretrained(tiny_model).eval()
-    examples = TASK.encode(RECORDS, tokenizer, 64)
+    examples = list(TASK.encode(RECORDS, tokenizer, 64))
     inputs, targets = TASK.collate(examples, tokenizer.pad_token_id)
     with torch.no_grad():
         whole = model(**inputs, labels=targets)
@@ -92,4 +92,4 @@ def test_a_tokenizer_without_a_mask(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.mask_token = None
     with pytest.raises(UserError, match="no mask token"):
-        TASK.encode(RECORDS, tokenizer, 64)
+        list(TASK.encode(RECORDS, tokenizer, 64))

@@ -80,8 +80,8 @@ def test_the_texts_of_each_kind(task: str, record: Record, text: str) -> None:
     found = texts.unlabelled(corpus)
     assert found.task == "masked_language_modelling"
     assert found.labels == ()
-    assert found.train == {"aa": [{"text": text}]}
-    assert found.test == {"aa": [{"text": text}], "bb": [{"text": text}]}
+    assert [list(rows) for rows in (found.train["aa"], found.dev["aa"], found.test["bb"])] == [[{"text": text}]] * 3
+    assert (list(found.train), list(found.test)) == (["aa"], ["aa", "bb"])
 
 
 def test_images_have_no_texts() -> None:

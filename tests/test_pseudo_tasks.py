@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Corpus, str]] = {
     "no pretraining": ({"model": "scratch:transformer"}, corpus(), "scratch:transformer is not pretrained"),
     "too few for clusters": ({"batch_size": 27}, corpus(), r"need 81 different ones; the training data have 7\d$"),
     "too few for pca": ({"pseudo_tasks": PseudoTasks(clusters=2, pca=81)}, corpus(), "need 81 different ones"),
-    "alike": ({}, replace(corpus(), train={"en": corpus().train["en"][:1] * 80}), "the training data have 1$"),
+    "alike": ({}, replace(corpus(), train={"en": [corpus().train["en"][0]] * 80}), "the training data have 1$"),
     "more pca than dimensions": (
         {"pseudo_tasks": PseudoTasks(clusters=2, pca=17)},
         corpus(),

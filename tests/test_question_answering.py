@@ -61,7 +61,7 @@ def perfect(examples: list[Example]) -> QuestionAnsweringModelOutput:
 
 
 def there_and_back(records: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Any]:
-    examples = TASK.encode(records, tokenizer, max_length)
+    examples = list(TASK.encode(records, tokenizer, max_length))
     return TASK.join(records, examples, TASK.decode(perfect(examples), examples), tokenizer)
 
 
@@ -78,9 +78,9 @@ def test_answers_survive_tokens_in_every_script(e5: PreTrainedTokenizerBase, lan
 def test_windows_share_a_third_and_hold_the_whole_context(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     context = " ".join(["ana", "bela", "coro", "ivo", "roma"] * 5)
-    examples = TASK.encode([record(context, "roma", "sees the old ana")], tokenizer, 18)
+    examples = list(TASK.encode([record(context, "roma", "sees the old ana")], tokenizer, 18))
     assert [len(example["input_ids"]) for example in examples[:-1]] == [18] * (len(examples) - 1)
-    words = [{tuple(place) for place in example["characters"].tolist()} for example in examples]
+    words = [set(zip(example["starts"], example["ends"], strict=True)) for example in examples]
     assert len(set.union(*words)) == 25
     assert {len(one & other) for one, other in pairwise(words)} == {6}
     assert tokenizer.decode(examples[0]["input_ids"][:6]) == "[CLS] sees the old [SEP] ana", "three of 18 tokens"
@@ -90,7 +90,7 @@ def test_windows_share_a_third_and_hold_the_whole_context(tiny_model: Path) -> N
 def test_windows_without_the_answer_point_at_the_first_token(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     context = "ana " * 30 + "roma"
-    examples = TASK.encode([record(context, "roma"), record("", None)], tokenizer, 16)
+    examples = list(TASK.encode([record(context, "roma"), record("", None)], tokenizer, 16))
     assert [example["record"] for example in examples] == [0] * (len(examples) - 1) + [1]
     answers = TASK.targets(examples)
     assert answers[:-2].unique().tolist() == [0]
@@ -101,7 +101,7 @@ def test_windows_without_the_answer_point_at_the_first_token(tiny_model: Path) -
 
 def test_an_answer_that_fits_in_no_window_is_told(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    TASK.encode([record("ana " * 30, "ana " * 29), record("ana", "ana")], tokenizer, 16)
+    list(TASK.encode([record("ana " * 30, "ana " * 29), record("ana", "ana")], tokenizer, 16))
     assert "1 of 2 answers fit in no window of 16 tokens" in caplog.text
 
 
@@ -127,6 +127,24 @@ def test_best_pairs_are_those_of_the_published_loops(length: int) -> None:
         found = list(zip(scores[row].tolist(), firsts[row].tolist(), lasts[row].tolist(), strict=True))
         assert found[: len(expected)] == [(pytest.approx(score), first, last) for score, first, last in expected]
         assert all(score == -torch.inf for score, _, _ in found[len(expected) :])
+
+
+def test_predictions_are_those_of_the_published_loops(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    records = [record("ana bela coro " * 12, "bela"), record("roma oslo", None), record("ana " * 30, "ana")]
+    examples = list(TASK.encode(records, tokenizer, 16))
+    length = max(len(example["input_ids"]) for example in examples)
+    starts, ends = torch.randn(2, len(examples), length, generator=torch.Generator().manual_seed(0))
+    predictions = TASK.join(records, examples, TASK.decode(output(starts, ends), examples), tokenizer)
+    for number, (one, prediction) in enumerate(zip(records, predictions, strict=True)):
+        spans = []
+        for row, example in enumerate(examples):
+            tokens = example["tokens"] if example["record"] == number else []
+            for score, first, last in literal_best(starts[row, tokens].tolist(), ends[row, tokens].tolist()):
+                spans.append((score, example["starts"][first], example["ends"][last]))
+        best = sorted(spans, reverse=True)[:KEPT]
+        assert prediction["n_best"] == [[one["context"][a:b], pytest.approx(score)] for score, a, b in best]
+        assert prediction["start"] in (best[0][1], -1)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +202,9 @@ def test_real_answers_there_and_back(e5: PreTrainedTokenizerBase, name: str) -> 
         one = records[example["record"]]
         answer, start = one["answers"]["text"][0], one["answers"]["answer_start"][0]
         assert one["context"][start:].startswith(answer)
-        begin, end = (example["characters"][list(example["tokens"]).index(token)] for token in (first, last))
-        assert begin[0] <= start < begin[1]
-        assert end[0] < start + len(answer)
-        unread = one["context"][end[1] : start + len(answer)]
+        begin, end = example["tokens"].index(first), example["tokens"].index(last)
+        assert example["starts"][begin] <= start < example["ends"][begin]
+        assert example["starts"][end] < start + len(answer)
+        unread = one["context"][example["ends"][end] : start + len(answer)]
         assert {unicodedata.category(character) for character in unread} <= {"Cf"}, "zero-width marks"
     assert held == set(range(len(records)))

@@ -44,7 +44,7 @@ def test_the_same_data_and_seed_make_the_same_model() -> None:
 
 def test_loss_is_the_cross_entropy_of_the_targets_tokens() -> None:
     encoder, task = built(dropout=0.0), Translation(())
-    examples = task.encode([TRAIN["en-fr"][0], TRAIN["en-de"][0]], encoder.tokenizer, 64)
+    examples = list(task.encode([TRAIN["en-fr"][0], TRAIN["en-de"][0]], encoder.tokenizer, 64))
     inputs, targets = task.collate(examples, encoder.pad_id)
     output = encoder.model(**encoder.on_device(inputs))
     expected = torch.nn.functional.cross_entropy(output.logits.flatten(0, 1), targets.to(encoder.device).flatten())
@@ -63,7 +63,7 @@ def test_tasks_of_images_share_all_but_their_last_layer() -> None:
         "tasks.letters.classifier",
     }
     for name, own in labels.items():
-        examples = task.of(name).encode(records, encoder.tokenizer, 8)
+        examples = list(task.of(name).encode(records, encoder.tokenizer, 8))
         inputs = encoder.on_device(task.of(name).inputs(examples, encoder.pad_id))
         assert inputs["pixel_values"].shape == (1, 3, 32, 32)
         assert encoder.head(name)(**inputs).logits.shape == (1, len(own))

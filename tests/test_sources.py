@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def load(name: str, path: Path | Mapping[str, str] | None, **options: Any) -> Co
     return corpus
 
 
-def counts(split: Mapping[str, list[Any]]) -> dict[str, int]:
+def counts(split: Mapping[str, Sequence[Any]]) -> dict[str, int]:
     return {language: len(rows) for language, rows in split.items()}
 
 
@@ -116,7 +116,7 @@ def test_real_heads() -> None:
     assert {row.label for row in balance(glue)} == {"RTE: entailment", "RTE: not_entailment"}
 
 
-def inputs(rows: list[Any]) -> set[str]:
+def inputs(rows: Sequence[Any]) -> set[str]:
     return {repr(row.get("text", row.get("source", row.get("context", row.get("image"))))) for row in rows}
 
 

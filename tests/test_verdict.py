@@ -26,7 +26,7 @@ def comparison(seen: dict[str, float], unseen: dict[str, float], half: float) ->
         for one in seen
     }
     summary = {one: {side: interval(of[one]) if of else None for side, of in scores.items()} for one in seen}
-    return Comparison("a", "bootstrap", summary, {}, pairwise)
+    return Comparison("a", "bootstrap", summary, {}, pairwise, paper=[])
 
 
 HEADLINES = {

@@ -33,7 +33,7 @@ def trained(folder: Path, trim: bool) -> tuple[dict[str, torch.Tensor], list[flo
     losses = []
     for step in range(5):
         ids = BATCHES[step % 2]
-        inputs = torch.tensor([vocabulary.rows(line) for line in ids.tolist()]) if vocabulary else ids
+        inputs = vocabulary.rows(ids) if vocabulary else ids
         logits = network(input_ids=inputs, attention_mask=(ids != 0).long()).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), (ids % 3).flatten())
         loss.backward()
@@ -66,7 +66,7 @@ def test_padding_keeps_its_number_and_full_is_left_again(tiny_model: Path) -> No
     network = model(tiny_model)
     whole = rows(network)
     vocabulary = TrimmedVocabulary(network, USED)
-    assert vocabulary.rows([0]) == [0]
+    assert vocabulary.rows(torch.tensor([0])) == 0
     assert rows(network) == len(USED | {0})
     with vocabulary.full():
         assert rows(network) == whole

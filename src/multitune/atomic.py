@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
@@ -27,6 +28,19 @@ def replaced(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         remove(beside)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """As ``replaced``, for a file that several processes may write at once: each has a place of its own.
+
+    The last one stays. It is not synced: this is for what can be made anew.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        beside = Path(folder) / path.name
+        yield beside
+        beside.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 POOL = 32
 """Batches that are sorted by length together: large enough for little padding, small enough to stay random."""
@@ -16,8 +18,8 @@ class Batches:
     numbers and two methods with one seed meet a task's batches in the same order.
     """
 
-    def __init__(self, name: str, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        assert lengths, f"no examples for {name}"
+    def __init__(self, name: str, lengths: Sequence[int] | NDArray[np.int64], batch_size: int, seed: int) -> None:
+        assert len(lengths), f"no examples for {name}"
         self._name, self._batch_size, self._seed = name, batch_size, seed
         self._lengths = torch.tensor(lengths)
         self._epoch, self._position = 0, 0

@@ -99,7 +99,7 @@ def encoded(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> Matri
     examples = _examples(inputs, encoder, max_length)
     vectors = np.empty((len(examples), encoder.model.config.hidden_size))
     with encoder.evaluating():
-        for rows in token_batches([len(example["input_ids"]) for example in examples]):
+        for rows in token_batches(np.array([len(example["input_ids"]) for example in examples])):
             batch = padded([examples[row] for row in rows], encoder.pad_id)
             vectors[rows] = encoder.mean_states(encoder.on_device(batch)).cpu().numpy()
     return vectors
@@ -119,11 +119,8 @@ def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> lis
 
 def _key(given: Sequence[Any], encoder: Encoder) -> str:
     """A hash of all that decides the clusters: inputs and settings, and the content of tokenizer and model."""
-    tokenizer = encoder.tokenizer.backend_tokenizer
-    tokenizer.no_truncation()  # each call sets these two anew; they are no part of what a tokenizer is
-    tokenizer.no_padding()
     digest = hashlib.blake2b(digest_size=16)
-    for part in (json.dumps([_REVISION, *given]), encoder.model.config.to_json_string(), tokenizer.to_str()):
+    for part in (json.dumps([_REVISION, *given]), encoder.model.config.to_json_string(), encoder.spelling):
         digest.update(part.encode())
     for name, weight in encoder.pretrained_parameters():
         digest.update(f"{name} {tuple(weight.shape)}".encode())

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from multitune import tokenised
 from multitune.data.corpus import Record
+from multitune.data.rows import joined
+from multitune.data.stored import Stored
 from multitune.models.encoder import Encoder
 from multitune.precision import autocast
 from multitune.tasks import AnyTask, Task
@@ -30,8 +33,15 @@ class Encoded:
 
     @staticmethod
     def of(records: Mapping[str, Sequence[Record]], task: AnyTask, encoder: Encoder, max_length: int) -> "Encoded":
-        """Tokenise a split."""
-        return Encoded(records, {k: task.of(k).encode(v, encoder.tokenizer, max_length) for k, v in records.items()})
+        """Tokenise a split, or find it tokenised."""
+        return Encoded(records, {k: tokenised.examples(v, task.of(k), encoder, max_length) for k, v in records.items()})
+
+    @property
+    def tokens(self) -> list[int]:
+        """The token ids that occur in it."""
+        texts = [rows.values("input_ids") for rows in self.examples.values() if isinstance(rows, Stored)]
+        tokens: list[int] = np.unique(np.concatenate([np.unique(ids) for ids in texts])).tolist()
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,9 @@ def _predictions(
     check: Callable[[], None],
 ) -> dict[str, list[Any]]:
     """A prediction for each record of languages that share a head."""
-    flat = [example for language in languages for example in split.examples[language]]
-    found = iter(predict(encoder, task, encoder.head(languages[0]), flat, precision, check))
+    parts = [split.examples[language] for language in languages]
+    sizes = np.concatenate([task.sizes(part) for part in parts])
+    found = iter(predict(encoder, task, encoder.head(languages[0]), joined(parts), sizes, precision, check))
     by_language = {language: list(islice(found, len(split.examples[language]))) for language in languages}
     return {k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()}
 
@@ -96,13 +107,14 @@ def predict(
     task: Task,
     model: PreTrainedModel,
     examples: Sequence[Example],
+    sizes: NDArray[np.int64],
     precision: str,
     check: Callable[[], None],
 ) -> list[Any]:
     """What the model finds in each example, in order; batches hold examples of like size."""
     found: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
-        for rows in token_batches([task.size(example) for example in examples]):
+        for rows in token_batches(sizes):
             check()
             chosen = [examples[row] for row in rows]
             inputs, targets = task.collate(chosen, encoder.pad_id)
@@ -113,7 +125,7 @@ def predict(
     return found
 
 
-def token_batches(sizes: Sequence[int]) -> Iterable[list[int]]:
+def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:
     """Rows sorted by size, cut where a batch would pass ``TOKENS`` with its padding."""
     batch: list[int] = []
     for row in np.argsort(sizes, kind="stable").tolist():

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from multitune import data, pseudo_tasks, tasks
 from multitune.batching import Batches, seeded
 from multitune.data import DATASETS, BadRecords, Corpus, Record, limited, texts
+from multitune.data.rows import joined
 from multitune.errors import UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
@@ -117,7 +118,7 @@ def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
     return proportional(sizes, recipe.sampling_exponent)
 
 
-def replayed(recipe: Recipe, corpus: Corpus) -> list[Record]:
+def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     """The texts that the recipe replays: those of a data set of its own, or of the corpus; none without a replay.
 
     Raises:
@@ -132,7 +133,7 @@ def replayed(recipe: Recipe, corpus: Corpus) -> list[Record]:
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
         source = load_corpus(recipe.model_copy(update=keys | {"task": None}))
-    return [record for records in texts.unlabelled(source).train.values() for record in records]
+    return joined(list(texts.unlabelled(source).train.values()))
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ class Run:
         """The method's loss of examples that share the head of ``language``."""
         task, model = self.task.of(language), self.encoder.head(language)
         inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
-        inputs, targets = self.encoder.on_device(inputs), targets.to(self.encoder.device)
+        inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
+        targets = targets.to(self.encoder.device)
         with task.sparing(model, targets):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
@@ -195,12 +197,12 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     if recipe.freeze_encoder:
         encoder.freeze()
     records = corpus.train if division is None else division.train
-    train = Encoded.of(records | ({REPLAY: replay} if replay else {}), task, encoder, recipe.max_length)
+    train = Encoded.of({**records, **({REPLAY: replay} if replay else {})}, task, encoder, recipe.max_length)
     dev = Encoded.of(corpus.dev, task, encoder, recipe.max_length)
     if recipe.trim_vocabulary and task.can_trim:
-        encoder.trim([token for rows in train.examples.values() for example in rows for token in example["input_ids"]])
+        encoder.trim(train.tokens)
     encoder.remember()
-    examples = {k: [encoder.training_example(example) for example in rows] for k, rows in train.examples.items()}
+    examples = train.examples
     batch_size = 1 if plan.mixes_tasks else recipe.batch_size
     setup = Setup(
         parameters=encoder.parameters(),
@@ -222,7 +224,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         languages=tuple(examples),
         examples=examples,
         batches={
-            language: Batches(language, [task.of(language).size(example) for example in rows], batch_size, recipe.seed)
+            language: Batches(language, task.of(language).sizes(rows), batch_size, recipe.seed)
             for language, rows in examples.items()
         },
         dev=dev,

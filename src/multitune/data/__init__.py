@@ -12,6 +12,7 @@ from multitune.data import assistant, folders, hub, hub_sets, own
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Head, Record, Wanted
 from multitune.data.folders import Load
+from multitune.data.rows import chosen
 from multitune.data.sources import FOLDERS, GLUE
 from multitune.errors import UserError
 
@@ -108,7 +109,7 @@ def _with_unseen(corpus: Corpus, name: str, other: str, found: Corpus) -> Corpus
         raise UserError(f"unseen: {other} has labels that data: {name} has not, such as {unknown[0]!r}")
     return replace(
         corpus,
-        test=corpus.test | {f"{other}:{code}": records for code, records in found.test.items()},
+        test={**corpus.test, **{f"{other}:{code}": records for code, records in found.test.items()}},
         skipped=corpus.skipped | {f"{other}:{code}": count for code, count in found.skipped.items()},
     )
 
@@ -123,15 +124,15 @@ def limited(corpus: Corpus, *, train: int | None = None, dev: int | None = None,
     )
 
 
-def _at_most(split: Mapping[str, list[Record]], limit: int | None, name: str) -> dict[str, list[Record]]:
+def _at_most(split: Mapping[str, Sequence[Record]], limit: int | None, name: str) -> dict[str, Sequence[Record]]:
     return {language: _chosen(records, limit, f"{name} {language}") for language, records in split.items()}
 
 
-def _chosen(records: list[Record], limit: int | None, name: str) -> list[Record]:
+def _chosen(records: Sequence[Record], limit: int | None, name: str) -> Sequence[Record]:
     if limit is None or len(records) <= limit:
         return records
     order = torch.randperm(len(records), generator=seeded(0, name))
-    return [records[row] for row in order[:limit].sort().values.tolist()]
+    return chosen(records, order[:limit].sort().values.tolist())
 
 
 __all__ = ["DATASETS", "BadRecords", "Corpus", "Head", "Record", "limited", "load"]

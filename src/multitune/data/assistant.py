@@ -15,7 +15,6 @@ import importlib.resources
 import importlib.util
 import json
 import logging
-import os
 import random
 import sys
 from collections import Counter, defaultdict
@@ -23,11 +22,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_path
 
+from multitune.atomic import published
 from multitune.data.corpus import Corpus, Record
 from multitune.errors import UserError
 
@@ -271,10 +270,8 @@ def _cache_file(arguments: Mapping[str, Any]) -> Path:
 def _write_atomically(file: Path, text: str) -> None:
     """A cache that cannot be written costs the next run some seconds and this one nothing."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
-            part.write(text)
-        os.replace(part.name, file)
+        with published(file) as beside:
+            beside.write_text(text, encoding="utf-8")
     except OSError as error:
         log.warning("%s: not written (%s); the sentences will be drawn again next time", file, error)
 

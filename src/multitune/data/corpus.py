@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Record = dict[str, Any]
+from multitune.data.rows import Row
+
+Record = Row
 
 
 class Place(NamedTuple):
@@ -79,9 +81,9 @@ class Corpus:
 
     task: str
     labels: tuple[str, ...]
-    train: dict[str, list[Record]]
-    dev: dict[str, list[Record]]
-    test: dict[str, list[Record]]
+    train: Mapping[str, Sequence[Record]]
+    dev: Mapping[str, Sequence[Record]]
+    test: Mapping[str, Sequence[Record]]
     dropped: dict[str, int] = field(default_factory=dict)
     test_is_dev: bool = False
     skipped: dict[str, int] = field(default_factory=dict)

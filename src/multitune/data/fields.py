@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from multitune.data import conll
@@ -97,7 +98,7 @@ class Kind:
     optional: Mapping[str, Callable[[Any, str], Any]] = field(default_factory=dict)
     check: Callable[[Record], None] = _accept
 
-    @property
+    @cached_property
     def fields(self) -> Mapping[str, Callable[[Any, str], Any]]:
         return {**self.required, **self.optional}
 

@@ -3,14 +3,17 @@
 import glob
 import hashlib
 import re
+from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import LABELS, Corpus, Head, Place, Placed, Record, Wanted, labels_of
+from multitune.data.rows import chosen
+from multitune.data.spool import Spool
 from multitune.errors import UserError
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
@@ -109,7 +112,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
             _require(key, codes, files, folder, part, layout)
     reading = _Reading(layout, languages, bad, tuple(wanted.labels or layout.labels))
     records = {code: reading.records(layout.train, train[code], code) for code in languages}
-    reading.settle_labels(records)
+    reading.settle_labels()
     test = {
         code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
     }
@@ -190,25 +193,27 @@ class _Reading:
         self.labels = labels
         self.skipped: Counter[str] = Counter()
         self._layout, self._trained, self._bad = layout, trained, bad
-        self._divided: dict[tuple[tuple[Path, ...], str], list[Placed]] = {}
+        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = (
+            list if layout.task == "image_classification" else Spool().keep
+        )
+        self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
+        self._shown: set[str] = set()
 
-    def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> list[Record]:
+    def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
         """The records of a language and split; those whose label is not allowed are bad."""
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
-        found = [record for _, record in placed]
+        found = self._keep(record for _, record in placed)
         self.skipped[code] += len(self._bad) - before
         if not found and not self.skipped[code]:
             divided = "too few records to divide into train, dev and test; give each a file of its own"
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
         return found
 
-    def settle_labels(self, train: Mapping[str, Sequence[Record]]) -> None:
-        """Where neither the set nor another one fixes the labels, take those of the training records."""
-        if self._layout.task in LABELS and not self.labels:
-            rows = (record for records in train.values() for record in records)
-            self.labels = tuple(sorted({label for record in rows for label in labels_of(self._layout.task, record)}))
+    def settle_labels(self) -> None:
+        """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
+        self.labels = self.labels or tuple(sorted(self._shown))
 
     def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
@@ -217,8 +222,23 @@ class _Reading:
         if part.keep is None:
             return read(paths, code, self._bad)
         if (paths, code) not in self._divided:
-            self._divided[paths, code] = list(read(paths, code, self._bad))
-        return ((place, record) for place, record in self._divided[paths, code] if part.keep(place, record))
+            self._divided[paths, code] = self._divide(read(paths, code, self._bad))
+        return ((Place(*row["place"]), row["record"]) for row in self._divided[paths, code][part])
+
+    def _divide(self, placed: Iterator[Placed]) -> dict[Part, Sequence[Record]]:
+        """Part -> its share of files that hold several, each record with its place."""
+        parts = {part: part.keep for part in (self._layout.train, self._layout.dev, self._layout.test) if part}
+        rows = {part: array("q") for part in parts}
+
+        def told() -> Iterator[Record]:
+            for number, (place, record) in enumerate(placed):
+                whose = next((part for part, keep in parts.items() if keep and keep(place, record)), None)
+                if whose is not None:
+                    rows[whose].append(number)
+                yield {"place": place, "record": record}
+
+        kept = self._keep(told())
+        return {part: chosen(kept, numbers) for part, numbers in rows.items()}
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """What is left when records with labels that are not allowed are reported."""
@@ -228,6 +248,8 @@ class _Reading:
         for place, record in placed:
             problem = _label_problem(record, self._layout.task, self.labels)
             if problem is None:
+                if not self.labels:
+                    self._shown.update(labels_of(self._layout.task, record))
                 yield place, record
             else:
                 self._bad.add(place.of(problem[0]), problem[1])

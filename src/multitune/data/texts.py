@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from multitune.data.corpus import Corpus, Record
+from multitune.data.rows import View
 from multitune.errors import UserError
 
 TEXTS: dict[str, Callable[[Record], str]] = {
@@ -29,8 +30,8 @@ def unlabelled(corpus: Corpus) -> Corpus:
         if task not in TEXTS:
             raise UserError(f"task: masked_language_modelling wants texts, and this data set is of {task}")
 
-    def texts(split: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
-        return {k: [{"text": TEXTS[tasks[k]](record)} for record in records] for k, records in split.items()}
+    def texts(split: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+        return {language: _texts(records, TEXTS[tasks[language]]) for language, records in split.items()}
 
     return replace(
         corpus,
@@ -41,3 +42,7 @@ def unlabelled(corpus: Corpus) -> Corpus:
         test=texts(corpus.test),
         heads={},
     )
+
+
+def _texts(records: Sequence[Record], text: Callable[[Record], str]) -> View:
+    return View(len(records), lambda number: {"text": text(records[number])})

@@ -1,8 +1,10 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.network import hub_reachable
 from multitune.tasks import AnyTask, Task
-from multitune.tasks.task import Example, Inputs, Processor
+from multitune.tasks.task import Inputs, Processor
 
 GAIN = 3.0
 """Of a new pooler: brings a first token's state, whose entries are well below 1, into the range where tanh bends."""
@@ -51,13 +53,22 @@ class Encoder:
             return self.model
         return self.model.head(language)
 
+    @cached_property
+    def spelling(self) -> str:
+        """A hash of all that decides how the tokenizer encodes a text."""
+        backend, own = self.tokenizer.backend_tokenizer, self.tokenizer
+        backend.no_truncation()  # what the last call has left; each call sets its own
+        backend.no_padding()
+        settings = [own.truncation_side, own.model_input_names, own.split_special_tokens, own.mask_token_id, len(own)]
+        return hashlib.blake2b(f"{settings}{backend.to_str()}".encode()).hexdigest()
+
     @property
     def own_heads(self) -> list[str]:
         """The names of the weights that one task alone uses."""
         own = tuple(f"tasks.{name}." for name in self.model.single) if isinstance(self.model, Heads) else ()
         return [name for name, _ in self.parameters() if name.startswith(own)]
 
-    def trim(self, token_ids: Sequence[int]) -> None:
+    def trim(self, token_ids: Iterable[int]) -> None:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
         self._vocabulary = TrimmedVocabulary(self.model, {*token_ids, *self.tokenizer.all_special_ids})
 
@@ -76,11 +87,9 @@ class Encoder:
         """Keep the weights as they are now: ``drift`` is measured from here."""
         self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
 
-    def training_example(self, example: Example) -> Example:
-        """The example with its token ids as training wants them: rows of the trimmed matrix."""
-        if self._vocabulary is None:
-            return example
-        return example | {"input_ids": self._vocabulary.rows(example["input_ids"])}
+    def training_inputs(self, inputs: Inputs) -> Inputs:
+        """A batch with its token ids as training wants them: rows of the trimmed matrix."""
+        return inputs if self._vocabulary is None else self._vocabulary.inputs(inputs)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The weights that train, by name."""
@@ -131,20 +140,20 @@ class Encoder:
             self._train()
 
     @contextmanager
-    def probed(self, token_ids: Iterable[int] | None) -> Iterator[Callable[[Example], Example]]:
+    def probed(self, token_ids: Iterable[int] | None) -> Iterator[Callable[[Inputs], Inputs]]:
         """Inside, the model is as it ships, with gradients; of the embeddings, those of the rows of ``token_ids``.
 
         Other rows have none in batches without their tokens, so that nothing is lost, and a gradient stays small.
-        Yields what turns an example's token ids into those rows. None for ``token_ids`` leaves all rows their gradient.
+        Yields what turns a batch's token ids into those rows. None for ``token_ids`` leaves all rows their gradient.
         """
         self.model.eval()
         try:
             with self._full_vocabulary():
                 if token_ids is None or is_tied(self.model):
-                    yield lambda example: example
+                    yield lambda inputs: inputs
                 else:
                     with self._only_rows({*token_ids, *self.tokenizer.all_special_ids}) as rows:
-                        yield lambda example: example | {"input_ids": rows.rows(example["input_ids"])}
+                        yield rows.inputs
         finally:
             self._train()
 

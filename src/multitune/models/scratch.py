@@ -63,9 +63,9 @@ def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float |
 
     Its tokenizer is trained on the training texts of all languages.
     """
-    records = [record for rows in corpus.train.values() for record in rows]
-    marks = sorted({language_mark(record["target_language"]) for record in records if "target_language" in record})
-    tokenizer = trained_tokenizer((text for r in records for text in (r["source"], r["target"])), marks)
+    targets = {r["target_language"] for rows in corpus.train.values() for r in rows if "target_language" in r}
+    texts = (text for rows in corpus.train.values() for r in rows for text in (r["source"], r["target"]))
+    tokenizer = trained_tokenizer(texts, sorted(map(language_mark, targets)))
     config = MarianConfig(
         vocab_size=len(tokenizer),
         d_model=WIDTH,

@@ -6,11 +6,11 @@ small matrix; the full matrix keeps the pretrained values, gets the trained rows
 or saved, and every other row stays bit-identical.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from multitune.errors import UserError
@@ -48,11 +48,15 @@ class TrimmedVocabulary:
         self._rows = nn.Parameter(self._full.detach()[self.token_ids].clone())
         self._use(self._rows)
 
-    def rows(self, token_ids: Sequence[int]) -> list[int]:
-        """Token numbers to row numbers of the trimmed matrix."""
-        rows: list[int] = self._row[torch.as_tensor(token_ids)].tolist()
-        assert -1 not in rows, "a token outside the trimmed vocabulary"
+    def rows(self, token_ids: Tensor) -> Tensor:
+        """Token numbers to row numbers of the trimmed matrix, [...] of both."""
+        rows = self._row[token_ids]
+        assert (rows >= 0).all(), "a token outside the trimmed vocabulary"
         return rows
+
+    def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch with row numbers for token numbers."""
+        return {**inputs, "input_ids": self.rows(inputs["input_ids"])}
 
     @contextmanager
     def full(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ The gradients are those of the weights that all tasks share, without dropout, fr
 training: each task's gradient is a row of one buffer, and the Gram matrix of a layer's columns has its cosines.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from multitune.models.encoder import Encoder
 from multitune.precision import autocast
 from multitune.probes import genealogy
 from multitune.tasks import AnyTask
-from multitune.tasks.task import Example
+from multitune.tasks.task import Example, Inputs
 
 
 class Diverged(UserError):
@@ -120,10 +120,10 @@ def measure(encoder: Encoder, task: AnyTask, batches: Mapping[str, Sequence[Exam
     """
     languages = genealogy.by_family(batches)
     flat = [example for batch in batches.values() for example in batch]
-    tokens = {token for example in flat for token in example["input_ids"]} if task.can_trim else None
+    tokens = {int(token) for example in flat for token in example["input_ids"]} if task.can_trim else None
     own = set(encoder.own_heads)
     with encoder.probed(tokens) as trimmed:
-        losses = (_loss(encoder, task, k, [trimmed(example) for example in batches[k]], precision) for k in languages)
+        losses = (_loss(encoder, task, k, batches[k], trimmed, precision) for k in languages)
         heads = [weight for name, weight in encoder.parameters() if name in own]
         try:
             return similarity(languages, encoder.parameters(), losses, heads)
@@ -132,9 +132,16 @@ def measure(encoder: Encoder, task: AnyTask, batches: Mapping[str, Sequence[Exam
             raise Diverged(f"the loss or gradient of {named} is not finite: lower the learning rate") from error
 
 
-def _loss(encoder: Encoder, task: AnyTask, language: str, examples: Sequence[Example], precision: str) -> Tensor:
+def _loss(
+    encoder: Encoder,
+    task: AnyTask,
+    language: str,
+    examples: Sequence[Example],
+    trimmed: Callable[[Inputs], Inputs],
+    precision: str,
+) -> Tensor:
     own, model = task.of(language), encoder.head(language)
     inputs, targets = own.collate(examples, encoder.pad_id)
     targets = targets.to(encoder.device)
     with autocast(encoder.device, precision), own.sparing(model, targets):
-        return own.loss(model(**encoder.on_device(inputs)), targets)
+        return own.loss(model(**encoder.on_device(trimmed(inputs))), targets)

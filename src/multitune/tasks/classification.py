@@ -1,6 +1,6 @@
 """Classification of a text or a pair of texts: one label, scored by accuracy and Matthews correlation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -36,9 +36,11 @@ class Classification(OneLabel):
     auto_model = AutoModelForSequenceClassification
     metric = "accuracy"
 
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-        examples = encode_texts(records, tokenizer, max_length)
-        return [e | {"label": self.number(record["label"])} for e, record in zip(examples, records, strict=True)]
+    def encode(
+        self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[Example]:
+        for record, example in encode_texts(records, tokenizer, max_length):
+            yield example | {"label": self.number(record["label"])}
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return label_scores(rows, counts)

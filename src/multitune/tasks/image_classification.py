@@ -1,6 +1,6 @@
 """Image classification: one label an image, scored by accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import numpy as np
@@ -27,15 +27,15 @@ class ImageClassification(OneLabel):
     auto_processor = AutoImageProcessor
     metric = "accuracy"
     can_trim = False
+    tokenised = False
 
-    def encode(self, records: Sequence[Record], processor: BaseImageProcessor, max_length: int) -> list[Example]:
-        return [
-            {"image": _coloured(record["image"]), "label": self.number(record["label"]), "processor": processor}
-            for record in records
-        ]
+    def encode(self, records: Sequence[Record], processor: BaseImageProcessor, max_length: int) -> Iterator[Example]:
+        for record in records:
+            image = _coloured(record["image"])
+            yield {"image": image, "label": self.number(record["label"]), "processor": processor}
 
-    def size(self, example: Example) -> int:
-        return SIZE
+    def sizes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
+        return np.full(len(examples), SIZE)
 
     def inputs(self, examples: Sequence[Example], pad_id: int) -> Inputs:
         images = [example["image"] for example in examples]

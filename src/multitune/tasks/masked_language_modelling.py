@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -13,19 +13,12 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from multitune.batching import seeded
 from multitune.data.corpus import Record
 from multitune.errors import UserError
-from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums
+from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 SHARE = 0.15
 """Of a text's tokens, that are to be guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
 AS_MASK, AS_ANY = 0.8, 0.1
 """Shares of those that are shown as the mask, and as any token of the vocabulary; the rest is shown as it is."""
-
-
-class Vocabulary(NamedTuple):
-    """What masking has to know of a tokenizer."""
-
-    mask: int
-    size: int
 
 
 @final
@@ -46,35 +39,34 @@ class MaskedLanguageModelling(Task):
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""
 
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    def encode(
+        self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[Example]:
         if tokenizer.mask_token_id is None:
             raise UserError("model: its tokenizer has no mask token, which masked language modelling needs")
-        encoded = tokenizer(
-            [record["text"] for record in records],
-            truncation=True,
-            max_length=max_length,
-            return_special_tokens_mask=True,
-        )
-        vocabulary = Vocabulary(tokenizer.mask_token_id, len(tokenizer))
-        return [
-            self.varied(
-                example | {"original": example["input_ids"], "special": special, "vocabulary": vocabulary},
-                seeded("mask", record["text"]),
+        vocabulary = {"mask": tokenizer.mask_token_id, "vocabulary_size": len(tokenizer)}
+        for some in together(records):
+            encoded = tokenizer(
+                [record["text"] for record in some],
+                truncation=True,
+                max_length=max_length,
+                return_special_tokens_mask=True,
             )
-            for example, special, record in zip(rows_of(encoded), encoded["special_tokens_mask"], records, strict=True)
-        ]
+            for example, special, record in zip(rows_of(encoded), encoded["special_tokens_mask"], some, strict=True):
+                whole = example | {"original": example["input_ids"], "special": special} | vocabulary
+                yield self.varied(whole, seeded("mask", record["text"]))
 
     def varied(self, example: Example, generator: torch.Generator) -> Example:
-        original, vocabulary = torch.tensor(example["original"]), example["vocabulary"]
+        original = torch.tensor(example["original"], dtype=torch.long)
         ordinary = torch.tensor(example["special"]).logical_not().nonzero()[:, 0]
         count = max(1, round(SHARE * len(ordinary)))
         chosen = ordinary[torch.randperm(len(ordinary), generator=generator)[:count]]
         shown, labels = original.clone(), torch.full_like(original, IGNORED)
         labels[chosen] = original[chosen]
         lot = torch.rand(len(chosen), generator=generator)
-        any_token = torch.randint(vocabulary.size, (len(chosen),), generator=generator)
+        any_token = torch.randint(example["vocabulary_size"], (len(chosen),), generator=generator)
         shown[chosen[lot < AS_MASK + AS_ANY]] = any_token[lot < AS_MASK + AS_ANY]
-        shown[chosen[lot < AS_MASK]] = vocabulary.mask
+        shown[chosen[lot < AS_MASK]] = example["mask"]
         return example | {"input_ids": shown.tolist(), "labels": labels.tolist()}
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
@@ -97,7 +89,8 @@ class MaskedLanguageModelling(Task):
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[tuple[list[int], list[int], float]]:
         """For each example its masked tokens, the guesses, and the sum of their negative log-likelihoods."""
-        true = [[token for token in example["labels"] if token != IGNORED] for example in examples]
+        labels = (np.asarray(example["labels"]) for example in examples)
+        true = [own[own != IGNORED].tolist() for own in labels]
         logits = output.logits.float().split([len(tokens) for tokens in true])
         return [
             (tokens, part.argmax(-1).tolist(), _nats(part, torch.tensor(tokens, device=part.device)))

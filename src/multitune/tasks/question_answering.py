@@ -12,7 +12,7 @@ from transformers import AutoModelForQuestionAnswering, BatchEncoding, Pretraine
 
 from multitune.data.corpus import Record
 from multitune.tasks.answers import exact_and_f1
-from multitune.tasks.task import Example, Task, ratio
+from multitune.tasks.task import Example, Task, ratio, together
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,6 @@ N_BEST = 20
 """How many of the best starts and ends are paired, and how many pairs a window hands on."""
 KEPT = 5
 """How many of the best answers a prediction lists."""
-TOGETHER = 500
-"""Records tokenised at a time."""
 NO_ANSWER = 0
 """The token that a window without the answer points at: the first."""
 
@@ -64,19 +62,23 @@ class QuestionAnswering(Task):
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 2  # where an answer starts, and where it ends
 
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-        examples: list[Example] = []
-        for first in range(0, len(records), TOGETHER):
-            encoded = _windows(records[first : first + TOGETHER], tokenizer, max_length)
-            examples += _examples(encoded, records, first)
-        held = {example["record"] for example in examples if example["answer"][1] > NO_ANSWER}
-        lost = sum(bool(record["answers"]["text"]) for record in records) - len(held)
+    def encode(
+        self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[Example]:
+        first, lost = 0, 0
+        for some in together(records):
+            held = set()
+            for example in _examples(_windows(some, tokenizer, max_length), some, first):
+                if example["answer"][1] > NO_ANSWER:
+                    held.add(example["record"])
+                yield example
+            first += len(some)
+            lost += sum(bool(record["answers"]["text"]) for record in some) - len(held)
         if lost:
             log.warning("%d of %d answers fit in no window of %d tokens", lost, len(records), max_length)
-        return examples
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
-        return torch.tensor([example["answer"] for example in examples])
+        return torch.from_numpy(np.array([example["answer"] for example in examples], dtype=np.int64))
 
     def loss(self, output: Any, targets: Tensor) -> Tensor:
         """Mean cross-entropy of starts and ends over the tokens of a window; targets [windows, 2]."""
@@ -86,9 +88,10 @@ class QuestionAnswering(Task):
     def decode(self, output: Any, examples: Sequence[Example]) -> list[Window]:
         starts, ends = output.start_logits.float().cpu(), output.end_logits.float().cpu()
         no_answer = (starts[:, NO_ANSWER] + ends[:, NO_ANSWER]).tolist()
-        outside = torch.ones(starts.shape, dtype=torch.bool)
+        inside = np.zeros(starts.shape, dtype=np.bool_)
         for row, example in enumerate(examples):
-            outside[row, torch.from_numpy(example["tokens"])] = False
+            inside[row, example["tokens"]] = True
+        outside = torch.from_numpy(~inside)
         best = best_pairs(starts.masked_fill(outside, -torch.inf), ends.masked_fill(outside, -torch.inf))
         return [
             Window(_spans(example, *(part[row] for part in best)), no_answer[row])
@@ -158,32 +161,32 @@ def _cut(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens: i
 def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: int) -> Iterator[Example]:
     """Each window with the characters of its tokens.
 
-    An example has ``record`` (its place in the split), ``tokens`` (those of the context, [n]), ``characters`` (where
-    each of them begins and ends in the context, [n, 2]) and ``answer`` (its first and last token; ``NO_ANSWER`` twice
-    where the window does not hold all of it).
+    An example has ``record`` (its place in the split), ``tokens`` (those of the context, [n]), ``starts`` and ``ends``
+    (where each of them begins and ends in the context, in characters, [n]) and ``answer`` (its first and last token;
+    ``NO_ANSWER`` twice where the window does not hold all of it).
     """
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     for row, sample in enumerate(encoded["overflow_to_sample_mapping"]):
         characters = np.array(encoded["offset_mapping"][row], dtype=np.int32)
         of_context = np.array([part == 1 for part in encoded.sequence_ids(row)])
         tokens = np.flatnonzero(of_context & (characters[:, 0] < characters[:, 1]))
-        record = first_record + sample
+        starts, ends = characters[tokens].T
         yield {name: encoded[name][row] for name in names} | {
-            "record": record,
-            "tokens": tokens,
-            "characters": characters[tokens],
-            "answer": _answer(records[record], tokens, characters[tokens]),
+            "record": first_record + sample,
+            "tokens": tokens.tolist(),
+            "starts": starts.tolist(),
+            "ends": ends.tolist(),
+            "answer": _answer(records[sample], tokens, starts, ends),
         }
 
 
-def _answer(record: Record, tokens: NDArray[Any], characters: NDArray[Any]) -> tuple[int, int]:
+def _answer(record: Record, tokens: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> tuple[int, int]:
     """The first and the last token that have a character of the first answer."""
     answers = record["answers"]
     if not answers["text"] or not len(tokens):
         return NO_ANSWER, NO_ANSWER
     start = answers["answer_start"][0]
     end = start + len(answers["text"][0])
-    starts, ends = characters[:, 0], characters[:, 1]
     first, last = int(np.searchsorted(ends, start, side="right")), int(np.searchsorted(starts, end)) - 1
     if starts[0] > start or ends[-1] < end or first > last:
         return NO_ANSWER, NO_ANSWER
@@ -194,7 +197,7 @@ def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: 
     """Tokens back to characters."""
     real = scores > -np.inf
     places = np.searchsorted(example["tokens"], np.stack([firsts[real], lasts[real]]))
-    starts, ends = example["characters"][places[0], 0], example["characters"][places[1], 1]
+    starts, ends = np.asarray(example["starts"])[places[0]], np.asarray(example["ends"])[places[1]]
     return [Span(*found) for found in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
 
 

@@ -1,6 +1,6 @@
 """Regression on a text or a pair of texts: one number, scored by Pearson and Spearman correlation (STS-B)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -27,9 +27,11 @@ class Regression(Task):
         config.num_labels = 1
         config.problem_type = "regression"
 
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-        examples = encode_texts(records, tokenizer, max_length)
-        return [example | {"label": record["label"]} for example, record in zip(examples, records, strict=True)]
+    def encode(
+        self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[Example]:
+        for record, example in encode_texts(records, tokenizer, max_length):
+            yield example | {"label": record["label"]}
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([example["label"] for example in examples], dtype=torch.float32)

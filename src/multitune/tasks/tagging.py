@@ -1,6 +1,6 @@
 """Token tagging: entities, scored by F1 as seqeval (and so the papers) count them, and parts of speech, by accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
-from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums
+from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 
 class TokenTask(Task):
@@ -23,17 +23,19 @@ class TokenTask(Task):
     auto_model = AutoModelForTokenClassification
     unread: ClassVar[str]
 
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-        encoded = tokenizer(
-            [record["tokens"] for record in records],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=max_length,
-        )
-        return [
-            example | self._labelled(encoded.word_ids(row), record)
-            for row, (example, record) in enumerate(zip(rows_of(encoded), records, strict=True))
-        ]
+    def encode(
+        self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[Example]:
+        for some in together(records):
+            encoded = tokenizer(
+                [record["tokens"] for record in some],
+                is_split_into_words=True,
+                truncation=True,
+                max_length=max_length,
+                return_attention_mask=False,
+            )
+            for row, (example, record) in enumerate(zip(rows_of(encoded), some, strict=True)):
+                yield example | self._labelled(encoded.word_ids(row), record)
 
     def _labelled(self, words: Sequence[int | None], record: Record) -> Example:
         labels, firsts = [IGNORED] * len(words), [-1] * len(record["tokens"])
@@ -47,11 +49,11 @@ class TokenTask(Task):
         return padded_rows([example["labels"] for example in examples], IGNORED)
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[list[str]]:
-        best = output.logits.argmax(-1).tolist()
-        return [
-            [self.labels[numbers[first]] if first >= 0 else self.unread for first in example["firsts"]]
-            for numbers, example in zip(best, examples, strict=True)
-        ]
+        names = (*self.labels, self.unread)
+        best = output.logits.argmax(-1).cpu().numpy()
+        firsts = (np.asarray(example["firsts"]) for example in examples)
+        numbers = (np.where(own >= 0, best[row, own], len(self.labels)) for row, own in enumerate(firsts))
+        return [[names[number] for number in own.tolist()] for own in numbers]
 
 
 @final

@@ -1,7 +1,7 @@
 """What every kind of task tells the loop and the evaluation: its head, encoding, loss, predictions and scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -12,15 +12,20 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
+from multitune.data.stored import Stored
 
 Example = dict[str, Any]
-"""An encoded record, or a part of one: ``input_ids`` (list of int) of a text, and what the kind of task needs."""
+"""An encoded record, or a part of one: ``input_ids`` of a text, and what the kind of task needs, numbers and lists of
+whole numbers; where they come from ``Stored``, lists are read-only arrays."""
 
 Inputs = dict[str, Tensor]
 """What a model is called with, by name; the first dimension of each is the examples of a batch."""
 
 Processor = Any
 """A model's tokenizer, or its image processor; ``auto_processor`` says which."""
+
+TOGETHER = 1000
+"""Records tokenised at a time."""
 
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
@@ -42,6 +47,8 @@ class Task(ABC):
 
     can_trim: ClassVar[bool] = True
     """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
+    tokenised: ClassVar[bool] = True
+    """Examples are numbers and lists of whole numbers, ``input_ids`` among them, that take time to make."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -66,7 +73,7 @@ class Task(ABC):
         config.label2id = {label: number for number, label in config.id2label.items()}
 
     @abstractmethod
-    def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> list[Example]:
+    def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> Iterator[Example]:
         """Records to token ids and labels, cut to ``max_length`` tokens, not padded; in the records' order.
 
         A record may have several examples, where ``join`` knows which are whose.
@@ -76,9 +83,10 @@ class Task(ABC):
         """The example as training meets it this time; by default as it is."""
         return example
 
-    def size(self, example: Example) -> int:
-        """Tokens of an example: batches hold examples of like size."""
-        return len(example["input_ids"])
+    def sizes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
+        """Tokens of each example, [examples]: batches hold examples of like size."""
+        assert isinstance(examples, Stored)
+        return examples.lengths("input_ids")
 
     def collate(self, examples: Sequence[Example], pad_id: int) -> tuple[Inputs, Tensor]:
         """A batch: what the model takes, and the targets that ``loss`` compares its output with."""
@@ -157,11 +165,20 @@ class Task(ABC):
         return np.array([self.statistics(record, prediction) for record, prediction in pairs], dtype=np.float64)
 
 
-def encode_texts(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-    """The text or pair of texts of each record, one example each."""
-    pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
-    texts = [record["text"] for record in records]
-    return rows_of(tokenizer(texts, pairs, truncation=True, max_length=max_length))
+def together(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """``TOGETHER`` records at a time."""
+    return (records[first : first + TOGETHER] for first in range(0, len(records), TOGETHER))
+
+
+def encode_texts(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[tuple[Record, Example]]:
+    """Each record with the example of its text or pair of texts."""
+    for some in together(records):
+        pairs = [record["text_pair"] for record in some] if "text_pair" in some[0] else None
+        texts = [record["text"] for record in some]
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
+        yield from zip(some, rows_of(encoded), strict=True)
 
 
 def rows_of(encoding: BatchEncoding) -> list[Example]:
@@ -172,9 +189,10 @@ def rows_of(encoding: BatchEncoding) -> list[Example]:
 
 def padded(examples: Sequence[Example], pad_id: int) -> Inputs:
     """``input_ids`` and ``attention_mask`` (and ``token_type_ids``, where there are any), each [examples, length]."""
+    lengths = torch.tensor([len(example["input_ids"]) for example in examples])
     inputs = {
         "input_ids": padded_rows([example["input_ids"] for example in examples], pad_id),
-        "attention_mask": padded_rows([[1] * len(example["input_ids"]) for example in examples], 0),
+        "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
     }
     if "token_type_ids" in examples[0]:
         inputs["token_type_ids"] = padded_rows([example["token_type_ids"] for example in examples], 0)
@@ -183,10 +201,10 @@ def padded(examples: Sequence[Example], pad_id: int) -> Inputs:
 
 def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
     """Rows of whole numbers, filled up at the end: [rows, length of the longest]."""
-    table = torch.full((len(rows), max(map(len, rows))), padding)
+    table = np.full((len(rows), max(map(len, rows))), padding)
     for place, row in enumerate(rows):
-        table[place, : len(row)] = torch.as_tensor(row)
-    return table
+        table[place, : len(row)] = row
+    return torch.from_numpy(table)
 
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Translation with an encoder-decoder, scored by sacreBLEU and chrF."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedMode
 
 from multitune.data.corpus import Record
 from multitune.errors import UserError
-from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of
+from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 
 LONGEST = 2
 """A translation ends after so many times the tokens of the longest source text in its batch, and ten more."""
@@ -40,11 +40,15 @@ class Translation(Task):
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""
 
-    def encode(self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    def encode(
+        self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[Example]:
         cut = {"truncation": True, "max_length": max_length}
-        sources = rows_of(tokenizer([source_text(record) for record in records], **cut))
-        targets = tokenizer(text_target=[record["target"] for record in records], **cut)["input_ids"]
-        return [source | {"labels": target} for source, target in zip(sources, targets, strict=True)]
+        for some in together(records):
+            sources = rows_of(tokenizer([source_text(record) for record in some], **cut))
+            targets = tokenizer(text_target=[record["target"] for record in some], **cut)["input_ids"]
+            for source, target in zip(sources, targets, strict=True):
+                yield source | {"labels": target}
 
     def collate(self, examples: Sequence[Example], pad_id: int) -> tuple[Inputs, Tensor]:
         """The model gets the labels too: it knows how its decoder wants them shifted."""
