@@ -227,14 +227,16 @@ class _Reading:
 
     def _divide(self, placed: Iterator[Placed]) -> dict[Part, Sequence[Record]]:
         """Part -> its share of files that hold several, each record with its place."""
-        parts = {part: part.keep for part in (self._layout.train, self._layout.dev, self._layout.test) if part}
-        rows = {part: array("q") for part in parts}
+        all_parts = (self._layout.train, self._layout.dev, self._layout.test)
+        keeps = {part: part.keep for part in all_parts if part is not None and part.keep is not None}
+        rows = {part: array("q") for part in keeps}
 
         def told() -> Iterator[Record]:
             for number, (place, record) in enumerate(placed):
-                whose = next((part for part, keep in parts.items() if keep and keep(place, record)), None)
-                if whose is not None:
-                    rows[whose].append(number)
+                for part, keep in keeps.items():
+                    if keep(place, record):
+                        rows[part].append(number)
+                        break
                 yield {"place": place, "record": record}
 
         kept = self._keep(told())
