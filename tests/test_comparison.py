@@ -96,6 +96,10 @@ def test_several_seeds_and_another_recipe_in_the_folder(tmp_path: Path, tiny_mod
     found = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], seeds=2, overrides={"budget": 8})
     assert [(run.method, run.seed) for run in found.runs] == [("mtl", 0), ("mtl", 1)]
     assert found.interval == "Student's t over seeds"
+    saved = tmp_path / "mtl-seed0" / "recipe.yaml"
+    saved.write_text(saved.read_text().replace("skip_bad: false\n", ""))  # as an earlier version would have left it
+    again = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], seeds=2, overrides={"budget": 8})
+    assert again.runs == found.runs
     with pytest.raises(UserError, match="holds a run of another recipe"):
         mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides={"budget": 9})
 

@@ -18,7 +18,7 @@ from multitune.experiments import papers
 from multitune.experiments.papers import Beside
 from multitune.grid import Grid, Point
 from multitune.intervals import Interval
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, merge, to_yaml
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
 from multitune.report import page
 from multitune.results import FILE, RunResult, write_json
 from multitune.run import load_corpus, load_plan
@@ -261,7 +261,7 @@ def _interval(measured: _Measured | None) -> Interval | None:
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
     file = folder / "recipe.yaml"
-    if file.exists() and file.read_text(encoding="utf-8") != to_yaml(recipe):
+    if file.exists() and not is_saved_in(file, recipe):
         raise UserError(f"--out: {folder} holds a run of another recipe; name another folder, or remove that one")
 
 

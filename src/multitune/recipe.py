@@ -324,6 +324,15 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
+def is_saved_in(path: Path, recipe: Recipe) -> bool:
+    """Whether a file holds this recipe; keys that an earlier version did not write have their defaults.
+
+    Raises:
+        UserError: as ``read`` and ``resolve`` do.
+    """
+    return read(path).resolve() == recipe
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
     merged = dict(base)
