@@ -13,6 +13,8 @@ from multitune.errors import UserError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+LARGEST = 2**16
+"""Bytes of a recipe file."""
 
 
 class Recipe(BaseModel):
@@ -201,9 +203,12 @@ def read(path: str | Path) -> RecipeFile:
         UserError: no such file, not YAML, or not a mapping of keys to values.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the recipe: {_reason(error)}") from error
+    if len(text) > LARGEST:
+        raise UserError(f"{path}: is no recipe: it has more than {LARGEST} bytes")
     content = parse(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, this file holds {_kind(content)}")

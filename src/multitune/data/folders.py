@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from multitune.data.bad import BadRecords
@@ -13,6 +14,9 @@ from multitune.errors import UserError
 
 Reader = Callable[[Sequence[Path], BadRecords], Iterator[Placed]]
 """The records of one language and split from their files, mostly one file."""
+
+FEW = 20
+"""Labels that a message names."""
 
 Files = dict[str, tuple[Path, ...]]
 """Language -> its files, those of one split."""
@@ -200,8 +204,9 @@ class _Reading:
         if self._layout.task not in LABELS:
             yield from placed
             return
+        allowed = dict.fromkeys(self.labels)
         for place, record in placed:
-            problem = _label_problem(record, self._layout.task, self.labels)
+            problem = _label_problem(record, self._layout.task, allowed)
             if problem is None:
                 yield place, record
             else:
@@ -215,8 +220,14 @@ def _label_problem(record: Record, task: str, allowed: Collection[str]) -> tuple
     for number, label in enumerate(labels_of(task, record)):
         if allowed and label not in allowed:
             what = f"{'tag' if LABELS[task] == 'tags' else 'label'} {label!r}"
-            return number, f"{what} is never seen in training, which has {', '.join(allowed)}"
+            return number, f"{what} is never seen in training, which has {_first_of(allowed)}"
     return None
+
+
+def _first_of(labels: Collection[str]) -> str:
+    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
+    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
+    return ", ".join(islice(labels, FEW)) + more
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
