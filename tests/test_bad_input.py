@@ -164,6 +164,7 @@ ROWS: dict[str, tuple[str | bytes, Mapping[str, str | bytes], list[str], str]] =
     "a value of another type": (PANX, tags(TAGS), ["batch_size=many"], "batch_size: input should be a valid integer"),
     "no override": (PANX, tags(TAGS), ["budget"], "'budget' on the command line: an override is written key=value"),
     "no such folder": (PANX, tags(TAGS), ["path=nowhere"], "path: nowhere is not a folder"),
+    "a list for a key": ("? [a]\n: b\n", {}, [], "recipe.yaml:1: not valid YAML: found unhashable key"),
     "deep YAML": ("data: " + "[" * 5000, {}, [], "recipe.yaml: not valid YAML"),
     "a key twice": ("data: panx\ndata: panx\n", {}, [], "recipe.yaml:2: not valid YAML: key 'data' is given twice"),
     "control characters": (PANX, tags(TAGS), ['languages=["\\e[31m"]'], "no data for '\\x1b[31m'"),

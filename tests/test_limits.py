@@ -268,6 +268,13 @@ def test_too_little_memory_for_the_data_says_what_helps(tmp_path: Path) -> None:
     assert done.stdout.startswith("data: not enough memory to read squad: what helps is fewer"), done.stderr[-2000:]
 
 
+@pytest.mark.parametrize("character", ["a", "\n", "\x1b", "\U000e0001"])
+def test_messages_are_short(character: str) -> None:
+    said = str(UserError(character * 100_000))
+    assert len(said) < 1000
+    assert said.isprintable()
+
+
 def test_a_recipe_has_a_largest_size(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("data: panx\n" + "#" * recipe.LARGEST)
     with pytest.raises(UserError, match=r"recipe\.yaml: is no recipe: it has more than 65536 bytes"):

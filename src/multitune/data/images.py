@@ -37,7 +37,7 @@ DAMAGED = (
     tokenize.TokenError,
     *(EOFError, ValueError, LookupError, OverflowError, MemoryError, RuntimeError, SyntaxError, TypeError),
 )
-"""What zipfile and numpy raise for files that are damaged, encrypted, or say of themselves what is not so."""
+"""What zipfile, numpy and Pillow raise for files that are damaged, encrypted, or say of themselves what is not so."""
 
 Raw = tuple[str | None, Callable[[], bytes]]
 """An image's label, and how to get its file's content."""
@@ -165,12 +165,13 @@ def _pixels(data: bytes) -> NDArray[np.uint8]:
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pixels may be whole where what is said about them is not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8)
     except UnidentifiedImageError as error:
         raise BadRecord(f"does not decode: none of {', '.join(FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, *DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(f"does not decode: {error}") from error
 
 
