@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from transformers import PreTrainedModel
 import multitune as mt
 from conftest import disk
 from multitune import lock, trainer
-from multitune.checkpoint import load_newest
+from multitune.checkpoint import RunState, flatten, load_newest, write
 from multitune.errors import RunError, UserError
 from multitune.faults import disk_explained, memory_explained
 from multitune.interrupt import Interrupted
-from multitune.recipe import to_yaml
+from multitune.recipe import read, to_yaml
 from multitune.tasks import Task
 from multitune.tasks.task import Inputs
+from test_checkpoint import accept
 from test_training import lines, recipe, stop_after
 
 HOLD = """
@@ -123,7 +124,7 @@ def test_a_full_disk_twice_loses_nothing(
         with pytest.raises(RunError, match=r"no space.*--resume"):
             mt.train(one, run, resume=at > 7)
         monkeypatch.undo()
-        state, damages = load_newest(run / "checkpoints", to_yaml(one))
+        state, damages = load_newest(run / "checkpoints", to_yaml(one), accept)
         assert state is not None
         assert (state.progress.gradients, damages) == (at - 1, [])
         (small_disk / "filler").unlink()
@@ -201,7 +202,7 @@ def test_losses_that_are_not_finite_are_skipped_named_and_end_the_run(
             assert language in ("aa", "bb")
             assert batch["epoch"] >= 0
             assert 1 <= len(batch["rows"]) <= 8
-    state, _ = load_newest(tmp_path / "run" / "checkpoints", to_yaml(one))
+    state, _ = load_newest(tmp_path / "run" / "checkpoints", to_yaml(one), accept)
     assert state is not None
     assert state.progress.skipped == 0
     assert all(weight.isfinite().all() for weight in state.weights.values())
@@ -252,6 +253,53 @@ def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_if_it_were_not(
     assert "resuming at 18 gradients" in told
     assert (resumed.seen, resumed.drift) == (whole.seen, whole.drift)
     assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_panx: Path) -> Path:
+    """A run with checkpoints at 6, 12 and 18 gradients; the best is the first."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(18, patch)
+        with pytest.raises(Interrupted):
+            mt.train(recipe(tiny_model, tiny_panx, "sequential_reptile", budget=24, validate_every=6), out)
+    return out
+
+
+def matrix(weights: dict[str, torch.Tensor]) -> str:
+    """The name of one."""
+    return next(name for name, weight in weights.items() if weight.ndim == 2)
+
+
+MISFITS: dict[str, Callable[[RunState], object]] = {
+    "another type": lambda state: state.weights.update(
+        {matrix(state.weights): state.weights[matrix(state.weights)].half()}
+    ),
+    "one number for all": lambda state: state.weights.update({matrix(state.weights): torch.ones(1)}),
+    "another shape": lambda state: state.weights.update({matrix(state.weights): torch.ones(3, 3)}),
+    "a weight less": lambda state: state.weights.popitem(),
+    "a weight more": lambda state: state.weights.update({"more": torch.ones(1)}),
+    "another best weight": lambda state: state.best_weights.update({matrix(state.weights): torch.ones(1)}),
+    "no state of the method": lambda state: state.update.clear(),
+    "a language less": lambda state: state.batches.popitem(),
+    "no batches of a language": lambda state: state.batches["aa"].clear(),
+}
+
+
+@pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
+def test_a_checkpoint_that_does_not_fit_is_passed_over(
+    tmp_path: Path, stopped: Path, capsys: pytest.CaptureFixture[str], change: Callable[[RunState], object]
+) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
+    checkpoints, one = tmp_path / "run" / "checkpoints", read(tmp_path / "run" / "recipe.yaml").resolve()
+    state, _ = load_newest(checkpoints, to_yaml(one), accept)
+    assert state is not None
+    change(state)
+    write(flatten(state), checkpoints)
+    mt.train(one, tmp_path / "run", resume=True, progress=True)
+    (told, *_) = capsys.readouterr().err.splitlines()
+    assert f"{checkpoints / '000000018'} is damaged (it does not fit the run: " in told
+    assert "resuming at 12 gradients" in told
 
 
 def interrupted_in_batch(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:

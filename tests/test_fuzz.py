@@ -5,24 +5,33 @@
 
 import io
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 
-from multitune.data import BadRecords, hub_readers, parquet
+from multitune.data import BadRecords, hub_readers, images, parquet
 from multitune.data.bad import records
 from multitune.data.corpus import Record
 from multitune.errors import UserError
 from multitune.recipe import parse_overrides
 from multitune.recipe import read as read_recipe
 from multitune.run import load_plan
-from test_readers import BAD, GOOD, Read
+from test_images import zipped
+from test_readers import BAD, GOOD, Read, scored
 
 FEW, MANY = 60, 10_000
 SECONDS = 2.0
@@ -65,14 +74,54 @@ def a_parquet_file() -> bytes:
     return file.getvalue()
 
 
+def pictures(path: Path, bad: BadRecords | None) -> Iterator[Record]:
+    """What an image reader finds, in values that can be compared."""
+    for record in images.read(path, bad):
+        yield record | {"image": (record["image"].shape, record["image"].tobytes())}
+
+
+def zipped_picture(path: Path, bad: BadRecords | None) -> Iterator[Record]:
+    """The file in a zip file with checksums that fit."""
+    return pictures(zipped(path.with_suffix(".zip"), {"a/1.png": path.read_bytes()}), bad)
+
+
+def zipped_array(path: Path, bad: BadRecords | None) -> Iterator[Record]:
+    y = npy(np.zeros(2, np.int64))
+    return pictures(zipped(path.with_suffix(".npz"), {"x.npy": path.read_bytes(), "y.npy": y}), bad)
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def picture(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((5, 4), 50).save(file, kind)
+    return file.getvalue()
+
+
+def archive(name: str, files: dict[str, bytes]) -> tuple[Read, str, bytes]:
+    with TemporaryDirectory() as folder:
+        return pictures, name, zipped(Path(folder) / name, files).read_bytes()
+
+
+ARRAYS = {"x.npy": npy(np.arange(24, dtype=np.uint8).reshape(2, 3, 4)), "y.npy": npy(np.array([3, 5]))}
 FORMATS: dict[str, tuple[Read, str, bytes]] = {
     **{name: (read, file, content) for name, (read, file, content, _) in GOOD.items()},
     **{name: (read, file, content) for name, (read, file, content, *_) in BAD.items() if len(content) < 5000},
+    "scores in JSON": (scored, "x.jsonl", b'{"a": "x", "b": "y", "s": 2.5}\n'),
+    "a zip file": archive("x.zip", {"a/1.png": picture("PNG"), "b/2.png": picture("PNG")}),
+    "an npz file": archive("x.npz", ARRAYS),
+    **{f"images: {kind}": (zipped_picture, "x.img", picture(kind)) for kind in images.FORMATS},
+    "an array": (zipped_array, "x.npy", ARRAYS["x.npy"]),
 }
-"""Everything that a reader was shown in test_readers, to begin with."""
+"""Everything that a reader was shown in test_readers, to begin with; and images."""
 if find_spec("datasets") is not None:
     FORMATS["parquet"] = (read_parquet, "de.parquet", a_parquet_file())
-READERS = {read.__name__: [row[1:] for row in FORMATS.values() if row[0] is read] for read, *_ in FORMATS.values()}
+READERS = {read.__name__: read for read, *_ in FORMATS.values()}
+SEEDS = {name: [row[1:] for row in FORMATS.values() if row[0] is read] for name, read in READERS.items()}
 
 RECIPE = b"""\
 model: offline:e5-small
@@ -115,14 +164,45 @@ def one_line(error: UserError) -> None:
     assert said.isprintable()
 
 
-@pytest.mark.parametrize("count", RUNS)
-@pytest.mark.parametrize("reader", READERS)
-def test_readers(tmp_path_factory: pytest.TempPathFactory, reader: str, count: int) -> None:
+def check_reader(read: Read, path: Path) -> None:
     """With ``bad`` what is bad is noted and the rest is read; without, one line tells of the first."""
-    (read,) = {row[0] for row in FORMATS.values() if row[0].__name__ == reader}
-    folder = tmp_path_factory.mktemp("fuzz")
+    bad = BadRecords()
+    with in_time():
+        try:
+            found = list(read(path, bad))
+        except UserError as error:
+            one_line(error)
+            return
+    for _, problem in bad:
+        assert problem
+        assert problem.isprintable()
+    if len(bad):
+        with pytest.raises(UserError) as refused:
+            list(read(path, None))
+        one_line(refused.value)
+    else:
+        assert list(read(path, None)) == found
+
+
+def check_recipe(path: Path) -> None:
+    with in_time():
+        try:
+            load_plan(read_recipe(path).resolve())
+        except UserError as error:
+            one_line(error)
+
+
+def partners(folder: Path) -> None:
+    """The files that go with one that is read."""
     (folder / "labels.txt").write_text("x\ny\n")
     (folder / "target.txt").write_text("x\ny\n\n")
+
+
+@pytest.mark.parametrize("count", RUNS)
+@pytest.mark.parametrize("reader", SEEDS)
+def test_readers(tmp_path_factory: pytest.TempPathFactory, reader: str, count: int) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    partners(folder)
 
     @settings(
         max_examples=count,
@@ -131,27 +211,11 @@ def test_readers(tmp_path_factory: pytest.TempPathFactory, reader: str, count: i
         derandomize=count == FEW,
         suppress_health_check=list(HealthCheck),
     )
-    @given(seed=st.sampled_from(READERS[reader]), edits=EDITS)
+    @given(seed=st.sampled_from(SEEDS[reader]), edits=EDITS)
     def check(seed: tuple[str, bytes], edits: Sequence[Edit]) -> None:
         name, content = seed
-        path = folder / name
-        path.write_bytes(edited(content, edits))
-        bad = BadRecords()
-        with in_time():
-            try:
-                found = list(read(path, bad))
-            except UserError as error:
-                one_line(error)
-                return
-        for _, problem in bad:
-            assert problem
-            assert problem.isprintable()
-        if len(bad):
-            with pytest.raises(UserError) as refused:
-                list(read(path, None))
-            one_line(refused.value)
-        else:
-            assert list(read(path, None)) == found
+        (folder / name).write_bytes(edited(content, edits))
+        check_reader(READERS[reader], folder / name)
 
     check()
 
@@ -170,13 +234,24 @@ def test_recipes(tmp_path_factory: pytest.TempPathFactory, count: int) -> None:
     @given(edits=EDITS)
     def check(edits: Sequence[Edit]) -> None:
         path.write_bytes(edited(RECIPE, edits))
-        with in_time():
-            try:
-                load_plan(read_recipe(path).resolve())
-            except UserError as error:
-                one_line(error)
+        check_recipe(path)
 
     check()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("atheris") is None, reason="needs atheris: pip install 'multitune[fuzz]'")
+@pytest.mark.parametrize("target", [*SEEDS, "recipe"])
+def test_guided_by_coverage(tmp_path: Path, target: str) -> None:
+    """As many files as above, but each made from those that reached new code."""
+    words = [sys.executable, str(Path(__file__).with_name("fuzz_atheris.py")), target, str(tmp_path), str(MANY)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    (runs,) = re.findall(r"stat::number_of_executed_units: (\d+)", done.stderr)
+    (covered,) = re.findall(r"INITED cov: (\d+)", done.stderr)
+    reached = re.findall(r"cov: (\d+)", done.stderr)[-1]
+    print(f"\n{target}: {runs} runs, branches reached {covered} -> {reached}")
+    assert int(runs) >= MANY
 
 
 @pytest.mark.parametrize("count", RUNS)

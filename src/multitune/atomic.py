@@ -2,24 +2,29 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+PRIVATE = 0o600
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or a folder to, which becomes ``path`` when the block ends well.
 
-    It is synced before it is renamed, and removed when the block raises. (A folder that is in the way goes first: a
-    process that is killed in that moment leaves neither, never a half of each.)
+    Its files get the permissions that the umask gives. It is synced before it is renamed, and removed when the block
+    raises. (A folder that is in the way goes first: a process that is killed in that moment leaves neither, never a
+    half of each.)
     """
     beside = path.with_name(f".{path.name}.part")
     remove(beside)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield beside
+        unlock(beside)
         for written in [beside, *beside.rglob("*")]:
             _sync(written)
         if path.is_dir():
@@ -47,6 +52,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file, whole or not at all."""
     with replaced(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def unlock(path: Path) -> None:
+    """Give a file, or all in a folder, the permissions of any new file: safetensors keeps its own to their owner."""
+    files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+    private = [file for file in files if stat.S_IMODE(file.stat().st_mode) == PRIVATE]
+    if private:
+        new = path.with_name(f".{path.name}.new.part")
+        new.touch()
+        mode = stat.S_IMODE(new.stat().st_mode)
+        new.unlink()
+        for file in private:
+            file.chmod(mode)
 
 
 def remove(path: Path) -> None:

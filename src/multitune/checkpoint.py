@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ KEPT = 2
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "B2SUMS"
 EARLY = "-early"
 NAME = re.compile(rf"(?P<gradients>\d{{9,}})(-back(?P<backs>\d+))?(?P<early>{EARLY})?")
+
+
+class Damaged(ValueError):
+    """What is wrong with a checkpoint."""
 
 
 @pydantic.dataclasses.dataclass(config=pydantic.ConfigDict(strict=True))
@@ -138,41 +142,51 @@ def write(flat: Flat, folder: Path) -> Path:
         if error_number(error) not in FULL:
             raise
         raise _no_space(flat, folder, free) from error
-    for path in _superseded(folder, flat.best):
-        shutil.rmtree(path)
+    for path in _superseded(folder, folder / flat.name, folder / flat.best):
+        remove(path)
     return folder / flat.name
 
 
-def load_newest(folder: Path, recipe: str) -> tuple[RunState | None, list[str]]:
-    """The newest undamaged checkpoint of a folder, None where there is none at all; and what is wrong with newer ones.
+Restore = Callable[[RunState], object]
+"""Takes a state over, or raises ``Damaged``."""
+
+
+def load_newest(folder: Path, recipe: str, restore: Restore) -> tuple[RunState | None, list[str]]:
+    """Restore the newest undamaged checkpoint of a folder.
 
     Args:
         folder: of checkpoints.
         recipe: what the run's resolved recipe has to be.
+        restore: called with one after the other, until it takes one.
+
+    Returns:
+        The state, None where there is no checkpoint at all; and what is wrong with newer ones.
 
     Raises:
         UserError: there are checkpoints, all of them damaged.
     """
-    return _first_good(list(reversed(_finished(folder))), recipe)
+    return _first_good(list(reversed(_finished(folder))), recipe, restore)
 
 
-def load_before(folder: Path, recipe: str, skip: int) -> RunState:
-    """The newest regular checkpoint but ``skip``, or the oldest; as ``load_newest``.
+def load_before(folder: Path, recipe: str, skip: int, restore: Restore) -> RunState:
+    """Restore the newest regular checkpoint but ``skip``, or the oldest; as ``load_newest``.
 
     An early one is passed over: a run that nobody interrupted would not have it.
     """
     line = _lineage(_finished(folder))
-    state, _ = _first_good(line[min(skip, len(line) - 1) :], recipe)
+    state, _ = _first_good(line[min(skip, len(line) - 1) :], recipe, restore)
     assert state is not None, "one is written before the first step"
     return state
 
 
-def _first_good(found: Sequence[Path], recipe: str) -> tuple[RunState | None, list[str]]:
+def _first_good(found: Sequence[Path], recipe: str, restore: Restore) -> tuple[RunState | None, list[str]]:
     damages: list[str] = []
     for path in found:
         try:
-            return _load(path, recipe), damages
-        except _Damaged as damage:
+            state = _load(path, recipe)
+            restore(state)
+            return state, damages
+        except Damaged as damage:
             damages.append(f"{path} is damaged ({damage})")
     if found:
         raise UserError(f"--resume: {'; '.join(damages)}; none is left: name another folder to begin anew")
@@ -185,37 +199,41 @@ def clear(folder: Path) -> None:
         remove(path)
 
 
-class _Damaged(ValueError):
-    """What is wrong with a checkpoint."""
-
-
 def _load(path: Path, recipe: str) -> RunState:
-    _check_files(path)
     try:
+        _check_files(path)
         tensors = load_file(path / TENSORS)
         plain = json.loads((path / STATE).read_text(encoding="utf-8"))
         if plain.pop("format") != FORMAT:
             raise ValueError("another format")
         content = {name: _restored(value, tensors) for name, value in plain.items()}
+        if tensors:
+            raise ValueError(f"nothing names the tensor {next(iter(tensors))!r}")
         state = RunState(**content | {"progress": Progress(**content["progress"])})
+    except Damaged:
+        raise
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
-        raise _Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
+        raise Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
     if state.recipe != recipe:
-        raise _Damaged("it is of another recipe")
+        raise Damaged("it is of another recipe")
     if _name(state.progress.gradients, state.progress.backs) != path.name.removesuffix(EARLY):
-        raise _Damaged(f"it is of {state.progress.gradients} gradients")
+        raise Damaged(f"it is of {state.progress.gradients} gradients")
     return state
 
 
 def _check_files(path: Path) -> None:
-    """The three files, no others, with the hashes that were written."""
+    """The three files, no links, with the hashes that were written."""
+    if path.is_symlink():
+        raise Damaged("it is a link")
     there = {entry.name for entry in path.iterdir() if entry.is_file() and not entry.is_symlink()}
     if missing := sorted({TENSORS, STATE, SUMS} - there):
-        raise _Damaged(f"no {missing[0]}")
+        raise Damaged(f"no {missing[0]}")
     written, now = ((path / SUMS).read_bytes(), _sums(path).encode())
     if written != now:
         same = [line.split()[1].decode() for line in now.splitlines() if line in written.splitlines()]
-        raise _Damaged(f"the hash of {next((name for name in (TENSORS, STATE) if name not in same), SUMS)} differs")
+        raise Damaged(f"the hash of {next((name for name in (TENSORS, STATE) if name not in same), SUMS)} differs")
 
 
 def _sums(path: Path) -> str:
@@ -234,7 +252,7 @@ def _name(gradients: int, backs: int) -> str:
 
 def _finished(folder: Path) -> list[Path]:
     """In the order of their writing: a run that went back begins again at lower gradient counts."""
-    found = {path: NAME.fullmatch(path.name) for path in folder.glob("[0-9]*") if path.is_dir()}
+    found = {path: NAME.fullmatch(path.name) for path in folder.glob("[0-9]*")}
     order = {
         path: (int(name["backs"] or 0), int(name["gradients"]), bool(name["early"]))
         for path, name in found.items()
@@ -256,9 +274,11 @@ def _gradients(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
-def _superseded(folder: Path, best: str) -> list[Path]:
+def _superseded(folder: Path, written: Path, best: Path) -> list[Path]:
+    """What is older than the newest, and what seems newer: damaged ones, which the run has passed over."""
     finished = _finished(folder)
-    kept = {*_lineage(finished)[:KEPT], folder / best, finished[-1]}
+    line = _lineage(finished[: finished.index(written) + 1])
+    kept = {*line[:KEPT], best, written}
     return [path for path in finished if path not in kept]
 
 
@@ -282,12 +302,13 @@ def _plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _restored(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The nested state that ``_plain`` made JSON of; takes the tensors out of ``tensors``."""
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
     if kind == "tensor":
-        return tensors[content]
+        return tensors.pop(content)
     if kind == "items":
         return {key: _restored(inner, tensors) for key, inner in content}
     return [_restored(inner, tensors) for inner in content]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from multitune.checkpoint import Flat, RunState, flatten, write
+from multitune.interrupt import Leave
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class CheckpointWriter:
     def __enter__(self) -> "CheckpointWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=kind is not Leave)
 
     def reserve(self, state: RunState) -> None:
         """Get the memory for copies of such states, in the thread, so that the first one is as fast as the others."""

@@ -1,5 +1,6 @@
 """The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 
 from multitune.errors import RunError, UserError
-from multitune.interrupt import Interrupted
+from multitune.interrupt import Interrupted, Leave, leaving
 
 app = typer.Typer(
     add_completion=False,
@@ -29,16 +30,19 @@ ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the score
 def main() -> None:
     """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine.
 
-    A run that is interrupted exits with 130 after Ctrl-C, and with 0 after SIGTERM: so a pre-empted machine asks.
+    What is interrupted exits with 130 after Ctrl-C, and with 0 after SIGTERM: so a pre-empted machine asks.
     """
     try:
-        app(prog_name="multitune")
+        with leaving():
+            app(prog_name="multitune")
     except UserError as error:
         sys.exit(_fail(str(error), 2))
     except RunError as error:
         sys.exit(_fail(str(error), 1))
     except Interrupted as error:
-        sys.exit(_fail(str(error), 130 if error.signal is signal.SIGINT else 0))
+        sys.exit(_fail(str(error), _code(error.signal)))
+    except Leave as error:  # not waiting for the thread that writes a checkpoint: a half-written one is none
+        os._exit(_fail("stopped at once", _code(error.signal)))
 
 
 @app.command()
@@ -179,6 +183,8 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
     for place, problem in bad:
         print(f"{place}: {problem}")
+    if (more := len(bad) - len(list(bad))) > 0:
+        print(f"and {more} more")
     if bad and not one.skip_bad:
         raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
     division = divided(one, corpus)
@@ -228,6 +234,10 @@ def _print(*parts: object) -> None:
 
 def _say(text: str) -> None:
     Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def _code(number: signal.Signals) -> int:
+    return 130 if number is signal.SIGINT else 0
 
 
 def _fail(message: str, code: int) -> int:

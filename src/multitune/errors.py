@@ -6,8 +6,12 @@ HEAD, TAIL = 700, 250
 
 def as_line(text: str) -> str:
     """One line that a terminal shows as it is: control characters escaped, the middle of a long text left out."""
-    shown = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} … {text[-TAIL:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text))
+    return _shortened(shown)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} … {text[-TAIL:]}"
 
 
 class UserError(ValueError):

@@ -68,12 +68,15 @@ def evaluate(
 ) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
-    ``check`` is called before each batch, and may raise to give up.
+    ``check`` is called before each batch and language, and may raise to give up.
     """
     predictions: dict[str, list[Any]] = {}
     for languages in _sharing_a_head(task, split):
         predictions |= _predictions(encoder, task.of(languages[0]), languages, split, precision, check)
-    statistics = {k: task.of(k).all_statistics(v, predictions[k]) for k, v in split.records.items()}
+    statistics: dict[str, NDArray[np.float64]] = {}
+    for k, v in split.records.items():
+        check()
+        statistics[k] = task.of(k).all_statistics(v, predictions[k])
     scores = {k: task.scores_of(k, v) for k, v in statistics.items()}
     return Evaluation({k: predictions[k] for k in split.records}, statistics, scores)
 

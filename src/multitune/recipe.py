@@ -13,6 +13,8 @@ from multitune.errors import UserError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+LARGEST = 2**16
+"""Bytes of a recipe file."""
 
 
 class PseudoTasks(BaseModel):
@@ -204,7 +206,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):  # others are refused below
             if key.value in seen:
                 problem = f"key {key.value!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
@@ -231,9 +233,12 @@ def read(path: str | Path) -> RecipeFile:
         UserError: no such file, not YAML, or not a mapping of keys to values.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the recipe: {_reason(error)}") from error
+    if len(text) > LARGEST:
+        raise UserError(f"{path}: is no recipe: it has more than {LARGEST} bytes")
     content = parse(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, this file holds {_kind(content)}")

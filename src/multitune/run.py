@@ -14,7 +14,7 @@ from multitune import data, pseudo_tasks, tasks
 from multitune.batching import Batches, seeded
 from multitune.data import DATASETS, BadRecords, Corpus, Record, limited, texts
 from multitune.data.rows import joined
-from multitune.errors import UserError
+from multitune.errors import RunError, UserError
 from multitune.evaluate import Encoded
 from multitune.methods import ExponentialAverage, Plan, SnapshotAverage, find
 from multitune.methods.averaged_update import AveragedUpdate
@@ -64,17 +64,23 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
 
     Raises:
         UserError: an unknown data set, or whatever is wrong with its files or languages.
+        RunError: there is not enough memory.
     """
     if recipe.data not in DATASETS:
         raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
-    corpus = data.load(
-        recipe.data,
-        bad,
-        path=recipe.path,
-        languages=recipe.languages,
-        unseen=recipe.unseen,
-        columns=recipe.columns,
-    )
+    try:
+        corpus = data.load(
+            recipe.data,
+            bad,
+            path=recipe.path,
+            languages=recipe.languages,
+            unseen=recipe.unseen,
+            columns=recipe.columns,
+        )
+    except MemoryError as error:
+        raise RunError(
+            f"data: not enough memory to read {recipe.data}: what helps is fewer languages, or smaller files"
+        ) from error
     if recipe.select == "best" and corpus.test_is_dev:
         raise UserError(
             "select: best would choose on the very sentences that are reported: this data has no test split"

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from multitune import checkpoint
 from multitune.atomic import replaced
-from multitune.checkpoint import Progress, RunState
+from multitune.checkpoint import Damaged, Progress, RunState
 from multitune.checkpoint_writer import CheckpointWriter
 from multitune.combining import NonFiniteError
 from multitune.data import Corpus
 from multitune.display import Display
-from multitune.errors import RunError, UserError
+from multitune.errors import RunError
 from multitune.evaluate import Evaluation, evaluate, write_predictions
 from multitune.interrupt import Interrupted, StopRequested, StopSignal
 from multitune.metrics_log import MetricsLog
@@ -51,13 +51,13 @@ class Trainer:
         """Continue from the newest good checkpoint where there is one, else begin anew.
 
         Raises:
-            UserError: all checkpoints are damaged, or the newest does not fit the run.
+            UserError: all checkpoints are damaged, or none fits the run.
         """
-        state, damages = checkpoint.load_newest(self._checkpoints, self._recipe) if resume else (None, [])
+        begun = checkpoint.load_newest(self._checkpoints, self._recipe, self._restore) if resume else (None, [])
+        state, damages = begun
         if state is None:
             self._log.restore("")
             return
-        self._restore(state)
         self._log.restore(state.log)
         self._saved_at = self._now.gradients
         using = "".join(f"{damage}; using the one before: " for damage in damages)
@@ -229,8 +229,7 @@ class Trainer:
         """To the newest checkpoint, with half the rate; to one further back where that one has not helped."""
         self._writer.wait()
         failed = self._now
-        state = checkpoint.load_before(self._checkpoints, self._recipe, failed.stuck)
-        self._restore(state)
+        state = checkpoint.load_before(self._checkpoints, self._recipe, failed.stuck, self._restore)
         self._log.go_back(state.log)
         now = self._now
         now.backs, now.stuck = failed.backs + 1, failed.stuck + 1
@@ -269,14 +268,16 @@ class Trainer:
         )
 
     def _restore(self, state: RunState) -> None:
+        """Take a checkpoint's state over; raises ``Damaged`` where it does not fit the run."""
         try:
+            if state.best_weights:
+                self._run.encoder.check_weights(state.best_weights)
             self._run.encoder.load_weights(state.weights)
             self._run.update.load_state_dict(state.update)
             for language, batches in self._run.batches.items():
                 batches.load_state_dict(state.batches[language])
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            told = str(error).splitlines()[0]
-            raise UserError(f"--resume: the checkpoint in {self._checkpoints} does not fit the run: {told}") from error
+            raise Damaged(f"it does not fit the run: {str(error).splitlines()[0]}") from error
         self._now, self._best_weights = state.progress, state.best_weights
 
     def _save_model(self) -> None:

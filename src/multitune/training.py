@@ -10,7 +10,7 @@ from multitune.atomic import replaced
 from multitune.data import Corpus
 from multitune.display import Silent, Terminal
 from multitune.faults import disk_explained, memory_explained
-from multitune.interrupt import StopSignal
+from multitune.interrupt import Interrupted, StopSignal
 from multitune.methods import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
@@ -117,7 +117,10 @@ def _fit(
         trainer = Trainer(run, out, display, stop)
         trainer.begin(resume=resume)
         trainer.fit(track)
-        return trainer.ship(corpus)
+        result = trainer.ship(corpus)
+        if stop.requested:
+            raise Interrupted(f"stopped when {out} was finished", stop.requested)
+        return result
 
 
 def _shares(recipe: Recipe, corpus: Corpus) -> dict[str, int]:

@@ -73,6 +73,9 @@ def load(
         raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
     inside = None if unseen is None else [each for each in unseen if each.partition(":")[0] not in others]
     corpus = DATASETS[name](Wanted(paths.get(name), languages, inside, columns), bad)
+    for language in corpus.train:
+        if language in (".", "..") or "/" in language:
+            raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
         wanted = Wanted(paths.get(other), (), codes, columns, corpus.labels)
         corpus = _with_unseen(corpus, name, other, DATASETS[other](wanted, bad))

@@ -8,6 +8,9 @@ from multitune.errors import UserError, as_line
 
 Raw = TypeVar("Raw")
 
+KEPT = 10_000
+"""Bad records that are remembered: a file may have a thousand million bad lines."""
+
 
 class BadRecord(ValueError):
     """What is wrong with one record, and what is allowed; ``label`` says which of its labels, where that matters."""
@@ -18,7 +21,7 @@ class BadRecord(ValueError):
 
 
 class BadRecords:
-    """The bad records that readers meet, in the order they meet them.
+    """The bad records that readers meet, in the order they meet them: all are counted, the first ``KEPT`` remembered.
 
     A reader that is given one adds to it and goes on with the next record; ``read`` functions without one raise at the
     first bad record.
@@ -26,13 +29,16 @@ class BadRecords:
 
     def __init__(self) -> None:
         self._found: list[tuple[str, str]] = []
+        self._count = 0
 
     def add(self, place: str, problem: str) -> None:
         """Note a bad record: ``place`` is file:line, ``problem`` says what is wrong and what is allowed."""
-        self._found.append((as_line(place), as_line(problem)))
+        self._count += 1
+        if self._count <= KEPT:
+            self._found.append((as_line(place), as_line(problem)))
 
     def __len__(self) -> int:
-        return len(self._found)
+        return self._count
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._found)
@@ -46,7 +52,7 @@ class BadRecords:
         if not self._found:
             return
         place, problem = self._found[0]
-        more = len(self._found) - 1
+        more = len(self) - 1
         which = f"{more} more bad record{'s' if more > 1 else ''}; " if more else ""
         raise UserError(f"{place}: {problem} ({which}multitune data lists all, skip_bad: true leaves them out)")
 

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from multitune.data import lines
-from multitune.data.bad import BadRecord, BadRecords, records, sifted
+from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
 from multitune.data.corpus import Place, Placed, Record
 
 log = logging.getLogger(__name__)
@@ -101,14 +101,20 @@ def _sentences(path: Path, bad: BadRecords | None) -> Iterator[tuple[Place, list
     """The lines of each sentence; one with a line that is not UTF-8 is left out, as that line is reported already."""
     conllu = ".conllu" in path.suffixes
     rows: list[Line] = []
-    known = len(bad or ())
+    size, known = 0, len(bad or ())
     for number, line in chain(lines.numbered(path, bad), [(0, "")]):
-        if line.strip(" \t"):
-            rows += [] if conllu and NO_TOKEN.match(line) else [(number, line)]
+        if conllu and NO_TOKEN.match(line):
             continue
-        if rows and len(bad or ()) == known:
+        if line.strip(" \t"):
+            size += len(line) + 1
+            rows += [(number, line)] if size <= lines.LONGEST else []
+            continue
+        if size > lines.LONGEST:
+            problem = f"a sentence of more than {lines.LONGEST} characters; a blank line ends each"
+            report(bad, f"{path}:{rows[0][0]}", problem)
+        elif rows and len(bad or ()) == known:
             yield Place(str(path), [number for number, _ in rows]), rows
-        rows, known = [], len(bad or ())
+        rows, size, known = [], 0, len(bad or ())
 
 
 def _parse(rows: Sequence[Line], pick: Pick, check: Check) -> Record:

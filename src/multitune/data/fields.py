@@ -33,7 +33,7 @@ def score(value: Any, name: str) -> float:
     """A finite number, or text that is one."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise BadRecord(f"{name} is {value!r}; it must be a finite number")

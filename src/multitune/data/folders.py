@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from multitune.data.bad import BadRecords
@@ -21,6 +21,9 @@ Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
 
 Load = Callable[[Wanted, BadRecords], Corpus]
 """Reads what is wanted of one data set; adds bad records to what takes them, and raises ``UserError`` for all else."""
+
+FEW = 20
+"""Labels that a message names."""
 
 Files = dict[str, tuple[Path, ...]]
 """Language -> its files, those of one split."""
@@ -247,8 +250,9 @@ class _Reading:
         if self._layout.task not in LABELS:
             yield from placed
             return
+        allowed = dict.fromkeys(self.labels)
         for place, record in placed:
-            problem = _label_problem(record, self._layout.task, self.labels)
+            problem = _label_problem(record, self._layout.task, allowed)
             if problem is None:
                 if not self.labels:
                     self._shown.update(labels_of(self._layout.task, record))
@@ -264,8 +268,14 @@ def _label_problem(record: Record, task: str, allowed: Collection[str]) -> tuple
     for number, label in enumerate(labels_of(task, record)):
         if allowed and label not in allowed:
             what = f"{'tag' if LABELS[task] == 'tags' else 'label'} {label!r}"
-            return number, f"{what} is never seen in training, which has {', '.join(allowed)}"
+            return number, f"{what} is never seen in training, which has {_first_of(allowed)}"
     return None
+
+
+def _first_of(labels: Collection[str]) -> str:
+    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
+    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
+    return ", ".join(islice(labels, FEW)) + more
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:

@@ -6,12 +6,14 @@ file is grey or black and white, else RGB ([height, width, 3]).
 
 import importlib.util
 import io
+import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,22 @@ from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
 from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
-MOST_BYTES = 64 * 2**20
-"""Of an image file in a zip: what unpacks to more is refused."""
+LARGEST = 64 * 2**20
+"""Bytes of an image file, unpacked."""
+LARGEST_ARRAYS = 4 * 2**30
+"""Bytes of an npz file's arrays, unpacked."""
+ARRAYS = {f"{name}.npy": name for name in ("x", "y", "test")}
+"""Members of an npz file -> the array in each."""
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+"""Of image files. Pillow knows others, among them EPS, which it hands to Ghostscript to run."""
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    *(EOFError, ValueError, LookupError, OverflowError, MemoryError, RuntimeError, SyntaxError, TypeError),
+)
+"""What zipfile, numpy and Pillow raise for files that are damaged, encrypted, or say of themselves what is not so."""
 
 SHORTER = 256
 """Points of the shorter side that are kept of the Hub's photographs: all are held in memory."""
@@ -71,6 +87,9 @@ def _read_within(file: Path, inside: Path) -> Callable[[], bytes]:
     def content() -> bytes:
         if not file.resolve().is_relative_to(inside):
             raise BadRecord("is a link that leads out of the folder")
+        if not file.is_file():
+            raise BadRecord("is no regular file")
+        _check_size(file.stat().st_size)
         return file.read_bytes()
 
     return content
@@ -84,10 +103,10 @@ def _archived(path: Path, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]
             for member, label in zip(members, labels, strict=True):
                 if not _is_hidden(PurePosixPath(member.filename)):
                     yield Place(f"{path}/{member.filename}"), (label, _member_of(archive, member))
-    except zipfile.BadZipFile as error:
-        report(bad, str(path), f"the zip file is damaged or cut short ({error})")
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from error
+    except DAMAGED as error:
+        report(bad, str(path), f"the zip file is damaged or cut short ({error})")
 
 
 def _member_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
@@ -95,11 +114,23 @@ def _member_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[]
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts:
             raise BadRecord("its path leads out of the zip file")
-        if member.file_size > MOST_BYTES:
-            raise BadRecord(f"unpacks to {member.file_size} bytes; an image file may have {MOST_BYTES}")
-        return archive.read(member)
+        _check_size(member.file_size)
+        with _unpacked(archive, member) as opened:
+            return opened.read(member.file_size)  # no more is unpacked, whatever there is
 
     return content
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """A member of a zip file to read from; raises ``BadRecord`` where it may unpack to more than is asked for."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadRecord("is neither stored nor deflated in the zip file")
+    return archive.open(member)
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST:
+        raise BadRecord(f"has {size} bytes; an image file may have {LARGEST}")
 
 
 def _labels(names: Sequence[PurePosixPath]) -> list[str | None]:
@@ -124,7 +155,9 @@ def _decoded(raw: Raw) -> Record:
         raise BadRecord("lies in no folder; each label has a folder of its images")
     try:
         data = content()
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or a method
+    except BadRecord:
+        raise
+    except (OSError, *DAMAGED) as error:
         raise BadRecord(f"cannot be read: {error}") from error
     return {"image": _pixels(data), "label": label}
 
@@ -153,16 +186,17 @@ def _pixels(data: bytes, shorter: int | None = None) -> NDArray[np.uint8]:
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pixels may be whole where what is said about them is not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 found = image.convert("L" if image.mode in ("1", "L") else "RGB")
                 if shorter is not None and min(found.size) > shorter:
                     scale = shorter / min(found.size)
                     found = found.resize((round(found.width * scale), round(found.height * scale)))
                 return np.asarray(found, dtype=np.uint8)
     except UnidentifiedImageError as error:
-        raise BadRecord("does not decode: no image format that Pillow knows") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadRecord(f"does not decode: none of {', '.join(FORMATS)}") from error
+    except (OSError, *DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(f"does not decode: {error}") from error
 
 
@@ -179,19 +213,28 @@ def _array_rows(path: Path, bad: BadRecords | None) -> Iterator[Placed]:
 def _arrays(path: Path) -> dict[str, NDArray[Any]] | str:
     """The arrays of an npz, or what is wrong with them."""
     try:
-        if not zipfile.is_zipfile(path):
-            return "is no npz file"
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in ("x", "y", "test") if name in content}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
-        return f"the npz file is damaged or holds pickled objects ({str(error).splitlines()[0]})"
+        with zipfile.ZipFile(path) as archive:
+            members = {name: member for member in archive.infolist() if (name := ARRAYS.get(member.filename))}
+            if sum(member.file_size for member in members.values()) > LARGEST_ARRAYS:
+                return f"its arrays have more than {LARGEST_ARRAYS} bytes; divide it into several files"
+            arrays = {name: _array(archive, member) for name, member in members.items()}
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from error
+    except DAMAGED as error:
+        return f"the npz file is damaged or holds pickled objects ({(str(error) or repr(error)).splitlines()[0]})"
     if not {"x", "y"} <= set(arrays) or arrays["x"].dtype != np.uint8 or arrays["x"].ndim not in (3, 4):
         return "must have x, uint8 [images, height, width] or [images, height, width, channels], and y [images]"
+    if not arrays["x"].size:
+        return f"x is empty: it has the shape {list(arrays['x'].shape)}"
     if arrays["y"].dtype.kind not in "iu" or any(array.shape != arrays["x"].shape[:1] for array in _flat(arrays)):
         return f"y must hold {len(arrays['x'])} whole numbers, one an image, and test as many truth values"
     return arrays
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with _unpacked(archive, member) as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _flat(arrays: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:

@@ -44,4 +44,6 @@ def _object(line: str) -> dict[str, Any] | str:
         return f"not JSON: {error.msg} (column {error.colno})"
     except RecursionError:
         return "JSON too deeply nested"
+    except ValueError as error:  # a number of more digits than Python converts
+        return f"not JSON: {error}"
     return found if isinstance(found, dict) else f"a {type(found).__name__}; a line is one JSON object"

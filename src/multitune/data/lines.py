@@ -3,11 +3,19 @@
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
 from multitune.data.bad import BadRecords, report
 from multitune.errors import UserError
+
+LONGEST = 4 * 2**20
+"""Bytes of a line, and characters of a record of several lines: what is longer is bad, and never held in memory."""
+LARGEST = 256 * 2**20
+"""Bytes, unpacked, of a file that is read whole."""
+BLOCK = 2**16
 
 
 def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[int, str]]:
@@ -17,7 +25,8 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
 
     Args:
         path: the file.
-        bad: takes lines that are not UTF-8, and the place where a gzipped file is cut short; None raises instead.
+        bad: takes lines that are too long or not UTF-8, and the place where a gzipped file is cut short; None raises
+            instead.
 
     Raises:
         UserError: the file cannot be read, or (without ``bad``) it holds a bad line.
@@ -25,7 +34,11 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
     path, number = Path(path), 0
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), 1):
+                if len(line) > LONGEST:
+                    report(bad, f"{path}:{number}", f"a line of more than {LONGEST} bytes")
+                    _skip_line(file, line)
+                    continue
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
@@ -34,14 +47,51 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
                 yield number, text.rstrip("\r\n")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         report(bad, f"{path}:{number + 1}", f"the gzipped file is damaged or cut short ({error})")
+
+
+def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:
+    """The text of a file that is no sequence of lines; None where it is bad.
+
+    Args:
+        path: a UTF-8 file, plain or gzipped.
+        bad: takes what is wrong with it; None raises instead.
+
+    Raises:
+        UserError: the file cannot be read, or (without ``bad``) it is too large or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as file:
+            content = file.read(LARGEST + 1)
+        if len(content) <= LARGEST:
+            return content.decode("utf-8-sig")
+        report(bad, str(path), f"has more than {LARGEST} bytes, which are read at once; divide the file")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        report(bad, f"{path}:{line}", "not UTF-8 text; save the file as UTF-8")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        report(bad, str(path), f"the gzipped file is damaged or cut short ({error})")
+    return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Raises UserError where the system does not let it be read, or it is a device, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no regular file")
+    try:
+        with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except gzip.BadGzipFile:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from error
 
 
-def _opened(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
+def _skip_line(file: IO[bytes], line: bytes) -> None:
+    """Read on to the end of a line, block by block."""
+    while line and not line.endswith(b"\n"):
+        line = file.readline(BLOCK)
 
 
 def aligned(paths: Sequence[str | Path], bad: BadRecords | None = None) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -69,11 +119,14 @@ def aligned(paths: Sequence[str | Path], bad: BadRecords | None = None) -> Itera
 
 
 def _without_blank_end(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    blank: list[tuple[int, str]] = []
+    """The lines up to the last that is not blank; blank ones as empty. Only where they begin and end is remembered."""
+    blank: list[range] = []
     for number, line in lines:
         if line.strip():
-            yield from blank
+            yield from ((each, "") for run in blank for each in run)
             yield number, line
             blank = []
+        elif blank and blank[-1].stop == number:
+            blank[-1] = range(blank[-1].start, number + 1)
         else:
-            blank.append((number, line))
+            blank.append(range(number, number + 1))

@@ -63,24 +63,40 @@ def _plain(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, list
 
 def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterator[tuple[int, list[str]]]:
     """Rows by the number of their first line; a row may go over several lines."""
-    taken: list[int] = []
-    reader = csv.reader(_handed_over(lines.numbered(path, bad), taken), delimiter=delimiter, strict=True)
+    source = _RowLines(lines.numbered(path, bad))
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
-        taken.clear()
+        source.begin_row()
         known = len(bad or ())
         try:
             row = next(reader, None)
         except csv.Error as error:
-            report(bad, f"{path}:{taken[0]}", f"broken quoting ({error}); a quote within a value is doubled")
+            report(bad, f"{path}:{source.taken[0]}", f"broken quoting ({error}); a quote within a value is doubled")
             continue
         if row is None:
             return
-        if row and (len(taken) == 1 or len(bad or ()) == known):
-            yield taken[0], row
+        if row and (len(source.taken) == 1 or len(bad or ()) == known):
+            yield source.taken[0], row
 
 
-def _handed_over(numbered: Iterator[tuple[int, str]], taken: list[int]) -> Iterator[str]:
-    """The lines, each with its end, their numbers noted in ``taken`` as they are handed over."""
-    for number, line in numbered:
-        taken.append(number)
-        yield f"{line}\n"
+class _RowLines:
+    """The lines that ``csv`` makes a row of, each with its end; ``taken`` has their numbers."""
+
+    def __init__(self, numbered: Iterator[tuple[int, str]]) -> None:
+        self._numbered = numbered
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        self.taken: list[int] = []
+        self._size = 0
+
+    def __iter__(self) -> "_RowLines":
+        return self
+
+    def __next__(self) -> str:
+        number, line = next(self._numbered)
+        self.taken.append(number)
+        self._size += len(line) + 1
+        if len(self.taken) > 1 and self._size > lines.LONGEST:
+            raise csv.Error(f"a row of more than {lines.LONGEST} characters")
+        return f"{line}\n"

@@ -1,7 +1,8 @@
 """SQuAD's JSON: articles, their paragraphs, the questions on each. SQuAD 1 and 2, TyDiQA-GoldP, XQuAD, MLQA."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
 
 
 def _questions(file: str, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]:
-    source = "\n".join(line for _, line in lines.numbered(file, bad))
+    source = lines.whole(file, bad)
+    if source is None:
+        return
     finder = _LineFinder(source)
     for n, article in enumerate(_members(_loaded(source, file, bad), "data", file, bad)):
         for m, paragraph in enumerate(_members(article, "paragraphs", f"{file}: data[{n}]", bad)):
@@ -56,6 +59,8 @@ def _loaded(source: str, file: str, bad: BadRecords | None) -> Any:
         report(bad, f"{file}:{error.lineno}", f"not JSON: {error.msg} (column {error.colno})")
     except RecursionError:
         report(bad, f"{file}:1", "JSON too deeply nested for SQuAD's format")
+    except ValueError as error:  # a number of more digits than Python converts
+        report(bad, f"{file}:1", f"not JSON: {error}")
     return {"data": []}
 
 
@@ -117,11 +122,18 @@ class _LineFinder:
 
     def __init__(self, source: str) -> None:
         self._source, self._position, self._line = source, 0, 1
+        self._spellings: list[Callable[[Any], str]] = [partial(json.dumps, ensure_ascii=False), json.dumps]
 
     def line(self, name: Any) -> int:
-        """The line of the next occurrence of a string; the last line found where there is none."""
-        found = self._source.find(json.dumps(name, ensure_ascii=False), self._position)
-        if found >= 0:
-            self._line += self._source.count("\n", self._position, found)
-            self._position = found
+        """The line of the next occurrence of a string or number; the last line found where there is none.
+
+        A spelling that a file does not keep to is given up: looking for each question to the file's end takes forever.
+        """
+        while self._spellings and isinstance(name, str | int):
+            found = self._source.find(self._spellings[0](name), self._position)
+            if found >= 0:
+                self._line += self._source.count("\n", self._position, found)
+                self._position = found
+                break
+            del self._spellings[0]
         return self._line

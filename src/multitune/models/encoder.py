@@ -100,10 +100,19 @@ class Encoder:
         return [(name, weight) for name, weight in self.parameters() if name not in self._new]
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Write weights that train into the model, by name."""
+        """Write weights that train into the model, by name; raises ValueError as ``check_weights`` does."""
+        self.check_weights(weights)
         with torch.no_grad():
             for name, weight in self.parameters():
                 weight.copy_(weights[name])
+
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where names, shapes or types are not those of the weights that train."""
+        own = {name: (list(weight.shape), weight.dtype) for name, weight in self.parameters()}
+        found = {name: (list(weight.shape), weight.dtype) for name, weight in weights.items()}
+        for name in own | found:
+            if own.get(name) != found.get(name):
+                raise ValueError(f"{name} is {found.get(name)}; the model has {own.get(name)}")
 
     @property
     def cuda_devices(self) -> list[torch.device]:

@@ -20,6 +20,7 @@ from platformdirs import user_cache_path
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from multitune.atomic import unlock
 from multitune.errors import UserError
 
 NAME = "offline:e5-small"
@@ -60,6 +61,7 @@ def converted(source: Path, folder: Path) -> Path:
             fresh = Path(scratch) / "model"
             fresh.mkdir()
             convert(source, fresh)
+            unlock(fresh)
             try:
                 fresh.rename(folder)
             except OSError:
