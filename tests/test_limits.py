@@ -276,9 +276,10 @@ def test_messages_are_short(character: str) -> None:
 
 
 def test_a_recipe_has_a_largest_size(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("data: panx\n" + "#" * recipe.LARGEST)
-    with pytest.raises(UserError, match=r"recipe\.yaml: is no recipe: it has more than 65536 bytes"):
-        recipe.read(tmp_path / "recipe.yaml")
+    for comment in ("#" * recipe.LARGEST, "#" + "é" * (recipe.LARGEST // 2), "#" + "é" * (recipe.LARGEST // 2 + 1)):
+        (tmp_path / "recipe.yaml").write_text(f"data: panx\n{comment}\nbudget: 5")
+        with pytest.raises(UserError, match=r"recipe\.yaml: is no recipe: it has more than 65536 bytes"):
+            recipe.read(tmp_path / "recipe.yaml")
     (tmp_path / "recipe.yaml").write_text("data: [" + "x," * (recipe.LARGEST // 2 - 8) + "]")
     began = time.process_time()
     recipe.read(tmp_path / "recipe.yaml")

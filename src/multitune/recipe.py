@@ -234,11 +234,12 @@ def read(path: str | Path) -> RecipeFile:
     """
     try:
         with Path(path).open("rb") as file:
-            text = file.read(LARGEST + 1).decode("utf-8-sig")
+            raw = file.read(LARGEST + 1)
+        if len(raw) > LARGEST:
+            raise UserError(f"{path}: is no recipe: it has more than {LARGEST} bytes")
+        text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the recipe: {_reason(error)}") from error
-    if len(text) > LARGEST:
-        raise UserError(f"{path}: is no recipe: it has more than {LARGEST} bytes")
     content = parse(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, this file holds {_kind(content)}")
