@@ -12,7 +12,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from multitune import atomic, tasks
+from multitune import atomic
 from multitune.data.corpus import Record
 from multitune.data.spool import digest
 from multitune.data.stored import Stored, opened, stored
@@ -21,6 +21,9 @@ from multitune.results import versions
 from multitune.tasks.task import Example, Task
 
 log = logging.getLogger(__name__)
+
+CODE = ("tasks/*.py", "data/stored.py", "batching.py", "tokenised.py")
+"""What decides, beside the installed packages, how a record becomes an example in a file."""
 
 UNUSED = 30 * 24 * 3600
 """Seconds without use after which a file is removed, when another one is written."""
@@ -74,6 +77,6 @@ def _warn(message: str) -> None:
 
 @cache
 def _code() -> str:
-    """A hash of the code that makes examples."""
-    sources = [*sorted(Path(tasks.__file__).parent.glob("*.py")), Path(__file__)]
+    """A hash of the code that makes and keeps examples."""
+    sources = sorted(file for pattern in CODE for file in Path(__file__).parent.glob(pattern))
     return hashlib.blake2b(b"".join(source.read_bytes() for source in sources)).hexdigest()
