@@ -133,8 +133,8 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     replay = recipe.replay
     if replay is None:
         return []
-    if corpus.task not in texts.TEXTS or corpus.task == "translation":
-        raise UserError(f"replay: is for encoders of text, and data: {recipe.data} is of kind {corpus.task}")
+    if corpus.task not in texts.TEXTS.keys() - {"translation", "masked_language_modelling"}:
+        raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {corpus.task}")
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
