@@ -15,9 +15,11 @@ from multitune import data
 from multitune.data import Corpus, Record
 from multitune.errors import UserError
 from multitune.evaluate import read_statistics
+from multitune.interrupt import Interrupted
 from multitune.recipe import Recipe
 from multitune.rescore import rescore
 from multitune.tasks import TASKS
+from test_training import stop_after
 
 LANGUAGES = ("aa", "bb")
 
@@ -127,6 +129,22 @@ def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tin
     TASKS[kind].auto_processor.from_pretrained(tmp_path / "run" / "model")
     model = TASKS[kind].auto_model.from_pretrained(tmp_path / "run" / "model")
     assert not any(torch.isnan(weight).any() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
+def test_every_kind_resumes_to_the_same_bits(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an inner loop, with dropout."""
+    one = tiny_recipe.model_copy(update={"budget": 24, "validate_every": 8, "dropout": 0.1})
+    whole = mt.train(one, tmp_path / "whole")
+    stop_after(11, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "parts")
+    resumed = mt.train(one, tmp_path / "parts", resume=True)
+    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
