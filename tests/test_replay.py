@@ -11,7 +11,6 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, BertFor
 import multitune as mt
 from multitune.batching import seeded
 from multitune.errors import UserError
-from multitune.methods import METHODS
 from multitune.recipe import Recipe
 from multitune.run import Run, load_corpus, load_plan, prepare
 from multitune.tasks import REPLAY, MaskedLanguageModelling
@@ -51,8 +50,8 @@ def test_its_loss_is_that_of_a_masked_language_model_on_the_training_texts(tiny_
         torch.testing.assert_close(loss, model(**inputs, labels=targets).loss)
 
 
-@pytest.mark.parametrize("method", [name for name, plan in METHODS.items() if not plan.one_model_per_task])
-def test_every_method_trains_with_it_and_ships_the_languages_model(
+@pytest.mark.parametrize("method", ["mtl", "gradvac", "lookahead", "recadam", "sequential_reptile", "swep"])
+def test_methods_train_with_it_and_ship_the_languages_model(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, method: str
 ) -> None:
     result = mt.train(recipe(tiny_model, tiny_panx, method, **COMMON), tmp_path)
