@@ -19,7 +19,7 @@ check-browser: $(SET_UP)
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/test_browser.py
 
-# Two hours: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader (and
+# Slow: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader (and
 # 10,000 guided by coverage, where atheris can be installed), files of a gigabyte, signals in each phase of a run.
 check-slow: $(SET_UP)
 	-$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'

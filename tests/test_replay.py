@@ -64,6 +64,15 @@ def test_methods_train_with_it_and_ship_the_languages_model(
     assert moved**0.5 == pytest.approx(result.drift, rel=1e-4), "drift leaves the replay's head aside"
 
 
+def test_a_set_without_a_test_split_may_be_replayed_beside_the_choice_of_the_best(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    (tmp_path / "de.jsonl").write_text("".join(f'{{"text": "ana sees {n}", "label": "x"}}\n' for n in range(50)))
+    given: dict[str, Any] = {"model": str(tiny_model), "data": "folder", "path": str(tmp_path), "select": "best"}
+    one = Recipe(**given | {"replay": {"data": "panx", "path": str(tiny_panx)}})
+    assert len(prepared(one).examples[REPLAY]) > 50
+
+
 def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     for split, count in (("train", 50), ("dev", 5)):
         lines = [f'{{"text": "ana sees {n}", "label": "x"}}\n' for n in range(count)]

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from platformdirs import user_cache_path
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
+from multitune.atomic import published
 from multitune.evaluate import token_batches
 from multitune.models.encoder import Encoder
 from multitune.recipe import PseudoTasks
@@ -140,13 +140,9 @@ def _read(path: Path) -> Clustering | None:
 
 
 def _write(path: Path, found: Clustering) -> None:
-    """Any number of processes may write the same entry at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(found._asdict()).encode()
-    with TemporaryDirectory(dir=path.parent) as scratch:
-        fresh = Path(scratch) / path.name
-        fresh.write_bytes(content_hash(content).encode() + b"\n" + content)
-        fresh.replace(path)
+    with published(path) as beside:
+        beside.write_bytes(content_hash(content).encode() + b"\n" + content)
 
 
 def content_hash(content: bytes) -> str:

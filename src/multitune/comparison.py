@@ -120,19 +120,13 @@ def compare(
     for one in runs:
         load_plan(one.recipe)
         _check_same(out / one.folder, one.recipe)
-    corpora: dict[str, Corpus] = {}
-    for one in runs:
-        if _data_of(one.recipe) not in corpora:
-            corpora[_data_of(one.recipe)] = load_corpus(one.recipe)
-        pseudo_tasks.check(one.recipe, corpora[_data_of(one.recipe)])
-    data, corpus = runs[0].recipe.data, corpora[_data_of(runs[0].recipe)]
-    task = tasks.of(corpus)
+    corpora = _loaded(runs)
+    data, task = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
-        papers.columns(paper, data, task.metric, names, corpus.test)
-    for one in runs:
+        papers.columns(paper, data, task.metric, names, corpora[0].test)
+    for one, corpus in zip(runs, corpora, strict=True):
         if not (out / one.folder / FILE).exists():
-            own = corpora[_data_of(one.recipe)]
-            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=own)
+            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
     comparison = summarise(out, {one.folder: one.point for one in runs}, task)
     if paper is not None:
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
@@ -160,6 +154,16 @@ def _planned(
         recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
         runs.append(_Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
     return runs
+
+
+def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
+    """The corpus of each run; runs with the same data share it."""
+    corpora: dict[str, Corpus] = {}
+    for one in runs:
+        data = _data_of(one.recipe)
+        corpora[data] = corpora[data] if data in corpora else load_corpus(one.recipe)
+        pseudo_tasks.check(one.recipe, corpora[data])
+    return [corpora[_data_of(one.recipe)] for one in runs]
 
 
 def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Comparison:

@@ -138,7 +138,7 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
-        source = load_corpus(recipe.model_copy(update=keys | {"task": None}))
+        source = load_corpus(recipe.model_copy(update=keys | {"task": None, "select": "last"}))
     return joined(list(texts.unlabelled(source).train.values()))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from multitune import lock
 from multitune.atomic import remove_parts, write_text
 from multitune.errors import UserError
-from multitune.recipe import Recipe, is_saved_in, to_yaml
+from multitune.recipe import Recipe, to_yaml
 from multitune.results import FILE
 
 
@@ -55,5 +55,5 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool) -> None:
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or remove it")
     if not resume:
         raise UserError(f"--out: {out} already holds an unfinished run; add --resume to go on, or name another folder")
-    if not is_saved_in(out / "recipe.yaml", recipe):
+    if (out / "recipe.yaml").read_text(encoding="utf-8") != to_yaml(recipe):
         raise UserError(f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one it was begun with")

@@ -7,6 +7,7 @@ Lee et al., "Sequential Reptile: Inter-Task Gradient Alignment for Multilingual 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import TypedDict
 
@@ -64,6 +65,7 @@ class Beside:
     gains: Row
 
 
+@cache
 def find(name: str) -> PaperTable:
     """A table by its name, e.g. ``table2``.
 

@@ -40,10 +40,8 @@ def masked_lm_losses(
 def _masked_lm_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> float | None:
-    task, collator = (
-        MaskedLanguageModelling(()),
-        DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED, seed=0),
-    )
+    task = MaskedLanguageModelling(())
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED, seed=0)
     total, count = 0.0, 0
     for first in range(0, len(examples), LM_BATCH):
         batch = collator([{"input_ids": row["input_ids"]} for row in examples[first : first + LM_BATCH]])
