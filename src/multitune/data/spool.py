@@ -1,7 +1,6 @@
-"""Records on disk: lines of JSON in a temporary file; memory holds no more than where each of them is."""
+"""Records on disk: MessagePack in a temporary file; memory holds no more than where each of them is."""
 
 import hashlib
-import json
 import os
 import tempfile
 import weakref
@@ -9,7 +8,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, final
+from typing import final
+
+import msgspec
 
 from multitune.data.rows import Row, Rows
 from multitune.faults import disk_explained
@@ -17,8 +18,8 @@ from multitune.faults import disk_explained
 BLOCK = 2**16
 """Bytes that are written or hashed at a time."""
 
-_encoded = json.JSONEncoder(ensure_ascii=False).encode
-_decoded = json.JSONDecoder().raw_decode
+_encoded = msgspec.msgpack.Encoder().encode
+_decoded = msgspec.msgpack.Decoder(Row).decode
 
 
 @final
@@ -32,7 +33,7 @@ class Spool:
         self._end = 0
 
     def keep(self, records: Iterable[Row]) -> "Spooled":
-        """The records, on disk: plain JSON values.
+        """The records, on disk: plain JSON values, whole numbers of 64 bits.
 
         Raises:
             RunError: the disk is full.
@@ -40,7 +41,7 @@ class Spool:
         ends = array("q", [self._end])
         block: list[bytes] = []
         for record in records:
-            block.append(_line(record))
+            block.append(_encoded(record))
             ends.append(ends[-1] + len(block[-1]))
             if ends[-1] - self._end > BLOCK:
                 self._write(block)
@@ -71,8 +72,7 @@ class Spooled(Rows):
         return len(self._ends) - 1
 
     def row(self, number: int) -> Row:
-        record: Row = _decoded(self._spool.read(self._ends[number], self._ends[number + 1]).decode())[0]
-        return record
+        return _decoded(self._spool.read(self._ends[number], self._ends[number + 1]))
 
     def blocks(self) -> Iterator[bytes]:
         """All their bytes in the file."""
@@ -83,10 +83,6 @@ class Spooled(Rows):
 def digest(records: Sequence[Row]) -> str:
     """A hash of the records' content, wherever they are kept."""
     content = hashlib.blake2b(digest_size=16)
-    for block in records.blocks() if isinstance(records, Spooled) else map(_line, records):
+    for block in records.blocks() if isinstance(records, Spooled) else map(_encoded, records):
         content.update(block)
     return content.hexdigest()
-
-
-def _line(record: dict[str, Any]) -> bytes:
-    return f"{_encoded(record)}\n".encode()

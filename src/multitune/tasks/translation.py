@@ -43,10 +43,12 @@ class Translation(Task):
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
-        cut = {"truncation": True, "max_length": max_length}
-        for some in together(records):
+        def encoded(some: Sequence[Record]) -> tuple[list[Example], list[list[int]]]:
+            cut = {"truncation": True, "max_length": max_length}
             sources = rows_of(tokenizer([source_text(record) for record in some], **cut))
-            targets = tokenizer(text_target=[record["target"] for record in some], **cut)["input_ids"]
+            return sources, tokenizer(text_target=[record["target"] for record in some], **cut)["input_ids"]
+
+        for _, (sources, targets) in together(records, encoded):
             for source, target in zip(sources, targets, strict=True):
                 yield source | {"labels": target}
 
