@@ -212,6 +212,6 @@ def test_without_figures(short: None, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_missing_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "multitune.experiments.synthetic_figures", raising=False)
+    monkeypatch.delitem(sys.modules, "multitune.plotting", raising=False)
     with pytest.raises(UserError, match=r"pip install 'multitune\[figures\]'"):
-        importlib.import_module("multitune.experiments.synthetic_figures")
+        importlib.import_module("multitune.plotting")

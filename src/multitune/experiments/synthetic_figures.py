@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from multitune.errors import UserError
 from multitune.experiments.synthetic import (
     METHODS,
     OPTIMA,
@@ -16,31 +14,11 @@ from multitune.experiments.synthetic import (
     Synthetic,
     task_losses,
 )
+from multitune.plotting import Axes, Figure, Line2D, styled
 from multitune.report.colours import look
-
-try:
-    from matplotlib import rc_context
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-except ModuleNotFoundError as error:
-    raise UserError("figures need matplotlib: pip install 'multitune[figures]', or choose --no-figures") from error
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
 
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""
-STYLE: "dict[RcKeyType, Any]" = {
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 6,
-    "ytick.labelsize": 6,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.5,
-    "pdf.fonttype": 42,
-}
 EXTENT = (-14.0, 24.0)
 """Both axes of the plane; some walks of large steps leave it for a while."""
 LOSSES = (-240.0, -95.0)
@@ -49,7 +27,7 @@ LOSSES = (-240.0, -95.0)
 
 def write(found: Synthetic, folder: Path) -> list[Path]:
     """Write a figure for each start and one of the sweep, as PNG and PDF; returns the PNG files."""
-    with rc_context(STYLE):
+    with styled(7):
         figures = {f"synthetic-start-{n}": start(found, at) for n, at in enumerate(STARTS, 1)}
         figures["synthetic-learning-rates"] = learning_rates(found)
         for name, figure in figures.items():

@@ -2,39 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from multitune.errors import UserError
+from multitune.plotting import Axes, Figure, styled
 from multitune.report import causes, outcomes, training_curves
 from multitune.report.colours import look
 from multitune.report.evidence import Evidence, load
 from multitune.report.pictures import HeatMap, Picture, Plot, Rows
 
-try:
-    from matplotlib import rc_context
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-except ModuleNotFoundError as error:
-    raise UserError("figures need matplotlib: pip install 'multitune[figures]', or leave out --figures") from error
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
-
 WIDTH = 3.4
 """Inches: a column of a page with two."""
-STYLE: "dict[RcKeyType, Any]" = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.5,
+STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.markersize": 4,
     "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "multitune",
 }
@@ -51,7 +32,7 @@ def write(folder: Path, out: Path) -> list[Path]:
     evidence = load(folder)
     out.mkdir(exist_ok=True)
     paths = []
-    with rc_context(STYLE):
+    with styled(8, STYLE):
         for picture in pictures(evidence):
             figure = draw(picture)
             figure.savefig(out / f"{picture.name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
