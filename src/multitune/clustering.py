@@ -17,14 +17,12 @@ from multitune.atomic import published
 from multitune.evaluate import token_batches
 from multitune.models.encoder import Encoder
 from multitune.recipe import PseudoTasks
-from multitune.tasks.task import Example, padded, rows_of
+from multitune.tasks.task import Example, padded, rows_of, together
 
 log = logging.getLogger(__name__)
 
 SEED, ITERATIONS = 0, 1000
 """Of the mixture's first guess (never the run's seed, as with the split of the data), and of its fit, at most."""
-TOGETHER = 1000
-"""Inputs tokenised at a time."""
 NEAREST = 20
 """Inputs nearest to a cluster's centre that are kept."""
 _REVISION = 1  # of all that is done here: raise it with every change, so that nothing older is taken from the cache
@@ -108,13 +106,12 @@ def encoded(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> Matri
 def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> list[Example]:
     """Token ids of each input, cut to ``max_length``: of two texts the end of the longer one is left out."""
     words = isinstance(inputs[0][0], list)
-    examples: list[Example] = []
-    for first in range(0, len(inputs), TOGETHER):
-        columns = zip(*inputs[first : first + TOGETHER], strict=True)
-        texts = [list(column) for column in columns if column[0] is not None]
-        encoding = encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length)
-        examples += rows_of(encoding)
-    return examples
+
+    def encoded(some: Sequence[Input]) -> list[Example]:
+        texts = [list(column) for column in zip(*some, strict=True) if column[0] is not None]
+        return rows_of(encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length))
+
+    return [example for _, examples in together(inputs, encoded) for example in examples]
 
 
 def _key(given: Sequence[Any], encoder: Encoder) -> str:

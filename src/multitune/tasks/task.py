@@ -23,13 +23,14 @@ whole numbers; where they come from ``Stored``, lists are read-only arrays."""
 Inputs = dict[str, Tensor]
 """What a model is called with, by name; the first dimension of each is the examples of a batch."""
 
+Input = TypeVar("Input")
 Encoded = TypeVar("Encoded")
 
 Processor = Any
 """A model's tokenizer, or its image processor; ``auto_processor`` says which."""
 
 TOGETHER = 1000
-"""Records tokenised at a time."""
+"""Inputs tokenised at a time."""
 
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
@@ -170,11 +171,11 @@ class Task(ABC):
 
 
 def together(
-    records: Sequence[Record], encoded: Callable[[Sequence[Record]], Encoded]
-) -> Iterator[tuple[Sequence[Record], Encoded]]:
-    """``TOGETHER`` records at a time with what ``encoded`` makes of them, which a thread of its own does ahead."""
+    inputs: Sequence[Input], encoded: Callable[[Sequence[Input]], Encoded]
+) -> Iterator[tuple[Sequence[Input], Encoded]]:
+    """``TOGETHER`` inputs at a time with what ``encoded`` makes of them, which a thread of its own does ahead."""
     with ThreadPoolExecutor(1) as worker:
-        parts = (records[first : first + TOGETHER] for first in range(0, len(records), TOGETHER))
+        parts = (inputs[first : first + TOGETHER] for first in range(0, len(inputs), TOGETHER))
         begun = ((some, worker.submit(encoded, some)) for some in parts)
         for current, _ in pairwise(chain(begun, [None])):
             assert current is not None
