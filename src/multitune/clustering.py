@@ -106,12 +106,12 @@ def encoded(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> Matri
 def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> list[Example]:
     """Token ids of each input, cut to ``max_length``: of two texts the end of the longer one is left out."""
     words = isinstance(inputs[0][0], list)
-
-    def encoded(some: Sequence[Input]) -> list[Example]:
+    examples: list[Example] = []
+    for some in together(inputs):
         texts = [list(column) for column in zip(*some, strict=True) if column[0] is not None]
-        return rows_of(encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length))
-
-    return [example for _, examples in together(inputs, encoded) for example in examples]
+        encoding = encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length)
+        examples += rows_of(encoding)
+    return examples
 
 
 def _key(given: Sequence[Any], encoder: Encoder) -> str:

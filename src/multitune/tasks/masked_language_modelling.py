@@ -45,9 +45,14 @@ class MaskedLanguageModelling(Task):
         if tokenizer.mask_token_id is None:
             raise UserError("model: its tokenizer has no mask token, which masked language modelling needs")
         vocabulary = {"mask": tokenizer.mask_token_id, "vocabulary_size": len(tokenizer)}
-        options = {"truncation": True, "max_length": max_length, "return_special_tokens_mask": True}
-        for some, encoding in together(records, lambda some: tokenizer([record["text"] for record in some], **options)):
-            for example, special, record in zip(rows_of(encoding), encoding["special_tokens_mask"], some, strict=True):
+        for some in together(records):
+            encoded = tokenizer(
+                [record["text"] for record in some],
+                truncation=True,
+                max_length=max_length,
+                return_special_tokens_mask=True,
+            )
+            for example, special, record in zip(rows_of(encoded), encoded["special_tokens_mask"], some, strict=True):
                 whole = example | {"original": example["input_ids"], "special": special} | vocabulary
                 yield self.varied(whole, seeded("mask", record["text"]))
 

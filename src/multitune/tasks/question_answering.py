@@ -66,9 +66,9 @@ class QuestionAnswering(Task):
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
         first, lost = 0, 0
-        for some, windows in together(records, lambda some: _windows(some, tokenizer, max_length)):
+        for some in together(records):
             held = set()
-            for example in _examples(windows, some, first):
+            for example in _examples(_windows(some, tokenizer, max_length), some, first):
                 if example["answer"][1] > NO_ANSWER:
                     held.add(example["record"])
                 yield example

@@ -26,13 +26,16 @@ class TokenTask(Task):
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
-        options = {"is_split_into_words": True, "truncation": True, "max_length": max_length}
-        for some, encoding in together(
-            records,
-            lambda some: tokenizer([record["tokens"] for record in some], return_attention_mask=False, **options),
-        ):
-            for row, (example, record) in enumerate(zip(rows_of(encoding), some, strict=True)):
-                yield example | self._labelled(encoding.word_ids(row), record)
+        for some in together(records):
+            encoded = tokenizer(
+                [record["tokens"] for record in some],
+                is_split_into_words=True,
+                truncation=True,
+                max_length=max_length,
+                return_attention_mask=False,
+            )
+            for row, (example, record) in enumerate(zip(rows_of(encoded), some, strict=True)):
+                yield example | self._labelled(encoded.word_ids(row), record)
 
     def _labelled(self, words: Sequence[int | None], record: Record) -> Example:
         labels, firsts = [IGNORED] * len(words), [-1] * len(record["tokens"])

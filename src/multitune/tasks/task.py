@@ -1,10 +1,8 @@
 """What every kind of task tells the loop and the evaluation: its head, encoding, loss, predictions and scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain, pairwise
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -24,7 +22,6 @@ Inputs = dict[str, Tensor]
 """What a model is called with, by name; the first dimension of each is the examples of a batch."""
 
 Input = TypeVar("Input")
-Encoded = TypeVar("Encoded")
 
 Processor = Any
 """A model's tokenizer, or its image processor; ``auto_processor`` says which."""
@@ -170,33 +167,20 @@ class Task(ABC):
         return np.array([self.statistics(record, prediction) for record, prediction in pairs], dtype=np.float64)
 
 
-def together(
-    inputs: Sequence[Input], encoded: Callable[[Sequence[Input]], Encoded]
-) -> Iterator[tuple[Sequence[Input], Encoded]]:
-    """``TOGETHER`` inputs at a time with what ``encoded`` makes of them, which a thread of its own does ahead."""
-    with ThreadPoolExecutor(1) as worker:
-        parts = (inputs[first : first + TOGETHER] for first in range(0, len(inputs), TOGETHER))
-        begun = ((some, worker.submit(encoded, some)) for some in parts)
-        for current, _ in pairwise(chain(begun, [None])):
-            assert current is not None
-            yield current[0], current[1].result()
+def together(inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
+    """``TOGETHER`` inputs at a time."""
+    return (inputs[first : first + TOGETHER] for first in range(0, len(inputs), TOGETHER))
 
 
 def encode_texts(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[tuple[Record, Example]]:
     """Each record with the example of its text or pair of texts."""
-
-    def encoded(some: Sequence[Record]) -> BatchEncoding:
+    for some in together(records):
         pairs = [record["text_pair"] for record in some] if "text_pair" in some[0] else None
         texts = [record["text"] for record in some]
-        found: BatchEncoding = tokenizer(
-            texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False
-        )
-        return found
-
-    for some, encoding in together(records, encoded):
-        yield from zip(some, rows_of(encoding), strict=True)
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
+        yield from zip(some, rows_of(encoded), strict=True)
 
 
 def rows_of(encoding: BatchEncoding) -> list[Example]:

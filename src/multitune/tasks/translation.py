@@ -43,12 +43,10 @@ class Translation(Task):
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
-        def encoded(some: Sequence[Record]) -> tuple[list[Example], list[list[int]]]:
-            cut = {"truncation": True, "max_length": max_length}
+        cut = {"truncation": True, "max_length": max_length}
+        for some in together(records):
             sources = rows_of(tokenizer([source_text(record) for record in some], **cut))
-            return sources, tokenizer(text_target=[record["target"] for record in some], **cut)["input_ids"]
-
-        for _, (sources, targets) in together(records, encoded):
+            targets = tokenizer(text_target=[record["target"] for record in some], **cut)["input_ids"]
             for source, target in zip(sources, targets, strict=True):
                 yield source | {"labels": target}
 
