@@ -21,16 +21,16 @@ whole numbers; where they come from ``Stored``, lists are read-only arrays."""
 Inputs = dict[str, Tensor]
 """What a model is called with, by name; the first dimension of each is the examples of a batch."""
 
-Input = TypeVar("Input")
-
 Processor = Any
 """A model's tokenizer, or its image processor; ``auto_processor`` says which."""
 
 TOGETHER = 1000
-"""Inputs tokenised at a time."""
+"""Texts, or records with texts, tokenised at a time."""
 
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
+
+Item = TypeVar("Item")
 
 
 class Task(ABC):
@@ -167,9 +167,9 @@ class Task(ABC):
         return np.array([self.statistics(record, prediction) for record, prediction in pairs], dtype=np.float64)
 
 
-def together(inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
-    """``TOGETHER`` inputs at a time."""
-    return (inputs[first : first + TOGETHER] for first in range(0, len(inputs), TOGETHER))
+def together(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """``TOGETHER`` items at a time."""
+    return (items[first : first + TOGETHER] for first in range(0, len(items), TOGETHER))
 
 
 def encode_texts(
