@@ -17,7 +17,7 @@ test: $(SET_UP)
 check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
-	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/test_browser.py
+	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/report/test_browser.py
 
 # Slow: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader (and
 # 10,000 guided by coverage, where atheris can be installed), files of a gigabyte, signals in each phase of a run.
@@ -29,7 +29,8 @@ lint: $(SET_UP)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_docs.py
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/pytest -q tests/cli/test_docs.py
 
 bench: $(SET_UP)
 	$(BIN)/python bench/trainer.py

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from multitune.checkpoint import Progress, RunState, flatten, write
-from multitune.checkpoint_writer import CheckpointWriter, Written
+from multitune.training.checkpoint import Progress, RunState, flatten, write
+from multitune.training.checkpoint_writer import CheckpointWriter, Written
 
 LARGEST = 50_000_000
 """Elements of a tensor, as in an embedding matrix."""

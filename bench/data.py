@@ -26,13 +26,15 @@ from rich.console import Console
 from rich.table import Table
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
-from multitune.data import assistant, squad
+from multitune.data import squad
+from multitune.data.sets import assistant
 from multitune.models import offline
 from multitune.models.encoder import load_tokenizer
 from multitune.recipe import Recipe
-from multitune.results import peak_memory, reset_peak_memory
-from multitune.run import load_corpus, load_plan, prepare
 from multitune.tasks import QuestionAnswering
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.memory import peak_memory, reset_peak_memory
+from multitune.training.run import prepare
 
 SENTENCES = (2_000, 20_000)
 MIB = 2**20

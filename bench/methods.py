@@ -28,8 +28,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchjd.autojac import backward, jac_to_grad
 
-from multitune.combining import CombiningMethod, GramMethod
-from multitune.gradients import BLOCK, Combiner, combine_rows, gram_matrices
+from multitune.methods.base import CombiningMethod, GramMethod
+from multitune.methods.combiner import BLOCK, Combiner, combine_rows, gram_matrices
 from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad

@@ -7,10 +7,12 @@ import argparse
 
 import torch
 
-from multitune.evaluate import evaluate
+from multitune.evaluation.scoring import evaluate
 from multitune.models.encoder import GAIN
 from multitune.recipe import Recipe
-from multitune.run import learning_rate, load_corpus, load_plan, prepare
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.optimizer import learning_rate
+from multitune.training.run import prepare
 
 
 def accuracy(recipe: Recipe, gain: float | None) -> float:

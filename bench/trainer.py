@@ -31,10 +31,11 @@ from transformers import (
 )
 
 from multitune.models import offline
-from multitune.precision import has_bf16
+from multitune.models.precision import has_bf16
 from multitune.recipe import Recipe
-from multitune.run import Run, load_corpus, load_plan, prepare
 from multitune.tasks import Tagging
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.run import Run, prepare
 
 SENTENCES = 4000
 WARM_UP = 3

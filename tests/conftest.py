@@ -1,11 +1,5 @@
 """A tiny encoder and a tiny PAN-X folder, made here: most tests need no package of weights and no downloaded data."""
 
-import os
-import random
-import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,36 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
-WORDS = {
-    "aa": (["ana", "bela", "coro"], ["roma", "oslo"], ["sees", "and", "the", "old"]),
-    "bb": (["ivo", "juro", "kata"], ["paris", "lima"], ["vidi", "i", "taj", "star"]),
-    "cc": (["mika", "nela", "oto"], ["kyoto", "accra"], ["ser", "og", "den", "gammel"]),
-}
-SIZES = {"aa": 60, "bb": 20}
-
-
-def data_folder() -> Path:
-    """The folder of real data sets, for the tests that skip without it."""
-    return Path(os.environ.get("MULTITUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
-def real_data(name: str) -> Path:
-    """A real data set's folder, or a skip."""
-    folder = data_folder() / name
-    if not folder.is_dir():
-        pytest.skip(f"needs the data set {name} in {data_folder()} (MULTITUNE_DATA names another folder)")
-    return folder
-
-
-@contextmanager
-def disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A disk of its own, mounted at a new folder; or a skip."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+from builders import SIZES, WORDS, sentences
 
 
 @pytest.fixture(scope="session")
@@ -97,15 +62,3 @@ def tiny_panx(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"train-{language}.tsv").write_text(sentences(language, SIZES[language], seed=1))
         (folder / f"dev-{language}.tsv").write_text(sentences(language, 24, seed=2))
     return folder
-
-
-def sentences(language: str, count: int, seed: int) -> str:
-    """``count`` sentences of a language in PAN-X's format."""
-    people, places, others = WORDS[language]
-    draw = random.Random(f"{language} {seed}")
-    blocks = []
-    for _ in range(count):
-        lines = [f"{draw.choice(people)}\tB-PER", f"{draw.choice(people)}\tI-PER", f"{draw.choice(others)}\tO"]
-        lines += [f"{draw.choice(places)}\tB-LOC"] + [f"{draw.choice(others)}\tO" for _ in range(draw.randrange(4))]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"

@@ -5,24 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitune import methods
-    from multitune.comparison import Comparison, compare
+    from multitune.commands.compare import Comparison, compare
+    from multitune.commands.train import train
     from multitune.errors import RunError, UserError
-    from multitune.gradients import Combiner
     from multitune.methods import SequentialReptile
+    from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
-    from multitune.results import RunResult
-    from multitune.training import train
+    from multitune.results.run import RunResult
 
 _HOMES = {
-    "Combiner": "multitune.gradients",
-    "Comparison": "multitune.comparison",
+    "Combiner": "multitune.methods.combiner",
+    "Comparison": "multitune.commands.compare",
     "Recipe": "multitune.recipe",
     "RunError": "multitune.errors",
-    "RunResult": "multitune.results",
+    "RunResult": "multitune.results.run",
     "SequentialReptile": "multitune.methods",
     "UserError": "multitune.errors",
-    "compare": "multitune.comparison",
-    "train": "multitune.training",
+    "compare": "multitune.commands.compare",
+    "train": "multitune.commands.train",
 }
 
 __all__ = [

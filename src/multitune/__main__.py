@@ -1,5 +1,5 @@
 """``python -m multitune`` is the command line."""
 
-from multitune.cli import main
+from multitune.cli.app import main
 
 main()

@@ -1,5 +1,8 @@
 """The exceptions that a user is meant to read: one line each, without a traceback on the command line."""
 
+import difflib
+from collections.abc import Iterable
+
 HEAD, TAIL = 700, 250
 """Characters of a longer message that are kept."""
 
@@ -34,3 +37,12 @@ class RunError(RuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(as_line(message))
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
+    """``unknown key 'buget' (did you mean 'budget'?); allowed: ...`` in one line."""
+    names = list(allowed)
+    lower = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
+    return f"unknown {what} {name!r}{hint}; allowed: {', '.join(names) or 'none'}"

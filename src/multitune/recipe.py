@@ -1,6 +1,5 @@
 """One run as a value: read from YAML with ``key=value`` overrides, validated, saved with the run."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from multitune.errors import UserError
+from multitune.errors import UserError, unknown
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,7 +17,7 @@ LARGEST = 2**16
 
 
 class PseudoTasks(BaseModel):
-    """How the training records are divided into tasks (multitune/pseudo_tasks.py)."""
+    """How the training records are divided into tasks (multitune/pseudo_tasks)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,7 +64,7 @@ class Recipe(BaseModel):
     kind of task predicts tokens, all rows train all the same."""
 
     data: str
-    """A name in ``multitune.data.DATASETS``."""
+    """A name in ``multitune.data.sets.DATASETS``."""
     task: Literal["masked_language_modelling"] | None = None
     """The kind of task, where it is not the data set's own: masked language modelling takes the texts of any set."""
     path: str | dict[str, str] | None = None
@@ -314,15 +313,6 @@ def _key(error: Mapping[str, Any]) -> str:
     """The recipe key of one of pydantic's errors, without the kinds of value that it tried."""
     kinds = ("function-", "constrained-", "literal[")
     return ".".join(str(part) for part in error["loc"] if not str(part).startswith(kinds))
-
-
-def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
-    """``unknown key 'buget' (did you mean 'budget'?); allowed: ...`` in one line."""
-    names = list(allowed)
-    lower = {each.lower(): each for each in names}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
-    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
-    return f"unknown {what} {name!r}{hint}; allowed: {', '.join(names) or 'none'}"
 
 
 def to_yaml(recipe: Recipe) -> str:

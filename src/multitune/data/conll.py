@@ -13,7 +13,7 @@ from pathlib import Path
 
 from multitune.data import lines
 from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
-from multitune.data.corpus import Place, Placed, Record
+from multitune.data.records.corpus import Place, Placed, Record
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitune.data import conll
 from multitune.data.bad import BadRecord
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 
 
 def text(value: Any, name: str) -> str:

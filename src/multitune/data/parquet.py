@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data.bad import BadRecord, BadRecords, report, sifted
-from multitune.data.corpus import Place, Placed, Record
+from multitune.data.records.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 ROWS = 500

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from multitune.data import fields, jsonl, separated
 from multitune.data.bad import BadRecords, records, sifted
-from multitune.data.corpus import Placed, Record
+from multitune.data.records.corpus import Placed, Record
 from multitune.errors import UserError
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz")

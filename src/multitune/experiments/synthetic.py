@@ -14,18 +14,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multitune.combining import CombiningMethod
-from multitune.gradients import Combiner
-from multitune.intervals import Interval, from_seeds
+from multitune.evaluation.intervals import Interval, from_seeds
+from multitune.methods.base import CombiningMethod
+from multitune.methods.combiner import Combiner
 from multitune.methods.gradnorm import GradNorm
 from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.recadam import RecAdam
+from multitune.methods.sampling import CategoricalSampler, EpochSampler, TaskSampler, uniform
 from multitune.methods.torchjd import torchjd
 from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
-from multitune.results import versions, write_json
-from multitune.sampling import CategoricalSampler, EpochSampler, TaskSampler, uniform
+from multitune.storage.atomic import write_json
+from multitune.versions import versions
 
 OPTIMA = ((0.0, 10.0), (0.0, 0.0), (10.0, 0.0))
 PAIRS = tuple(combinations(range(len(OPTIMA)), 2))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from multitune.combining import StreamingMethod
+from multitune.methods.base import StreamingMethod
 
 EPSILON = 1e-8
 

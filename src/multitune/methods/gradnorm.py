@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from multitune.combining import StreamingMethod
+from multitune.methods.base import StreamingMethod
 
 SMALLEST_WEIGHT = 1e-3
 

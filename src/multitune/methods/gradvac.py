@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from multitune.combining import GramMethod, Seeded, random_order
+from multitune.methods.base import GramMethod, Seeded, random_order
 
 PARALLEL = 1e-12
 """Cosines this near to 1 or -1 are taken for 1 or -1: sqrt(1 - c^2) would be made of rounding errors."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from multitune.combining import StreamingMethod
+from multitune.methods.base import StreamingMethod
 
 
 class Joint(StreamingMethod):

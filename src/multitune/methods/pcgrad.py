@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from multitune.combining import GramMethod, Seeded, random_order
+from multitune.methods.base import GramMethod, Seeded, random_order
 
 
 class PCGrad(Seeded, GramMethod):

@@ -13,9 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from multitune.combining import GramMethod, RowsMethod, Seeded
-from multitune.errors import UserError
-from multitune.recipe import unknown
+from multitune.errors import UserError, unknown
+from multitune.methods.base import GramMethod, RowsMethod, Seeded
 
 UNFIT = {
     **dict.fromkeys(

@@ -18,7 +18,7 @@ from multitune.models import offline
 from multitune.models.dropout import quicken
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
-from multitune.network import hub_reachable
+from multitune.storage.hub import hub_reachable
 from multitune.tasks import AnyTask, Task
 from multitune.tasks.task import Inputs, Processor
 

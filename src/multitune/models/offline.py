@@ -20,8 +20,8 @@ from platformdirs import user_cache_path
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from multitune.atomic import unlock
 from multitune.errors import UserError
+from multitune.storage.atomic import unlock
 
 NAME = "offline:e5-small"
 

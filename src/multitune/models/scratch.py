@@ -15,11 +15,10 @@ from transformers import (
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from multitune.data import Corpus
-from multitune.errors import UserError
+from multitune.data.records.corpus import Corpus
+from multitune.errors import UserError, unknown
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
-from multitune.recipe import unknown
 from multitune.tasks import TASKS, AnyTask, Task
 from multitune.tasks.task import Processor
 from multitune.tasks.translation import language_mark

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from multitune.batching import seeded
-from multitune.combining import GramMethod, NonFiniteError
 from multitune.errors import UserError
-from multitune.evaluate import Encoded
-from multitune.gradients import Combiner, Loss
+from multitune.evaluation.scoring import Encoded
+from multitune.methods.base import GramMethod, NonFiniteError
+from multitune.methods.combiner import Combiner, Loss
 from multitune.models.encoder import Encoder
-from multitune.precision import autocast
+from multitune.models.precision import autocast
 from multitune.probes import genealogy
+from multitune.seeds import seeded
 from multitune.tasks import AnyTask
 from multitune.tasks.task import Example, Inputs
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from multitune.batching import seeded
 from multitune.data import squad
 from multitune.data.lines import numbered
 from multitune.errors import UserError
 from multitune.probes import genealogy
+from multitune.seeds import seeded
 
 MOST_NAMES, FEWEST_NAMES = 100, 20
 CLDR = "names of countries and languages in English and the language (CLDR)"
@@ -36,7 +36,7 @@ def from_cldr(languages: Iterable[str]) -> dict[str, Pairs]:
         UserError: the package babel, which has CLDR's data, is missing.
     """
     try:
-        from multitune.data import cldr
+        from multitune.data.sets import cldr
     except ModuleNotFoundError as error:
         raise UserError("the retrieval probe needs babel: pip install 'multitune[offline]', or --pairs") from error
     english = cldr.names("en")

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe, read
-from multitune.results import FILE, RunResult
+from multitune.results.run import FILE, RunResult
 
 SIDES = ("seen", "unseen")
 Estimate = Mapping[str, float]

@@ -11,8 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from multitune.experiments import papers
-from multitune.report import causes, outcomes, repeat, training_curves, verdict
+from multitune.report import causes, outcomes, papers, repeat, training_curves, verdict
 from multitune.report.charts import SHAPES, plot_chart, rows_chart
 from multitune.report.colours import look
 from multitune.report.evidence import SIDES, Estimate, Evidence, FinishedRun, load

@@ -1,6 +1,6 @@
 """Kinds of task, one file each."""
 
-from multitune.data.corpus import Corpus
+from multitune.data.records.corpus import Corpus
 from multitune.tasks.classification import Classification
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.masked_language_modelling import MaskedLanguageModelling

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 from multitune.tasks.classification import OneLabel, label_scores
 from multitune.tasks.task import Example, Inputs
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.batching import seeded
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 from multitune.errors import UserError
+from multitune.seeds import seeded
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 SHARE = 0.15

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 from multitune.tasks.answers import exact_and_f1
 from multitune.tasks.task import Example, Task, ratio, together
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
 ROUNDING = 1e-9

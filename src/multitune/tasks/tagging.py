@@ -9,7 +9,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.data.corpus import Record
-from multitune.data.stored import Stored
+from multitune.data.records.corpus import Record
+from multitune.data.records.stored import Stored
 
 Example = dict[str, Any]
 """An encoded record, or a part of one: ``input_ids`` of a text, and what the kind of task needs, numbers and lists of

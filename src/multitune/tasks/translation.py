@@ -11,7 +11,7 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.data.corpus import Record
+from multitune.data.records.corpus import Record
 from multitune.errors import UserError
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 

@@ -1,0 +1,245 @@
+"""The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from multitune.errors import RunError, UserError
+from multitune.storage.interrupt import Interrupted, Leave, leaving
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fine-tune one pretrained multilingual model on many languages at once.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to set, e.g. budget=400.")
+]
+Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
+ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+
+
+def main() -> None:
+    """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine.
+
+    What is interrupted exits with 130 after Ctrl-C, and with 0 after SIGTERM: so a pre-empted machine asks.
+    """
+    try:
+        with leaving():
+            app(prog_name="multitune")
+    except UserError as error:
+        sys.exit(_fail(str(error), 2))
+    except RunError as error:
+        sys.exit(_fail(str(error), 1))
+    except Interrupted as error:
+        sys.exit(_fail(str(error), _code(error.signal)))
+    except Leave as error:  # not waiting for the thread that writes a checkpoint: a half-written one is none
+        os._exit(_fail("stopped at once", _code(error.signal)))
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    track: Track = None,
+    by_language: ByLanguage = False,
+) -> None:
+    """Train, evaluate and ship one run."""
+    from multitune.recipe import parse_overrides, read
+
+    file, given = read(recipe), parse_overrides(overrides or [])
+    one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+
+    from multitune.cli import tables
+    from multitune.commands.train import default_folder
+    from multitune.commands.train import train as run
+
+    folder = out or default_folder(file, one)
+    result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
+    _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
+    _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+    _say(f"the report: {folder / 'report.html'}")
+
+
+@app.command()
+def compare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    methods: Annotated[str, typer.Option(help="Names with commas between; default: the recipe's.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 1,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    track: Track = None,
+    paper: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
+    ] = None,
+    by_language: ByLanguage = False,
+) -> None:
+    """Train several methods at one budget and compare them."""
+    from multitune.cli import tables
+    from multitune.commands.compare import compare as run
+    from multitune.commands.grid import read
+    from multitune.recipe import parse_overrides
+
+    folder = out or Path("runs") / recipe.stem
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    given = parse_overrides(overrides or [])
+    points = read(grid or [])
+    found = run(
+        recipe,
+        folder,
+        methods=names,
+        seeds=seeds,
+        grid=points,
+        overrides=given,
+        progress=True,
+        track=track,
+        paper=paper,
+    )
+    _print(*([tables.points(found)] if points else []), tables.summary(found))
+    _print(*([tables.languages(found.chosen_runs)] if by_language else []))
+    _print(*(tables.beside(each) for each in found.paper))
+    _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], overrides: Overrides = None
+) -> None:
+    """Score the model of a run again, on its own test languages or on others (unseen=[ja,th])."""
+    from multitune.cli import tables
+    from multitune.commands.evaluate import rescore
+    from multitune.recipe import parse_overrides
+
+    _print(tables.scores(rescore(run, parse_overrides(overrides or []))))
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    overrides: Overrides = None,
+    pairs: Annotated[Path | None, typer.Option(help="Folder of Tatoeba, SIB-200 or XQuAD, for retrieval.")] = None,
+    mlm_head: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run of recipes/mlm_head.yaml, for masked tokens.")
+    ] = None,
+    by_language: ByLanguage = False,
+) -> None:
+    """Measure gradient similarity, retention and drift of a run's model; writes RUN/probes.json."""
+    from multitune.cli import tables
+    from multitune.commands.probe import PROBES
+    from multitune.commands.probe import probe as measure
+    from multitune.recipe import parse_overrides
+
+    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
+    _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
+    _say(f"all of it is in {run / PROBES}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a comparison.")],
+    figures: Annotated[bool, typer.Option("--figures", help="Also DIR/figures: PDF, SVG and PNG.")] = False,
+) -> None:
+    """Write report.html anew: the answer and what it rests on, in one file."""
+    if figures:
+        from multitune.report import figures as drawn  # says at once where matplotlib is missing
+    from multitune.report import page
+
+    _print(page.write(folder))
+    if figures:
+        for path in drawn.write(folder, folder / "figures"):
+            _print(path)
+
+
+@app.command()
+def data(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Count a recipe's records by language (and pseudo-task) and split, and list the bad ones with file and line."""
+    from multitune.recipe import parse_overrides, read
+
+    one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
+
+    from multitune.cli import tables
+    from multitune.data.bad import BadRecords
+    from multitune.data.records.balance import balance
+    from multitune.evaluation.lengths import measure
+    from multitune.training.loading import divided, read_corpus
+
+    bad = BadRecords()
+    corpus = read_corpus(one, bad)
+    lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus)
+    _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
+    for place, problem in bad:
+        print(f"{place}: {problem}")
+    if (more := len(bad) - len(list(bad))) > 0:
+        print(f"and {more} more")
+    if bad and not one.skip_bad:
+        raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
+    division = divided(one, corpus)
+    if division is not None:
+        _print(tables.clusters(division))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods with their options."""
+    from multitune.cli import tables
+    from multitune.plans import listed
+
+    _print(tables.methods(listed()))
+
+
+@app.command()
+def synthetic(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for synthetic.json and the figures.")] = Path(
+        "runs/synthetic"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which tasks are drawn.")] = 0,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Only the tables and synthetic.json.")] = False,
+) -> None:
+    """Run every method on three tasks in the plane, as in Figure 3 of the Sequential Reptile paper."""
+    from multitune.cli import tables
+    from multitune.experiments.synthetic import run
+
+    if not no_figures:
+        from multitune.experiments import synthetic_figures  # says at once where matplotlib is missing
+    found = run(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    found.write(out / "synthetic.json")
+    _print(tables.synthetic(found), tables.synthetic_sweep(found))
+    if not no_figures:
+        synthetic_figures.write(found, out)
+    _say(f"results{'' if no_figures else ' and figures'} are in {out}")
+
+
+def _print(*parts: object) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    for part in parts:
+        console.print(part)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def _code(number: signal.Signals) -> int:
+    return 130 if number is signal.SIGINT else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"multitune: {' '.join(message.split())}", file=sys.stderr)
+    return code

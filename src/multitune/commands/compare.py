@@ -1,0 +1,288 @@
+"""Several methods, seeds and points of a grid: run what is missing, then summarise with intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multitune import pseudo_tasks, tasks
+from multitune.commands import grid as grids
+from multitune.commands.grid import Grid, Point
+from multitune.commands.train import train
+from multitune.data.records.corpus import Corpus
+from multitune.errors import UserError
+from multitune.evaluation import intervals
+from multitune.evaluation.intervals import Interval
+from multitune.evaluation.scoring import read_statistics
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
+from multitune.report import page, papers
+from multitune.report.papers import Beside
+from multitune.results.run import FILE, RunResult
+from multitune.storage.atomic import write_json
+from multitune.tasks import AnyTask
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.tracking import check_tracker
+
+SIDES = ("seen", "unseen")
+Sides = dict[str, Interval | None]
+"""For ``seen`` and ``unseen`` an estimate with its interval; None where a method has no such languages."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found, as its results.json has it; scores in percent.
+
+    Attributes:
+        runs: every run's result.
+        folders: each run's folder inside the comparison's, in the order of ``runs``.
+        grid: each run's point of the grid, in the same order; empty ones without a grid.
+        chosen: method -> the point that the summary shows: of those with its largest budget the best on dev.
+        metric: the score that is averaged over languages.
+        baseline: the method that differences are from: mtl where it is among the methods, else the first.
+        summary: method -> its average over seen and over unseen languages.
+        differences: method -> its averages less the baseline's.
+        pairwise: method -> every other method -> its averages less the other's.
+        interval: how low and high were found.
+        paper: the summarised runs beside a table of the paper, once a metric; empty where none was asked for.
+    """
+
+    runs: list[RunResult]
+    folders: list[str]
+    grid: list[Point]
+    chosen: dict[str, Point]
+    metric: str
+    baseline: str
+    summary: dict[str, Sides]
+    differences: dict[str, Sides]
+    pairwise: dict[str, dict[str, Sides]]
+    interval: str
+    paper: list[Beside] = field(default_factory=list)
+
+    @property
+    def chosen_runs(self) -> list[RunResult]:
+        """The runs that the summary is of: without a grid all."""
+        return [run for run, point in zip(self.runs, self.grid, strict=True) if point == self.chosen[run.method]]
+
+    def write(self, out: Path) -> None:
+        """Write results.json: each run with its folder and its point of the grid."""
+        places = zip(self.folders, self.grid, strict=True)
+        content = asdict(self)
+        runs = [
+            run | {"folder": folder, "grid": point}
+            for run, (folder, point) in zip(content["runs"], places, strict=True)
+        ]
+        del content["folders"], content["grid"]
+        write_json(out / FILE, content | {"runs": runs})
+
+
+def compare(
+    recipe: AnyRecipe,
+    out: str | Path | None = None,
+    *,
+    methods: Sequence[str] = (),
+    seeds: int = 1,
+    grid: Grid | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    track: str | None = None,
+    paper: str | None = None,
+) -> Comparison:
+    """Train each method with each seed, at each point of a grid, in a folder of its own, and compare them.
+
+    Finished runs are not run again, unfinished ones are resumed.
+
+    Args:
+        recipe: a recipe, or the path of a file that holds one.
+        out: the folder of the comparison, ``runs/<recipe>`` by default; its runs are in ``<method>-seed<seed>``,
+            or with a grid in ``<method>-<key>=<value>-seed<seed>``.
+        methods: names; by default those under the recipe's ``methods:``.
+        seeds: how many; the first is the recipe's.
+        grid: recipe keys with the values to try, all combinations; they win over everything else.
+        overrides: recipe keys for all runs.
+        progress: show progress on stderr.
+        track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
+        paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
+
+    Raises:
+        UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe.
+        Interrupted: Ctrl-C or SIGTERM; the same call goes on from there.
+    """
+    file = as_file(recipe)
+    out = Path("runs") / file.name if out is None else Path(out)
+    names = list(dict.fromkeys(methods or file.methods))
+    if not names:
+        raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
+    check_tracker(track)
+    runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
+    for one in runs:
+        load_plan(one.recipe)
+        _check_same(out / one.folder, one.recipe)
+    corpora = _loaded(runs)
+    data, task = runs[0].recipe.data, tasks.of(corpora[0])
+    if paper is not None:
+        papers.columns(paper, data, task.metric, names, corpora[0].test)
+    for one, corpus in zip(runs, corpora, strict=True):
+        if not (out / one.folder / FILE).exists():
+            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
+    comparison = summarise(out, {one.folder: one.point for one in runs}, task)
+    if paper is not None:
+        comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
+    comparison.write(out)
+    page.write(out)
+    return comparison
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A run of a comparison: where it goes, at which point of the grid."""
+
+    folder: str
+    point: Point
+    recipe: Recipe
+
+
+def _planned(
+    file: RecipeFile, names: Sequence[str], seeds: int, at: Sequence[Point], common: Mapping[str, Any]
+) -> list[_Planned]:
+    """The runs of all methods and points, then those of the next seed."""
+    first = file.resolve(names[0], common).seed
+    runs = []
+    for seed, point, name in product(range(first, first + seeds), at, names):
+        recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
+        runs.append(_Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
+    return runs
+
+
+def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
+    """The corpus of each run; runs with the same data share it."""
+    corpora: dict[str, Corpus] = {}
+    for one in runs:
+        data = _data_of(one.recipe)
+        corpora[data] = corpora[data] if data in corpora else load_corpus(one.recipe)
+        pseudo_tasks.check(one.recipe, corpora[data])
+    return [corpora[_data_of(one.recipe)] for one in runs]
+
+
+def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Comparison:
+    """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
+
+    Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
+    bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
+    """
+    runs = {folder: RunResult.read(out / folder) for folder in folders}
+    chosen = _chosen(list(runs.values()), list(folders.values()))
+    shown = {folder: run for folder, run in runs.items() if folders[folder] == chosen[run.method]}
+    methods = tuple(chosen)
+    baseline = "mtl" if "mtl" in methods else methods[0]
+    several = len(shown) > len(methods)
+    measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, task)
+
+    def less(method: str, other: str) -> Sides:
+        return {side: _interval(_less(measured[method, side], measured[other, side])) for side in SIDES}
+
+    return Comparison(
+        runs=list(runs.values()),
+        folders=list(folders),
+        grid=list(folders.values()),
+        chosen=chosen,
+        metric=task.metric,
+        baseline=baseline,
+        summary={method: {side: _interval(measured[method, side]) for side in SIDES} for method in methods},
+        differences={method: less(method, baseline) for method in methods if method != baseline},
+        pairwise={method: {other: less(method, other) for other in methods if other != method} for method in methods},
+        interval="Student's t over seeds" if several else "paired bootstrap over test examples",
+    )
+
+
+def _chosen(runs: Sequence[RunResult], grid: Sequence[Point]) -> dict[str, Point]:
+    """Method -> the point that is summarised."""
+    by_method: dict[str, list[tuple[RunResult, Point]]] = {}
+    for run, point in zip(runs, grid, strict=True):
+        by_method.setdefault(run.method, []).append((run, point))
+    return {method: _best(own) for method, own in by_method.items()}
+
+
+def _best(runs: Sequence[tuple[RunResult, Point]]) -> Point:
+    """The point with the highest dev average over seeds, at the largest budget: costs stay equal."""
+    largest = max(run.budget for run, _ in runs)
+    points = [point for run, point in runs if run.budget == largest]
+    return max(points, key=lambda point: np.mean([_dev(run) for run, at in runs if at == point]))
+
+
+def _dev(run: RunResult) -> float:
+    """The dev average of the shipped weights; of single-language models the mean of theirs."""
+    parts = [part for part in run.shipped.values() if isinstance(part, dict)] or [run.shipped]
+    return float(np.mean([part["dev"] for part in parts]))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Averages of one method: one a seed, or one estimate with its bootstrap draws."""
+
+    values: NDArray[np.float64]
+    draws: NDArray[np.float64] | None
+
+
+def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | None]:
+    values: dict[tuple[str, str], list[float | None]] = {}
+    for run in runs:
+        for side in SIDES:
+            values.setdefault((run.method, side), []).append(run.average[side])
+    return {
+        key: None if any(value is None for value in found) else _Measured(np.array(found, dtype=np.float64), None)
+        for key, found in values.items()
+    }
+
+
+def _over_examples(out: Path, runs: Mapping[str, RunResult], task: AnyTask) -> dict[tuple[str, str], _Measured | None]:
+    measured: dict[tuple[str, str], _Measured | None] = {}
+    for folder, run in runs.items():
+        statistics = read_statistics(out / folder / "predictions.jsonl")
+        for side, scores in (("seen", run.seen), ("unseen", run.unseen)):
+            average = run.average[side]
+            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, task)
+            measured[run.method, side] = None if average is None else _Measured(np.array([average]), draws)
+    return measured
+
+
+def _less(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
+    if of is None or baseline is None:
+        return None
+    draws = None if of.draws is None or baseline.draws is None else of.draws - baseline.draws
+    return _Measured(of.values - baseline.values, draws)
+
+
+def _interval(measured: _Measured | None) -> Interval | None:
+    if measured is None:
+        return None
+    if measured.draws is None:
+        return intervals.from_seeds(measured.values)
+    return intervals.from_draws(float(measured.values[0]), measured.draws)
+
+
+def _check_same(folder: Path, recipe: Recipe) -> None:
+    file = folder / "recipe.yaml"
+    if file.exists() and not is_saved_in(file, recipe):
+        raise UserError(f"--out: {folder} holds a run of another recipe; name another folder, or remove that one")
+
+
+def _data_of(recipe: Recipe) -> str:
+    """What decides the corpus of a recipe."""
+    keys = {
+        "data",
+        "task",
+        "path",
+        "columns",
+        "skip_bad",
+        "languages",
+        "unseen",
+        "train_limit",
+        "dev_limit",
+        "test_limit",
+        "select",
+    }
+    return recipe.model_dump_json(include=keys)

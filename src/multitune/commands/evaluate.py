@@ -1,0 +1,36 @@
+"""Score the model of a finished run again, on its own test languages or on others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multitune import tasks
+from multitune.data.records.corpus import Corpus
+from multitune.errors import UserError
+from multitune.evaluation.scoring import Encoded, evaluate
+from multitune.models import encoder as encoders
+from multitune.recipe import Recipe, read
+from multitune.results.run import Scores
+from multitune.training.loading import load_corpus, load_plan
+
+
+def rescore(run: Path, overrides: Mapping[str, Any]) -> Scores:
+    """Scores in percent of ``run``'s ``model/`` on the test split of its recipe, changed by ``overrides``.
+
+    Raises:
+        UserError: not a run folder with a model, or bad overrides.
+    """
+    if not (run / "recipe.yaml").exists() or not (run / "model").exists():
+        raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
+    recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
+    corpus = load_corpus(recipe)
+    if not (load_plan(recipe).one_model_per_task or corpus.heads):
+        return _scores(run / "model", recipe, corpus, list(corpus.test))
+    return {k: v for code in corpus.train for k, v in _scores(run / "model" / code, recipe, corpus, [code]).items()}
+
+
+def _scores(folder: Path, recipe: Recipe, corpus: Corpus, languages: list[str]) -> Scores:
+    task = tasks.of(corpus)
+    encoder = encoders.load(str(folder), task.of(languages[0]), layers=None, dropout=None, seed=recipe.seed)
+    test = {language: corpus.test[language] for language in languages}
+    return evaluate(encoder, task, Encoded.of(test, task, encoder, recipe.max_length), recipe.precision).scores

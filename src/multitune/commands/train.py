@@ -1,0 +1,161 @@
+"""One run from its recipe to its results: one model for all languages, or a model for each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multitune import pseudo_tasks
+from multitune.data.records.corpus import Corpus
+from multitune.plans import Plan
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
+from multitune.report import page
+from multitune.results.run import FILE, RunResult, mean
+from multitune.storage.atomic import replaced
+from multitune.storage.disk import disk_explained
+from multitune.storage.interrupt import Interrupted, StopSignal
+from multitune.training import run_folder
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.memory import memory_explained, reset_peak_memory
+from multitune.training.optimizer import probabilities
+from multitune.training.progress import Silent, Terminal
+from multitune.training.run import Run, prepare
+from multitune.training.tracking import check_tracker
+from multitune.training.trainer import Trainer
+
+
+def train(
+    recipe: AnyRecipe,
+    out: str | Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    track: str | None = None,
+    corpus: Corpus | None = None,
+) -> RunResult:
+    """Train, evaluate and ship one run.
+
+    Args:
+        recipe: what to do: a recipe, or the path of a file that holds one.
+        out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default. Nothing is written before recipe, data
+            and model have been found good.
+        overrides: recipe keys to set, e.g. ``{"budget": 400}``.
+        resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none.
+        progress: show a progress bar on stderr.
+        track: also show its curves live: "tensorboard", "wandb" or "trackio".
+        corpus: the recipe's data, where the caller has it already.
+
+    Raises:
+        UserError: anything wrong with the recipe, the data, the model or the folder, which another run may have.
+        RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
+        Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
+    """
+    file = as_file(recipe)
+    one = file.resolve(overrides=overrides)
+    folder = default_folder(file, one) if out is None else Path(out)
+    plan = load_plan(one)
+    check_tracker(track)
+    run_folder.check(folder, one, resume=resume)
+    corpus = load_corpus(one) if corpus is None else corpus
+    run = _train_each if plan.one_model_per_task else _train_one
+    with memory_explained(one):
+        result = run(one, plan, corpus, folder, resume=resume, progress=progress, track=track)
+    page.write(folder)
+    return result
+
+
+def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
+    """Where a run goes when nobody says."""
+    return Path("runs") / f"{file.name}-{recipe.method}-seed{recipe.seed}"
+
+
+def _train_one(
+    recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
+) -> RunResult:
+    reset_peak_memory()
+    run = prepare(recipe, corpus, plan)
+    with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
+        if run.division is not None:
+            pseudo_tasks.write(out, run.division)
+        return _fit(run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner)
+
+
+def _train_each(
+    recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
+) -> RunResult:
+    """A model for each language, on its share of the budget; ``model/`` has a folder for each.
+
+    No language is unseen by a single-language model, so there are no unseen scores.
+    """
+    parts = []
+    with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
+        (out / "model").mkdir(exist_ok=True)
+        for language, budget in _shares(recipe, corpus).items():
+            folder = out / "languages" / language
+            if not (folder / FILE).exists():
+                one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
+                reset_peak_memory()
+                only = _only(corpus, language)
+                run = prepare(one, only, plan)
+                run_folder.begin(folder, one)
+                _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
+            model = folder / "model" / language if corpus.heads else folder / "model"
+            if model.exists():
+                model.rename(out / "model" / language)
+            parts.append(RunResult.read(folder))
+        result = _joined(recipe, parts)
+        _join_predictions(out)
+        result.write(out)
+    return result
+
+
+def _fit(
+    run: Run, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None, last_owner: str | None
+) -> RunResult:
+    """Train and ship a run whose folder is ready."""
+    title = f"{run.recipe.method} seed {run.recipe.seed}"
+    with StopSignal() as stop, Terminal(title, run.recipe.budget) if progress else Silent() as display:
+        if last_owner:
+            display.say(f"{out} was left by {last_owner}, which ended without a word: its lock is taken over")
+        trainer = Trainer(run, out, display, stop)
+        trainer.begin(resume=resume)
+        trainer.fit(track)
+        result = trainer.ship(corpus)
+        if stop.requested:
+            raise Interrupted(f"stopped when {out} was finished", stop.requested)
+        return result
+
+
+def _shares(recipe: Recipe, corpus: Corpus) -> dict[str, int]:
+    """The budget by language, as often as other methods draw it; the roundings add up to the budget."""
+    shares = probabilities(recipe, [len(rows) for rows in corpus.train.values()])
+    ends = (shares.cumsum(0) * recipe.budget).round().int().tolist()
+    return {k: end - begin for k, begin, end in zip(corpus.train, [0, *ends], ends, strict=False)}
+
+
+def _only(corpus: Corpus, language: str) -> Corpus:
+    train, dev, test = ({language: split[language]} for split in (corpus.train, corpus.dev, corpus.test))
+    heads = {language: corpus.heads[language]} if corpus.heads else {}
+    return replace(corpus, train=train, dev=dev, test=test, heads=heads)
+
+
+def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
+    """The results of single-language models as one: scores side by side, costs summed, mean drift."""
+    seen = {language: scores for part in parts for language, scores in part.seen.items()}
+    return replace(
+        parts[0],
+        budget=recipe.budget,
+        seen=seen,
+        average={"seen": mean(seen, parts[0].metric), "unseen": None},
+        drift=sum(part.drift for part in parts) / len(parts),
+        seconds=sum(part.seconds for part in parts),
+        peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
+        shipped={"select": recipe.select} | {language: part.shipped for part in parts for language in part.seen},
+    )
+
+
+def _join_predictions(out: Path) -> None:
+    with replaced(out / "predictions.jsonl") as beside, beside.open("w", encoding="utf-8") as joined:
+        for file in sorted((out / "languages").glob("*/predictions.jsonl")):
+            joined.write(file.read_text(encoding="utf-8"))

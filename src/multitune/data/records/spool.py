@@ -1,0 +1,88 @@
+"""Records on disk: MessagePack in a temporary file; memory holds no more than where each of them is."""
+
+import hashlib
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import final
+
+import msgspec
+
+from multitune.data.records.rows import Row, Rows
+from multitune.storage.disk import disk_explained
+
+BLOCK = 2**16
+"""Bytes that are written or hashed at a time."""
+
+_encoded = msgspec.msgpack.Encoder().encode
+_decoded = msgspec.msgpack.Decoder(Row).decode
+
+
+@final
+class Spool:
+    """A file in the system's temporary folder (``TMPDIR``) that goes when nothing of it is in use any more."""
+
+    def __init__(self) -> None:
+        self._file, name = tempfile.mkstemp()
+        os.unlink(name)
+        weakref.finalize(self, os.close, self._file)
+        self._end = 0
+
+    def keep(self, records: Iterable[Row]) -> "Spooled":
+        """The records, on disk: plain JSON values, whole numbers of 64 bits.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        ends = array("q", [self._end])
+        block: list[bytes] = []
+        for record in records:
+            block.append(_encoded(record))
+            ends.append(ends[-1] + len(block[-1]))
+            if ends[-1] - self._end > BLOCK:
+                self._write(block)
+        self._write(block)
+        return Spooled(self, ends)
+
+    def read(self, begin: int, end: int) -> bytes:
+        """The bytes from one place in the file to another."""
+        return os.pread(self._file, end - begin, begin)
+
+    def _write(self, block: list[bytes]) -> None:
+        left = b"".join(block)
+        with disk_explained(Path(tempfile.gettempdir())):
+            while left:
+                written = os.pwrite(self._file, left, self._end)
+                self._end, left = self._end + written, left[written:]
+        block.clear()
+
+
+@final
+class Spooled(Rows):
+    """Records in a spool, one after the other; ``ends`` are where they begin, and where the last one ends, in bytes."""
+
+    def __init__(self, spool: Spool, ends: Sequence[int]) -> None:
+        self._spool, self._ends = spool, ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def row(self, number: int) -> Row:
+        return _decoded(self._spool.read(self._ends[number], self._ends[number + 1]))
+
+    def blocks(self) -> Iterator[bytes]:
+        """All their bytes in the file."""
+        edges = [*range(self._ends[0], self._ends[-1], BLOCK), self._ends[-1]]
+        return (self._spool.read(begin, end) for begin, end in pairwise(edges))
+
+
+def digest(records: Sequence[Row]) -> str:
+    """A hash of the records' content, wherever they are kept."""
+    content = hashlib.blake2b(digest_size=16)
+    for block in records.blocks() if isinstance(records, Spooled) else map(_encoded, records):
+        content.update(block)
+    return content.hexdigest()

@@ -1,0 +1,116 @@
+"""Data sources by name: each hands over a ``Corpus`` of labelled records by split and language."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from multitune.data.bad import BadRecords
+from multitune.data.records.corpus import Corpus, Wanted
+from multitune.data.sets import assistant, folders, hub, hub_sets, own
+from multitune.data.sets.folders import Load
+from multitune.data.sets.sources import FOLDERS, GLUE
+from multitune.errors import UserError
+
+
+def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
+    if wanted.path is not None:
+        raise UserError(
+            f"path: data: assistant comes with an installed package and reads no folder, not {wanted.path!r}"
+        )
+    return assistant.load(wanted.languages, wanted.unseen)
+
+
+def _images(wanted: Wanted, bad: BadRecords) -> Corpus:
+    if wanted.path is None:
+        return hub.load_tasks("images", {name: ((), hub_set) for name, hub_set in hub_sets.IMAGES.items()}, wanted, bad)
+    return own.load_images(wanted, bad)
+
+
+DATASETS: dict[str, Load] = {
+    "assistant": _assistant,
+    **{name: partial(folders.load, layouts) for name, layouts in FOLDERS.items()},
+    **{name: partial(hub.load, FOLDERS.get(name, ()), hub_set) for name, hub_set in hub_sets.SETS.items()},
+    "glue": partial(hub.load_tasks, "glue", {task: (GLUE[task], hub_set) for task, hub_set in hub_sets.GLUE.items()}),
+    "folder": own.load_tables,
+    "images": _images,
+}
+"""Name -> ``load(wanted, bad)``, which adds bad records to ``bad`` and raises ``UserError`` for all else."""
+
+
+def load(
+    name: str,
+    bad: BadRecords,
+    *,
+    path: str | Mapping[str, str] | None = None,
+    languages: Sequence[str] | None = None,
+    unseen: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Corpus:
+    """A data set's corpus; ``unseen`` may also name other sets of its kind, which are evaluated and no more.
+
+    Args:
+        name: in ``DATASETS``.
+        bad: takes the bad records.
+        path: the folder of the set, or set -> folder where there are several sets.
+        languages: to train on; None takes the set's own choice.
+        unseen: languages of the set (``fi``), other sets (``mlqa``) and languages of those (``xquad:de``), which the
+            corpus calls ``set:language``; None takes the set's own choice.
+        columns: field -> column, for ``folder``.
+
+    Raises:
+        UserError: a name twice, a set of another kind, no folder for a set, columns for a set that has its own; and
+            whatever a source raises.
+    """
+    paths = path if isinstance(path, Mapping) else {name: path}
+    _check_names(name, paths, languages or (), unseen or ())
+    others = _of_other_sets(name, unseen or ())
+    if columns is not None and "folder" not in (name, *others):
+        raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
+    inside = None if unseen is None else [each for each in unseen if each.partition(":")[0] not in others]
+    corpus = DATASETS[name](Wanted(paths.get(name), languages, inside, columns), bad)
+    for language in corpus.train:
+        if language in (".", "..") or "/" in language:
+            raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
+    for other, codes in others.items():
+        wanted = Wanted(paths.get(other), (), codes, columns, corpus.labels)
+        corpus = _with_unseen(corpus, name, other, DATASETS[other](wanted, bad))
+    return corpus
+
+
+def _of_other_sets(name: str, unseen: Sequence[str]) -> dict[str, list[str] | None]:
+    """Other set -> the languages that ``unseen`` names of it, None for the set's own choice."""
+    others: dict[str, list[str] | None] = {}
+    for each in unseen:
+        other, colon, code = each.partition(":")
+        if other in DATASETS and other != name:
+            codes = others.get(other, [])
+            others[other] = [*codes, code] if colon and codes is not None else None
+    return others
+
+
+def _check_names(name: str, paths: Mapping[str, str | None], languages: Sequence[str], unseen: Sequence[str]) -> None:
+    for each, times in Counter((*languages, *unseen)).items():
+        if times > 1:
+            raise UserError(f"languages: {each!r} is named {times} times; name it once, in languages or in unseen")
+    used = [name, *_of_other_sets(name, unseen)]
+    for each in paths:
+        if each not in used:
+            raise UserError(f"path: {each!r} is a folder for no data set that is used; used: {', '.join(used)}")
+
+
+def _with_unseen(corpus: Corpus, name: str, other: str, found: Corpus) -> Corpus:
+    """The corpus with the test records of another set beside its own."""
+    if corpus.heads or found.task != corpus.task:
+        raise UserError(f"unseen: {other} is of kind {found.task}, the model of data: {name} of kind {corpus.task}")
+    unknown = sorted(set(found.labels) - set(corpus.labels))
+    if unknown:
+        raise UserError(f"unseen: {other} has labels that data: {name} has not, such as {unknown[0]!r}")
+    return replace(
+        corpus,
+        test={**corpus.test, **{f"{other}:{code}": records for code, records in found.test.items()}},
+        skipped=corpus.skipped | {f"{other}:{code}": count for code, count in found.skipped.items()},
+    )
+
+
+__all__ = ["DATASETS", "load"]

@@ -1,0 +1,359 @@
+"""Data sets that are folders with a file for each language and split: finding the files, reading them into a Corpus."""
+
+import glob
+import hashlib
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+
+from multitune.data.bad import BadRecords
+from multitune.data.records.corpus import LABELS, Corpus, Head, Place, Placed, Record, Wanted, labels_of
+from multitune.data.records.rows import chosen
+from multitune.data.records.spool import Spool
+from multitune.errors import UserError
+
+Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
+"""The records of one language (its code) and split from their files, mostly one file."""
+
+Load = Callable[[Wanted, BadRecords], Corpus]
+"""Reads what is wanted of one data set; adds bad records to what takes them, and raises ``UserError`` for all else."""
+
+FEW = 20
+"""Labels that a message names."""
+
+Files = dict[str, tuple[Path, ...]]
+"""Language -> its files, those of one split."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of a split.
+
+    Attributes:
+        names: of a language's files, ``{}`` standing for the language and ``*`` for the number of a shard; a file
+            without ``{}`` in its name holds all languages.
+        keep: which records of the files belong to the split, in languages that are trained on; None: all.
+    """
+
+    names: tuple[str, ...]
+    keep: Callable[[Place, Record], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set's files are called and read.
+
+    Attributes:
+        name: of the data set, for messages.
+        task: the kind of task.
+        read: reads the files of a language and split.
+        train: None where the set is for evaluation alone.
+        dev: None where ``test`` is all there is.
+        test: None where dev is what is reported.
+        read_unseen: reads languages that are not trained on, where something is allowed there that training forbids.
+        labels: all labels, where the set fixes them; () takes those that training shows.
+        codes: how file names spell a language -> the language; nothing else is one. Empty: file names have it as it is.
+        by_name: languages that are read only where a recipe names them.
+        trained: the languages trained on where a recipe names none; () takes all that have a training file.
+        suffixes: one of these ends each name.
+    """
+
+    name: str
+    task: str
+    read: Reader
+    train: Part | None = None
+    dev: Part | None = None
+    test: Part | None = None
+    read_unseen: Reader | None = None
+    labels: tuple[str, ...] = ()
+    codes: Mapping[str, str] = field(default_factory=dict)
+    by_name: Collection[str] = ()
+    trained: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ("",)
+
+    @property
+    def reported(self) -> Part:
+        """The part whose scores are reported."""
+        part = self.test or self.dev
+        assert part is not None
+        return part
+
+
+def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
+    """Read a folder by the first of the layouts that it has files for.
+
+    By default every language with a training file is trained on, and the others are unseen.
+
+    Args:
+        layouts: of one data set.
+        wanted: the folder, languages, and labels that another set has settled.
+        bad: takes the bad records; ``skipped`` of the corpus counts them by language.
+
+    Raises:
+        UserError: no folder, no file of the layouts, a language without its file, an empty file.
+    """
+    folder = _folder(wanted.path, layouts)
+    training = wanted.languages is None or bool(wanted.languages)
+    layout = _fitting(layouts, folder, training)
+    train = _files(folder, layout, layout.train) if training else {}
+    dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
+    by_default = layout.trained or tuple(train)
+    languages = by_default if wanted.languages is None else tuple(wanted.languages)
+    others = (code for code in reported if not (training and code in by_default) and code not in layout.by_name)
+    unseen = tuple(others) if wanted.unseen is None else tuple(wanted.unseen)
+    for key, codes, part, files in (
+        ("languages", languages, layout.train, train),
+        ("languages", languages, layout.dev, dev),
+        ("languages", languages, layout.reported, reported),
+        ("unseen", unseen, layout.reported, reported),
+    ):
+        if part is not None:
+            _require(key, codes, files, folder, part, layout)
+    reading = _Reading(layout, languages, bad, tuple(wanted.labels or layout.labels))
+    records = {code: reading.records(layout.train, train[code], code) for code in languages}
+    reading.settle_labels()
+    test = {
+        code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
+    }
+    return Corpus(
+        task=layout.task,
+        labels=reading.labels,
+        train=records,
+        dev={
+            code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code)
+            for code in languages
+        },
+        test=test,
+        test_is_dev=layout.test is None,
+        skipped=dict(+reading.skipped),
+    )
+
+
+def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRecords) -> Corpus:
+    """Read tasks of one data set that have heads of their own; ``languages`` are the tasks.
+
+    Raises:
+        UserError: as the tasks do; no such task, or an unseen one.
+    """
+    if wanted.unseen or wanted.languages == ():
+        raise UserError(f"unseen: each task of data: {name} has a head of its own, so that none can be unseen")
+    chosen = list(tasks) if wanted.languages is None else list(wanted.languages)
+    for task in chosen:
+        if task not in tasks:
+            raise UserError(f"languages: data: {name} has no task {task!r}; it has {', '.join(tasks)}")
+    parts = {task: tasks[task](replace(wanted, languages=(task,), unseen=()), bad) for task in chosen}
+    first = parts[chosen[0]]
+    return Corpus(
+        task=first.task,
+        labels=first.labels,
+        train={task: part.train[task] for task, part in parts.items()},
+        dev={task: part.dev[task] for task, part in parts.items()},
+        test={task: part.test[task] for task, part in parts.items()},
+        test_is_dev=any(part.test_is_dev for part in parts.values()),
+        skipped={task: count for part in parts.values() for task, count in part.skipped.items()},
+        heads={task: Head(part.task, part.labels) for task, part in parts.items()} if len(parts) > 1 else {},
+    )
+
+
+def tenth(place: Place, record: Record) -> int:
+    """A number from 0 to 9 for the record's input: the same wherever the file lies and whatever else it holds.
+
+    Records alike in text (in context, for questions) or image get one number, so that no split shares them.
+    """
+    content = next(record[name] for name in ("context", "source", "tokens", "text", "image") if name in record)
+    data = repr(content).encode() if isinstance(content, str | list) else content.tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % 10
+
+
+DEV, TEST = 8, 9
+"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
+
+
+def divided(name: str) -> tuple[Part, Part, Part]:
+    """The splits of one file that holds them all, 8 : 1 : 1 by a hash of each record's input."""
+    return (
+        Part((name,), keep=lambda place, record: _split(place, record) < DEV),
+        Part((name,), keep=lambda place, record: _split(place, record) == DEV),
+        Part((name,), keep=lambda place, record: _split(place, record) == TEST),
+    )
+
+
+def _split(place: Place, record: Record) -> int:
+    """Which of ten parts a record belongs to; where it says itself whether it is for the test, that decides."""
+    if "test" not in record:
+        return tenth(place, record)
+    return TEST if record["test"] else min(tenth(place, record), DEV)
+
+
+class _Reading:
+    """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
+
+    def __init__(self, layout: Layout, trained: Collection[str], bad: BadRecords, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.skipped: Counter[str] = Counter()
+        self._layout, self._trained, self._bad = layout, trained, bad
+        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = (
+            list if layout.task == "image_classification" else Spool().keep
+        )
+        self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
+        self._shown: set[str] = set()
+
+    def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
+        """The records of a language and split; those whose label is not allowed are bad."""
+        assert part is not None
+        before = len(self._bad)
+        placed = self._checked(self._placed(part, paths, code))
+        found = self._keep(record for _, record in placed)
+        self.skipped[code] += len(self._bad) - before
+        if not found and not self.skipped[code]:
+            divided = "too few records to divide into train, dev and test; give each a file of its own"
+            raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
+        return found
+
+    def settle_labels(self) -> None:
+        """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
+        self.labels = self.labels or tuple(sorted(self._shown))
+
+    def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
+        read = self._layout.read
+        if code not in self._trained:
+            return (self._layout.read_unseen or read)(paths, code, self._bad)
+        if part.keep is None:
+            return read(paths, code, self._bad)
+        if (paths, code) not in self._divided:
+            self._divided[paths, code] = self._divide(read(paths, code, self._bad))
+        return ((Place(*row["place"]), row["record"]) for row in self._divided[paths, code][part])
+
+    def _divide(self, placed: Iterator[Placed]) -> dict[Part, Sequence[Record]]:
+        """Part -> its share of files that hold several, each record with its place."""
+        all_parts = (self._layout.train, self._layout.dev, self._layout.test)
+        keeps = {part: part.keep for part in all_parts if part is not None and part.keep is not None}
+        rows = {part: array("q") for part in keeps}
+
+        def told() -> Iterator[Record]:
+            for number, (place, record) in enumerate(placed):
+                for part, keep in keeps.items():
+                    if keep(place, record):
+                        rows[part].append(number)
+                        break
+                yield {"place": place, "record": record}
+
+        kept = self._keep(told())
+        return {part: chosen(kept, numbers) for part, numbers in rows.items()}
+
+    def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
+        """What is left when records with labels that are not allowed are reported."""
+        if self._layout.task not in LABELS:
+            yield from placed
+            return
+        allowed = dict.fromkeys(self.labels)
+        for place, record in placed:
+            problem = _label_problem(record, self._layout.task, allowed)
+            if problem is None:
+                if not self.labels:
+                    self._shown.update(labels_of(self._layout.task, record))
+                yield place, record
+            else:
+                self._bad.add(place.of(problem[0]), problem[1])
+
+
+def _label_problem(record: Record, task: str, allowed: Collection[str]) -> tuple[int, str] | None:
+    """The number of a label that is not allowed, and what to say of it; without ``allowed`` every label is."""
+    if LABELS[task] not in record:
+        return 0, "has no label: neither a column of its own nor a file of labels"
+    for number, label in enumerate(labels_of(task, record)):
+        if allowed and label not in allowed:
+            what = f"{'tag' if LABELS[task] == 'tags' else 'label'} {label!r}"
+            return number, f"{what} is never seen in training, which has {_first_of(allowed)}"
+    return None
+
+
+def _first_of(labels: Collection[str]) -> str:
+    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
+    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
+    return ", ".join(islice(labels, FEW)) + more
+
+
+def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
+    needs = f"data: {layouts[0].name} needs the folder with {described(layouts[0])}"
+    if path is None:
+        raise UserError(f"path: is missing; {needs}")
+    if not Path(path).is_dir():
+        raise UserError(f"path: {path} is not a folder; {needs}")
+    return Path(path)
+
+
+def _fitting(layouts: Sequence[Layout], folder: Path, training: bool) -> Layout:
+    """The first layout of whose training and reported files the folder has some."""
+    check_training(layouts, training)
+    for layout in layouts:
+        parts = (layout.train, layout.test) if training else (layout.reported,)
+        if all(_files(folder, layout, part) for part in parts if part is not None):
+            return layout
+    raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(described, layouts)))}")
+
+
+def check_training(layouts: Sequence[Layout], training: bool) -> None:
+    """Raise ``UserError`` where a set is to be trained on that is for evaluation alone."""
+    if training and all(layout.train is None for layout in layouts):
+        raise UserError(f"data: {layouts[0].name} has no training data; name it under unseen: of a set that has")
+
+
+def fits(layouts: Sequence[Layout], path: str) -> bool:
+    """Whether a folder has training files of one of the layouts."""
+    return any(_files(Path(path), layout, layout.train) for layout in layouts)
+
+
+def described(layout: Layout) -> str:
+    """The names of a layout's files for a reader: train-xx.tsv, dev-xx.tsv."""
+    names = (name for part in (layout.train, layout.dev, layout.test) if part is not None for name in part.names)
+    return ", ".join(dict.fromkeys(name.replace("{}", "xx") + "/".join(layout.suffixes) for name in names))
+
+
+def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
+    """The languages with all files of a part, sorted by their names in files."""
+    if part is None:
+        return {}
+    found: Files = {}
+    for suffix in layout.suffixes:
+        for code in _codes(folder, layout, part, suffix):
+            shards = [_shards(folder, name, code, suffix) for name in part.names]
+            language = layout.codes.get(code, code)
+            if all(shards) and language in found:
+                raise UserError(f"{shards[0][0]}: a second file for {language!r} beside {found[language][0].name}")
+            if all(shards):
+                found[language] = tuple(chain.from_iterable(shards))
+    return found
+
+
+def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
+    """The languages as the names of files spell them."""
+    telling = next((name for name in part.names if "{}" in name), None)
+    if telling is None:
+        return list(layout.codes)
+    spelt = re.escape(telling).replace(re.escape("{}"), "(.+)").replace(re.escape("*"), "[^/]*")
+    pattern = re.compile(spelt + re.escape(suffix))
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(telling.replace("{}", "*") + suffix))
+    codes = dict.fromkeys(match[1] for match in map(pattern.fullmatch, paths) if match is not None)
+    return [code for code in codes if code in layout.codes or not layout.codes]
+
+
+def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
+    """The files of a name, in the order of their numbers; none where there is no such file."""
+    if "*" in name:
+        return sorted(folder.glob(name.replace("{}", glob.escape(code)) + suffix))
+    path = folder / (name.replace("{}", code) + suffix)
+    return [path] if path.exists() else []
+
+
+def _require(key: str, languages: Sequence[str], found: Files, folder: Path, part: Part, layout: Layout) -> None:
+    for language in languages:
+        if language not in found:
+            code = next((code for code, known in layout.codes.items() if known == language), language)
+            missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
+            has = ", ".join(found) or "no language"
+            raise UserError(f"{key}: no data for {language!r} ({missing}); there is some for: {has}")

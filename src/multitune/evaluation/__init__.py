@@ -1,0 +1,1 @@
+"""Examples of a corpus, predictions of a model, scores and their intervals."""

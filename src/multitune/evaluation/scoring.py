@@ -1,0 +1,161 @@
+"""Predictions and scores of a split, language by language."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from multitune.data.records.corpus import Record
+from multitune.data.records.rows import joined
+from multitune.data.records.stored import Stored
+from multitune.evaluation import tokenised
+from multitune.models.encoder import Encoder
+from multitune.models.precision import autocast
+from multitune.tasks import AnyTask, Task
+from multitune.tasks.task import Example
+
+TOKENS = 4096
+"""Tokens in a batch of an evaluation, padding included."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split ready for the model: language -> records, and their examples as the task encodes them."""
+
+    records: Mapping[str, Sequence[Record]]
+    examples: Mapping[str, Sequence[Example]]
+
+    @staticmethod
+    def of(records: Mapping[str, Sequence[Record]], task: AnyTask, encoder: Encoder, max_length: int) -> "Encoded":
+        """Tokenise a split, or find it tokenised."""
+        return Encoded(records, {k: tokenised.examples(v, task.of(k), encoder, max_length) for k, v in records.items()})
+
+    @property
+    def tokens(self) -> list[int]:
+        """The token ids that occur in it."""
+        texts = [rows.values("input_ids") for rows in self.examples.values() if isinstance(rows, Stored)]
+        tokens: list[int] = np.unique(np.concatenate([np.unique(ids) for ids in texts])).tolist()
+        return tokens
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions of a model on a split, and what they score.
+
+    Attributes:
+        predictions: language -> a prediction for each record.
+        statistics: language -> [records, statistics], from which any resample can be scored.
+        scores: language -> {metric: percent}.
+    """
+
+    predictions: dict[str, list[Any]]
+    statistics: dict[str, NDArray[np.float64]]
+    scores: dict[str, dict[str, float]]
+
+    def average(self, metric: str) -> float:
+        """The unweighted mean over languages."""
+        return float(np.mean([score[metric] for score in self.scores.values()]))
+
+
+def evaluate(
+    encoder: Encoder, task: AnyTask, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
+) -> Evaluation:
+    """Predict and score a split with the weights that the model holds, as the shipped model would.
+
+    ``check`` is called before each batch and language, and may raise to give up.
+    """
+    predictions: dict[str, list[Any]] = {}
+    for languages in _sharing_a_head(task, split):
+        predictions |= _predictions(encoder, task.of(languages[0]), languages, split, precision, check)
+    statistics: dict[str, NDArray[np.float64]] = {}
+    for k, v in split.records.items():
+        check()
+        statistics[k] = task.of(k).all_statistics(v, predictions[k])
+    scores = {k: task.scores_of(k, v) for k, v in statistics.items()}
+    return Evaluation({k: predictions[k] for k in split.records}, statistics, scores)
+
+
+def _sharing_a_head(task: AnyTask, split: Encoded) -> list[list[str]]:
+    """The languages of each head."""
+    groups: dict[Task, list[str]] = {}
+    for language in split.examples:
+        groups.setdefault(task.of(language), []).append(language)
+    return list(groups.values())
+
+
+def _predictions(
+    encoder: Encoder,
+    task: Task,
+    languages: Sequence[str],
+    split: Encoded,
+    precision: str,
+    check: Callable[[], None],
+) -> dict[str, list[Any]]:
+    """A prediction for each record of languages that share a head."""
+    parts = [split.examples[language] for language in languages]
+    sizes = np.concatenate([task.sizes(part) for part in parts])
+    found = iter(predict(encoder, task, encoder.head(languages[0]), joined(parts), sizes, precision, check))
+    by_language = {language: list(islice(found, len(split.examples[language]))) for language in languages}
+    return {k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()}
+
+
+def predict(
+    encoder: Encoder,
+    task: Task,
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    sizes: NDArray[np.int64],
+    precision: str,
+    check: Callable[[], None],
+) -> list[Any]:
+    """What the model finds in each example, in order; batches hold examples of like size."""
+    found: list[Any] = [None] * len(examples)
+    with encoder.evaluating(), autocast(encoder.device, precision):
+        for rows in token_batches(sizes):
+            check()
+            chosen = [examples[row] for row in rows]
+            inputs, targets = task.collate(chosen, encoder.pad_id)
+            with task.sparing(model, targets):
+                output = task.forward(model, encoder.on_device(inputs))
+            for row, finding in zip(rows, task.decode(output, chosen), strict=True):
+                found[row] = finding
+    return found
+
+
+def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:
+    """Rows sorted by size, cut where a batch would pass ``TOKENS`` with its padding."""
+    batch: list[int] = []
+    for row in np.argsort(sizes, kind="stable").tolist():
+        if batch and (len(batch) + 1) * sizes[row] > TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> None:
+    """One JSON object a line: language, the record (without its image), its prediction and its statistics."""
+    with path.open("w", encoding="utf-8") as file:
+        for language, predictions in evaluation.predictions.items():
+            rows = zip(split.records[language], predictions, evaluation.statistics[language].tolist(), strict=True)
+            for record, prediction, statistics in rows:
+                shown = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
+                line = {"language": language, "record": shown, "prediction": prediction, "statistics": statistics}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_statistics(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Language -> [records, statistics] of a file that ``write_predictions`` wrote."""
+    rows: dict[str, list[list[float]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            rows.setdefault(row["language"], []).append(row["statistics"])
+    return {language: np.array(statistics) for language, statistics in rows.items()}

@@ -1,0 +1,85 @@
+"""Weight averaging around any method: what ships is the average of the weights that the method would ship."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multitune.methods.averaging import WeightAverage
+from multitune.methods.swep import EmbeddingModel
+from multitune.plans.update import Mixture, Setup, Update
+
+
+class AveragedUpdate(Update):
+    """Another update with an average of its own; training itself goes on as without.
+
+    Args:
+        setup: of the run.
+        inner: the method.
+        average: over the run's parameters.
+        interval: gradient computations between two values that the average takes in; 1 takes in every step's. The
+            weights at the end of the budget are the last of them.
+    """
+
+    def __init__(self, setup: Setup, inner: Update, average: WeightAverage, interval: int) -> None:
+        self._inner, self._average, self._interval = inner, average, interval
+        self._parameters: list[Tensor] = [weight for _, weight in setup.parameters]
+        self._budget, self._gradients, self._taken = setup.budget, 0, False
+        self.cost, self.smallest_step = inner.cost, inner.smallest_step
+
+    def draw(self) -> list[Mixture]:
+        return self._inner.draw()
+
+    def loss(
+        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+    ) -> Tensor:
+        return self._inner.loss(model, inputs, negative_log_likelihood)
+
+    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+        try:
+            return self._inner.step(drawn, losses)
+        finally:  # a step that is skipped, because its loss is not finite, is spent too
+            self._count(self.cost * len(drawn))
+
+    def _count(self, spent: int) -> None:
+        before = self._gradients
+        self._gradients += spent
+        ends = self._budget - self._gradients < self.smallest_step  # finish() takes in the weights of the last step
+        if self._gradients // self._interval > before // self._interval and not ends:
+            self._take()
+
+    @contextmanager
+    def shipped_weights(self) -> Iterator[None]:
+        with self._inner.shipped_weights():
+            if not self._taken:
+                yield
+                return
+            with self._average.weights():
+                yield
+
+    def advance(self, learning_rate: float, progress: float) -> None:
+        self._inner.advance(learning_rate, progress)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        self._inner.finish()
+        self._take()
+        with self._average.weights():
+            averaged = [weight.clone() for weight in self._parameters]
+        torch._foreach_copy_(self._parameters, averaged)
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"average": self._average.state_dict(), "gradients": self._gradients, "taken": self._taken}
+        return {"inner": self._inner.state_dict()} | own
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._inner.load_state_dict(state["inner"])
+        self._average.load_state_dict(state["average"])
+        self._gradients, self._taken = state["gradients"], state["taken"]
+
+    def _take(self) -> None:
+        with self._inner.shipped_weights():
+            self._average.update()
+        self._taken = True

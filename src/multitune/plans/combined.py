@@ -1,0 +1,193 @@
+"""The combining methods as recipes know them: several tasks a step, one gradient (see multitune.methods.base)."""
+
+from abc import ABC
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from torch.optim import Optimizer
+
+from multitune.errors import UserError
+from multitune.methods.base import CombiningMethod, RowsMethod
+from multitune.methods.combiner import Combiner
+from multitune.methods.famo import FAMO
+from multitune.methods.gradnorm import GradNorm
+from multitune.methods.gradvac import GradVac
+from multitune.methods.joint import Joint
+from multitune.methods.pcgrad import PCGrad
+from multitune.methods.torchjd import TorchJDAggregator, TorchJDWeighting, torchjd
+from multitune.plans.update import CombinedUpdate, Mixture, Plan, SequentialUpdate, Setup, Update, combiner
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Groups = Literal["whole_model", "enc_dec", "all_layer", "all_matrix"]
+
+
+class STLPlan(Plan):
+    """Single-task learning: a model for each language, each with its share of the budget."""
+
+    summary: ClassVar[str] = "a model for each task; the budget is shared out like the draws of the other methods"
+    paper: ClassVar[str] = "arXiv 2110.02600, baseline 1"
+    one_model_per_task: ClassVar[bool] = True
+
+    def build(self, setup: Setup) -> Update:
+        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
+
+
+class SequentialPlan(Plan):
+    """Single-task steps one after the other: Sequential Reptile without its outer loop (eta = 1)."""
+
+    summary: ClassVar[str] = "a step for each drawn task, no outer loop: the control of sequential_reptile (eta = 1)"
+    paper: ClassVar[str] = "arXiv 2110.02600, Algorithm 1 with eta = 1"
+
+    def build(self, setup: Setup) -> Update:
+        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
+
+
+class SeveralTasks(Plan, ABC):
+    """Several tasks a step, with equal say in the combination but for what the method decides."""
+
+    tasks_per_step: Positive = 8
+    """Distinct tasks in one step; each costs one gradient computation."""
+
+
+class MTLPlan(SeveralTasks):
+    """Joint training: one step with the mean gradient of several tasks."""
+
+    summary: ClassVar[str] = "joint training: several tasks a step, weighted equally"
+    paper: ClassVar[str] = "arXiv 2110.02600, Eq. 1 without regulariser"
+
+    def build(self, setup: Setup) -> Update:
+        return _combined(setup, Joint(), self.tasks_per_step)
+
+
+class GradNormPlan(SeveralTasks):
+    """Task weights that balance gradient norms."""
+
+    summary: ClassVar[str] = "learns task weights, so that gradient norms go with how fast the tasks train"
+    paper: ClassVar[str] = "arXiv 1711.02257, Algorithm 1"
+
+    alpha: NotNegative = 1.5
+    """How much more weight slow tasks get; 0 makes all gradient norms equal."""
+    lr: Rate = 0.025
+    """Learning rate of the task weights."""
+
+    def build(self, setup: Setup) -> Update:
+        return _combined(setup, GradNorm(setup.num_tasks, self.alpha, self.lr), self.tasks_per_step)
+
+
+class FAMOPlan(SeveralTasks):
+    """Task weights that let all losses fall at the same rate."""
+
+    summary: ClassVar[str] = "learns task weights from the losses alone, so that all fall at the same rate"
+    paper: ClassVar[str] = "arXiv 2306.03792, Algorithm 1"
+
+    lr: Rate = 0.025
+    """Learning rate of the task weights' logits."""
+    weight_decay: NotNegative = 0.001
+    """Decay of the logits, towards equal weights."""
+
+    def build(self, setup: Setup) -> Update:
+        method = FAMO(setup.num_tasks, self.lr, self.weight_decay)
+        return _combined(setup, method, self.tasks_per_step, mean=False)  # its weights sum to 1
+
+
+class GroupedTasks(SeveralTasks, ABC):
+    """Methods that look at the angles between task gradients, of the model or of parts of it."""
+
+    groups: Groups = "whole_model"
+    """What gets angles of its own: the model, encoder and decoder, each layer, or each matrix."""
+
+
+class PCGradPlan(GroupedTasks):
+    """Gradient surgery."""
+
+    summary: ClassVar[str] = "takes out of each task's gradient what conflicts with another's"
+    paper: ClassVar[str] = "arXiv 2001.06782, Algorithm 1"
+
+    def build(self, setup: Setup) -> Update:
+        method = PCGrad(seed=setup.generator("method").initial_seed())
+        return _combined(setup, method, self.tasks_per_step, self.groups)
+
+
+class GradVacPlan(GroupedTasks):
+    """Gradient Vaccine."""
+
+    summary: ClassVar[str] = "aligns task gradients that are less similar than they used to be"
+    paper: ClassVar[str] = "arXiv 2010.05874, Algorithm 1"
+
+    beta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Rate at which the targets follow the cosines; 0 makes it PCGrad."""
+
+    def build(self, setup: Setup) -> Update:
+        seed = setup.generator("method").initial_seed()
+        method = GradVac(setup.num_tasks, self.beta, seed=seed)
+        return _combined(setup, method, self.tasks_per_step, self.groups)
+
+
+class TorchJDPlan(GroupedTasks, ABC):
+    """A method of TorchJD; options that are not ours are its own. Steps always have the same number of tasks."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    summary: ClassVar[str] = "any aggregator of TorchJD, e.g. torchjd:UPGrad; its own options besides (extra: torchjd)"
+    paper: ClassVar[str] = "torchjd.org; arXiv 2406.16232"
+
+    aggregator: ClassVar[str]
+    """TorchJD's name for it."""
+
+    def check(self) -> None:
+        self._method(self.tasks_per_step)
+
+    def build(self, setup: Setup) -> Update:
+        tasks = min(self.tasks_per_step, setup.num_tasks)
+        method = self._method(tasks, setup.generator("method").initial_seed())
+        if method.by_place and tasks < setup.num_tasks:
+            raise UserError(
+                f"options of torchjd:{self.aggregator}: it keeps a value for each task, so all {setup.num_tasks} must "
+                f"be in every step: set tasks_per_step={setup.num_tasks}"
+            )
+        self._try(tasks)
+        made = combiner(setup, method, groups=self.groups, mean=False)
+        return TorchJDUpdate(setup, setup.make_optimizer(setup.parameters), made, tasks)
+
+    def _method(self, tasks: int, seed: int = 0) -> TorchJDWeighting | TorchJDAggregator:
+        own = {"n_tasks": tasks} if self.aggregator.startswith("NashMTL") else {}
+        return torchjd(self.aggregator, **({"seed": seed} | own | (self.model_extra or {})))
+
+    def _try(self, tasks: int) -> None:
+        """Options that do not fit the number of tasks show in a first step."""
+        rows = torch.eye(tasks, dtype=torch.float64)
+        method = self._method(tasks)
+        try:
+            _ = method.combine(rows) if isinstance(method, RowsMethod) else method.weights(rows)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"options of torchjd:{self.aggregator} with {tasks} tasks a step: {reason}") from error
+
+
+def torchjd_plan(name: str) -> type[TorchJDPlan]:
+    """The plan of TorchJD's method ``name``; its ``check()`` finds whether there is one."""
+
+    class Named(TorchJDPlan):
+        aggregator: ClassVar[str] = name
+
+    return Named
+
+
+class TorchJDUpdate(CombinedUpdate):
+    """Every step has the same number of tasks, in their order: what TorchJD keeps goes by a task's place."""
+
+    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
+        super().__init__(setup, optimizer, combiner, tasks_per_step)
+        self.smallest_step = tasks_per_step
+
+    def draw(self) -> list[Mixture]:
+        return sorted(super().draw())
+
+
+def _combined(
+    setup: Setup, method: CombiningMethod, tasks_per_step: int, groups: str = "whole_model", *, mean: bool = True
+) -> Update:
+    made = combiner(setup, method, groups=groups, mean=mean)
+    return CombinedUpdate(setup, setup.make_optimizer(setup.parameters), made, tasks_per_step)

@@ -1,0 +1,273 @@
+"""The one interface that the training loop knows: a plan (a method's options) builds an update (the method at work)."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from multitune.methods.base import CombiningMethod, NonFiniteError
+from multitune.methods.combiner import Combiner
+from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.sampling import CategoricalSampler
+from multitune.methods.swep import EmbeddingModel
+from multitune.seeds import seeded
+
+NamedParameters = Sequence[tuple[str, nn.Parameter]]
+Mixture = tuple[int, ...]
+"""The tasks whose next mini-batches make up the batch of one gradient computation: one task, or (where
+``Plan.mixes_tasks``) a task for each example."""
+
+
+@dataclass(frozen=True)
+class WordEmbedding:
+    """Sizes of an encoder of text.
+
+    Attributes:
+        hidden_size: of its last hidden states.
+        embedding_size: of its input embeddings.
+    """
+
+    hidden_size: int
+    embedding_size: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run gives its method.
+
+    Attributes:
+        parameters: the weights that train, by name.
+        pretrained: the names of those that pretraining left; the others are new.
+        task_heads: the names of those that one task alone uses.
+        embedding: of the encoder, where it is one of text.
+        probabilities: how often each task is to come, float64 [tasks].
+        budget: gradient computations of the run.
+        batch_size: examples in one gradient computation.
+        make_optimizer: the run's optimizer for some of the parameters; each call makes a new one.
+        clip: largest L2 norm of an update's gradient, or None.
+        seed: of the order of tasks and of whatever a method draws.
+    """
+
+    parameters: NamedParameters
+    pretrained: frozenset[str]
+    task_heads: frozenset[str]
+    embedding: WordEmbedding | None
+    probabilities: Tensor
+    budget: int
+    batch_size: int
+    make_optimizer: Callable[[NamedParameters], Optimizer]
+    clip: float | None
+    seed: int
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return len(self.probabilities)
+
+    def sampler(self, *, replacement: bool) -> CategoricalSampler:
+        """Draws tasks with the run's probabilities."""
+        return CategoricalSampler(self.probabilities, generator=self.generator("tasks"), replacement=replacement)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator of the run's seed; one purpose's draws do not change another's."""
+        return seeded(self.seed, purpose)
+
+
+class Plan(BaseModel, ABC):
+    """A method as recipes know it: its options, and how a run's update is built from them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    one_model_per_task: ClassVar[bool] = False
+    """Each task trains a model of its own, on its share of the budget."""
+    mixes_tasks: ClassVar[bool] = False
+    """Batches mix the tasks: a task's mini-batch is one example."""
+
+    def check(self) -> None:
+        """Find what is wrong with the options already, before data and model are loaded.
+
+        Raises:
+            UserError: options that do not fit each other, or a package that is missing.
+        """
+
+    @abstractmethod
+    def build(self, setup: Setup) -> "Update":
+        """The update rule of one run.
+
+        Raises:
+            UserError: an option that does not fit the run.
+        """
+
+
+class Update(ABC):
+    """One method at work: which tasks come next, and a step with their losses."""
+
+    cost: int = 1
+    """Gradient computations that each of ``draw()`` costs."""
+    smallest_step: int = 1
+    """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
+
+    @abstractmethod
+    def draw(self) -> list[Mixture]:
+        """The batches of the next step, in order. A loop may give ``step`` fewer, at the end of its budget."""
+
+    def loss(
+        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+    ) -> Tensor:
+        """The loss of one batch; ``negative_log_likelihood`` turns what ``model(**inputs)`` returns into a scalar."""
+        return negative_log_likelihood(model(**inputs))
+
+    @abstractmethod
+    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+        """Backpropagate the losses of ``drawn`` one at a time, update the weights, return the losses' values.
+
+        ``losses`` is consumed lazily, so that one graph lives at a time.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before.
+        """
+
+    @abstractmethod
+    def shipped_weights(self) -> AbstractContextManager[None]:
+        """Inside, the parameters hold the weights that the method would ship if training ended now."""
+
+    @abstractmethod
+    def advance(self, learning_rate: float, progress: float) -> None:
+        """Set the learning rate, and tell schedules the share of the budget that is spent, in [0, 1]."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The budget is spent: leave the parameters at the weights to ship."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs beside the parameters themselves."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state`` was taken; the parameters must hold the weights of that moment."""
+
+
+class OptimizerUpdate(Update):
+    """An update that ends in a step of an optimizer with the gradients that the parameters hold."""
+
+    def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
+        self._parameters = [weight for _, weight in setup.parameters]
+        self._clip, self._optimizer = setup.clip, optimizer
+
+    def advance(self, learning_rate: float, progress: float) -> None:
+        del progress
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def _apply(self, tasks: Sequence[int]) -> None:
+        """Clip the gradients, which ``tasks`` have made, and step."""
+        norm = self._clipped_norm()
+        if not norm.isfinite():
+            self._optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError("gradient", tasks)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _clipped_norm(self) -> Tensor:
+        """The L2 norm of all gradients before they were clipped."""
+        if self._clip is not None:
+            return torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+
+class SingleBatchUpdate(OptimizerUpdate):
+    """One batch a step, backpropagated as in plain training."""
+
+    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+        (loss,), (tasks,) = losses, drawn
+        loss.backward()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError("loss", tasks)
+        self._apply(tasks)
+        return [value]
+
+
+class SequentialUpdate(SingleBatchUpdate):
+    """A step for each drawn task."""
+
+    def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
+        super().__init__(setup, optimizer)
+        self._sampler = setup.sampler(replacement=True)
+
+    def draw(self) -> list[Mixture]:
+        return [tuple(self._sampler.draw(1))]
+
+    @contextmanager
+    def shipped_weights(self) -> Iterator[None]:
+        yield
+
+    def finish(self) -> None:
+        """Nothing to do: the parameters are what it ships."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sampler": self._sampler.state_dict(), "optimizer": to_plain(self._optimizer.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sampler.load_state_dict(state["sampler"])
+        load_plain(self._optimizer, state["optimizer"])
+
+
+class CombinedUpdate(OptimizerUpdate):
+    """Several distinct tasks a step, in random order; their gradients are combined into one."""
+
+    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
+        super().__init__(setup, optimizer)
+        self._combiner, self._sampler = combiner, setup.sampler(replacement=False)
+        self._tasks_per_step = min(tasks_per_step, setup.num_tasks)
+
+    def draw(self) -> list[Mixture]:
+        return [(task,) for task in self._sampler.draw(self._tasks_per_step)]
+
+    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+        tasks = [task for (task,) in drawn]
+        values = self._combiner.backward(losses, tasks=tasks)
+        self._apply(tasks)
+        return [float(value) for value in values]
+
+    @contextmanager
+    def shipped_weights(self) -> Iterator[None]:
+        yield
+
+    def finish(self) -> None:
+        """Nothing to do: the parameters are what it ships."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sampler": self._sampler.state_dict(),
+            "optimizer": to_plain(self._optimizer.state_dict()),
+            "combiner": self._combiner.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sampler.load_state_dict(state["sampler"])
+        load_plain(self._optimizer, state["optimizer"])
+        self._combiner.load_state_dict(state["combiner"])
+
+
+def combiner(
+    setup: Setup, method: CombiningMethod, *, groups: str = "whole_model", mean: bool = True, more: NamedParameters = ()
+) -> Combiner:
+    """The combiner of a run's parameters (and ``more``); ``mean`` gives a step the size of a joint one."""
+    return Combiner(
+        [*setup.parameters, *more],
+        method,
+        groups=groups,
+        heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
+        reduction="mean" if mean else "sum",
+    )

@@ -1,0 +1,52 @@
+"""What a machine can do to a run, in one line each that says what would help."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from multitune.errors import RunError, UserError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
+
+
+@contextmanager
+def disk_explained(out: Path) -> Iterator[None]:
+    """Inside, what the disk under ``out`` does becomes an error that a user can read.
+
+    Raises:
+        RunError: it is full, or broken.
+        UserError: ``out`` cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        told = _of_the_disk(error, out)
+        if told is None:
+            raise
+        raise told from error
+
+
+def error_number(error: OSError | SafetensorError) -> int | None:
+    """The system's number; safetensors, written in Rust, has it in its message alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _of_the_disk(error: OSError | SafetensorError, out: Path) -> Exception | None:
+    number = error_number(error)
+    where = getattr(error, "filename", None) or out
+    if number in FULL:
+        return RunError(f"{where}: no space left; make room on that disk, then go on with --resume")
+    if number in REFUSED:
+        return UserError(f"--out: cannot write {where}: {errno.errorcode[number]}; name a folder that can be written")
+    if number in BROKEN:
+        return RunError(f"{where}: the disk fails ({errno.errorcode[number]}); when it is well, go on with --resume")
+    return None

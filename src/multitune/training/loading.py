@@ -1,0 +1,141 @@
+"""What a run needs before its first step, from the recipe: data, method, model."""
+
+import logging
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from multitune import pseudo_tasks, tasks
+from multitune.data import sets
+from multitune.data.bad import BadRecords
+from multitune.data.records import texts
+from multitune.data.records.corpus import Corpus, Record
+from multitune.data.records.limits import limited
+from multitune.data.records.rows import joined
+from multitune.data.sets import DATASETS
+from multitune.errors import RunError, UserError, unknown
+from multitune.models import encoder as encoders
+from multitune.models import scratch
+from multitune.models.encoder import Encoder
+from multitune.plans import Plan, find
+from multitune.pseudo_tasks import Division
+from multitune.recipe import Recipe, describe
+from multitune.tasks import AnyTask
+
+log = logging.getLogger(__name__)
+
+
+def load_corpus(recipe: Recipe) -> Corpus:
+    """The recipe's data, cut to its limits; bad records stop it, or with ``skip_bad`` are left out and counted.
+
+    Raises:
+        UserError: an unknown data set, bad records, or whatever is wrong with its files or languages.
+    """
+    bad = BadRecords()
+    corpus = read_corpus(recipe, bad)
+    if not recipe.skip_bad:
+        bad.refuse()
+    for split, records in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
+        for language, rows in records.items():
+            if not rows and language in corpus.skipped:
+                raise UserError(
+                    f"skip_bad: leaves no {split} record of {language!r}; multitune data lists the bad ones"
+                )
+    if corpus.skipped:
+        counts = ", ".join(f"{language} {count}" for language, count in corpus.skipped.items())
+        log.warning("skip_bad: %d bad records are left out: %s", len(bad), counts)
+    return cut(recipe, corpus)
+
+
+def cut(recipe: Recipe, corpus: Corpus) -> Corpus:
+    """The corpus with as many records of each language as the recipe allows."""
+    return limited(corpus, train=recipe.train_limit, dev=recipe.dev_limit, test=recipe.test_limit)
+
+
+def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
+    """The recipe's data, not cut to its limits, without its bad records, which ``bad`` takes.
+
+    Raises:
+        UserError: an unknown data set, or whatever is wrong with its files or languages.
+        RunError: there is not enough memory.
+    """
+    if recipe.data not in DATASETS:
+        raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
+    try:
+        corpus = sets.load(
+            recipe.data,
+            bad,
+            path=recipe.path,
+            languages=recipe.languages,
+            unseen=recipe.unseen,
+            columns=recipe.columns,
+        )
+    except MemoryError as error:
+        raise RunError(
+            f"data: not enough memory to read {recipe.data}: what helps is fewer languages, or smaller files"
+        ) from error
+    if recipe.select == "best" and corpus.test_is_dev:
+        raise UserError(
+            "select: best would choose on the very sentences that are reported: this data has no test split"
+        )
+    return corpus if recipe.task is None else texts.unlabelled(corpus)
+
+
+def load_plan(recipe: Recipe) -> Plan:
+    """The recipe's method with its options.
+
+    Raises:
+        UserError: an unknown method or option, or a value that is not allowed.
+    """
+    kind = find(recipe.method)
+    try:
+        plan = kind.model_validate(recipe.options)
+    except ValidationError as error:
+        raise UserError(f"options of {recipe.method}: {describe(error, kind)}") from error
+    plan.check()
+    if recipe.pseudo_tasks is not None and plan.one_model_per_task:
+        raise UserError(f"pseudo_tasks: no language has a cluster of its own, whose model {recipe.method} would be")
+    if recipe.replay is not None and plan.one_model_per_task:
+        raise UserError(f"replay: {recipe.method} trains a model for each task, and would train one to replay")
+    return plan
+
+
+def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
+    """The texts that the recipe replays: those of a data set of its own, or of the corpus; none without a replay.
+
+    Raises:
+        UserError: data without texts, or whatever is wrong with the data set.
+    """
+    replay = recipe.replay
+    if replay is None:
+        return []
+    if corpus.task not in texts.TEXTS.keys() - {"translation", "masked_language_modelling"}:
+        raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {corpus.task}")
+    source = corpus
+    if replay.data is not None:
+        keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
+        source = load_corpus(recipe.model_copy(update=keys | {"task": None, "select": "last"}))
+    return joined(list(texts.unlabelled(source).train.values()))
+
+
+def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
+    """The pseudo-tasks of a recipe with this data, not yet cut to its limits; None where it has none.
+
+    Raises:
+        UserError: the model cannot be had, or the data cannot be divided.
+    """
+    if recipe.pseudo_tasks is None:
+        return None
+    corpus = cut(recipe, corpus)
+    return pseudo_tasks.divide(recipe, corpus, load_encoder(recipe, tasks.of(corpus), corpus))
+
+
+def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:
+    """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
+
+    Raises:
+        UserError: the model cannot be had.
+    """
+    if recipe.model.startswith(scratch.PREFIX):
+        return scratch.build(recipe.model, task, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)

@@ -1,0 +1,39 @@
+"""metrics.jsonl: a JSON object a line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from multitune.storage.atomic import write_text
+
+FAULTS = ("skip", "back")
+"""Events that stay in the log when a run goes back to before them."""
+
+
+class MetricsLog:
+    """A run's log. Checkpoints take it along, and a resumed run begins with the log of that moment.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def text(self) -> str:
+        """All lines."""
+        return self._path.read_text(encoding="utf-8")
+
+    def restore(self, text: str) -> None:
+        """Make ``text`` all that is in the log."""
+        write_text(self._path, text)
+
+    def go_back(self, text: str) -> None:
+        """Restore ``text``, with which the log begins, but keep what later lines tell of faults."""
+        later = self.text()[len(text) :].splitlines(keepends=True)
+        self.restore(text + "".join(line for line in later if json.loads(line)["event"] in FAULTS))

@@ -1,0 +1,46 @@
+"""A run's optimizer, its learning rate, and how often each task is drawn."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from multitune.methods.sampling import proportional, uniform, unimax
+from multitune.plans.update import NamedParameters
+from multitune.recipe import Recipe
+
+
+def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
+    """How often each task is drawn, from the training examples of the languages; float64 [languages (+ replay)]."""
+    if recipe.replay is None:
+        return _of_languages(recipe, sizes, recipe.budget)
+    share = recipe.replay.share
+    languages = _of_languages(recipe, sizes, round(recipe.budget * (1 - share)))
+    return torch.cat([languages * (1 - share), torch.tensor([share])])
+
+
+def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
+    if recipe.sampling == "uniform":
+        return uniform(len(sizes))
+    if recipe.sampling == "unimax":
+        return unimax(sizes, budget * recipe.batch_size, recipe.sampling_epochs)
+    return proportional(sizes, recipe.sampling_exponent)
+
+
+def make_optimizer(parameters: NamedParameters, recipe: Recipe) -> Optimizer:
+    """AdamW, fused; weight decay on matrices that are not embeddings."""
+    decayed = [weight for name, weight in parameters if weight.ndim > 1 and "embedding" not in name]
+    others = [weight for name, weight in parameters if weight.ndim < 2 or "embedding" in name]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True)
+
+
+def learning_rate(recipe: Recipe, gradients: int) -> float:
+    """The rate of a step that begins after ``gradients`` computations: linear warm-up, then constant or to zero."""
+    rising = recipe.warmup * recipe.budget
+    if gradients < rising:
+        return recipe.learning_rate * (gradients + 1) / (rising + 1)
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    return recipe.learning_rate * (recipe.budget - gradients) / (recipe.budget - rising)

@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on: a progress bar on stderr, or a line a validation where nothing can move."""
+
+import sys
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from multitune.training.checkpoint_writer import Written
+
+
+class Display(Protocol):
+    """What a run tells while it trains."""
+
+    def __enter__(self) -> "Display": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def step(self, gradients: int, loss: float, speed: float) -> None:
+        """``gradients`` computed so far, the mean loss of late, gradients per second."""
+
+    def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
+        """New scores on dev, in percent, and the distance from the pretrained weights."""
+
+    def saved(self, checkpoint: Written) -> None:
+        """A checkpoint is on disk."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+
+class Silent:
+    """Says nothing: what a program wants."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def step(self, gradients: int, loss: float, speed: float) -> None:
+        return
+
+    def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
+        return
+
+    def saved(self, checkpoint: Written) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        return
+
+
+class Terminal:
+    """A bar with loss, gradients a second, time left and the newest dev score; plain lines when not on a terminal."""
+
+    def __init__(self, title: str, budget: int) -> None:
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._title, self._budget, self._dev = title, budget, ""
+        self._task = self._progress.add_task(title, total=budget, state="")
+
+    def __enter__(self) -> "Terminal":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, gradients: int, loss: float, speed: float) -> None:
+        state = f"loss {loss:.3f}  {speed:.1f}/s  {self._dev}"
+        self._progress.update(self._task, completed=gradients, state=state)
+
+    def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
+        self._dev = f"dev {metric} {average:.1f}"
+        if not self._console.is_terminal:
+            self.say(f"{self._title}: {gradients}/{self._budget} gradients, {self._dev}, drift {drift:.2f}")
+
+    def saved(self, checkpoint: Written) -> None:
+        if not self._console.is_terminal:
+            self.say(
+                f"{self._title}: checkpoint {checkpoint.path.name} of {checkpoint.bytes / 1e6:.1f} MB written in "
+                f"{checkpoint.seconds:.2f} s; training stood still for {checkpoint.stood_still:.2f} s"
+            )
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, soft_wrap=True)

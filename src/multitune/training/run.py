@@ -1,0 +1,145 @@
+"""A run before its first step: data read, encoder loaded, method set up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from multitune import pseudo_tasks, tasks
+from multitune.data.records.corpus import Corpus
+from multitune.evaluation.scoring import Encoded
+from multitune.methods import ExponentialAverage, SnapshotAverage
+from multitune.models.encoder import Encoder
+from multitune.models.precision import autocast, resolve
+from multitune.plans import Plan
+from multitune.plans.averaged import AveragedUpdate
+from multitune.plans.update import Mixture, Setup, Update, WordEmbedding
+from multitune.pseudo_tasks import Division
+from multitune.recipe import Recipe
+from multitune.seeds import seeded
+from multitune.tasks import REPLAY, AnyTask, Replayed
+from multitune.tasks.task import Example
+from multitune.training.batching import Batches
+from multitune.training.loading import load_encoder, replayed
+from multitune.training.optimizer import make_optimizer, probabilities
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with everything loaded, before or between its steps."""
+
+    recipe: Recipe
+    task: AnyTask
+    encoder: Encoder
+    update: Update
+    languages: tuple[str, ...]
+    """The training languages, or the pseudo-tasks; a task's number is its place here."""
+    examples: Mapping[str, Sequence[Example]]
+    batches: Mapping[str, Batches]
+    dev: Encoded
+    dev_by_task: Encoded
+    """``dev``, or with pseudo-tasks its records by these."""
+    test: Encoded
+    precision: str
+    division: Division | None
+    """What the pseudo-tasks are; None where the tasks are languages."""
+
+    def loss(self, mixture: Mixture, gradient: int) -> Tensor:
+        """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
+        rows: dict[str, list[Example]] = {}
+        for language in (self.languages[number] for number in mixture):
+            drawn = [self.examples[language][row] for row in self.batches[language].next()]
+            rows.setdefault(self.head_of(language), []).extend(drawn)
+        examples = sum(map(len, rows.values()))
+        draw = seeded(self.recipe.seed, "variation", gradient)
+        # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
+        with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
+            torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
+            losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
+        return torch.stack(losses).sum()
+
+    def head_of(self, language: str) -> str:
+        """The first language that is trained with the same head."""
+        return next(code for code in self.languages if self.task.of(code) is self.task.of(language))
+
+    def _loss(self, language: str, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
+        """The method's loss of examples that share the head of ``language``."""
+        task, model = self.task.of(language), self.encoder.head(language)
+        inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
+        inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
+        targets = targets.to(self.encoder.device)
+        with task.sparing(model, targets):
+            return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
+
+
+def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
+    """Load the encoder, tokenise the corpus, set up the method.
+
+    Raises:
+        UserError: the model cannot be had, or the data cannot be divided into pseudo-tasks.
+    """
+    own, replay = tasks.of(corpus), replayed(recipe, corpus)
+    task = Replayed(own) if replay else own
+    encoder = load_encoder(recipe, task, corpus)
+    division = pseudo_tasks.divide(recipe, corpus, encoder)
+    if recipe.freeze_encoder:
+        encoder.freeze()
+    records = corpus.train if division is None else division.train
+    train = Encoded.of({**records, **({REPLAY: replay} if replay else {})}, task, encoder, recipe.max_length)
+    dev = Encoded.of(corpus.dev, task, encoder, recipe.max_length)
+    if recipe.trim_vocabulary and task.can_trim:
+        encoder.trim(train.tokens)
+    encoder.remember()
+    examples = train.examples
+    batch_size = 1 if plan.mixes_tasks else recipe.batch_size
+    setup = Setup(
+        parameters=encoder.parameters(),
+        pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
+        task_heads=frozenset(encoder.own_heads),
+        embedding=word_embedding(encoder),
+        probabilities=probabilities(recipe, [len(rows) for rows in records.values()]),
+        budget=recipe.budget,
+        batch_size=recipe.batch_size,
+        make_optimizer=lambda parameters: make_optimizer(parameters, recipe),
+        clip=recipe.clip,
+        seed=recipe.seed,
+    )
+    return Run(
+        recipe=recipe,
+        task=task,
+        encoder=encoder,
+        update=averaged(plan.build(setup), setup, recipe),
+        languages=tuple(examples),
+        examples=examples,
+        batches={
+            language: Batches(language, task.of(language).sizes(rows), batch_size, recipe.seed)
+            for language, rows in examples.items()
+        },
+        dev=dev,
+        dev_by_task=dev if division is None else Encoded.of(division.dev, task, encoder, recipe.max_length),
+        test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
+        precision=resolve(recipe.precision, encoder.device),
+        division=division,
+    )
+
+
+def word_embedding(encoder: Encoder) -> WordEmbedding | None:
+    """The sizes of an encoder of text; None of models that see, or that read with one half and write with the other."""
+    config = encoder.model.config
+    if config.is_encoder_decoder or not isinstance(encoder.tokenizer, PreTrainedTokenizerBase):
+        return None
+    weight = encoder.model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return WordEmbedding(hidden_size=config.hidden_size, embedding_size=weight.shape[1])
+
+
+def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:
+    """The method, with the recipe's weight averaging around it."""
+    weights = [weight for _, weight in setup.parameters]
+    if recipe.average == "ema":
+        return AveragedUpdate(setup, update, ExponentialAverage(weights, recipe.average_decay), interval=1)
+    if recipe.average == "snapshots":
+        return AveragedUpdate(setup, update, SnapshotAverage(weights, recipe.average_last), recipe.validation_interval)
+    return update

@@ -1,0 +1,209 @@
+"""What many tests are made of: tiny data, records of each kind, recipes of seconds, pictures, a small disk."""
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multitune.data.records.corpus import Corpus, Record
+from multitune.recipe import Recipe, RecipeFile
+from multitune.training import trainer
+from multitune.training.checkpoint import RunState
+
+WORDS = {
+    "aa": (["ana", "bela", "coro"], ["roma", "oslo"], ["sees", "and", "the", "old"]),
+    "bb": (["ivo", "juro", "kata"], ["paris", "lima"], ["vidi", "i", "taj", "star"]),
+    "cc": (["mika", "nela", "oto"], ["kyoto", "accra"], ["ser", "og", "den", "gammel"]),
+}
+
+
+SIZES = {"aa": 60, "bb": 20}
+
+
+def data_folder() -> Path:
+    """The folder of real data sets, for the tests that skip without it."""
+    return Path(os.environ.get("MULTITUNE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def real_data(name: str) -> Path:
+    """A real data set's folder, or a skip."""
+    folder = data_folder() / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the data set {name} in {data_folder()} (MULTITUNE_DATA names another folder)")
+    return folder
+
+
+@contextmanager
+def disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of its own, mounted at a new folder; or a skip."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def sentences(language: str, count: int, seed: int) -> str:
+    """``count`` sentences of a language in PAN-X's format."""
+    people, places, others = WORDS[language]
+    draw = random.Random(f"{language} {seed}")
+    blocks = []
+    for _ in range(count):
+        lines = [f"{draw.choice(people)}\tB-PER", f"{draw.choice(people)}\tI-PER", f"{draw.choice(others)}\tO"]
+        lines += [f"{draw.choice(places)}\tB-LOC"] + [f"{draw.choice(others)}\tO" for _ in range(draw.randrange(4))]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mtl": {"tasks_per_step": 2},
+    "sequential_reptile": {"inner_steps": 7},
+    "lookahead": {"inner_steps": 7, "inner_steps_end": 3, "outer_optimizer": "nesterov", "inner_state": "reset"},
+    "reptile": {"inner_steps": 4, "outer_lr": 1.0, "outer_lr_end": 0.5, "inner_state": "carry"},
+    "fish": {"slow_device": "cpu"},
+    "gradvac": {"groups": "all_layer"},
+    "recadam": {"t0": 6},
+}
+
+
+def recipe(tiny_model: Path, tiny_panx: Path, method: str = "mtl", **keys: Any) -> Recipe:
+    """A run of seconds."""
+    defaults: dict[str, Any] = {"budget": 40, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"}
+    given = {"model": str(tiny_model), "data": "panx", "path": str(tiny_panx), "method": method}
+    return Recipe(**(given | {"options": OPTIONS.get(method, {})} | defaults | keys))
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def stop_after(gradients: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process SIGTERM, as a pre-empted machine does, in the middle of the step that passes ``gradients``."""
+    step = trainer.Trainer._step
+
+    def wrapped(self: trainer.Trainer) -> None:
+        step(self)
+        if self._now.gradients >= gradients:
+            signal.raise_signal(signal.SIGTERM)
+            monkeypatch.setattr(trainer.Trainer, "_step", step)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", wrapped)
+
+
+def comparison_file(tiny_model: Path, tiny_panx: Path) -> RecipeFile:
+    run = recipe(tiny_model, tiny_panx, budget=30).model_dump(mode="json")
+    del run["method"], run["options"]
+    methods: dict[str, dict[str, Any]] = {
+        "mtl": {"learning_rate": 5e-3},
+        "sequential_reptile": {"options": OPTIONS["sequential_reptile"]},
+    }
+    return RecipeFile(run=run, methods=methods, source="tiny.yaml")
+
+
+PIXELS = {
+    "1": np.array([[0, 255], [255, 0]], dtype=np.uint8),
+    "L": np.array([[0, 7], [255, 9]], dtype=np.uint8),
+    "RGB": np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
+}
+
+
+def png(mode: str = "L") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS[mode]).convert(mode).save(file, "png")
+    return file.getvalue()
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+LANGUAGES = ("aa", "bb")
+
+
+def corpus(kind: str, labels: Sequence[str] = ()) -> Corpus:
+    """Sixty records to learn from in each of two languages, and a dozen others in three."""
+    made = {language: [RECORDS[kind](language, n) for n in range(72)] for language in WORDS}
+    test = {language: records[60:] for language, records in made.items()}
+    train = {language: made[language][:60] for language in LANGUAGES}
+    return Corpus(kind, tuple(labels), train, {language: test[language] for language in LANGUAGES}, test)
+
+
+def words(language: str, n: int) -> list[str]:
+    """Words of a language, with one name of a place among them."""
+    people, places, others = WORDS[language]
+    return [people[n % 3], others[n % 4], places[n % 2], others[n // 2 % 4], people[n // 3 % 3]]
+
+
+def classification(language: str, n: int) -> Record:
+    text = words(language, n)
+    return {"text": " ".join(text[:3]), "text_pair": " ".join(text[3:]), "label": ("even", "odd")[n % 2]}
+
+
+def regression(language: str, n: int) -> Record:
+    return {"text": " ".join(words(language, n)), "label": float(n % 2)}
+
+
+def question_answering(language: str, n: int) -> Record:
+    text = words(language, n)
+    before = sum(len(word) + 1 for word in text[:2])
+    answers = {"text": [text[2]], "answer_start": [before]}
+    return {"id": f"{language}{n}", "context": " ".join(text), "question": text[1], "answers": answers}
+
+
+def pos_tagging(language: str, n: int) -> Record:
+    return {"tokens": words(language, n), "tags": ["NAME", "WORD", "PLACE", "WORD", "NAME"]}
+
+
+def masked(language: str, n: int) -> Record:
+    """Longer and shorter, but each place always has the same word."""
+    return {"text": " ".join((words(language, 0) * 3)[: 4 + n % 12])}
+
+
+def translation(language: str, n: int) -> Record:
+    first, *rest = words(language, n % 6)
+    return {"source": " ".join([first, *rest]), "target": f"{' '.join(rest)}, {first}!", "target_language": language}
+
+
+def image(language: str, n: int) -> Record:
+    """Bright above or below, in colours or without."""
+    points = np.zeros((28, 28) if n % 3 else (28, 28, 3), dtype=np.uint8)
+    points[14 * (n % 2) :][: 10 + n % 5] = 200
+    return {"image": points, "label": ("above", "below")[n % 2]}
+
+
+RECORDS = {
+    "classification": classification,
+    "image_classification": image,
+    "masked_language_modelling": masked,
+    "pos_tagging": pos_tagging,
+    "question_answering": question_answering,
+    "regression": regression,
+    "translation": translation,
+}
+
+
+def accept(state: RunState) -> None:
+    """Restore nothing."""
+
+
+def in_its_own_process(file: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a test file as a program; it may import this one."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.run([sys.executable, file, *map(str, words)], env=environment, capture_output=True, text=True)

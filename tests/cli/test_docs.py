@@ -1,0 +1,159 @@
+"""What the docs say is so: every Python block runs, tables of options are the plans', links and named tests exist."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from multitune.cli.app import app
+from multitune.data.sets import DATASETS
+from multitune.plans import METHODS
+from multitune.plans.combined import TorchJDPlan
+from multitune.recipe import Recipe, RecipeFile, parse_overrides, read
+from multitune.training.loading import load_plan
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
+METHOD_PAGES = sorted(ROOT.glob("docs/methods/*.md"))
+RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
+PLANS = METHODS | {"torchjd": TorchJDPlan}
+NEEDS = {"torchjd.md": "quadprog"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+class Regression(torch.nn.Linear):
+    def loss(self, batch: torch.Tensor) -> torch.Tensor:
+        error: torch.Tensor = self(batch).square().mean()
+        return error
+
+
+def readers_own() -> dict[str, Any]:
+    """The loop that a reader of the README has: a model with a loss, an optimizer, batches."""
+    model = Regression(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    return {"model": model, "optimizer": optimizer, "batches": torch.randn(4, 5, 3)}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
+    monkeypatch.chdir(tmp_path)
+    namespace = readers_own() if page.name == "README.md" else {}
+    for block in blocks(page, "python"):
+        exec(compile(block, name(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=name)
+def test_every_example_learns(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(example), run_name="__main__")
+    losses = [float(number) for number in re.findall(r"0\.\d+", capsys.readouterr().out)]
+    assert max(losses[-3:]) < 0.03
+
+
+def options(text: str) -> dict[str, str]:
+    """The rows of a page's tables: an option (or recipe key) and its default."""
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE))
+
+
+def default(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+@pytest.mark.parametrize("method", PLANS)
+def test_tables_of_options_are_the_plans(method: str) -> None:
+    text = (ROOT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
+    shared = "The other options are [Sequential Reptile](sequential_reptile.md)" in text
+    documented = options((ROOT / "docs/methods/sequential_reptile.md").read_text(encoding="utf-8")) if shared else {}
+    fields = PLANS[method].model_fields
+    assert documented | options(text) == {key: default(field.default) for key, field in fields.items()}
+
+
+@pytest.mark.parametrize("page", ["methods/averaging.md", "methods/samplers.md"])
+def test_tables_of_keys_are_the_recipes(page: str) -> None:
+    documented = options((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert documented
+    for key, value in documented.items():
+        assert value == default(Recipe.model_fields[key].default)
+
+
+def test_the_index_has_every_method() -> None:
+    index = (ROOT / "docs/methods/index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`([\w:]+)`\]\((\w+)\.md\)", index, re.MULTILINE)
+    assert [method for method, _ in rows] == [*METHODS, "torchjd:NAME"]
+    assert all(method.split(":")[0] == page for method, page in rows)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES, ids=name)
+def test_named_tests_exist(page: Path) -> None:
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("**/test_*.py"))
+    for test in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")):
+        assert f"def {test}(" in tests, test
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+def test_every_recipe_resolves_to_a_method(path: Path) -> None:
+    file: RecipeFile = read(path)
+    for method in file.methods or [None]:
+        one = file.resolve(method)
+        load_plan(one)
+        others = {name.partition(":")[0] for name in one.unseen or () if ":" in name}
+        assert {one.data, *others, *(one.path if isinstance(one.path, dict) else ())} <= set(DATASETS)
+
+
+def commands() -> list[str]:
+    """The lines of the pages' shell blocks, and what bench files and recipes tell to type, without comments."""
+    text = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    text += [line for file in ROOT.glob("bench/*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    found = (re.match(r"\s*(?:\.venv/bin/)?((?:multitune|make|python bench)\b[^#]*)", line) for line in text)
+    return sorted({match[1].strip() for match in found if match})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_one(command: str) -> None:
+    """Targets and files exist, options are known, and recipes resolve with the overrides that the command gives."""
+    program, what, *words = shlex.split(command)
+    if program == "make":
+        assert re.search(rf"^{what}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    if program == "python":
+        source = (ROOT / what).read_text(encoding="utf-8")
+        assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+        return
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    parameters = {option: given for given in group.commands[what].params for option in given.opts}
+    overrides, given, recipe = [], iter(words), None
+    for word in given:
+        if word.startswith("--"):
+            assert word in parameters, word
+            _ = None if getattr(parameters[word], "is_flag", False) else next(given)
+        elif word.endswith(".yaml"):
+            recipe = read(ROOT / word)
+        else:
+            overrides.append(word)
+    if recipe is not None:
+        load_plan(recipe.resolve(overrides=parse_overrides(overrides)))
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {command.split()[0] for command in commands()} == {"make", "multitune", "python"}

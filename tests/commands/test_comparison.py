@@ -1,0 +1,105 @@
+"""Comparisons: intervals against closed forms, runs kept and resumed, the results' contract."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import multitune as mt
+from builders import comparison_file as file
+from multitune.errors import UserError
+from multitune.evaluation import intervals
+from multitune.recipe import RecipeFile
+from multitune.tasks import Classification
+
+METHODS = ("mtl", "sequential_reptile")
+TASK = Classification(("no", "yes"))
+
+
+def outcomes(right: int, wrong: int) -> np.ndarray:
+    """Statistics of a test set with so many right and wrong answers."""
+    return np.array([[1.0, 1.0]] * right + [[0.0, 1.0]] * wrong)
+
+
+def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:
+    draws = intervals.bootstrap({"de": outcomes(320, 80)}, TASK)
+    found = intervals.from_draws(80.0, draws)
+    half = 100 * 1.96 * np.sqrt(0.8 * 0.2 / 400)
+    assert found["low"] == pytest.approx(80 - half, abs=0.6)
+    assert found["high"] == pytest.approx(80 + half, abs=0.6)
+
+
+def test_resamples_are_paired_by_language() -> None:
+    one, other = outcomes(300, 100), outcomes(310, 90)
+    first, second = (intervals.bootstrap({"de": rows}, TASK) for rows in (one, other))
+    assert np.array_equal(first, intervals.bootstrap({"de": one}, TASK))
+    difference = intervals.from_draws(2.5, second - first)
+    alone = intervals.from_draws(75.0, first)
+    assert difference["high"] - difference["low"] < 0.5 * (alone["high"] - alone["low"])
+    swapped = intervals.bootstrap({"fr": one}, TASK)
+    assert not np.array_equal(first, swapped)
+
+
+def test_languages_count_alike_whatever_their_size() -> None:
+    draws = intervals.bootstrap({"de": outcomes(1000, 0), "yo": outcomes(0, 10)}, TASK)
+    assert set(draws) == {50.0}
+
+
+def test_interval_over_seeds_is_students() -> None:
+    found = intervals.from_seeds(np.array([1.0, 2.0, 3.0]))
+    assert found["mean"] == 2.0
+    assert found["high"] - 2.0 == pytest.approx(4.302653 / np.sqrt(3))
+    assert found["low"] + found["high"] == pytest.approx(4.0)
+
+
+def test_a_comparison_and_its_contract(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    out = tmp_path / "comparison"
+    found = mt.compare(file(tiny_model, tiny_panx), out)
+    saved = json.loads((out / "results.json").read_text())
+    assert {"runs", "summary", "baseline", "differences"} <= set(saved)
+    assert saved["baseline"] == "mtl"
+    assert list(saved["summary"]) == ["mtl", "sequential_reptile"]
+    assert list(saved["differences"]) == ["sequential_reptile"]
+    by_method = {run["method"]: run for run in saved["runs"]}
+    for side in ("seen", "unseen"):
+        gap = by_method["sequential_reptile"]["average"][side] - by_method["mtl"]["average"][side]
+        interval = saved["differences"]["sequential_reptile"][side]
+        assert interval["mean"] == pytest.approx(gap)
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+    ahead, behind = (saved["pairwise"][one][other] for one, other in (METHODS, METHODS[::-1]))
+    assert behind == saved["differences"]["sequential_reptile"]
+    for side in ("seen", "unseen"):
+        assert [-ahead[side][end] for end in ("mean", "low", "high")] == pytest.approx(
+            [behind[side][end] for end in ("mean", "high", "low")]
+        )
+    texts = [(out / name / "recipe.yaml").read_text() for name in ("mtl-seed0", "sequential_reptile-seed0")]
+    assert ["learning_rate: 0.005" in text for text in texts] == [True, False], "each method has its own options"
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent != out}
+    assert mt.compare(file(tiny_model, tiny_panx), out).runs == found.runs
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_several_seeds_and_another_recipe_in_the_folder(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    found = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], seeds=2, overrides={"budget": 8})
+    assert [(run.method, run.seed) for run in found.runs] == [("mtl", 0), ("mtl", 1)]
+    assert found.interval == "Student's t over seeds"
+    saved = tmp_path / "mtl-seed0" / "recipe.yaml"
+    saved.write_text(saved.read_text().replace("skip_bad: false\n", ""))  # as an earlier version would have left it
+    again = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], seeds=2, overrides={"budget": 8})
+    assert again.runs == found.runs
+    with pytest.raises(UserError, match="holds a run of another recipe"):
+        mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides={"budget": 9})
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"), [(["mtl", "sequental"], "unknown method 'sequental'"), ([], "no method is named")]
+)
+def test_mistakes_come_before_anything_runs(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, methods: list[str], said: str
+) -> None:
+    given = RecipeFile(run=file(tiny_model, tiny_panx).run, methods={}, source="tiny.yaml")
+    with pytest.raises(UserError, match=said):
+        mt.compare(given, tmp_path / "out", methods=methods)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,321 @@
+"""Data sets by name: counts of the real ones, splits that share nothing, other sets as unseen, a user's own files."""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import data_folder, real_data
+from multitune.data import sets
+from multitune.data.bad import BadRecords
+from multitune.data.records.balance import balance
+from multitune.data.records.corpus import Corpus, Head
+from multitune.data.sets import DATASETS, hub_sets
+from multitune.errors import UserError
+from multitune.recipe import Recipe
+from multitune.training.loading import load_corpus
+
+
+def load(name: str, path: Path | Mapping[str, str] | None, **options: Any) -> Corpus:
+    """A corpus without a single bad record."""
+    bad = BadRecords()
+    corpus = sets.load(name, bad, path=str(path) if isinstance(path, Path) else path, **options)
+    bad.refuse()
+    return corpus
+
+
+def counts(split: Mapping[str, Sequence[Any]]) -> dict[str, int]:
+    return {language: len(rows) for language, rows in split.items()}
+
+
+def same(codes: str, count: int) -> dict[str, int]:
+    return dict.fromkeys(codes.split(), count)
+
+
+SIB = (
+    "arb_Arab ben_Beng deu_Latn ell_Grek eng_Latn fin_Latn fra_Latn hin_Deva ind_Latn jav_Latn jpn_Jpan kaz_Cyrl "
+    "kor_Hang mar_Deva mya_Mymr rus_Cyrl spa_Latn swh_Latn tel_Telu tgl_Latn tha_Thai tur_Latn vie_Latn yor_Latn "
+    "zho_Hans"
+)
+TYDIQA_DEV = {"en": 440, "ko": 276, "sw": 499, "ar": 921, "bn": 113, "fi": 782, "id": 565, "ru": 812, "te": 669}
+MLQA_DEV = {"ar": 517, "de": 512, "en": 1148, "es": 500, "hi": 507, "vi": 511, "zh": 504}
+REAL: dict[str, tuple[dict[str, int], dict[str, int], dict[str, int]]] = {
+    # train, dev (None: test is dev), test
+    "tydiqa": ({"en": 3696, "ko": 1625, "sw": 2755}, {"en": 440, "ko": 276, "sw": 499}, TYDIQA_DEV),
+    "xnli": (
+        {"en": 2241},
+        {"en": 249},
+        same("en ar bg de el es fr hi ru sw th tr ur vi zh", 5010),
+    ),
+    "sib200": (same(SIB, 701), same(SIB, 99), same(SIB, 204)),
+    "multi30k": (same("cs de fr", 29000), same("cs de fr", 1014), same("cs de fr", 1000)),
+    "glue": (
+        {"CoLA": 8551, "MRPC": 3667, "RTE": 2490, "SST-2": 67349, "STS-B": 5749},
+        {"CoLA": 1043, "MRPC": 408, "RTE": 277, "SST-2": 872, "STS-B": 1500},
+        {"CoLA": 1043, "MRPC": 408, "RTE": 277, "SST-2": 872, "STS-B": 1500},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_counts(name: str) -> None:
+    corpus = load(name, real_data(name))
+    train, dev, test = REAL[name]
+    assert (counts(corpus.train), counts(corpus.dev), counts(corpus.test)) == (train, dev, test)
+    assert corpus.test_is_dev == (name in ("tydiqa", "glue"))
+
+
+def test_real_parts_of_speech() -> None:
+    """The sentences of each file are its blank lines and one more; the tags are the seventeen of UD."""
+    folder = real_data("udpos")
+    corpus = load("udpos", folder, languages=["mr", "ta", "te"], unseen=["vi", "hi"])
+    assert corpus.task == "pos_tagging"
+    assert len(corpus.labels) == 17
+    for split, records in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
+        for language, rows in records.items():
+            text = (folder / f"{split}-{language}.tsv").read_text(encoding="utf-8")
+            assert len(rows) == len(text.strip("\n").split("\n\n"))
+            assert {tag for row in rows for tag in row["tags"]} <= set(corpus.labels)
+
+
+def test_real_unseen_sets() -> None:
+    paths = {name: str(real_data(name)) for name in ("tydiqa", "xquad", "mlqa")}
+    corpus = load("tydiqa", paths, languages=["sw"], unseen=["fi", "xquad:de", "mlqa", "xquad:zh"])
+    mlqa = {f"mlqa:{language}": count for language, count in MLQA_DEV.items()}
+    expected = {"sw": 499, "fi": 782, "xquad:de": 1190, "xquad:zh": 1190} | mlqa
+    assert counts(corpus.test) == expected
+    crossed = load("tydiqa", paths, languages=["sw"], unseen=["mlqa:hi-en", "xquad:ar"])
+    assert list(crossed.test) == ["sw", "mlqa:hi-en", "xquad:ar"]
+    languages = {name: {record.get("mlqa_language") for record in rows} for name, rows in crossed.test.items()}
+    assert languages == {"sw": {None}, "mlqa:hi-en": {"hi"}, "xquad:ar": {None}}
+
+
+def test_real_quotes() -> None:
+    """Quotes are text in GLUE and XNLI; SIB-200's texts are quoted, and no reader leaves its marks in them."""
+    sib = load("sib200", real_data("sib200"), languages=["arb_Arab"])
+    texts = [record["text"] for rows in (sib.train, sib.test) for record in rows["arb_Arab"]]
+    assert sum('"' in text for text in texts) > 50
+    assert not any('""' in text for text in texts)
+    mrpc = load("glue", real_data("glue"), languages=["MRPC"])
+    assert mrpc.train["MRPC"][0]["text"].startswith('Amrozi accused his brother , whom he called " the witness "')
+    assert any(record["text_pair"].count('"') == 1 for record in mrpc.train["MRPC"])
+    assert mrpc.heads == {}
+    assert mrpc.labels == ("0", "1")
+
+
+def test_real_heads() -> None:
+    glue = load("glue", real_data("glue"), languages=["STS-B", "RTE"])
+    assert glue.heads == {
+        "STS-B": Head("regression", ()),
+        "RTE": Head("classification", ("entailment", "not_entailment")),
+    }
+    scores = [record["label"] for record in glue.train["STS-B"]]
+    assert (min(scores), max(scores)) == (0.0, 5.0)
+    assert {row.label for row in balance(glue)} == {"RTE: entailment", "RTE: not_entailment"}
+
+
+def inputs(rows: Sequence[Any]) -> set[str]:
+    return {repr(row.get("text", row.get("source", row.get("context", row.get("image"))))) for row in rows}
+
+
+def test_real_xnli_trains_on_nothing_that_it_validates_or_reports() -> None:
+    corpus = load("xnli", real_data("xnli"), languages=["en", "de"], unseen=[])
+    for language in ("en", "de"):
+        assert len(corpus.train[language]) + len(corpus.dev[language]) == 2490
+        assert not inputs(corpus.train[language]) & inputs(corpus.dev[language])
+        assert not inputs(corpus.train[language]) & inputs(corpus.test[language])
+    premises = {language: corpus.dev[language][0]["text"] for language in ("en", "de")}
+    lines = {k: (data_folder() / f"xnli/dev-{k}.tsv").read_text(encoding="utf-8").split("\n") for k in premises}
+    rows = {k: next(n for n, line in enumerate(lines[k]) if line.startswith(text)) for k, text in premises.items()}
+    assert rows["en"] == rows["de"], "the same premises validate in every language"
+
+
+def test_real_images_are_divided_once_for_all() -> None:
+    corpus = load("images", real_data("images"), languages=["mnist_6k", "omniglot_small1"])
+    assert {task: len(head.labels) for task, head in corpus.heads.items()} == {"mnist_6k": 10, "omniglot_small1": 136}
+    assert {head.task for head in corpus.heads.values()} == {"image_classification"}
+    assert len(corpus.test["mnist_6k"]) == 1000
+    total = [len(split["omniglot_small1"]) for split in (corpus.train, corpus.dev, corpus.test)]
+    assert sum(total) == 2720
+    assert 200 < total[1] < 350
+    assert 200 < total[2] < 350
+
+
+LINES = [{"sentence": f"word {n}", "intent": "ab"[n % 2]} for n in range(200)]
+
+
+def written(folder: Path, files: Mapping[str, list[Any] | str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        text = content if isinstance(content, str) else "".join(json.dumps(line) + "\n" for line in content)
+        (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return folder
+
+
+COLUMNS = {"text": "sentence", "label": "intent"}
+OWN: dict[str, tuple[dict[str, list[Any] | str], dict[str, Any], tuple[dict[str, int], ...], bool]] = {
+    # files, options, sizes of train, dev and test, whether test is dev
+    "three splits": (
+        {"train-de.jsonl": LINES, "dev-de.jsonl": LINES[:5], "test-de.jsonl": LINES[:7], "test-fi.jsonl": LINES[:9]},
+        {},
+        ({"de": 200}, {"de": 5}, {"de": 7, "fi": 9}),
+        False,
+    ),
+    "two splits": (
+        {"train-de.jsonl": LINES, "dev-de.jsonl.gz": LINES[:5], "dev-fi.jsonl": LINES[:9]},
+        {},
+        ({"de": 200}, {"de": 5}, {"de": 5, "fi": 9}),
+        True,
+    ),
+    "a table without quoting": (
+        {"train-de.tsv": 'intent\tsentence\na\t"x\nb\ty\n', "dev-de.csv": "sentence,intent\nx,a\n"},
+        {},
+        ({"de": 2}, {"de": 1}, {"de": 1}),
+        True,
+    ),
+    "one file a language": (
+        {"de.jsonl": LINES, "fi.jsonl": LINES},
+        {"languages": ["de"], "unseen": ["fi"]},
+        ({"de": 166}, {"de": 22}, {"de": 12, "fi": 200}),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "options", "sizes", "test_is_dev"), OWN.values(), ids=OWN)
+def test_own_folder(
+    tmp_path: Path,
+    files: dict[str, list[Any] | str],
+    options: dict[str, Any],
+    sizes: tuple[dict[str, int], ...],
+    test_is_dev: bool,
+) -> None:
+    corpus = load("folder", written(tmp_path, files), columns=COLUMNS, **options)
+    assert (counts(corpus.train), counts(corpus.dev), counts(corpus.test)) == sizes
+    assert corpus.labels == ("a", "b")
+    assert corpus.test_is_dev == test_is_dev
+
+
+def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
+    """Equal texts are in one split, whatever else the file holds and wherever it lies."""
+    first = load("folder", written(tmp_path / "a", {"de.jsonl": LINES + LINES}), columns=COLUMNS)
+    second = load("folder", written(tmp_path / "b", {"de.jsonl": LINES[100:]}), columns=COLUMNS)
+    for split in ("train", "dev", "test"):
+        mine = inputs(getattr(first, split)["de"])
+        assert inputs(getattr(second, split)["de"]) == mine & inputs([{"text": f"word {n}"} for n in range(100, 200)])
+        assert all(
+            not mine & inputs(getattr(first, other)["de"]) for other in ("train", "dev", "test") if other != split
+        )
+
+
+PAIRS = "a\tb\tyes\nc\td\tno\n"
+MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]] = {
+    # data set, options, files, what is said
+    "no folder": ("multi30k", {"path": None}, {}, "path: is missing; data: multi30k needs the folder with train.en.gz"),
+    "not a folder": ("squad", {"path": Path("nowhere")}, {}, "nowhere is not a folder; data: squad needs"),
+    "empty folder": ("udpos", {}, {}, "has no train-xx.tsv, dev-xx.tsv, test-xx.tsv"),
+    "nothing to train on": ("xquad", {}, {"xquad.de.json": "{}"}, "data: xquad has no training data"),
+    "a language twice": ("panx", {"languages": ["de"], "unseen": ["de"]}, {}, "'de' is named 2 times"),
+    "a folder for no set": ("panx", {"path": {"panx": "x", "xnli": "y"}}, {}, "'xnli' is a folder for no data set"),
+    "no such task": ("glue", {"languages": ["XYZ"]}, {}, "has no task 'XYZ'; it has CoLA"),
+    "an unseen task": ("glue", {"unseen": ["RTE"]}, {}, "none can be unseen"),
+    "two files of a language": (
+        "folder",
+        {},
+        {"train-de.jsonl": LINES, "train-de.csv": "", "dev-de.jsonl": LINES},
+        "a second file for 'de'",
+    ),
+    "too few to divide": ("folder", {"columns": COLUMNS}, {"de.jsonl": LINES[:1]}, "too few records to divide"),
+    "no dev file": ("folder", {}, {"train-de.jsonl": LINES, "test-de.jsonl": LINES}, "no data for 'de' .*dev-de.jsonl"),
+    "an unseen set without a folder": (
+        "pawsx",
+        {"unseen": ["sib200"]},
+        {"train-de.tsv": PAIRS, "dev-de.tsv": PAIRS, "test-de.tsv": PAIRS},
+        "path: is missing; data: sib200",
+    ),
+    "no images": ("images", {}, {"x.txt": "a"}, "has no zip or npz file of images"),
+    "columns of a set that has its own": ("panx", {"columns": COLUMNS}, {}, "columns: only the tables of data: folder"),
+    "a split under another name": (
+        "folder",
+        {"columns": COLUMNS},
+        {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
+        "a file 'de_test', which is no language",
+    ),
+    "columns of no kind": ("folder", {"columns": {"txt": "a"}}, {"de.jsonl": LINES}, "no kind of task"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "files", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(
+    tmp_path: Path, name: str, options: dict[str, Any], files: dict[str, list[Any] | str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load(name, **{"path": written(tmp_path, files)} | options)
+
+
+def test_an_unseen_set_of_another_kind(tmp_path: Path, tiny_panx: Path) -> None:
+    xnli = written(tmp_path / "xnli", {"test-de.tsv": PAIRS})
+    with pytest.raises(UserError, match="xnli is of kind classification, the model of data: panx of kind tagging"):
+        load("panx", {"panx": str(tiny_panx), "xnli": str(xnli)}, unseen=["xnli"])
+
+
+def test_an_unseen_set_with_other_labels(tmp_path: Path) -> None:
+    pawsx = written(tmp_path / "pawsx", {f"{split}-de.tsv": PAIRS for split in ("train", "dev", "test")})
+    xnli = written(tmp_path / "xnli", {"test-de.tsv": "a\tb\n\nc\td\n", "test.labels.txt": "yes\n\nmaybe\n"})
+    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is never seen in training, which has no, yes"):
+        load("pawsx", {"pawsx": str(pawsx), "xnli": str(xnli)}, unseen=["xnli:de"])
+
+
+def test_labels_in_no_file(tmp_path: Path) -> None:
+    files = {f"{split}-de.tsv": PAIRS for split in ("train", "dev")} | {"test-de.tsv": "a\tb\n"}
+    with pytest.raises(UserError, match=r"test-de\.tsv:1: has no label"):
+        load("xnli", written(tmp_path, files))
+
+
+def test_published_paws_x(tmp_path: Path) -> None:
+    text = 'id\tsentence1\tsentence2\tlabel\n1\t"a\tb\t0\n2\tc\td"\t1\n'
+    for language in ("en", "de"):
+        written(tmp_path / language, {"dev_2k.tsv": text, "test_2k.tsv": text})
+    written(tmp_path / "en", {"train.tsv": text})
+    corpus = load("pawsx", tmp_path)
+    assert (counts(corpus.train), counts(corpus.test)) == ({"en": 2}, {"en": 2, "de": 2})
+    assert corpus.train["en"][0] == {"text": '"a', "text_pair": "b", "label": "0"}
+
+
+def bad_recipe(tmp_path: Path, **keys: Any) -> Recipe:
+    lines = [*LINES, {"sentence": "no intent"}]
+    files = {"train-de.jsonl": lines, "dev-de.jsonl": LINES, "dev-fi.jsonl": [*LINES, {"sentence": "x", "intent": "c"}]}
+    written(tmp_path, files)
+    (tmp_path / "dev-fi.jsonl").write_bytes((tmp_path / "dev-fi.jsonl").read_bytes() + b"\xff\n")
+    return Recipe(data="folder", path=str(tmp_path), columns=COLUMNS, **keys)
+
+
+def test_bad_records_stop_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train-de\.jsonl:201: no key 'intent'; .* \(2 more bad records; "):
+        load_corpus(bad_recipe(tmp_path))
+
+
+def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corpus = load_corpus(bad_recipe(tmp_path, skip_bad=True, dev_limit=None))
+    assert corpus.skipped == {"de": 1, "fi": 2}
+    assert (counts(corpus.train), counts(corpus.test)) == ({"de": 200}, {"de": 200, "fi": 200})
+    assert "3 bad records are left out: de 1, fi 2" in caplog.text
+
+
+def test_skip_bad_leaves_something(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="skip_bad: leaves no train record of 'de'"):
+        load_corpus(bad_recipe(tmp_path, skip_bad=True).model_copy(update={"columns": {"text": "a", "label": "b"}}))
+
+
+def test_real_captions_say_what_they_are_translated_into() -> None:
+    record = load("multi30k", real_data("multi30k"), languages=["fr"]).test["fr"][0]
+    assert set(record) == {"source", "target", "target_language"}
+    assert record["target_language"] == "fr"
+
+
+def test_every_set_has_a_name() -> None:
+    others = {"assistant", "folder", "images", "mlqa", "panx", "pawsx", "squad", "udpos", "xquad"}
+    assert set(REAL) | others | set(hub_sets.SETS) == set(DATASETS)

@@ -1,0 +1,134 @@
+"""Distributions over tasks against worked examples, and samplers against their distributions at fixed seeds."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multitune.methods.sampling import CategoricalSampler, EpochSampler, TaskSampler, proportional, uniform, unimax
+
+TYDIQA = [14805, 2390, 3696, 6855, 5702, 1625, 6490, 2755, 5563]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [
+        (proportional([1, 32, 243]), [1 / 6, 2 / 6, 3 / 6]),
+        (proportional([1, 3], exponent=1.0), [0.25, 0.75]),
+        (proportional([5, 10**15], exponent=0.0), [0.5, 0.5]),
+        (proportional([10**300, 10**300], exponent=2.0), [0.5, 0.5]),
+        (uniform(4), [0.25] * 4),
+        # By hand: 120 / 3 = 40 is more than 2 * 10, so 20; 100 / 2 = 50 each for the others.
+        (unimax([100, 10, 60], budget=120, max_epochs=2), [50 / 120, 20 / 120, 50 / 120]),
+        # Nothing can use the whole budget: every task is at its limit of epochs, so in proportion to size.
+        (unimax([30, 10], budget=1000, max_epochs=1), [0.75, 0.25]),
+        # Nothing reaches its limit: uniform.
+        (unimax([30, 10, 20], budget=3, max_epochs=1), [1 / 3] * 3),
+        # The example that the package unimax-sampling prints (swe, fas, ekk, isl, fao).
+        (
+            unimax([179955884499, 184595788282, 42541080893, 10027573389, 549707867], 250_000_000_000, 4),
+            [0.27692116663466665, 0.27692116663466665, 0.2769211666346667, 0.160441174224, 0.008795325872],
+        ),
+    ],
+)
+def test_probabilities(actual: Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0.0)
+
+
+def frequencies_agree(drawn: list[Any], probabilities: dict[Any, float]) -> bool:
+    """Pearson's chi-square test at level 0.01; the p-value is the regularised upper incomplete gamma function."""
+    counts = Counter(drawn)
+    assert set(counts) <= set(probabilities)
+    expected = {outcome: p * len(drawn) for outcome, p in probabilities.items()}
+    statistic = sum((counts[outcome] - mean) ** 2 / mean for outcome, mean in expected.items())
+    half_freedom = torch.tensor((len(expected) - 1) / 2)
+    return float(torch.special.gammaincc(half_freedom, torch.tensor(statistic / 2))) > 0.01
+
+
+@pytest.mark.parametrize(
+    "probabilities", [proportional(TYDIQA), uniform(3), unimax(TYDIQA, 40000, 1.0), torch.tensor([0.0, 0.3, 0.7])]
+)
+@pytest.mark.parametrize("cut", [1, 10_000])
+def test_draws_follow_the_probabilities(probabilities: Tensor, cut: int) -> None:
+    sampler = CategoricalSampler(probabilities, generator=generator(1))
+    drawn = [task for _ in range(10_000 // cut) for task in sampler.draw(cut)]
+    assert frequencies_agree(drawn, {t: p for t, p in enumerate(probabilities.tolist()) if p})
+
+
+def test_draws_without_replacement_take_each_time_from_those_left() -> None:
+    p = [0.5, 0.3, 0.2]
+    sampler = CategoricalSampler(torch.tensor(p), generator=generator(2), replacement=False)
+    drawn = [tuple(sampler.draw(2)) for _ in range(5_000)]
+    pairs = itertools.permutations(range(3), 2)
+    assert frequencies_agree(drawn, {(i, j): p[i] * p[j] / (1.0 - p[i]) for i, j in pairs})
+
+
+@pytest.mark.parametrize("n", [1, 8, 9])
+def test_draws_without_replacement_are_distinct(n: int) -> None:
+    sampler = CategoricalSampler(proportional(TYDIQA), generator=generator(), replacement=False)
+    assert all(len(set(sampler.draw(n))) == n for _ in range(100))
+
+
+@pytest.mark.parametrize("cuts", [[1] * 60, [5] * 12, [3, 7] * 6, [60]])
+def test_every_epoch_is_a_permutation_however_it_is_cut(cuts: list[int]) -> None:
+    sampler = EpochSampler(5, generator=generator(3))
+    drawn = [task for n in cuts for task in sampler.draw(n)]
+    epochs = [tuple(drawn[i : i + 5]) for i in range(0, 60, 5)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len(set(epochs)) > 1
+
+
+def test_epochs_come_in_every_order() -> None:
+    sampler = EpochSampler(3, generator=generator(4))
+    drawn = [tuple(sampler.draw(3)) for _ in range(3_000)]
+    assert frequencies_agree(drawn, dict.fromkeys(itertools.permutations(range(3)), 1 / 6))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda g: CategoricalSampler(proportional(TYDIQA), generator=g),
+        lambda g: CategoricalSampler(proportional(TYDIQA), generator=g, replacement=False),
+        lambda g: EpochSampler(9, generator=g),
+    ],
+)
+def test_state_continues_where_it_was_taken(make: Callable[[torch.Generator], TaskSampler]) -> None:
+    first, second = make(generator(5)), make(generator(6))
+    first.draw(7)
+    second.draw(4)
+    second.load_state_dict(first.state_dict())
+    assert [first.draw(5) for _ in range(20)] == [second.draw(5) for _ in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda: proportional([3, 0, 1]), "task 1 has 0 training examples"),
+        (lambda: unimax([3, -1], 10, 1), "task 1 has -1"),
+        (lambda: proportional([]), "no tasks"),
+        (lambda: proportional([1], exponent=-1.0), "exponent=-1.0"),
+        (lambda: unimax([3], 0, 1), "budget=0"),
+        (lambda: uniform(0), "num_tasks=0"),
+        (lambda: EpochSampler(0, generator=generator()), "num_tasks=0"),
+        (lambda: EpochSampler(3, generator=generator()).draw(0), "at least one"),
+        (lambda: CategoricalSampler(torch.tensor([0.5, 0.4]), generator=generator()), "sum to 0.9"),
+        (lambda: CategoricalSampler(torch.tensor([1.5, -0.5]), generator=generator()), "non-negative"),
+        (lambda: CategoricalSampler(torch.tensor([float("nan"), 1.0]), generator=generator()), "sum to nan"),
+        (lambda: CategoricalSampler(uniform(3), generator=generator(), replacement=False).draw(4), "4 distinct tasks"),
+        (
+            lambda: CategoricalSampler(torch.tensor([1.0, 0.0]), generator=generator(), replacement=False).draw(2),
+            "2 distinct tasks of 1",
+        ),
+    ],
+)
+def test_mistakes_are_explained(mistake: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mistake()

@@ -1,0 +1,252 @@
+"""Methods by name: what recipes may say, what becomes of it, and how mistakes are told."""
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from multitune.cli import tables
+from multitune.errors import UserError
+from multitune.methods import RecAdam
+from multitune.methods.two_loop import TwoLoop
+from multitune.plans import METHODS, find, listed
+from multitune.plans.update import Plan, Setup, Update, WordEmbedding
+from multitune.recipe import validated
+from multitune.training.loading import load_plan
+from multitune.training.optimizer import probabilities
+
+
+class Net(nn.Module):
+    """A shared layer, and a head for each of three tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.shared, self.heads = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 1) for _ in range(3))
+        for weight in self.parameters():
+            nn.init.normal_(weight, generator=generator)
+
+    def losses(self, tasks: Iterable[int]) -> Iterable[Tensor]:
+        inputs = torch.arange(12.0).view(3, 4) / 6 - 1
+        return (self.heads[task](self.shared(inputs[task])).square().sum() for task in tasks)
+
+
+def setup(net: Net, **changes: Any) -> Setup:
+    given: dict[str, Any] = {
+        "parameters": list(net.named_parameters()),
+        "pretrained": frozenset({"shared.weight", "shared.bias"}),
+        "task_heads": frozenset(name for name, _ in net.named_parameters() if name.startswith("heads")),
+        "embedding": WordEmbedding(hidden_size=4, embedding_size=4),
+        "probabilities": torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+        "budget": 30,
+        "batch_size": 5,
+        "make_optimizer": lambda named: AdamW([weight for _, weight in named], lr=0.01),
+        "clip": None,
+        "seed": 0,
+    }
+    return Setup(**(given | changes))
+
+
+def made(method: str, net: Net | None = None, options: dict[str, Any] | None = None, **changes: Any) -> Update:
+    return find(method).model_validate(options or {}).build(setup(net or Net(), **changes))
+
+
+def two_loop(update: Update) -> TwoLoop:
+    loop = vars(update)["_two_loop"]
+    assert isinstance(loop, TwoLoop)
+    return loop
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_plan_describes_itself_and_its_options(method: str) -> None:
+    plan = METHODS[method]
+    assert issubclass(plan, Plan)
+    assert plan.summary
+    assert "arXiv" in plan.paper
+    assert made(method).draw()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("sequental", {}, r"unknown method 'sequental' \(did you mean 'sequential'\?\).*torchjd:NAME"),
+        ("PCGRAD", {}, "did you mean 'pcgrad'"),
+        ("torchjd:gradvacc", {}, "unknown torchjd method 'gradvacc' .did you mean 'GradVac'"),
+        ("torchjd:", {}, "unknown torchjd method ''.*allowed: AlignedMTL"),
+        ("torchjd:MGDA", {"max_iter": 3}, "torchjd:MGDA: .*unexpected keyword"),
+        ("torchjd:Krum", {}, "torchjd:Krum: .*n_byzantine"),
+        ("torchjd:UPGrad", {"tasks_per_step": 0}, "tasks_per_step: .*greater than or equal to 1"),
+        ("torchjd:UPGrad", {"name": "MGDA"}, "torchjd:UPGrad: .*'name'"),
+        ("gradvac", {"beta": 2}, "options of gradvac: beta: .*less than or equal to 1"),
+        ("gradvac", {"groups": "layers"}, "groups: .*'whole_model', 'enc_dec', 'all_layer' or 'all_matrix'"),
+        ("famo", {"groups": "all_layer"}, "unknown key 'groups'"),
+        ("lookahead", {"outer_optimizer": "adam"}, "'sgd' or 'nesterov'"),
+        ("fish", {"inner_steps": 0}, "inner_steps"),
+        ("reptile", {"outer_lr": 0}, "outer_lr"),
+        ("sequential_reptile", {"momentum": 1}, "momentum"),
+        ("swep", {"p": 1}, "options of swep: p: .*less than 1"),
+    ],
+)
+def test_mistakes_in_recipes_are_one_line(method: str, options: dict[str, Any], message: str) -> None:
+    if method.startswith("torchjd"):
+        pytest.importorskip("quadprog")
+    with pytest.raises(UserError, match=message) as raised:
+        load_plan(validated({"data": "panx", "method": method, "options": options}, "recipe"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("recadam", {"gamma": 200}, "options of recadam: lr=0.01 times gamma=200 is 2 or more"),
+        ("torchjd:GradVac", {"tasks_per_step": 2}, "all 3 must be in every step: set tasks_per_step=3"),
+        ("torchjd:Constant", {"tasks_per_step": 2, "weights": [1, 2]}, "set tasks_per_step=3"),
+        ("torchjd:Constant", {"weights": [1, 2]}, "torchjd:Constant with 3 tasks a step: "),
+        ("torchjd:Krum", {"n_byzantine": 5}, "torchjd:Krum with 3 tasks a step: "),
+        ("torchjd:NashMTL", {"n_tasks": 2}, "torchjd:NashMTL with 3 tasks a step: "),
+    ],
+)
+def test_options_that_do_not_fit_the_run_are_one_line(method: str, options: dict[str, Any], message: str) -> None:
+    if method.startswith("torchjd"):
+        pytest.importorskip("cvxpy")
+    with pytest.raises(UserError, match=message) as raised:
+        made(method, options=options)
+    assert "\n" not in str(raised.value)
+
+
+def test_combining_methods_take_distinct_tasks() -> None:
+    for method in ("mtl", "gradnorm", "pcgrad", "gradvac", "famo", "recadam", "swep"):
+        update = made(method, options={"tasks_per_step": 2})
+        for _ in range(20):
+            (first,), (second,) = update.draw()
+            assert first != second
+        assert len(made(method).draw()) == 3
+
+
+def test_each_order_of_tasks() -> None:
+    mixed = made("lookahead").draw()
+    assert [len(batch) for batch in mixed] == [5]
+    fish = made("fish")
+    epoch = [task for _ in range(3) for ((task,),) in [fish.draw()]]
+    assert sorted(epoch) == [0, 1, 2]
+    net = Net()
+    reptile, met = made("reptile", net, {"inner_steps": 2}), []
+    for _ in range(8):
+        reptile.advance(0.01, 0.0)
+        ((task,),) = drawn = reptile.draw()
+        met.append(task)
+        reptile.step(drawn, net.losses([task]))
+    assert met == [0, 0, 1, 1, 2, 2, 0, 0]
+
+
+def test_mixed_batches_follow_the_probabilities() -> None:
+    ((*tasks,),) = made("lookahead", batch_size=20_000).draw()
+    shares = torch.tensor(tasks).bincount(minlength=3) / len(tasks)
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "steps"),
+    [("reptile", 30, 1), ("reptile", 300, 10), ("reptile", 10**6, 1000), ("fish", 30, 3), ("lookahead", 30, 1000)],
+)
+def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -> None:
+    assert two_loop(made(method, budget=budget))._loop_length == steps
+
+
+def after_steps(tasks: list[int]) -> Tensor:
+    """The shared weights after plain SGD steps at 0.01."""
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    for loss in net.losses(tasks):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net.shared.weight.detach()
+
+
+def test_the_budget_may_end_within_reptiles_round() -> None:
+    net = Net()
+    sgd = {"make_optimizer": lambda named: torch.optim.SGD([weight for _, weight in named], lr=0.01)}
+    update = made("reptile", net, {"inner_steps": 2, "outer_lr": 0.5}, **sgd)
+    for _ in range(3):
+        update.advance(0.01, 0.5)
+        drawn = update.draw()
+        update.step(drawn, net.losses(drawn[0]))
+    update.finish()
+    mean = (after_steps([0, 0]) + after_steps([1])) / 2
+    torch.testing.assert_close(net.shared.weight.detach(), (after_steps([]) + mean) / 2)
+
+
+def test_recadam_recalls_pretrained_weights_alone_and_by_steps_of_the_run() -> None:
+    net = Net()
+    optimizer = vars(made("recadam", net, budget=60))["_optimizer"]
+    assert isinstance(optimizer, RecAdam)
+    recalled = [weight for group in optimizer.param_groups if group["recall"] for weight in group["params"]]
+    assert {id(weight) for weight in recalled} == {id(weight) for weight in net.shared.parameters()}
+    assert {group["t0"] for group in optimizer.param_groups} == {5.0}
+    assert {group["gamma"] for group in optimizer.param_groups} == {100.0}
+    long = vars(made("recadam", budget=10**5, make_optimizer=lambda named: AdamW([w for _, w in named], 1e-4)))
+    assert {(group["t0"], group["gamma"]) for group in long["_optimizer"].param_groups} == {(250.0, 5000.0)}
+
+
+@pytest.mark.parametrize("method", ["mtl", "pcgrad", "torchjd:Mean"])
+def test_task_heads_are_left_out_of_the_combination(method: str) -> None:
+    if method.startswith("torchjd"):
+        pytest.importorskip("torchjd")
+    net = Net()
+    update = made(method, net, make_optimizer=lambda named: torch.optim.SGD([weight for _, weight in named], lr=1.0))
+    head = net.heads[1]
+    assert isinstance(head, nn.Linear)
+    before = head.bias.detach().clone()
+    (loss,) = net.losses([1])
+    (gradient,) = torch.autograd.grad(loss, head.bias)
+    update.step([(0,), (1,), (2,)], net.losses(range(3)))
+    scale = 1 if method.startswith("torchjd") else 3
+    torch.testing.assert_close(head.bias, before - gradient / scale)
+
+
+def test_torchjd_steps_are_whole_and_in_the_tasks_order() -> None:
+    pytest.importorskip("torchjd")
+    update = made("torchjd:MGDA", options={"tasks_per_step": 2})
+    assert update.smallest_step == 2
+    for _ in range(20):
+        drawn = update.draw()
+        assert drawn == sorted(drawn)
+    assert made("torchjd:MGDA").smallest_step == 3
+
+
+def test_swep_counts_two_computations_and_trains_its_own_network() -> None:
+    net = Net()
+    update = made("swep", net)
+    assert (update.cost, update.smallest_step) == (2, 2)
+    own = list(vars(update)["_swep"].parameters())
+    trained = {id(weight) for group in vars(update)["_optimizer"].param_groups for weight in group["params"]}
+    assert trained == {id(weight) for weight in [*net.parameters(), *own]}
+
+
+def test_samplers_by_name() -> None:
+    def shares(**keys: Any) -> list[float]:
+        recipe = validated({"data": "panx", "budget": 10, "batch_size": 6, **keys}, "recipe")
+        found: list[float] = probabilities(recipe, [10, 1000]).tolist()
+        return found
+
+    assert shares(sampling="uniform") == [0.5, 0.5]
+    assert shares(sampling_exponent=1) == pytest.approx([1 / 101, 100 / 101])
+    assert shares(sampling="unimax") == pytest.approx([0.5, 0.5])  # 30 of 60 draws are three epochs of the small one
+    assert shares(sampling="unimax", sampling_epochs=1) == pytest.approx([10 / 60, 50 / 60])
+    with pytest.raises(UserError, match="'proportional', 'uniform' or 'unimax'"):
+        shares(sampling="unimaxx")
+
+
+def test_the_list_has_every_method_and_torchjds() -> None:
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(tables.methods(listed()))
+    text = captured.get()
+    for name in [*METHODS, "torchjd:NAME", "tasks_per_step=8", "t0=null", "arXiv 2110.02600"]:
+        assert name in text

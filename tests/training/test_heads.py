@@ -1,0 +1,154 @@
+"""Tasks with heads of their own around one encoder: what is shared, what trains, what ships."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import multitune as mt
+from builders import corpus, stop_after
+from multitune import tasks
+from multitune.commands.evaluate import rescore
+from multitune.data import sets
+from multitune.data.records.corpus import Corpus, Head
+from multitune.evaluation.scoring import read_statistics
+from multitune.models import encoder as encoders
+from multitune.models.encoder import Encoder
+from multitune.plans import METHODS
+from multitune.recipe import Recipe
+from multitune.storage.interrupt import Interrupted
+from multitune.tasks import TASKS
+from multitune.training.loading import load_plan
+from multitune.training.run import prepare
+
+HEADS = {
+    "even": Head("classification", ("even", "odd")),
+    "answers": Head("question_answering", ()),
+    "number": Head("regression", ()),
+    "parts": Head("pos_tagging", ("NAME", "PLACE", "WORD")),
+    "masked": Head("masked_language_modelling", ()),
+}
+
+
+def glue_like(*names: str) -> Corpus:
+    """Tasks of several kinds, on words of the same language."""
+    heads = {name: HEADS[name] for name in names or HEADS}
+    parts = {name: corpus(head.task, head.labels) for name, head in heads.items()}
+    train, test = ({name: getattr(part, split)["aa"] for name, part in parts.items()} for split in ("train", "test"))
+    return Corpus("classification", (), train, test, test, heads=heads)
+
+
+def recipe(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, *names: str, **keys: Any) -> Recipe:
+    found = glue_like(*names)
+    monkeypatch.setitem(sets.DATASETS, "tasks", lambda wanted, bad: found)
+    given: dict[str, Any] = {"model": str(tiny_model), "data": "tasks", "method": "mtl", "budget": 20, "batch_size": 8}
+    return Recipe(**(given | {"learning_rate": 1e-2, "max_length": 24, "precision": "fp32"} | keys))
+
+
+def loaded(tiny_model: Path, *names: str) -> Encoder:
+    return encoders.load(str(tiny_model), tasks.of(glue_like(*names)), layers=None, dropout=0.0, seed=0)
+
+
+def test_tasks_share_the_encoder_and_nothing_else(tiny_model: Path) -> None:
+    encoder = loaded(tiny_model)
+    names = dict(encoder.parameters())
+    shared = {name for name in names if name.startswith("shared.")}
+    assert set(names) == shared | set(encoder.own_heads)
+    bases = {id(encoder.head(task).base_model) for task in HEADS}
+    assert len(bases) == 1
+    pretrained = {name for name, _ in encoder.pretrained_parameters()}
+    assert pretrained < shared
+    assert shared - pretrained == {"shared.pooler.dense.weight", "shared.pooler.dense.bias"}
+    decoder = encoder.head("masked").get_output_embeddings()
+    assert decoder.weight is encoder.model.get_input_embeddings().weight, "as masked language models have it"
+
+
+def test_a_head_computes_what_its_model_would_alone(tiny_model: Path) -> None:
+    encoder = loaded(tiny_model, "even", "parts")
+    with torch.no_grad():
+        for task in ("even", "parts"):
+            alone = encoders.load(str(tiny_model), tasks.of(glue_like(task)).of(task), layers=None, dropout=0.0, seed=0)
+            for part in ("weight", "bias"):
+                own = encoder.head(task).get_parameter(f"classifier.{part}")
+                own.copy_(alone.head("").get_parameter(f"classifier.{part}"))
+            inputs = encoder.on_device(dict(encoder.tokenizer("ana sees roma", return_tensors="pt")))
+            with encoder.evaluating(), alone.evaluating():
+                torch.testing.assert_close(encoder.head(task)(**inputs).logits, alone.head("")(**inputs).logits)
+
+
+def test_a_run_ships_a_model_for_each_head(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("even", "answers", "number", "parts")
+    one = recipe(tiny_model, monkeypatch, *names, budget=320, options={"tasks_per_step": 2})
+    result = mt.train(one, tmp_path / "run")
+    assert list(result.seen) == list(names)
+    assert result.metric == "score"
+    for name, scores in result.seen.items():
+        assert scores["score"] == scores[TASKS[HEADS[name].task].metric]
+        kind = TASKS[HEADS[name].task].auto_model
+        _, info = kind.from_pretrained(tmp_path / "run" / "model" / name, output_loading_info=True)
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"], "another head's pooler"
+    assert result.average["seen"] == pytest.approx(np.mean([scores["score"] for scores in result.seen.values()]))
+    assert result.seen["answers"]["score"] > 90
+    assert result.seen["parts"]["score"] > 90
+    assert rescore(tmp_path / "run", {}) == {name: pytest.approx(scores) for name, scores in result.seen.items()}
+    task = tasks.of(glue_like(*names))
+    rows = read_statistics(tmp_path / "run" / "predictions.jsonl")
+    assert {name: task.scores_of(name, row) for name, row in rows.items()} == result.seen
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_heads(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    one = recipe(tiny_model, monkeypatch, "even", "number", method=method, budget=4, dev_limit=4)
+    result = mt.train(one, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {"even", "number"}
+    assert rescore(tmp_path / "run", {}) == {name: pytest.approx(scores) for name, scores in result.seen.items()}
+
+
+def test_a_batch_of_several_heads_is_the_mean_over_its_examples(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(tiny_model, monkeypatch, "even", "number", method="lookahead", batch_size=1, dropout=0.0)
+    mixed, apart = (prepare(one, glue_like("even", "number"), load_plan(one)) for _ in range(2))
+    together = mixed.loss((0, 1, 1), 0)
+    alone = [apart.loss((number,), 0) for number in (0, 1, 1)]
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+
+
+def test_gradients_of_a_head_come_from_its_task_alone(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = recipe(tiny_model, monkeypatch, dropout=0.0)
+    run = prepare(one, glue_like(), load_plan(one))
+    for number, name in enumerate(run.languages):
+        run.encoder.model.zero_grad()
+        run.loss((number,), 0).backward()
+        touched = {own for own in run.encoder.own_heads if run.encoder.model.get_parameter(own).grad is not None}
+        assert touched
+        assert all(own.startswith(f"tasks.{name}.") for own in touched)
+
+
+def test_resume_restores_heads(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = recipe(tiny_model, monkeypatch, budget=24, validate_every=6, dropout=0.1)
+    whole = mt.train(one, tmp_path / "whole")
+    stop_after(9, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "parts")
+    resumed = mt.train(one, tmp_path / "parts", resume=True)
+    assert (resumed.seen, resumed.drift) == (whole.seen, whole.drift)
+
+
+def test_a_comparison_of_heads(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = recipe(tiny_model, monkeypatch, "even", "number", budget=8)
+    found = mt.compare(one, tmp_path, methods=["mtl", "gradvac"])
+    assert found.metric == "score"
+    interval = json.loads((tmp_path / "results.json").read_text())["summary"]["gradvac"]["seen"]
+    assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+def test_rows_are_trimmed_where_every_head_allows_it() -> None:
+    assert tasks.of(glue_like("even", "number")).can_trim
+    assert not tasks.of(glue_like("even", "masked")).can_trim

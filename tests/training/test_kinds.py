@@ -1,0 +1,98 @@
+"""A small run of every kind of task, from the recipe to the shipped model and the comparison."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import multitune as mt
+from builders import RECORDS, corpus, stop_after
+from multitune.commands.evaluate import rescore
+from multitune.data import sets
+from multitune.errors import UserError
+from multitune.evaluation.scoring import read_statistics
+from multitune.recipe import Recipe
+from multitune.storage.interrupt import Interrupted
+from multitune.tasks import TASKS
+
+KEYS: dict[str, dict[str, Any]] = {
+    "image_classification": {"model": "scratch:convnet", "layers": 1, "learning_rate": 2e-3},
+    "translation": {"model": "scratch:transformer", "layers": 1, "learning_rate": 2e-3},
+}
+CORPORA = {kind: corpus(kind) for kind in RECORDS} | {
+    "classification": corpus("classification", ("even", "odd")),
+    "image_classification": corpus("image_classification", ("above", "below")),
+    "pos_tagging": corpus("pos_tagging", ("NAME", "PLACE", "WORD")),
+}
+AT_LEAST = {
+    "classification": 95,
+    "image_classification": 95,
+    "masked_language_modelling": 40,
+    "pos_tagging": 95,
+    "question_answering": 95,
+    "regression": 95,
+    "translation": 25,
+}
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Recipe:
+    """A run of seconds, its data under the name of its kind."""
+    kind = request.param
+    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: CORPORA[kind])
+    given: dict[str, Any] = {"model": str(tiny_model), "data": kind, "budget": 160, "learning_rate": 1e-2}
+    method = {"method": "sequential_reptile", "options": {"inner_steps": 20, "outer_lr": 1.0}}
+    return Recipe(**(given | method | {"batch_size": 8, "max_length": 24, "precision": "fp32"} | KEYS.get(kind, {})))
+
+
+@pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
+def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    kind = tiny_recipe.data
+    result = mt.train(tiny_recipe, tmp_path / "run")
+    assert (list(result.seen), list(result.unseen)) == (["aa", "bb"], ["cc"])
+    assert result.average["seen"] is not None
+    assert result.average["seen"] > AT_LEAST[kind]
+    scores = result.seen | result.unseen
+    assert rescore(tmp_path / "run", {}) == {code: pytest.approx(score) for code, score in scores.items()}
+    rows = read_statistics(tmp_path / "run" / "predictions.jsonl")
+    task = TASKS[kind](())
+    assert {code: task.score_rows(row) for code, row in rows.items()} == scores
+    TASKS[kind].auto_processor.from_pretrained(tmp_path / "run" / "model")
+    model = TASKS[kind].auto_model.from_pretrained(tmp_path / "run" / "model")
+    assert not any(torch.isnan(weight).any() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
+def test_every_kind_resumes_to_the_same_bits(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an inner loop, with dropout."""
+    one = tiny_recipe.model_copy(update={"budget": 24, "validate_every": 8, "dropout": 0.1})
+    whole = mt.train(one, tmp_path / "whole")
+    stop_after(11, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "parts")
+    resumed = mt.train(one, tmp_path / "parts", resume=True)
+    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
+def test_every_kind_is_compared_with_an_interval(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    plain = tiny_recipe.model_copy(update={"options": {}, "budget": 8})
+    found = mt.compare(plain, tmp_path, methods=["mtl", "gradvac"])
+    assert found.metric == TASKS[tiny_recipe.data].metric
+    summary = json.loads((tmp_path / "results.json").read_text())["summary"]
+    for side in ("seen", "unseen"):
+        interval: dict[str, Any] = summary["gradvac"][side]
+        assert interval["low"] <= interval["mean"] <= interval["high"]
+
+
+@pytest.mark.parametrize("tiny_recipe", ["image_classification", "translation"], indirect=True)
+def test_noise_on_word_embeddings_needs_an_encoder_of_text(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    swep = tiny_recipe.model_copy(update={"method": "swep", "options": {}})
+    with pytest.raises(UserError, match="swep puts noise on the word embeddings"):
+        mt.train(swep, tmp_path / "run")

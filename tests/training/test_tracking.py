@@ -1,0 +1,50 @@
+"""Live tracking: what TensorBoard is shown is what metrics.jsonl holds; what cannot be had is said before the run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import multitune as mt
+from builders import recipe
+from multitune.errors import UserError
+from multitune.training.tracking import tracking
+
+
+def test_tensorboard_shows_the_log(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    one = recipe(tiny_model, tiny_panx, method="mtl", options={}, budget=12, validate_every=4)
+    mt.train(one, tmp_path / "run", track="tensorboard")
+    shown = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    shown.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for event, key in (("train", "loss"), ("validate", "average"), ("validate", "drift")):
+        curve = [(point.step, point.value) for point in shown.Scalars(f"{event}/{key}")]
+        expected = [(line["gradients"], line[key]) for line in lines if line["event"] == event]
+        assert [step for step, _ in curve] == [step for step, _ in expected]
+        assert [value for _, value in curve] == pytest.approx([value for _, value in expected], rel=1e-6)
+    assert "validate/dev/aa/f1" in shown.Tags()["scalars"]
+
+
+def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    with tracking(None, recipe(tiny_model, tiny_panx), tmp_path, 0) as log:
+        log(1, "train", {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tensorbord", "unknown tracker 'tensorbord' .did you mean 'tensorboard'"),
+        ("wandb", "pip install accelerate wandb"),
+    ],
+)
+def test_what_cannot_be_had_is_said_before_the_run(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "multitune.training.tracking.find_spec", lambda package: None if package == "wandb" else object()
+    )
+    with pytest.raises(UserError, match=said):
+        mt.train(recipe(tiny_model, tiny_panx), tmp_path / "run", track=name)
+    assert not (tmp_path / "run").exists()
