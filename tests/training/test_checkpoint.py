@@ -17,7 +17,7 @@ from builders import accept, disk
 from multitune.errors import RunError, UserError
 from multitune.storage import atomic
 from multitune.training import checkpoint
-from multitune.training.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_before, load_newest, write
+from multitune.training.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_newest, write
 from multitune.training.checkpoint_writer import CheckpointWriter, Written
 
 STATE = checkpoint.STATE
@@ -71,25 +71,6 @@ def test_what_is_kept(tmp_path: Path, written: list[int | str], best: int, kept:
     found, _ = load_newest(tmp_path, RECIPE, accept)
     assert found is not None
     assert found.progress.gradients == int(written[-1])
-
-
-def test_a_run_that_goes_back_passes_over_early_ones(tmp_path: Path) -> None:
-    write(flatten(state(10)), tmp_path)
-    write(flatten(state(12), early=True), tmp_path)
-    assert load_before(tmp_path, RECIPE, 0, accept).progress.gradients == 10
-    write(flatten(state(20)), tmp_path)
-    assert [load_before(tmp_path, RECIPE, skip, accept).progress.gradients for skip in range(3)] == [20, 10, 10]
-
-
-def test_what_is_written_after_going_back_is_newer(tmp_path: Path) -> None:
-    again = state(15, best=15)
-    again.progress.backs = again.progress.best["backs"] = 1
-    for each in (state(10), state(20), again):
-        write(flatten(each), tmp_path)
-    found, _ = load_newest(tmp_path, RECIPE, accept)
-    assert found is not None
-    assert found.progress.gradients == 15
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000015-back1"]
 
 
 def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
@@ -234,7 +215,6 @@ TO_A_FOLDER: dict[str, Callable[[Path], object]] = {
     "a file": into_file,
     "renamed": lambda path: path.rename(path.with_name("000000030")),
     "renamed to an early one": lambda path: path.rename(path.with_name("000000021-early")),
-    "renamed to one after going back": lambda path: path.rename(path.with_name("000000020-back1")),
     "its name with a zero more": lambda path: path.rename(path.with_name("0000000020")),
     "its files exchanged": exchanged,
     "the older one's content": over_older,
@@ -340,7 +320,7 @@ def test_damaged_ones_are_no_part_of_what_is_kept(tmp_path: Path) -> None:
     """One that seems newer than what is written goes, and never the new one in its place."""
     for gradients in (10, 20):
         write(flatten(state(gradients)), tmp_path)
-    (tmp_path / "000000020").rename(tmp_path / "000000015-back1")
+    (tmp_path / "000000020").rename(tmp_path / "000000025")
     for gradients in (20, 30):
         write(flatten(state(gradients)), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000020", "000000030"]

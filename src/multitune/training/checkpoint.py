@@ -1,14 +1,14 @@
 """All that a resume needs, as safetensors and JSON with their hashes; nothing is ever unpickled.
 
-A checkpoint is a folder, named by its gradient count (and how often the run went back): ``tensors.safetensors``,
-``state.json``, and ``B2SUMS`` with the BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
+A checkpoint is a folder, named by its gradient count: ``tensors.safetensors``, ``state.json``, and ``B2SUMS`` with the
+BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
 """
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from multitune.errors import RunError, UserError
 from multitune.storage.atomic import remove, remove_parts, replaced
 from multitune.storage.disk import FULL, error_number
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 """Regular checkpoints kept in a run folder, beside the best one; older ones are removed."""
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "B2SUMS"
 EARLY = "-early"
-NAME = re.compile(rf"(?P<gradients>\d{{9,}})(-back(?P<backs>\d+))?(?P<early>{EARLY})?")
+NAME = re.compile(rf"\d{{9,}}({EARLY})?")
 
 
 class Damaged(ValueError):
@@ -46,10 +46,8 @@ class Progress:
         losses: of the steps since the last training line of metrics.jsonl.
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
-        best: the best validation so far (average score, gradient count, ``backs`` then), empty before the first.
+        best: the best validation so far (average score, gradient count), empty before the first.
         skipped: the newest steps, in a row, whose loss or gradient was not finite.
-        backs: how often the run went back to a checkpoint, each time halving its rate.
-        stuck: how often since the newest regular checkpoint.
     """
 
     gradients: int = 0
@@ -60,13 +58,6 @@ class Progress:
     dev: float = 0.0
     best: dict[str, float] = pydantic.Field(default_factory=dict)
     skipped: int = 0
-    backs: int = 0
-    stuck: int = 0
-
-    @property
-    def rate(self) -> float:
-        """What the recipe's learning rate is multiplied by."""
-        return 0.5**self.backs
 
 
 @dataclass
@@ -113,8 +104,7 @@ def flatten(state: RunState, *, early: bool = False) -> Flat:
     content = {item.name: getattr(state, item.name) for item in fields(state)} | {"progress": asdict(state.progress)}
     plain = {name: _plain(value, name, tensors) for name, value in content.items()}
     now = state.progress
-    best = _name(int(now.best.get("gradients", 0)), int(now.best.get("backs", 0)))
-    name = _name(now.gradients, now.backs) + (EARLY if early else "")
+    best, name = _name(int(now.best.get("gradients", 0))), _name(now.gradients) + (EARLY if early else "")
     return Flat(name, best, {"format": FORMAT} | plain, tensors)
 
 
@@ -165,30 +155,15 @@ def load_newest(folder: Path, recipe: str, restore: Restore) -> tuple[RunState |
     Raises:
         UserError: there are checkpoints, all of them damaged.
     """
-    return _first_good(list(reversed(_finished(folder))), recipe, restore)
-
-
-def load_before(folder: Path, recipe: str, skip: int, restore: Restore) -> RunState:
-    """Restore the newest regular checkpoint but ``skip``, or the oldest; as ``load_newest``.
-
-    An early one is passed over: a run that nobody interrupted would not have it.
-    """
-    line = _lineage(_finished(folder))
-    state, _ = _first_good(line[min(skip, len(line) - 1) :], recipe, restore)
-    assert state is not None, "one is written before the first step"
-    return state
-
-
-def _first_good(found: Sequence[Path], recipe: str, restore: Restore) -> tuple[RunState | None, list[str]]:
     damages: list[str] = []
-    for path in found:
+    for path in reversed(_finished(folder)):
         try:
             state = _load(path, recipe)
             restore(state)
             return state, damages
         except Damaged as damage:
             damages.append(f"{path} is damaged ({damage})")
-    if found:
+    if damages:
         raise UserError(f"--resume: {'; '.join(damages)}; none is left: name another folder to begin anew")
     return None, damages
 
@@ -218,7 +193,7 @@ def _load(path: Path, recipe: str) -> RunState:
         raise Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
     if state.recipe != recipe:
         raise Damaged("it is of another recipe")
-    if _name(state.progress.gradients, state.progress.backs) != path.name.removesuffix(EARLY):
+    if _name(state.progress.gradients) != path.name.removesuffix(EARLY):
         raise Damaged(f"it is of {state.progress.gradients} gradients")
     return state
 
@@ -246,39 +221,21 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _name(gradients: int, backs: int) -> str:
-    return f"{gradients:09d}" + (f"-back{backs}" if backs else "")
+def _name(gradients: int) -> str:
+    return f"{gradients:09d}"
 
 
 def _finished(folder: Path) -> list[Path]:
-    """In the order of their writing: a run that went back begins again at lower gradient counts."""
-    found = {path: NAME.fullmatch(path.name) for path in folder.glob("[0-9]*")}
-    order = {
-        path: (int(name["backs"] or 0), int(name["gradients"]), bool(name["early"]))
-        for path, name in found.items()
-        if name
-    }
-    return sorted(order, key=order.__getitem__)
-
-
-def _lineage(finished: Sequence[Path]) -> list[Path]:
-    """The regular checkpoints that the newest one comes from, newest first: not those that the run went back from."""
-    line: list[Path] = []
-    for path in reversed(finished):
-        if not path.name.endswith(EARLY) and (not line or _gradients(path) < _gradients(line[-1])):
-            line.append(path)
-    return line
-
-
-def _gradients(path: Path) -> int:
-    return int(path.name.partition("-")[0])
+    """In the order of their writing."""
+    found = (path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name))
+    return sorted(found, key=lambda path: (int(path.name.removesuffix(EARLY)), path.name))
 
 
 def _superseded(folder: Path, written: Path, best: Path) -> list[Path]:
     """What is older than the newest, and what seems newer: damaged ones, which the run has passed over."""
     finished = _finished(folder)
-    line = _lineage(finished[: finished.index(written) + 1])
-    kept = {*line[:KEPT], best, written}
+    regular = [path for path in finished[: finished.index(written) + 1] if not path.name.endswith(EARLY)]
+    kept = {*regular[-KEPT:], best, written}
     return [path for path in finished if path not in kept]
 
 

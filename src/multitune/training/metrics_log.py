@@ -6,9 +6,6 @@ from typing import Any
 
 from multitune.storage.atomic import write_text
 
-FAULTS = ("skip", "back")
-"""Events that stay in the log when a run goes back to before them."""
-
 
 class MetricsLog:
     """A run's log. Checkpoints take it along, and a resumed run begins with the log of that moment.
@@ -32,8 +29,3 @@ class MetricsLog:
     def restore(self, text: str) -> None:
         """Make ``text`` all that is in the log."""
         write_text(self._path, text)
-
-    def go_back(self, text: str) -> None:
-        """Restore ``text``, with which the log begins, but keep what later lines tell of faults."""
-        later = self.text()[len(text) :].splitlines(keepends=True)
-        self.restore(text + "".join(line for line in later if json.loads(line)["event"] in FAULTS))

@@ -31,8 +31,6 @@ from multitune.versions import versions
 
 LOG_LINES, LONGEST_WAIT = 100, 50
 """Training lines in the metrics.jsonl of a short run; gradient computations between two lines of a long one."""
-HALVINGS = 10
-"""Of the learning rate, after which a run whose losses stay not finite is given up."""
 
 
 class Trainer:
@@ -111,8 +109,6 @@ class Trainer:
         return result
 
     def _spend_budget(self) -> None:
-        if self._run.recipe.non_finite == "halve" and self._saved_at is None:
-            self._save_state()
         reserved = False
         while True:
             if self._validation_due:  # also where a resumed run was stopped in it
@@ -131,7 +127,7 @@ class Trainer:
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
         begins = now.gradients
-        run.update.advance(now.rate * learning_rate(recipe, begins), begins / recipe.budget)
+        run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
         drawn = run.update.draw()[: (recipe.budget - begins) // run.update.cost]
         losses = (run.loss(mixture, begins + n) for n, mixture in enumerate(drawn))
         now.gradients += run.update.cost * len(drawn)
@@ -173,7 +169,7 @@ class Trainer:
         if not self._now.losses:  # all steps since the last line were skipped
             return
         loss = sum(self._now.losses) / len(self._now.losses)
-        rate = self._now.rate * learning_rate(self._run.recipe, self._now.gradients)
+        rate = learning_rate(self._run.recipe, self._now.gradients)
         self._add_line("train", loss=loss, learning_rate=rate)
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
         self._now.losses = []
@@ -186,7 +182,7 @@ class Trainer:
             drift = run.encoder.drift()
             now.dev = evaluation.average(run.task.metric)
             if not now.best or now.dev > now.best["average"]:
-                now.best = {"average": now.dev, "gradients": now.gradients, "backs": now.backs}
+                now.best = {"average": now.dev, "gradients": now.gradients}
                 self._best_weights = self._weights()
         now.validated = now.gradients
         self._add_line("validate", average=now.dev, drift=drift, dev=evaluation.scores)
@@ -210,7 +206,7 @@ class Trainer:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
     def _skip(self, error: NonFiniteError) -> None:
-        """Tell which batches were at fault; after so many steps in a row as the recipe allows, go back or stop."""
+        """Tell which batches were at fault; after so many steps in a row as the recipe allows, stop."""
         run, now = self._run, self._now
         languages = [run.languages[task] for task in dict.fromkeys(error.tasks)]
         batches = {k: run.batches[k].state_dict() | {"rows": run.batches[k].newest} for k in languages}
@@ -219,26 +215,11 @@ class Trainer:
         told = f"the {error.what} of {told} is not finite at {now.gradients} gradients"
         self._display.say(f"{told}: step skipped")
         now.skipped += 1
-        if now.skipped < run.recipe.non_finite_steps:
-            return
-        if run.recipe.non_finite == "stop" or now.backs == HALVINGS:
+        if now.skipped == run.recipe.non_finite_steps:
             raise RunError(
                 f"{told}, the last of {now.skipped} such steps in a row (metrics.jsonl names the batches): lower "
-                f"learning_rate (now {now.rate * run.recipe.learning_rate:g}), or look at the data"
+                f"learning_rate (now {run.recipe.learning_rate:g}), or look at the data"
             )
-        self._go_back()
-
-    def _go_back(self) -> None:
-        """To the newest checkpoint, with half the rate; to one further back where that one has not helped."""
-        self._writer.wait()
-        failed = self._now
-        state = checkpoint.load_before(self._checkpoints, self._recipe, failed.stuck, self._restore)
-        self._log.go_back(state.log)
-        now = self._now
-        now.backs, now.stuck = failed.backs + 1, failed.stuck + 1
-        now.seconds, now.probe_seconds = failed.seconds, failed.probe_seconds
-        self._add_line("back", failed_at=failed.gradients, rate=now.rate)
-        self._display.say(f"back to {now.gradients} gradients, with {now.rate:g} of the recipe's learning rate")
 
     def _end_early(self, stop: StopRequested) -> None:
         if self._saved_at != self._now.gradients:
@@ -253,11 +234,8 @@ class Trainer:
         ) from stop
 
     def _save_state(self, *, early: bool = False) -> None:
-        """A checkpoint; in the midst of skipped steps only to end early: a run does not go back to a bad place."""
-        if self._now.skipped == 0 or early:
-            self._now.stuck = self._now.stuck if early else 0
-            self._writer.save(self._state(self._best_weights), early=early)
-            self._saved_at = self._now.gradients
+        self._writer.save(self._state(self._best_weights), early=early)
+        self._saved_at = self._now.gradients
 
     def _state(self, best_weights: dict[str, Tensor]) -> RunState:
         return RunState(
