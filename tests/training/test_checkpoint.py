@@ -17,7 +17,17 @@ from builders import accept, disk
 from multitune.errors import RunError, UserError
 from multitune.storage import atomic
 from multitune.training import checkpoint
-from multitune.training.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_newest, write
+from multitune.training.checkpoint import (
+    SUMS,
+    TENSORS,
+    Damaged,
+    Progress,
+    RunState,
+    flatten,
+    load,
+    load_newest,
+    write,
+)
 from multitune.training.checkpoint_writer import CheckpointWriter, Written
 
 STATE = checkpoint.STATE
@@ -31,9 +41,11 @@ def state(gradients: int, *, recipe: str = RECIPE, size: int = 1000, best: int =
         recipe=recipe,
         log=f'{{"gradients": {gradients}, "event": "train"}}\n',
         weights={"w": torch.full((size,), float(gradients)), "b": torch.tensor(gradients, dtype=torch.bfloat16)},
-        update={"optimizer": {"step": gradients, "betas": [0.9, 0.999], "none": None, "names": {3: "three"}}},
+        update={
+            "optimizer": {"step": gradients, "betas": [0.9, 0.999], "none": None, "names": {3: "three"}},
+            "slow": {"w": torch.ones(3)},
+        },
         batches={"aa": {"epoch": 0, "position": gradients}},
-        best_weights={"w": torch.ones(3)},
     )
 
 
@@ -71,6 +83,17 @@ def test_what_is_kept(tmp_path: Path, written: list[int | str], best: int, kept:
     found, _ = load_newest(tmp_path, RECIPE, accept)
     assert found is not None
     assert found.progress.gradients == int(written[-1])
+
+
+def test_one_is_loaded_by_its_gradients(tmp_path: Path) -> None:
+    for gradients in (10, 20, 30):
+        write(flatten(state(gradients)), tmp_path)
+    assert same(vars(load(tmp_path, 10, RECIPE)), vars(state(10)))
+    with pytest.raises(Damaged, match="it cannot be read: No such file"):
+        load(tmp_path, 15, RECIPE)
+    flip(tmp_path / "000000010" / TENSORS, 0.5)
+    with pytest.raises(Damaged, match=f"the hash of {TENSORS} differs"):
+        load(tmp_path, 10, RECIPE)
 
 
 def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
@@ -263,8 +286,8 @@ TO_TENSORS: dict[str, Callable[[Path], object]] = {
     "a huge shape": lambda path: with_header(path, lambda header: header.replace("[1000]", f"[{2**62},{2**62}]")),
     "offsets beyond the end": lambda path: with_header(path, lambda header: header.replace("4014", "9014")),
     "offsets that overlap": lambda path: with_header(path, lambda header: header.replace("[0,", "[2,")),
-    "a name twice": lambda path: with_header(path, lambda header: header.replace("best_weights.w", "weights.w")),
-    "another name": lambda path: with_header(path, lambda header: header.replace("best_weights.w", "worst_weights.w")),
+    "a name twice": lambda path: with_header(path, lambda header: header.replace("update.slow.w", "weights.w")),
+    "another name": lambda path: with_header(path, lambda header: header.replace("update.slow.w", "update.fast.w")),
     "a tensor less": lambda path: with_tensors(path, save({"weights.w": torch.ones(1000)})),
     "a tensor more": lambda path: with_tensors(path, save(load_file(path / TENSORS) | {"more": torch.ones(1)})),
     "a pickle": lambda path: with_tensors(path, pickle.dumps(Trap())),
@@ -368,7 +391,6 @@ def test_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> Non
     told: list[Written] = []
     now = state(10, size=3_000_000)
     with CheckpointWriter(tmp_path, told.append) as writer:
-        writer.reserve(now)
         writer.save(now)
         now.weights["w"] += 1
         now.progress.gradients, now.batches["aa"]["position"] = 20, 20

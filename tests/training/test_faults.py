@@ -255,7 +255,6 @@ MISFITS: dict[str, Callable[[RunState], object]] = {
     "another shape": lambda state: state.weights.update({matrix(state.weights): torch.ones(3, 3)}),
     "a weight less": lambda state: state.weights.popitem(),
     "a weight more": lambda state: state.weights.update({"more": torch.ones(1)}),
-    "another best weight": lambda state: state.best_weights.update({matrix(state.weights): torch.ones(1)}),
     "no state of the method": lambda state: state.update.clear(),
     "a language less": lambda state: state.batches.popitem(),
     "no batches of a language": lambda state: state.batches["aa"].clear(),

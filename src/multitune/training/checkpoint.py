@@ -25,7 +25,7 @@ from multitune.storage.disk import FULL, error_number
 
 FORMAT = 2
 KEPT = 2
-"""Regular checkpoints kept in a run folder, beside the best one; older ones are removed."""
+"""Regular checkpoints kept in a run folder, beside that of the best validation; older ones are removed."""
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "B2SUMS"
 EARLY = "-early"
 NAME = re.compile(rf"\d{{9,}}({EARLY})?")
@@ -46,7 +46,7 @@ class Progress:
         losses: of the steps since the last training line of metrics.jsonl.
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
-        best: the best validation so far (average score, gradient count), empty before the first.
+        best: the best validation so far (average score, gradient count), where the recipe selects it; else empty.
         skipped: the newest steps, in a row, whose loss or gradient was not finite.
     """
 
@@ -71,7 +71,6 @@ class RunState:
         weights: the parameters that train, by name (of a two-loop method, the fast ones).
         update: the method's state: optimizer, task sampler, slow weights, ...
         batches: where each language is in its epochs.
-        best_weights: the shipped weights at the best validation, by name.
     """
 
     progress: Progress
@@ -80,7 +79,6 @@ class RunState:
     weights: dict[str, Tensor]
     update: dict[str, Any]
     batches: dict[str, dict[str, int]]
-    best_weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -172,6 +170,11 @@ def clear(folder: Path) -> None:
     """Remove all checkpoints: the run is finished, and nothing is left to resume."""
     for path in _finished(folder):
         remove(path)
+
+
+def load(folder: Path, gradients: int, recipe: str) -> RunState:
+    """The regular checkpoint of so many gradients; raises ``Damaged`` where it is, or is not there."""
+    return _load(folder / _name(gradients), recipe)
 
 
 def _load(path: Path, recipe: str) -> RunState:

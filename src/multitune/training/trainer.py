@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from multitune.data.records.corpus import Corpus
 from multitune.errors import RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
@@ -26,7 +23,7 @@ from multitune.training.metrics_log import MetricsLog
 from multitune.training.optimizer import learning_rate
 from multitune.training.progress import Display
 from multitune.training.run import Run
-from multitune.training.tracking import tracking
+from multitune.training.tracking import Log, tracking
 from multitune.versions import versions
 
 LOG_LINES, LONGEST_WAIT = 100, 50
@@ -34,18 +31,31 @@ LOG_LINES, LONGEST_WAIT = 100, 50
 
 
 class Trainer:
-    """One run being trained: its progress, its log, its checkpoints."""
+    """One run being trained: its progress, its log, its checkpoints.
+
+    Args:
+        run: what is trained.
+        out: the run's folder, which is there.
+        display: shows a person how it goes.
+        stop: notes a signal.
+    """
 
     def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal) -> None:
+        recipe = run.recipe
         self._run, self._out, self._display, self._stop = run, out, display, stop
-        self._recipe, self._checkpoints = to_yaml(run.recipe), out / "checkpoints"
+        self._recipe, self._checkpoints = to_yaml(recipe), out / "checkpoints"
         self._log = MetricsLog(out / "metrics.jsonl")
+        self._track: Log = lambda *_: None
+        self._writer = CheckpointWriter(self._checkpoints, display.saved)
         self._now = Progress()
-        self._best_weights: dict[str, Tensor] = {}
+        self._began = time.monotonic()
+        """When the run would have begun if it had gone on without a break."""
         self._saved_at: int | None = None
-        self._held_out = held_out(run.dev_by_task, run.recipe.batch_size)
-        self._probe_interval = live.interval(run.recipe, len(self._held_out))
-        if run.recipe.probe_every == "auto" and self._probe_interval is None:
+        self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
+        self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
+        self._held_out = held_out(run.dev_by_task, recipe.batch_size)
+        self._probe_interval = live.interval(recipe, len(self._held_out))
+        if recipe.probe_every == "auto" and self._probe_interval is None:
             display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
 
     def begin(self, *, resume: bool) -> None:
@@ -54,26 +64,27 @@ class Trainer:
         Raises:
             UserError: all checkpoints are damaged, or none fits the run.
         """
-        begun = checkpoint.load_newest(self._checkpoints, self._recipe, self._restore) if resume else (None, [])
-        state, damages = begun
+        resumed = checkpoint.load_newest(self._checkpoints, self._recipe, self._restore) if resume else (None, [])
+        state, damages = resumed
         if state is None:
             self._log.restore("")
             return
+        self._now = state.progress
         self._log.restore(state.log)
         self._saved_at = self._now.gradients
-        using = "".join(f"{damage}; using the one before: " for damage in damages)
-        self._display.say(f"{using}resuming at {self._now.gradients} gradients")
+        passed_over = "".join(f"{damage}; using the one before: " for damage in damages)
+        self._display.say(f"{passed_over}resuming at {self._now.gradients} gradients")
 
     def fit(self, track: str | None = None) -> None:
         """Spend the budget; ``track`` names the tracker that shows it live.
 
         Raises:
             Interrupted: a signal has come; what was learnt is saved.
-            RunError: no space for a checkpoint, or losses that stay not finite.
+            RunError: no space for a checkpoint, losses that stay not finite, or a model that has diverged.
         """
         self._began = time.monotonic() - self._now.seconds
         tracker = tracking(track, self._run.recipe, self._out, self._now.gradients)
-        with tracker as self._track, CheckpointWriter(self._checkpoints, self._display.saved) as self._writer:
+        with tracker as self._track, self._writer:
             try:
                 self._spend_budget()
             except StopRequested as stop:
@@ -85,44 +96,44 @@ class Trainer:
 
         Raises:
             Interrupted: a signal has come; the newest checkpoint has all that was learnt.
+            RunError: the model has diverged, or the checkpoint with the best weights is damaged.
         """
         run, out, now = self._run, self._out, self._now
         shipped = {"select": run.recipe.select, "gradients": now.gradients, "dev": now.dev}
-        for name, weights in (("last", self._weights()), ("best", self._best_weights)):
-            with replaced(self._checkpoints / f"{name}.safetensors") as beside:
-                save_file(weights, beside)
         if run.recipe.select == "best":
-            run.encoder.load_weights(self._best_weights)
             shipped |= {"gradients": int(now.best["gradients"]), "dev": now.best["average"]}
+            self._restore_best()
         self._display.say(f"evaluating {len(corpus.test)} languages")
-        try:
-            evaluation = evaluate(run.encoder, run.task, run.test, run.precision, self._stop.check)
-        except StopRequested as stop:
-            raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
-        if run.recipe.save_model:
-            self._save_model()
+        with run.update.shipped_weights():
+            try:
+                evaluation = evaluate(run.encoder, run.task, run.test, run.precision, self._stop.check)
+            except StopRequested as stop:
+                raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
+            if run.recipe.save_model:
+                self._save_model()
+            result = self._result(corpus, evaluation, shipped)
         with replaced(out / "predictions.jsonl") as beside:
             write_predictions(beside, run.test, evaluation)
-        result = self._result(corpus, evaluation, shipped)
         result.write(out)
         checkpoint.clear(self._checkpoints)
         return result
 
     def _spend_budget(self) -> None:
-        reserved = False
-        while True:
-            if self._validation_due:  # also where a resumed run was stopped in it
-                self._validate()
-                self._save_state()
-            if self._spent:
-                return
-            self._stop.check()
+        if self._validation_due:  # where a resumed run was stopped
+            self._validate()
+        while not self._spent:
+            if self._stop.requested is not None:
+                raise StopRequested(self._stop.requested)
             before = self._now.gradients
             self._step()
-            if not reserved:
-                self._writer.reserve(self._state(self._best_weights or self._weights()))
-                reserved = True
-            self._report_and_save(before)
+            if self._passed(self._log_interval, before) or self._spent:
+                self._report()
+            if self._probe_interval and (self._passed(self._probe_interval, before) or self._spent):
+                self._probe()
+            if self._validation_due:
+                self._validate()
+            elif self._checkpoint_interval and self._passed(self._checkpoint_interval, before):
+                self._save_state()
 
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
@@ -140,17 +151,6 @@ class Trainer:
             run.update.finish()
         now.seconds = time.monotonic() - self._began
 
-    def _report_and_save(self, before: int) -> None:
-        """What is due after a step, but for the validation."""
-        recipe = self._run.recipe
-        if self._passed(max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES)), before) or self._spent:
-            self._report()
-        if self._probe_interval and (self._passed(self._probe_interval, before) or self._spent):
-            self._probe()
-        if recipe.checkpoint_every and self._passed(recipe.checkpoint_every, before) and not self._validation_due:
-            self._save_state()
-        self._writer.check()
-
     @property
     def _spent(self) -> bool:
         """Whether the budget is spent, but for a rest too small for a step."""
@@ -159,14 +159,16 @@ class Trainer:
     @property
     def _validation_due(self) -> bool:
         ends = self._spent and self._now.validated < self._now.gradients
-        return self._passed(self._run.recipe.validation_interval, self._now.validated) or ends
+        return self._passed(self._validation_interval, self._now.validated) or ends
 
     def _passed(self, interval: int, before: int) -> bool:
-        """Whether the run has passed a multiple of ``interval`` since ``before``."""
+        """Whether the run has passed a multiple of ``interval`` since it had computed ``before`` gradients."""
         return self._now.gradients // interval > before // interval
 
     def _report(self) -> None:
-        if not self._now.losses:  # all steps since the last line were skipped
+        """Log the newest steps, unless all of them were skipped."""
+        self._writer.check()
+        if not self._now.losses:
             return
         loss = sum(self._now.losses) / len(self._now.losses)
         rate = learning_rate(self._run.recipe, self._now.gradients)
@@ -175,25 +177,25 @@ class Trainer:
         self._now.losses = []
 
     def _validate(self) -> None:
-        """Score the weights that would ship now on dev."""
+        """Score the weights that would ship now on dev, and save a checkpoint."""
         run, now = self._run, self._now
         with run.update.shipped_weights():
             evaluation = evaluate(run.encoder, run.task, run.dev, run.precision, self._stop.check)
             drift = run.encoder.drift()
-            now.dev = evaluation.average(run.task.metric)
-            if not now.best or now.dev > now.best["average"]:
-                now.best = {"average": now.dev, "gradients": now.gradients}
-                self._best_weights = self._weights()
+        now.dev = evaluation.average(run.task.metric)
+        if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
+            now.best = {"average": now.dev, "gradients": now.gradients}
         now.validated = now.gradients
         self._add_line("validate", average=now.dev, drift=drift, dev=evaluation.scores)
         self._display.validated(now.gradients, now.dev, run.task.metric, drift)
+        self._save_state()
 
     def _probe(self) -> None:
         """Measure what the papers argue with, on the weights that would ship now."""
         run, now, began = self._run, self._now, time.monotonic()
         try:
             with run.update.shipped_weights():
-                found = measure(run.encoder, run.task, self._held_out, run.precision)
+                similarity = measure(run.encoder, run.task, self._held_out, run.precision)
                 moved = run.encoder.moved()
         except Diverged as error:
             self._display.say(f"no probe at {now.gradients} gradients: {error}")
@@ -201,27 +203,28 @@ class Trainer:
         now.probe_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
         share = now.probe_seconds / now.seconds
-        self._add_line("probe", **live.line(found, moved), probe_seconds=now.probe_seconds, share=share)
+        self._add_line("probe", **live.line(similarity, moved), probe_seconds=now.probe_seconds, share=share)
         if self._spent:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
     def _skip(self, error: NonFiniteError) -> None:
-        """Tell which batches were at fault; after so many steps in a row as the recipe allows, stop."""
+        """Name the batches at fault; stop after as many skipped steps in a row as the recipe allows."""
         run, now = self._run, self._now
         languages = [run.languages[task] for task in dict.fromkeys(error.tasks)]
         batches = {k: run.batches[k].state_dict() | {"rows": run.batches[k].newest} for k in languages}
         self._add_line("skip", what=error.what, batches=batches)
-        told = ", ".join(f"{k} (epoch {at['epoch']}, batch {at['position']})" for k, at in batches.items())
-        told = f"the {error.what} of {told} is not finite at {now.gradients} gradients"
-        self._display.say(f"{told}: step skipped")
+        places = ", ".join(f"{k} (epoch {at['epoch']}, batch {at['position']})" for k, at in batches.items())
+        message = f"the {error.what} of {places} is not finite at {now.gradients} gradients"
+        self._display.say(f"{message}: step skipped")
         now.skipped += 1
         if now.skipped == run.recipe.non_finite_steps:
             raise RunError(
-                f"{told}, the last of {now.skipped} such steps in a row (metrics.jsonl names the batches): lower "
+                f"{message}, the last of {now.skipped} such steps in a row (metrics.jsonl names the batches): lower "
                 f"learning_rate (now {run.recipe.learning_rate:g}), or look at the data"
             )
 
     def _end_early(self, stop: StopRequested) -> None:
+        """Save what was learnt, as a checkpoint and as a model, and raise ``Interrupted``."""
         if self._saved_at != self._now.gradients:
             self._save_state(early=True)
         self._writer.wait()
@@ -234,10 +237,10 @@ class Trainer:
         ) from stop
 
     def _save_state(self, *, early: bool = False) -> None:
-        self._writer.save(self._state(self._best_weights), early=early)
+        self._writer.save(self._state(), early=early)
         self._saved_at = self._now.gradients
 
-    def _state(self, best_weights: dict[str, Tensor]) -> RunState:
+    def _state(self) -> RunState:
         return RunState(
             progress=self._now,
             recipe=self._recipe,
@@ -245,28 +248,38 @@ class Trainer:
             weights=dict(self._run.encoder.parameters()),
             update=self._run.update.state_dict(),
             batches={language: batches.state_dict() for language, batches in self._run.batches.items()},
-            best_weights=best_weights,
         )
 
     def _restore(self, state: RunState) -> None:
-        """Take a checkpoint's state over; raises ``Damaged`` where it does not fit the run."""
+        """Put a checkpoint's state into the run; raises ``Damaged`` where it does not fit."""
         try:
-            if state.best_weights:
-                self._run.encoder.check_weights(state.best_weights)
             self._run.encoder.load_weights(state.weights)
             self._run.update.load_state_dict(state.update)
             for language, batches in self._run.batches.items():
                 batches.load_state_dict(state.batches[language])
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise Damaged(f"it does not fit the run: {str(error).splitlines()[0]}") from error
-        self._now, self._best_weights = state.progress, state.best_weights
+
+    def _restore_best(self) -> None:
+        """Put the state of the best validation into the run.
+
+        Raises:
+            RunError: its checkpoint is damaged.
+        """
+        gradients = int(self._now.best["gradients"])
+        if gradients == self._now.gradients:
+            return
+        try:
+            self._restore(checkpoint.load(self._checkpoints, gradients, self._recipe))
+        except Damaged as damage:
+            raise RunError(
+                f"select: best: the best weights, those after {gradients} gradients, are lost: their checkpoint in "
+                f"{self._checkpoints} is damaged ({damage}); train anew in another folder"
+            ) from damage
 
     def _save_model(self) -> None:
         with replaced(self._out / "model") as beside:
             self._run.encoder.save(beside)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: weight.detach().clone() for name, weight in self._run.encoder.parameters()}
 
     def _add_line(self, event: str, **measured: Any) -> None:
         self._log.add({"gradients": self._now.gradients, "event": event, "seconds": self._now.seconds} | measured)
