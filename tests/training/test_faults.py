@@ -188,9 +188,8 @@ EXPLODING: dict[str, dict[str, Any]] = {
 def test_losses_that_are_not_finite_are_skipped_named_and_end_the_run(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, keys: dict[str, Any]
 ) -> None:
-    one = recipe(
-        tiny_model, tiny_panx, **({"learning_rate": 1e15, "non_finite_steps": 3, "checkpoint_every": 1} | keys)
-    )
+    exploding: dict[str, Any] = {"learning_rate": 1e15, "validate_every": 40, "checkpoint_every": 1}
+    one = recipe(tiny_model, tiny_panx, non_finite_steps=3, **(exploding | keys))
     with pytest.raises(RunError, match=r"of .*(aa|bb) \(epoch \d+, batch \d+\).* the last of 3 such steps in a row"):
         mt.train(one, tmp_path / "run")
     skipped = [line for line in lines(tmp_path / "run") if line["event"] == "skip"]

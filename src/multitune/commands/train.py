@@ -7,6 +7,7 @@ from typing import Any
 
 from multitune import pseudo_tasks
 from multitune.data.records.corpus import Corpus
+from multitune.errors import UserError
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
@@ -88,10 +89,10 @@ def _train_each(
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
-    parts = []
+    parts, shares = [], _shares(recipe, corpus)
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         (out / "model").mkdir(exist_ok=True)
-        for language, budget in _shares(recipe, corpus).items():
+        for language, budget in shares.items():
             folder = out / "languages" / language
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
@@ -128,10 +129,21 @@ def _fit(
 
 
 def _shares(recipe: Recipe, corpus: Corpus) -> dict[str, int]:
-    """The budget by language, as often as other methods draw it; the roundings add up to the budget."""
-    shares = probabilities(recipe, [len(rows) for rows in corpus.train.values()])
-    ends = (shares.cumsum(0) * recipe.budget).round().int().tolist()
-    return {k: end - begin for k, begin, end in zip(corpus.train, [0, *ends], ends, strict=False)}
+    """The budget by language, as often as other methods draw it; the roundings add up to the budget.
+
+    Raises:
+        UserError: a language gets no gradient computation.
+    """
+    probability = probabilities(recipe, [len(rows) for rows in corpus.train.values()])
+    ends = (probability.cumsum(0) * recipe.budget).round().int().tolist()
+    shares = {k: end - begin for k, begin, end in zip(corpus.train, [0, *ends], ends, strict=False)}
+    for language, share in shares.items():
+        if share == 0:
+            raise UserError(
+                f"budget: {recipe.budget} is too small for {recipe.method}, which shares it out: {language} gets no "
+                f"gradient computation"
+            )
+    return shares
 
 
 def _only(corpus: Corpus, language: str) -> Corpus:
@@ -151,6 +163,9 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         drift=sum(part.drift for part in parts) / len(parts),
         seconds=sum(part.seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
+        steps=sum(part.steps for part in parts),
+        skipped_steps=sum(part.skipped_steps for part in parts),
+        trained={task: gradients for part in parts for task, gradients in part.trained.items()},
         shipped={"select": recipe.select} | {language: part.shipped for part in parts for language in part.seen},
     )
 

@@ -26,6 +26,9 @@ class RunResult:
         shipped: which weights: ``select``, at how many ``gradients``, and their ``dev`` average.
         dropped: language -> dev and test records left out because training never shows their label.
         skipped: language -> bad records that the recipe's ``skip_bad`` left out.
+        steps: steps of the optimizer that were taken.
+        skipped_steps: steps that were not, since a loss or gradient was not finite.
+        trained: task -> gradient computations that it had a part in and that became steps.
     """
 
     method: str
@@ -42,6 +45,14 @@ class RunResult:
     dropped: dict[str, int]
     versions: dict[str, str]
     skipped: dict[str, int] = field(default_factory=dict)
+    steps: int = 0
+    skipped_steps: int = 0
+    trained: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def untrained(self) -> list[str]:
+        """The tasks that no step was taken for."""
+        return [task for task, gradients in self.trained.items() if not gradients]
 
     def write(self, folder: Path) -> None:
         """Write results.json, whole or not at all."""

@@ -47,7 +47,10 @@ class Progress:
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
         best: the best validation so far (average score, gradient count), where the recipe selects it; else empty.
-        skipped: the newest steps, in a row, whose loss or gradient was not finite.
+        steps: steps of the optimizer that were taken.
+        skipped_steps: those that were skipped, since a loss or gradient was not finite.
+        skipped_in_a_row: the newest of them.
+        trained: task -> gradient computations that it had a part in and that became steps.
     """
 
     gradients: int = 0
@@ -57,7 +60,10 @@ class Progress:
     validated: int = 0
     dev: float = 0.0
     best: dict[str, float] = pydantic.Field(default_factory=dict)
-    skipped: int = 0
+    steps: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    trained: dict[str, int] = pydantic.Field(default_factory=dict)
 
 
 @dataclass

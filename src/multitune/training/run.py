@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
 from multitune.data.records.corpus import Corpus
+from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.models.encoder import Encoder
@@ -78,11 +79,13 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     """Load the encoder, tokenise the corpus, set up the method.
 
     Raises:
-        UserError: the model cannot be had, or the data cannot be divided into pseudo-tasks.
+        UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
     """
     own, replay = tasks.of(corpus), replayed(recipe, corpus)
     task = Replayed(own) if replay else own
     encoder = load_encoder(recipe, task, corpus)
+    if (weight := encoder.non_finite_weight()) is not None:
+        raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
     division = pseudo_tasks.divide(recipe, corpus, encoder)
     if recipe.freeze_encoder:
         encoder.freeze()
@@ -106,11 +109,17 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         clip=recipe.clip,
         seed=recipe.seed,
     )
+    update = averaged(plan.build(setup), setup, recipe)
+    if recipe.budget < update.smallest_step:
+        raise UserError(
+            f"budget: {recipe.budget} is too small for a step of {recipe.method}, which computes "
+            f"{update.smallest_step} gradients"
+        )
     return Run(
         recipe=recipe,
         task=task,
         encoder=encoder,
-        update=averaged(plan.build(setup), setup, recipe),
+        update=update,
         languages=tuple(examples),
         examples=examples,
         batches={

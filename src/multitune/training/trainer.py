@@ -1,7 +1,7 @@
 """The one training loop, and what stands around it: validating, checkpoints, faults, shipping."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from multitune.data.records.corpus import Corpus
 from multitune.errors import RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
+from multitune.plans.update import Mixture
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
@@ -26,6 +27,7 @@ from multitune.training.run import Run
 from multitune.training.tracking import Log, tracking
 from multitune.versions import versions
 
+ADVICE = "lower learning_rate, or look at the data"
 LOG_LINES, LONGEST_WAIT = 100, 50
 """Training lines in the metrics.jsonl of a short run; gradient computations between two lines of a long one."""
 
@@ -47,7 +49,7 @@ class Trainer:
         self._log = MetricsLog(out / "metrics.jsonl")
         self._track: Log = lambda *_: None
         self._writer = CheckpointWriter(self._checkpoints, display.saved)
-        self._now = Progress()
+        self._now = Progress(trained=dict.fromkeys(run.languages, 0))
         self._began = time.monotonic()
         """When the run would have begun if it had gone on without a break."""
         self._saved_at: int | None = None
@@ -80,7 +82,7 @@ class Trainer:
 
         Raises:
             Interrupted: a signal has come; what was learnt is saved.
-            RunError: no space for a checkpoint, losses that stay not finite, or a model that has diverged.
+            RunError: no space for a checkpoint, losses that stay not finite, no step taken, or weights that diverge.
         """
         self._began = time.monotonic() - self._now.seconds
         tracker = tracking(track, self._run.recipe, self._out, self._now.gradients)
@@ -134,6 +136,11 @@ class Trainer:
                 self._validate()
             elif self._checkpoint_interval and self._passed(self._checkpoint_interval, before):
                 self._save_state()
+        if self._now.steps == 0:
+            raise RunError(
+                f"no step was taken: a loss or gradient of all {self._now.skipped_steps} was not finite (metrics.jsonl "
+                f"names the batches); {ADVICE}"
+            )
 
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
@@ -144,12 +151,20 @@ class Trainer:
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
-            now.skipped = 0
         except NonFiniteError as error:
             self._skip(error)
+        else:
+            self._count(drawn)
         if self._spent:
             run.update.finish()
         now.seconds = time.monotonic() - self._began
+
+    def _count(self, drawn: Sequence[Mixture]) -> None:
+        """Count a step that was taken."""
+        self._now.steps, self._now.skipped_in_a_row = self._now.steps + 1, 0
+        for mixture in drawn:
+            for task in set(mixture):
+                self._now.trained[self._run.languages[task]] += self._run.update.cost
 
     @property
     def _spent(self) -> bool:
@@ -216,11 +231,11 @@ class Trainer:
         places = ", ".join(f"{k} (epoch {at['epoch']}, batch {at['position']})" for k, at in batches.items())
         message = f"the {error.what} of {places} is not finite at {now.gradients} gradients"
         self._display.say(f"{message}: step skipped")
-        now.skipped += 1
-        if now.skipped == run.recipe.non_finite_steps:
+        now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
+        if now.skipped_in_a_row == run.recipe.non_finite_steps:
             raise RunError(
-                f"{message}, the last of {now.skipped} such steps in a row (metrics.jsonl names the batches): lower "
-                f"learning_rate (now {run.recipe.learning_rate:g}), or look at the data"
+                f"{message}, the last of {now.skipped_in_a_row} such steps in a row (metrics.jsonl names the batches); "
+                f"{ADVICE}"
             )
 
     def _end_early(self, stop: StopRequested) -> None:
@@ -304,4 +319,7 @@ class Trainer:
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.task.versions(),
             skipped=dict(corpus.skipped),
+            steps=self._now.steps,
+            skipped_steps=self._now.skipped_steps,
+            trained=dict(self._now.trained),
         )
