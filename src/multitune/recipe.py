@@ -144,6 +144,8 @@ class Recipe(BaseModel):
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
     """Write ``model/`` at the end."""
+    keep_checkpoints: bool = False
+    """Leave the newest checkpoints when the run is finished."""
 
     @property
     def validation_interval(self) -> int:
@@ -325,6 +327,12 @@ def is_saved_in(path: Path, recipe: Recipe) -> bool:
         UserError: as ``read`` and ``resolve`` do.
     """
     return read(path).resolve() == recipe
+
+
+def is_text_of(text: str, recipe: Recipe, source: str) -> bool:
+    """As ``is_saved_in``, for a text that ``to_yaml`` has made; ``source`` begins the message of an error."""
+    content = parse(text, source)
+    return isinstance(content, dict) and validated(content, source) == recipe
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

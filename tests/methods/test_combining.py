@@ -153,7 +153,7 @@ def test_a_nan_names_its_task_and_changes_no_state(name: str, bad: float, at_fau
         (lambda: GradVac(2).weights(torch.eye(2).repeat(5, 1, 1)), "call for_groups"),
         (lambda: GradVac(2, beta=1.5), "beta from 0 to 1"),
         (lambda: GradNorm(2).weights(torch.eye(2)), "GradNorm needs losses"),
-        (lambda: GradNorm(2).weights(torch.eye(2), losses=[0.0, 1.0]), "must be positive"),
+        (lambda: GradNorm(2).weights(torch.eye(2), losses=[-0.1, 1.0]), "must not be negative"),
         (lambda: FAMO(2).weights(torch.eye(2)), "FAMO needs losses"),
         (lambda: FAMO(2).weights(torch.eye(2), losses=[1.0, -1.0]), r"tasks \[1\] are not above their minimum"),
         (lambda: FAMO(2).update([1.0, 1.0]), "call it once, after that step"),
@@ -316,6 +316,20 @@ def test_gradnorm_remembers_first_losses_by_task() -> None:
     torch.testing.assert_close(method.initial_losses, torch.tensor([5.0, 2.0, torch.nan, 3.0]).double(), equal_nan=True)
 
 
+def test_gradnorm_compares_a_task_from_its_first_positive_loss_on() -> None:
+    method = GradNorm(num_tasks=3)
+    assert method.weights(torch.zeros(3, 3), losses=[0.0, 0.0, 0.0]).tolist() == [1.0, 1.0, 1.0]
+    assert method.task_weights.tolist() == [1.0, 1.0, 1.0]
+    method.weights(torch.eye(3), losses=[0.0, 1.0, 2.0])
+    method.weights(torch.eye(3), losses=[0.0, 0.5, 0.2])
+    torch.testing.assert_close(method.initial_losses, torch.tensor([torch.nan, 1.0, 2.0]).double(), equal_nan=True)
+    task_weights = method.task_weights.tolist()
+    assert task_weights[2] < task_weights[0] <= task_weights[1], "the task without a rate trains at the mean one"
+    method.weights(torch.eye(3), losses=[3.0, 0.0, 0.0])
+    torch.testing.assert_close(method.initial_losses, torch.tensor([3.0, 1.0, 2.0]).double())
+    assert bool(method.task_weights.isfinite().all())
+
+
 TORCHJD: dict[str, dict[str, Any]] = {
     "AlignedMTL": {},
     "CAGrad": {"c": 0.4},
@@ -372,6 +386,28 @@ def test_torchjd_methods_are_torchjds(name: str) -> None:
     for seed in range(3):
         rows = gradients("conflicting", 4, 30, seed=seed)
         torch.testing.assert_close(direction(method, rows), theirs(rows))
+
+
+EDGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "all zero": lambda rows: rows * 0,
+    "one zero": lambda rows: rows * torch.tensor([1, 1, 0, 1])[:, None],
+    "one not zero": lambda rows: rows * torch.tensor([0, 1, 0, 0])[:, None],
+    "squares overflow": lambda rows: rows * 1e19,
+    "squares underflow": lambda rows: rows * 1e-30,
+    "the same": lambda rows: rows[:1].repeat(4, 1),
+    "of all sizes": lambda rows: rows * torch.tensor([1e-8, 1, 1e8, 1])[:, None],
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("name", TORCHJD)
+def test_torchjd_methods_stand_the_edges(name: str, edge: str) -> None:
+    method = torchjd_or_skip(name)
+    rows = EDGES[edge](gradients("conflicting", 4, 30).float())
+    for _ in range(2):
+        combined = method.combine(rows) if isinstance(method, RowsMethod) else direction(method, rows.double())
+        assert combined.isfinite().all()
+        assert edge != "all zero" or not combined.any()
 
 
 @pytest.mark.parametrize("name", ["Random", "GradDrop", "PCGrad"])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 
 from builders import accept, disk
 from multitune.errors import RunError, UserError
+from multitune.recipe import Recipe, to_yaml
 from multitune.storage import atomic
 from multitune.training import checkpoint
 from multitune.training.checkpoint import (
@@ -31,10 +32,11 @@ from multitune.training.checkpoint import (
 from multitune.training.checkpoint_writer import CheckpointWriter, Written
 
 STATE = checkpoint.STATE
-RECIPE = "method: mtl\n"
+RECIPE = Recipe(data="panx", method="mtl")
+OTHER = to_yaml(Recipe(data="panx", method="fish"))
 
 
-def state(gradients: int, *, recipe: str = RECIPE, size: int = 1000, best: int = 10) -> RunState:
+def state(gradients: int, *, recipe: str = to_yaml(RECIPE), size: int = 1000, best: int = 10) -> RunState:
     """A state that differs everywhere from that of other gradients."""
     return RunState(
         progress=Progress(gradients=gradients, losses=[1 / gradients], best={"average": 50.0, "gradients": best}),
@@ -96,6 +98,26 @@ def test_one_is_loaded_by_its_gradients(tmp_path: Path) -> None:
         load(tmp_path, 10, RECIPE)
 
 
+RECIPES = {
+    "a key less": (to_yaml(RECIPE).replace("keep_checkpoints: false\n", ""), None),
+    "a key more": (to_yaml(RECIPE) + "buget: 3\n", "its recipe: unknown key 'buget'"),
+    "another value": (to_yaml(RECIPE).replace("budget: 2400", "budget: 3"), "it is of another recipe"),
+    "not YAML": ("{", "its recipe:.*: not valid YAML"),
+    "a list": ("[]", "it is of another recipe"),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), RECIPES.values(), ids=RECIPES)
+def test_the_recipe_may_lack_keys_that_have_their_defaults(tmp_path: Path, text: str, problem: str | None) -> None:
+    assert text != to_yaml(RECIPE)
+    write(flatten(state(10, recipe=text)), tmp_path)
+    if problem is None:
+        assert load(tmp_path, 10, RECIPE).recipe == text
+    else:
+        with pytest.raises(Damaged, match=problem):
+            load(tmp_path, 10, RECIPE)
+
+
 def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
     write(flatten(state(10)), tmp_path)
     shutil.copytree(tmp_path / "000000010", tmp_path / ".000000020.part")
@@ -136,7 +158,7 @@ def older(file: Path) -> None:
 
 
 def of_another_run(file: Path) -> None:
-    other = write(flatten(state(20, recipe="method: fish\n", size=999)), file.parents[2] / "other")
+    other = write(flatten(state(20, recipe=OTHER, size=999)), file.parents[2] / "other")
     shutil.copy(other / file.name, file)
 
 
@@ -208,7 +230,7 @@ def over_older(path: Path) -> None:
 
 def other_recipe(path: Path) -> None:
     shutil.rmtree(path)
-    write(flatten(state(20, recipe="method: fish\n")), path.parent)
+    write(flatten(state(20, recipe=OTHER)), path.parent)
 
 
 def emptied(path: Path) -> None:
@@ -374,13 +396,13 @@ def test_without_space_the_checkpoints_before_stay(small_disk: Path) -> None:
     assert sorted(path.name for path in small_disk.iterdir()) == ["000000010", "000000020"]
 
 
-def test_a_limit_that_shows_only_while_writing_is_told_alike(tmp_path: Path) -> None:
+def test_a_limit_of_file_sizes_is_told(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     write(flatten(state(10)), tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(RunError, match="needs 400,0"):
+        with pytest.raises(RunError, match=r"of 400,\d{3} bytes: the limit of file sizes is reached .ulimit -f"):
             write(flatten(state(20, size=100_000)), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -123,7 +123,7 @@ def test_a_full_disk_twice_loses_nothing(
         with pytest.raises(RunError, match=r"no space.*--resume"):
             mt.train(one, run, resume=at > 7)
         monkeypatch.undo()
-        state, damages = load_newest(run / "checkpoints", to_yaml(one), accept)
+        state, damages = load_newest(run / "checkpoints", one, accept)
         assert state is not None
         assert (state.progress.gradients, damages) == (at - 1, [])
         (small_disk / "filler").unlink()
@@ -200,7 +200,7 @@ def test_losses_that_are_not_finite_are_skipped_named_and_end_the_run(
             assert language in ("aa", "bb")
             assert batch["epoch"] >= 0
             assert 1 <= len(batch["rows"]) <= 8
-    state, _ = load_newest(tmp_path / "run" / "checkpoints", to_yaml(one), accept)
+    state, _ = load_newest(tmp_path / "run" / "checkpoints", one, accept)
     assert state is not None
     assert all(weight.isfinite().all() for weight in state.weights.values())
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(
 ) -> None:
     shutil.copytree(stopped, tmp_path / "run")
     checkpoints, one = tmp_path / "run" / "checkpoints", read(tmp_path / "run" / "recipe.yaml").resolve()
-    state, _ = load_newest(checkpoints, to_yaml(one), accept)
+    state, _ = load_newest(checkpoints, one, accept)
     assert state is not None
     change(state)
     write(flatten(state), checkpoints)

@@ -42,7 +42,8 @@ def train(
         out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default. Nothing is written before recipe, data
             and model have been found good.
         overrides: recipe keys to set, e.g. ``{"budget": 400}``.
-        resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none.
+        resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
+            finished run, write the report again.
         progress: show a progress bar on stderr.
         track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
@@ -57,6 +58,8 @@ def train(
     folder = default_folder(file, one) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(track)
+    if resume and run_folder.is_finished(folder, one):
+        return _reported(folder, one)
     run_folder.check(folder, one, resume=resume)
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
@@ -69,6 +72,13 @@ def train(
 def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
     """Where a run goes when nobody says."""
     return Path("runs") / f"{file.name}-{recipe.method}-seed{recipe.seed}"
+
+
+def _reported(out: Path, recipe: Recipe) -> RunResult:
+    """The results of a finished run, which may have been killed before its report was written."""
+    run_folder.tidy(out, recipe)
+    page.write(out)
+    return RunResult.read(out)
 
 
 def _train_one(
@@ -108,6 +118,7 @@ def _train_each(
         result = _joined(recipe, parts)
         _join_predictions(out)
         result.write(out)
+        run_folder.tidy(out, recipe)
     return result
 
 

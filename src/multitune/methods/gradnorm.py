@@ -22,11 +22,13 @@ class GradNorm(StreamingMethod):
     1. W is the last shared layer there; here it is what the Gram matrix was taken over, for `multitune.Combiner` the
        whole shared model unless it is told the layer (`last_shared=`).
     2. Of T tasks only those of the step are compared and updated; L_i(0) is the loss at task i's own first visit.
-    3. A plain step can overshoot to a negative weight, which would ascend that task's loss: weights are kept at 0.001
+    3. Nothing can be compared with a loss of zero: L_i(0) is the first positive loss, and before it task i is said to
+       train at the mean rate of the others.
+    4. A plain step can overshoot to a negative weight, which would ascend that task's loss: weights are kept at 0.001
        or more before they are scaled.
 
     num_tasks: T. alpha: 1.5, asymmetry; 0 makes all norms equal. lr: of the weights. State: `task_weights` and
-    `initial_losses` (NaN before a task's first visit), [T], float64.
+    `initial_losses` (NaN before a task's first positive loss), [T], float64.
     """
 
     task_weights: Tensor
@@ -54,13 +56,14 @@ class GradNorm(StreamingMethod):
         return before[None]
 
     def _training_rates(self, tasks: Tensor, losses: Tensor) -> Tensor:
-        """Ltilde_i = L_i / L_i(0), [n]; a task's first loss is remembered."""
+        """Ltilde_i = L_i / L_i(0), [n]; a task's first positive loss is remembered."""
+        if not (losses >= 0).all():
+            raise ValueError(f"GradNorm compares ratios of losses, which must not be negative; got {losses.tolist()}")
         first = self.initial_losses[tasks]
-        first = torch.where(first.isnan(), losses, first)
-        if not (first > 0).all() or not (losses >= 0).all():
-            raise ValueError(f"GradNorm compares ratios of losses, which must be positive; got {losses.tolist()}")
+        first = torch.where(first.isnan() & (losses > 0), losses, first)
         self.initial_losses[tasks] = first
-        return losses / first
+        rates = losses / first
+        return torch.where(first.isnan(), rates.nanmean().nan_to_num(1.0), rates)
 
 
 def weight_gradient(weights: Tensor, norms: Tensor, rates: Tensor, alpha: float) -> Tensor:

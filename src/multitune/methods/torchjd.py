@@ -22,6 +22,8 @@ UNFIT = {
     ),
     **dict.fromkeys(("MoDoWeighting", "SDMGradWeighting"), "made for gradients of two independent batches a task"),
 }
+SMALLEST_NORM = 1e-15
+"""Of rows whose squares fp32 can hold; others are given to TorchJD in float64."""
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
 
 
@@ -117,8 +119,9 @@ class _TorchJD(Seeded):
         seed = int(torch.randint(2**62, (), generator=self.generator))
         devices = [] if device.type == "cpu" else [device]
         with torch.random.fork_rng(devices), warnings.catch_warnings():
-            # cvxpy's on NashMTL's way to put its problem: nothing that a user could mend.
+            # cvxpy's on NashMTL's way to put its problem, and on rows of zero in it: nothing that a user could mend.
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")
+            warnings.filterwarnings("ignore", "divide by zero|invalid value", RuntimeWarning, r"cvxpy|torchjd")
             torch.default_generator.manual_seed(seed)
             for gpu in devices:
                 torch.cuda.default_generators[gpu.index].manual_seed(seed)
@@ -169,10 +172,14 @@ class TorchJDAggregator(_TorchJD, RowsMethod):
     """A TorchJD aggregator of the whole matrix. See `torchjd`."""
 
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
+        norm = float(torch.linalg.vector_norm(rows, dtype=torch.float64))
+        if norm == 0:
+            return torch.zeros_like(rows[0])  # some divide by it
+        wide = rows if SMALLEST_NORM < norm < 1 / SMALLEST_NORM else rows.double()
         with self._called(rows.device):
-            combined = self.copies[group](rows)
+            combined = self.copies[group](wide)
         assert isinstance(combined, Tensor)
-        return combined
+        return combined.to(rows.dtype)
 
 
 def _as_bytes(data: bytes) -> Tensor:

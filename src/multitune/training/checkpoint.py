@@ -4,6 +4,7 @@ A checkpoint is a folder, named by its gradient count: ``tensors.safetensors``, 
 BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -20,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multitune.errors import RunError, UserError
+from multitune.recipe import Recipe, is_text_of
 from multitune.storage.atomic import remove, remove_parts, replaced
-from multitune.storage.disk import FULL, error_number
+from multitune.storage.disk import FULL, TOO_LARGE, error_number
 
 FORMAT = 2
 KEPT = 2
@@ -119,9 +121,9 @@ def write(flat: Flat, folder: Path) -> Path:
     the next regular one.
 
     Raises:
-        RunError: the disk has no room for it; those before it stay.
+        RunError: the disk has no room for it, or takes no file of its size; those before it stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run folder that is gone must not come back without the rest
     remove_parts(folder)
     free = shutil.disk_usage(folder).free
     if free < flat.bytes:
@@ -133,6 +135,10 @@ def write(flat: Flat, folder: Path) -> Path:
             (beside / STATE).write_text(json.dumps(flat.plain), encoding="utf-8")
             (beside / SUMS).write_text(_sums(beside), encoding="utf-8")
     except (OSError, SafetensorError) as error:
+        if error_number(error) == errno.EFBIG:
+            raise RunError(
+                f"{folder}: cannot write a checkpoint of {flat.bytes:,} bytes: {TOO_LARGE}, then go on with --resume"
+            ) from error
         if error_number(error) not in FULL:
             raise
         raise _no_space(flat, folder, free) from error
@@ -145,12 +151,12 @@ Restore = Callable[[RunState], object]
 """Takes a state over, or raises ``Damaged``."""
 
 
-def load_newest(folder: Path, recipe: str, restore: Restore) -> tuple[RunState | None, list[str]]:
+def load_newest(folder: Path, recipe: Recipe, restore: Restore) -> tuple[RunState | None, list[str]]:
     """Restore the newest undamaged checkpoint of a folder.
 
     Args:
         folder: of checkpoints.
-        recipe: what the run's resolved recipe has to be.
+        recipe: of the run; keys that an earlier version did not write have their defaults.
         restore: called with one after the other, until it takes one.
 
     Returns:
@@ -172,18 +178,24 @@ def load_newest(folder: Path, recipe: str, restore: Restore) -> tuple[RunState |
     return None, damages
 
 
+def newest_gradients(folder: Path) -> int | None:
+    """Gradient computations of the newest checkpoint, damaged or not; None where there is none."""
+    finished = _finished(folder)
+    return int(finished[-1].name.removesuffix(EARLY)) if finished else None
+
+
 def clear(folder: Path) -> None:
     """Remove all checkpoints: the run is finished, and nothing is left to resume."""
     for path in _finished(folder):
         remove(path)
 
 
-def load(folder: Path, gradients: int, recipe: str) -> RunState:
+def load(folder: Path, gradients: int, recipe: Recipe) -> RunState:
     """The regular checkpoint of so many gradients; raises ``Damaged`` where it is, or is not there."""
     return _load(folder / _name(gradients), recipe)
 
 
-def _load(path: Path, recipe: str) -> RunState:
+def _load(path: Path, recipe: Recipe) -> RunState:
     try:
         _check_files(path)
         tensors = load_file(path / TENSORS)
@@ -200,7 +212,11 @@ def _load(path: Path, recipe: str) -> RunState:
         raise Damaged(f"it cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
         raise Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
-    if state.recipe != recipe:
+    try:
+        same = is_text_of(state.recipe, recipe, "its recipe")
+    except UserError as error:
+        raise Damaged(str(error)) from error
+    if not same:
         raise Damaged("it is of another recipe")
     if _name(state.progress.gradients) != path.name.removesuffix(EARLY):
         raise Damaged(f"it is of {state.progress.gradients} gradients")

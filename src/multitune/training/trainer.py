@@ -24,6 +24,7 @@ from multitune.training.metrics_log import MetricsLog
 from multitune.training.optimizer import learning_rate
 from multitune.training.progress import Display
 from multitune.training.run import Run
+from multitune.training.run_folder import CHECKPOINTS
 from multitune.training.tracking import Log, tracking
 from multitune.versions import versions
 
@@ -45,7 +46,7 @@ class Trainer:
     def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal) -> None:
         recipe = run.recipe
         self._run, self._out, self._display, self._stop = run, out, display, stop
-        self._recipe, self._checkpoints = to_yaml(recipe), out / "checkpoints"
+        self._checkpoints = out / CHECKPOINTS
         self._log = MetricsLog(out / "metrics.jsonl")
         self._track: Log = lambda *_: None
         self._writer = CheckpointWriter(self._checkpoints, display.saved)
@@ -66,7 +67,7 @@ class Trainer:
         Raises:
             UserError: all checkpoints are damaged, or none fits the run.
         """
-        resumed = checkpoint.load_newest(self._checkpoints, self._recipe, self._restore) if resume else (None, [])
+        resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
         state, damages = resumed
         if state is None:
             self._log.restore("")
@@ -117,7 +118,8 @@ class Trainer:
         with replaced(out / "predictions.jsonl") as beside:
             write_predictions(beside, run.test, evaluation)
         result.write(out)
-        checkpoint.clear(self._checkpoints)
+        if not run.recipe.keep_checkpoints:
+            checkpoint.clear(self._checkpoints)
         return result
 
     def _spend_budget(self) -> None:
@@ -258,7 +260,7 @@ class Trainer:
     def _state(self) -> RunState:
         return RunState(
             progress=self._now,
-            recipe=self._recipe,
+            recipe=to_yaml(self._run.recipe),
             log=self._log.text(),
             weights=dict(self._run.encoder.parameters()),
             update=self._run.update.state_dict(),
@@ -285,7 +287,7 @@ class Trainer:
         if gradients == self._now.gradients:
             return
         try:
-            self._restore(checkpoint.load(self._checkpoints, gradients, self._recipe))
+            self._restore(checkpoint.load(self._checkpoints, gradients, self._run.recipe))
         except Damaged as damage:
             raise RunError(
                 f"select: best: the best weights, those after {gradients} gradients, are lost: their checkpoint in "
