@@ -17,6 +17,7 @@ from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.dropout import quicken
 from multitune.models.heads import Heads
+from multitune.models.remembered import Remembered
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
 from multitune.tasks import AnyTask, Task
@@ -45,7 +46,7 @@ class Encoder:
         self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
         assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
-        self._pretrained: dict[str, Tensor] = {}
+        self._pretrained: Remembered | None = None
 
     def head(self, language: str) -> PreTrainedModel:
         """The model that predicts for a language."""
@@ -84,8 +85,12 @@ class Encoder:
             raise UserError("freeze_encoder: nothing is left to train, the model ships a head for this task")
 
     def remember(self) -> None:
-        """Keep the weights as they are now: ``drift`` is measured from here."""
-        self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
+        """Keep the weights as they are now, on disk: ``drift`` is measured from here.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        self._pretrained = Remembered(dict(self.pretrained_parameters()))
 
     def training_inputs(self, inputs: Inputs) -> Inputs:
         """A batch with its token ids as training wants them: rows of the trimmed matrix."""
@@ -131,7 +136,11 @@ class Encoder:
 
     def moved(self) -> dict[str, float]:
         """L2 distance of each pretrained weight from where it was, by name."""
-        moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
+        assert self._pretrained is not None, "nothing was remembered"
+        moved = {
+            name: (weight.detach() - self._pretrained.weight(name).to(weight.device)).norm()
+            for name, weight in self.pretrained_parameters()
+        }
         return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
 
     def on_device(self, inputs: Inputs) -> Inputs:
