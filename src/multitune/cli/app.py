@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Fine-tune one pretrained multilingual model on many languages at once.",
 )
+
+LISTED = 20
+"""Bad records that ``multitune data`` prints."""
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[
@@ -172,7 +176,7 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
 
     from multitune.cli import tables
-    from multitune.data.bad import BadRecords
+    from multitune.data.bad import BadRecords, counted
     from multitune.data.records.balance import balance
     from multitune.evaluation.lengths import measure
     from multitune.training.loading import divided, read_corpus
@@ -181,12 +185,12 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     corpus = read_corpus(one, bad)
     lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus)
     _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
-    for place, problem in bad:
+    for place, problem in islice(bad, LISTED):
         print(printable(f"{place}: {problem}"))
-    if (more := len(bad) - len(list(bad))) > 0:
+    if (more := len(bad) - LISTED) > 0:
         print(f"and {more} more")
     if bad and not one.skip_bad:
-        raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
+        raise UserError(f"{one.data}: {counted(len(bad), 'bad record')}; a run stops unless skip_bad: true")
     division = divided(one, corpus)
     if division is not None:
         _print(tables.clusters(division))
