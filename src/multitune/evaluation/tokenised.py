@@ -37,7 +37,7 @@ def examples(records: Sequence[Record], task: Task, encoder: Encoder, max_length
     made = task.encode(records, encoder.tokenizer, max_length)
     if not task.tokenised:
         return list(made)
-    content = [digest(records), type(task).__name__, task.labels, max_length, encoder.spelling, versions(), _code()]
+    content = [digest(records), type(task).__name__, task.labels, max_length, encoder.tokenizer_hash, versions(), _code()]
     key = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
     path = user_cache_path("multitune") / "tokenised" / f"{key}.arrow"
     found = opened(path)

@@ -117,7 +117,7 @@ def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> lis
 def _key(given: Sequence[Any], encoder: Encoder) -> str:
     """A hash of all that decides the clusters: inputs and settings, and the content of tokenizer and model."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (json.dumps([_REVISION, *given]), encoder.model.config.to_json_string(), encoder.spelling):
+    for part in (json.dumps([_REVISION, *given]), encoder.model.config.to_json_string(), encoder.tokenizer_hash):
         digest.update(part.encode())
     for name, weight in encoder.pretrained_parameters():
         digest.update(f"{name} {tuple(weight.shape)}".encode())
