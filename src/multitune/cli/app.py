@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from multitune.errors import RunError, UserError
+from multitune.errors import RunError, UserError, printable
 from multitune.storage.interrupt import Interrupted, Leave, leaving
 
 app = typer.Typer(
@@ -182,7 +182,7 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus)
     _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
     for place, problem in bad:
-        print(f"{place}: {problem}")
+        print(printable(f"{place}: {problem}"))
     if (more := len(bad) - len(list(bad))) > 0:
         print(f"and {more} more")
     if bad and not one.skip_bad:
@@ -249,7 +249,7 @@ def _print(*parts: object) -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False).print(printable(text), markup=False, soft_wrap=True)
 
 
 def _code(number: signal.Signals) -> int:

@@ -1,8 +1,10 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +14,7 @@ from multitune.commands.grid import Point
 from multitune.commands.probe import Findings
 from multitune.data.records.balance import Balance
 from multitune.data.records.corpus import Corpus
+from multitune.errors import printable
 from multitune.evaluation.intervals import Interval
 from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS
@@ -85,7 +88,7 @@ def beside(found: Beside) -> Table:
 
     table = _table("language", *found.mean)
     for language, row in found.languages.items():
-        table.add_row(Text(language), *cells(row))
+        table.add_row(language, *cells(row))
     table.add_section()
     table.add_row(f"mean of {len(found.languages)}", *cells(found.mean))
     if found.gains:
@@ -142,7 +145,7 @@ def _skills(findings: Findings) -> Table:
         sides = [] if found is None else found["average"].values()
         cells = [_number(side[when]) for side in sides for when in ("pretrained", "tuned")]
         table.add_row(label, *(cells or [NONE] * 4))
-    table.caption = "\n".join(findings.notes)
+    table.caption = Text("\n".join(map(printable, findings.notes)))
     return table
 
 
@@ -190,7 +193,7 @@ def labels(balance: Sequence[Balance]) -> Table:
     table = _table("label", "in training", "%", "least %", "most %")
     for row in balance:
         least, most = (f"{share:.1f} {language}" for share, language in (row.least, row.most))
-        table.add_row(Text(row.label), str(row.times), f"{row.share:.1f}", least, most)
+        table.add_row(row.label, str(row.times), f"{row.share:.1f}", least, most)
     return table
 
 
@@ -204,7 +207,7 @@ def clusters(division: Division) -> Table:
         dev = len(division.dev.get(cluster["task"], ()))
         words = " ".join(cluster["words"])
         numbers = (str(cluster["records"]), f"{cluster['percent']:.1f}", str(dev))
-        table.add_row(cluster["task"], *numbers, Text(label), Text(words))
+        table.add_row(cluster["task"], *numbers, label, words)
     table.caption = (
         f"of the records that train_limit and dev_limit leave; the principal components keep {found['variance']:.1f} % "
         f"of the variance"
@@ -296,12 +299,24 @@ def _cost(results: Sequence[RunResult]) -> tuple[str, str, str]:
     return f"{drift:.1f}", f"{minutes:.1f}", f"{max(result.peak_memory_bytes for result in results) / 2**30:.2f}"
 
 
-def _table(first: str, *columns: str) -> Table:
+class _PlainTable(Table):
+    """A table whose cells are text: names and labels come from files, and may hold markup or escapes."""
+
+    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
+        """Add a row; a cell that is a string has neither markup nor control characters."""
+        super().add_row(*(_plain(cell) if isinstance(cell, str) else cell for cell in cells), **style)
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _table(first: str, *columns: str) -> _PlainTable:
     """A table whose first column is text and the others are numbers."""
-    table = Table(box=SIMPLE_HEAD, caption_justify="left")
-    table.add_column(Text(first))
+    table = _PlainTable(box=SIMPLE_HEAD, caption_justify="left")
+    table.add_column(_plain(first))
     for column in columns:
-        table.add_column(Text(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
+        table.add_column(_plain(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
     return table
 
 
