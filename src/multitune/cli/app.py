@@ -197,6 +197,22 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
+) -> None:
+    """Show what is kept on disk between runs, by use: the offline encoder, sentences, tokenised texts, pseudo-tasks."""
+    from multitune.cli import tables
+    from multitune.commands import cache as kept
+    from multitune.storage.cache import root
+
+    if clear:
+        freed = kept.clear()
+        _say(f"removed: {tables.megabytes(freed)} MB")
+    _print(tables.cache(kept.usage()))
+    _say(f"the cache: {root()}; XDG_CACHE_HOME names another folder")
+
+
+@app.command()
 def methods() -> None:
     """List the methods with their options."""
     from multitune.cli import tables

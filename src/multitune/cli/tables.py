@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from multitune.commands.cache import Usage
 from multitune.commands.compare import Comparison
 from multitune.commands.grid import Point
 from multitune.commands.probe import Findings
@@ -231,6 +232,21 @@ def _words(point: Point) -> list[str]:
 
 def _option(key: str, default: object) -> str:
     return f"{key}={'null' if default is None else default}"
+
+
+def cache(uses: Sequence[Usage]) -> Table:
+    """One line a use: entries, size, last use."""
+    table = _table("use", "entries", "MB", "last used")
+    for use in uses:
+        table.add_row(Text(use.use), str(use.entries), megabytes(use.size), f"{use.last:%Y-%m-%d}")
+    table.add_section()
+    table.add_row("all", str(sum(use.entries for use in uses)), megabytes(sum(use.size for use in uses)), "")
+    return table
+
+
+def megabytes(size: int) -> str:
+    """Bytes in units of a million."""
+    return f"{size / 1e6:.1f}"
 
 
 def synthetic(found: Synthetic) -> Table:

@@ -55,13 +55,12 @@ class Encoder:
         return self.model.head(language)
 
     @cached_property
-    def spelling(self) -> str:
+    def tokenizer_hash(self) -> str:
         """A hash of all that decides how the tokenizer encodes a text."""
-        backend, own = self.tokenizer.backend_tokenizer, self.tokenizer
-        backend.no_truncation()  # what the last call has left; each call sets its own
-        backend.no_padding()
+        own = self.tokenizer
         settings = [own.truncation_side, own.model_input_names, own.split_special_tokens, own.mask_token_id, len(own)]
-        return hashlib.blake2b(f"{settings}{backend.to_str()}".encode()).hexdigest()
+        with _as_between_calls(own):
+            return hashlib.blake2b(f"{settings}{own.backend_tokenizer.to_str()}".encode()).hexdigest()
 
     @property
     def own_heads(self) -> list[str]:
@@ -182,7 +181,8 @@ class Encoder:
             with self._full_vocabulary(), quiet():
                 weights = self.model.weights_of(task) if isinstance(self.model, Heads) else None
                 self.head(task).save_pretrained(folder / place, state_dict=weights)
-            self.tokenizer.save_pretrained(folder / place)
+            with _as_between_calls(self.tokenizer):
+                self.tokenizer.save_pretrained(folder / place)
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -198,6 +198,25 @@ class Encoder:
         else:
             with self._vocabulary.full():
                 yield
+
+
+@contextmanager
+def _as_between_calls(processor: Processor) -> Iterator[None]:
+    """Inside, a tokenizer neither truncates nor pads by itself: its last call has left that, the next sets its own."""
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        yield
+        return
+    backend = processor.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

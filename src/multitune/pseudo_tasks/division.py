@@ -4,6 +4,7 @@ The Sequential Reptile paper (arXiv 2110.02600, section 4.3) does so for zero-sh
 pretrained model, reduced by PCA and clustered by a Gaussian mixture. docs/pseudo-tasks.md lists what is done otherwise.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from multitune.evaluation.lengths import INPUTS
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.pseudo_tasks.characteristic_words import characteristic_words
-from multitune.pseudo_tasks.clustering import Clustering, Input, clustered, content_hash
+from multitune.pseudo_tasks.clustering import Clustering, Input, clustered
 from multitune.recipe import Recipe
 from multitune.storage.atomic import write_json
 
@@ -105,7 +106,7 @@ def divide(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> Division | None:
         description={
             "model": recipe.model,
             "variance": found.variance,
-            "hash": content_hash(json.dumps(found.train).encode()),
+            "hash": hashlib.blake2b(json.dumps(found.train).encode(), digest_size=16).hexdigest(),
             "clusters": _described(tasks, corpus, found),
         },
     )
