@@ -9,10 +9,11 @@ import pytest
 
 import multitune as mt
 from builders import comparison_file as file
+from builders import run_result
 from multitune.errors import UserError
 from multitune.report import papers
 from multitune.results.comparison import Pair
-from multitune.results.run import RunResult, Shipped, Sides
+from multitune.results.run import RunResult
 
 AVERAGES = {"mtl": 82.9, "gradvac": 83.8, "reptile": 83.7, "sequential_reptile": 87.5}
 """The paper's own, of its Table 2 (it cuts digits off where it should round)."""
@@ -20,21 +21,8 @@ AVERAGES = {"mtl": 82.9, "gradvac": 83.8, "reptile": 83.7, "sequential_reptile":
 
 def finished(method: str, scores: dict[str, float], metric: str = "f1", seed: int = 0) -> RunResult:
     """A run with so many percent in the languages that it has seen, ten less in exact matches."""
-    return RunResult(
-        method=method,
-        seed=seed,
-        budget=8,
-        metric=metric,
-        seen={language: {metric: score, "exact_match": score - 10} for language, score in scores.items()},
-        unseen={},
-        average=Sides(seen=sum(scores.values()) / len(scores), unseen=None),
-        drift=0.0,
-        seconds=1.0,
-        peak_memory_bytes=1,
-        shipped=Shipped(select="last", gradients=8, dev=None),
-        dropped={},
-        versions={},
-    )
+    both = {language: {metric: score, "exact_match": score - 10} for language, score in scores.items()}
+    return run_result(both, method=method, seed=seed)
 
 
 @pytest.mark.parametrize("method", AVERAGES)

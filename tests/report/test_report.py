@@ -128,6 +128,16 @@ MISTAKES: dict[str, tuple[str, str | None, str]] = {
     "not JSON": ("results.json", "{", r"results.json: not valid JSON"),
     "not an object": ("mtl-0-seed0/metrics.jsonl", "[1]\n", r"metrics.jsonl:1: an object of JSON belongs here"),
     "not an event": ("mtl-0-seed0/metrics.jsonl", '{"event": "trian"}', r"metrics.jsonl:1: unknown event 'trian'"),
+    "of another schema": (
+        "mtl-0-seed0/clusters.json",
+        '{"schema": 2}',
+        r"clusters.json: has schema 2; .* reads schema 1",
+    ),
+    "a key missing": (
+        "mtl-0-seed0/probes.json",
+        "{}",
+        r"probes.json: is damaged .*: Object missing required field run",
+    ),
     "a run missing": ("mtl-0-seed0/recipe.yaml", None, "mtl-0-seed0: holds no finished run"),
     "no predictions": ("mtl-0-seed0/predictions.jsonl", None, "predictions.jsonl: cannot be read: No such file"),
 }

@@ -14,7 +14,7 @@ class Cluster:
     """One pseudo-task.
 
     Attributes:
-        task: its name, `cluster-1` for the largest.
+        task: its name, ``cluster-1`` for the largest.
         records: training records in it.
         percent: of all training records.
         languages: its training records by language.

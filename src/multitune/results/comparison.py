@@ -52,7 +52,7 @@ class Beside:
     """Our figures and a paper's, in the methods and languages (or tasks) that both have; in percent.
 
     Attributes:
-        table: its name, for instance `table2`.
+        table: its name, for instance ``table2``.
         title: what it shows.
         metric: the score.
         languages: the figures of each language (or task), as the runs call it.
@@ -70,7 +70,7 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun(RunResult):
-    """A run of a comparison: the keys of its own results.json and two more.
+    """A run of a comparison.
 
     Attributes:
         folder: the run's, inside the comparison's.

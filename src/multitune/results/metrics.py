@@ -23,7 +23,7 @@ class When(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What every line has.
+    """What every line has, beside ``event``, which names its kind.
 
     Attributes:
         gradients: gradient computations so far.
@@ -79,9 +79,9 @@ class Probe(Event, GradientSimilarity):
     Attributes:
         layers: the mean over pairs of each layer's cosines, from the input to the head.
         drift: L2 distance of the pretrained weights from where they began; null where it is not finite.
-        drift_by_layer: that of each layer; the root of the sum of their squares is `drift`.
+        drift_by_layer: that of each layer; the root of the sum of their squares is ``drift``.
         probe_seconds: seconds that the run's probes have taken so far, this one included.
-        share: `probe_seconds` divided by `seconds`.
+        share: ``probe_seconds`` divided by ``seconds``.
     """
 
     EVENT: ClassVar[str] = "probe"
@@ -118,7 +118,7 @@ class Skip(Event):
     """A step that was skipped.
 
     Attributes:
-        what: what was not finite: `loss` or `gradient`.
+        what: what was not finite: ``loss`` or ``gradient``.
         batches: the mini-batches at fault.
     """
 
@@ -130,7 +130,7 @@ class Skip(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Back(Event):
-    """The run went back to a checkpoint, which `gradients` is of.
+    """The run went back to a checkpoint, which ``gradients`` is of.
 
     Attributes:
         failed_at: gradient computations when it gave up.

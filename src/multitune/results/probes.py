@@ -19,7 +19,7 @@ class GradientSimilarity:
     Attributes:
         languages: the training languages, ordered by family.
         families: the family of each, in the same order; null where it is not known.
-        cosine: the mean of `cosines` over pairs of different languages.
+        cosine: the mean of ``cosines`` over pairs of different languages.
         cosines: pairwise cosine of the gradients of all shared weights; the diagonal is 1.
         norms: the L2 norm of each language's gradient.
         losses: each language's loss on its batch.
@@ -129,7 +129,7 @@ class MaskedTokens(Skill):
     """The loss of masked tokens, in nats a token.
 
     Attributes:
-        head: `pretrained` for the model's own, or the model whose head was trained on the frozen encoder.
+        head: ``pretrained`` for the model's own, or the model whose head was trained on the frozen encoder.
     """
 
     head: str
@@ -154,7 +154,7 @@ class Drift:
 
     Attributes:
         total: L2 distance of all of them.
-        layers: L2 distance of each layer's; the root of the sum of their squares is `total`.
+        layers: L2 distance of each layer's; the root of the sum of their squares is ``total``.
     """
 
     total: float | None
@@ -178,7 +178,7 @@ class ProbedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings(JsonFile):
-    """What the probes of a finished run measured; null where one could not, and `notes` says why.
+    """What the probes of a finished run measured; null where one could not, and ``notes`` says why.
 
     Attributes:
         run: which run.

@@ -35,11 +35,11 @@ class Shipped:
     """Which weights a run ships.
 
     Attributes:
-        select: the recipe's: `last` or `best`.
+        select: the recipe's: ``last`` or ``best``.
         gradients: gradient computations that they had seen.
         dev: their average on dev in percent; null where it is not finite.
-        languages: with a model for each language (`stl`), which weights each ships; `gradients` is then their sum,
-            and `dev` their mean.
+        languages: with a model for each language (``stl``), which weights each ships; ``gradients`` is then their sum,
+            and ``dev`` their mean.
     """
 
     select: str
@@ -56,18 +56,18 @@ class RunResult(JsonFile):
         method: its name.
         seed: of all that the run drew at random.
         budget: gradient computations spent.
-        metric: the score that `average` is of.
+        metric: the score that ``average`` is of.
         seen: the scores of the languages that were trained on; null where a score is not finite.
         unseen: those of the others.
-        average: the mean of `metric` over languages, unweighted; null without such languages, or where a score is.
+        average: the mean of ``metric`` over languages, unweighted; null without such languages, or where a score is.
         drift: L2 distance of the shipped weights from the pretrained ones, heads excluded; null where the weights are
             not finite: the run has diverged.
         seconds: of training, validations included, over all sessions of the run.
         peak_memory_bytes: the most that the process, or the accelerator, had in use.
-        shipped: which weights `model/` holds.
+        shipped: which weights ``model/`` holds.
         dropped: dev and test records left out because training never shows their label.
         versions: of Python and the packages that decide the numbers, and how scores were computed.
-        skipped: bad records that the recipe's `skip_bad` left out.
+        skipped: bad records that the recipe's ``skip_bad`` left out.
     """
 
     NAME: ClassVar[str] = FILE
@@ -111,7 +111,7 @@ def finite_scores(scores: Mapping[str, Mapping[str, float]]) -> Scores:
     return {language: {metric: finite(score) for metric, score in own.items()} for language, own in scores.items()}
 
 
-def average(scores: Scores, metric: str) -> Score:
+def average(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Score:
     """The unweighted mean of a metric over languages; None without languages, or where a score is None."""
     return mean(own[metric] for own in scores.values())
 
