@@ -30,9 +30,9 @@ def runs(results: Sequence[RunResult]) -> Table:
 
 
 def summary(comparison: Comparison) -> Table:
-    """One line a method: averages and what they differ from the baseline, with intervals, drift and cost."""
-    metric, baseline = comparison.metric, comparison.baseline
-    table = _table("method", f"seen {metric}", f"- {baseline}", f"unseen {metric}", f"- {baseline}", *_COST)
+    """One line a method: averages and what they gain over the baseline, with intervals, drift and cost."""
+    metric, gain = comparison.metric, _gain_over(comparison.baseline)
+    table = _table("method", f"seen {metric}", gain, f"unseen {metric}", gain, *_COST)
     for method, sides in comparison.summary.items():
         cells = [" ".join([method, *_words(comparison.chosen[method])])]
         gains = comparison.differences.get(method)
@@ -84,7 +84,7 @@ def beside(found: Beside) -> Table:
     table.add_section()
     table.add_row(f"mean of {len(found.languages)}", *cells(found.mean))
     if found.gains:
-        table.add_row(f"- {BASELINE}", *cells(found.gains, "+"))
+        table.add_row(_gain_over(BASELINE), *cells(found.gains, "+"))
     table.caption = f"{found.metric}, in brackets the Sequential Reptile paper's: {found.title}"
     return table
 
@@ -112,9 +112,7 @@ def _cosines(findings: Findings) -> list[Table]:
         table.add_row(language, *(f"{cosine:.2f}" for cosine in row))
     table.caption = f"held-out batches, languages by family; mean {similarity.cosine:.2f}"
     if proximity is not None:
-        table.caption += (
-            f"; with distance in the family tree: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.3f}"
-        )
+        table.caption += f"; with genealogical distance: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.3f}"
     return [table]
 
 
@@ -271,6 +269,10 @@ def _cost(results: Sequence[RunResult]) -> tuple[str, str, str]:
     minutes = sum(result.seconds for result in results) / len(results) / 60
     gibibytes = max(result.peak_memory_bytes for result in results) / 2**30
     return _percent(mean(result.drift for result in results)), f"{minutes:.1f}", f"{gibibytes:.2f}"
+
+
+def _gain_over(baseline: str) -> str:
+    return f"gain over {baseline}"
 
 
 def _averages(result: RunResult) -> tuple[float | None, float | None]:

@@ -132,7 +132,7 @@ def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Compari
     measured = _over_seeds(shown) if several else _over_examples(out, shown, task)
 
     def gain(method: str, other: str) -> Estimates:
-        return _sides(lambda side: _less(measured[method, side], measured[other, side]))
+        return _sides(lambda side: _gain(measured[method, side], measured[other, side]))
 
     def own(method: str) -> Estimates:
         return _sides(lambda side: measured[method, side])
@@ -199,7 +199,7 @@ def _over_examples(out: Path, runs: Sequence[ComparedRun], task: AnyTask) -> dic
     return measured
 
 
-def _less(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
+def _gain(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
     if of is None or baseline is None:
         return None
     draws = None if of.draws is None or baseline.draws is None else of.draws - baseline.draws

@@ -50,7 +50,7 @@ def by_layer(evidence: Evidence) -> list[Plot]:
 
 
 def proximity(evidence: Evidence) -> list[Plot]:
-    """Cosines of pairs of languages against their typological distance, a plot a method."""
+    """Cosines of pairs of languages against their genealogical distance, a plot a method."""
     found = []
     for run in first_runs(evidence):
         measured = run.probes and run.probes.proximity
@@ -60,7 +60,7 @@ def proximity(evidence: Evidence) -> list[Plot]:
             points = tuple(_pair(pair) for pair in measured.pairs)
             series = Series(run.method, run.method, points, joined=False)
             names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
-            found.append(Plot(name, title, "typological distance", "cosine", (series,), names=names))
+            found.append(Plot(name, title, "genealogical distance", "cosine", (series,), names=names))
     return found
 
 

@@ -17,7 +17,7 @@ class Lead:
     """The method with the highest average on one side, and how far it is ahead of each other.
 
     Attributes:
-        ahead: other method -> the leader's average less the other's.
+        ahead: other method -> what the leader's average gains over the other's.
     """
 
     side: Side
@@ -28,12 +28,12 @@ class Lead:
     @property
     def beaten(self) -> dict[str, Interval]:
         """The methods that it is surely ahead of, and by how much."""
-        return {method: less for method, less in self.ahead.items() if less.low > 0.0}
+        return {method: gain for method, gain in self.ahead.items() if gain.low > 0.0}
 
     @property
     def rivals(self) -> dict[str, Interval]:
-        """The methods that it cannot be told apart from: the interval of the difference includes none."""
-        return {method: less for method, less in self.ahead.items() if less.low <= 0.0}
+        """The methods that it cannot be told apart from: the interval of the difference includes zero."""
+        return {method: gain for method, gain in self.ahead.items() if gain.low <= 0.0}
 
     @property
     def unbeaten(self) -> list[str]:
@@ -97,7 +97,7 @@ def _lead(comparison: Comparison, side: Side) -> Lead | None:
         return None
     leader = max(measured, key=lambda method: measured[method].mean)
     ahead = {other: sides[side] for other, sides in comparison.pairwise[leader].items()}
-    return Lead(side, leader, measured[leader], {other: less for other, less in ahead.items() if less is not None})
+    return Lead(side, leader, measured[leader], {other: gain for other, gain in ahead.items() if gain is not None})
 
 
 def _last_gain(evidence: Evidence, method: str) -> float:
