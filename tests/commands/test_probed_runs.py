@@ -16,7 +16,9 @@ from multitune.commands.probe import probe
 from multitune.errors import UserError
 from multitune.plans import METHODS
 from multitune.probes import live
+from multitune.results.metrics import Validate, read_events
 from multitune.results.probes import Findings
+from multitune.results.run import RunResult
 from multitune.storage.interrupt import Interrupted
 
 
@@ -106,6 +108,9 @@ def test_a_run_that_diverges_goes_on_without_probes(tmp_path: Path, tiny_model: 
     result = mt.train(recipe(tiny_model, tiny_panx, "sequential", probe_every=4, **keys), tmp_path)
     assert result.budget == 8
     assert probes(tmp_path) == []
+    assert RunResult.read(tmp_path) == result, "strict JSON, whatever the weights are"
+    assert result.drift is None
+    assert [event.drift for event in read_events(tmp_path) if isinstance(event, Validate)][-1] is None
     with pytest.raises(UserError, match="the loss or gradient of aa, bb is not finite: lower the learning rate"):
         probe(tmp_path)
 
