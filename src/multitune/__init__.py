@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitune import methods
-    from multitune.commands.compare import Comparison, compare
+    from multitune.commands.compare import compare
     from multitune.commands.train import train
     from multitune.errors import RunError, UserError
     from multitune.methods import SequentialReptile
     from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
+    from multitune.results.comparison import Comparison
     from multitune.results.run import RunResult
 
 _HOMES = {
     "Combiner": "multitune.methods.combiner",
-    "Comparison": "multitune.commands.compare",
+    "Comparison": "multitune.results.comparison",
     "Recipe": "multitune.recipe",
     "RunError": "multitune.errors",
     "RunResult": "multitune.results.run",

@@ -56,7 +56,7 @@ def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tin
     assert result.average["seen"] > AT_LEAST[kind]
     scores = result.seen | result.unseen
     assert rescore(tmp_path / "run", {}) == {code: pytest.approx(score) for code, score in scores.items()}
-    rows = read_statistics(tmp_path / "run" / "predictions.jsonl")
+    rows = read_statistics(tmp_path / "run")
     task = TASKS[kind](())
     assert {code: task.score_rows(row) for code, row in rows.items()} == scores
     TASKS[kind].auto_processor.from_pretrained(tmp_path / "run" / "model")

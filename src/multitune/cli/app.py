@@ -143,13 +143,13 @@ def probe(
 ) -> None:
     """Measure gradient similarity, retention and drift of a run's model; writes RUN/probes.json."""
     from multitune.cli import tables
-    from multitune.commands.probe import PROBES
     from multitune.commands.probe import probe as measure
     from multitune.recipe import parse_overrides
+    from multitune.results.probes import FILE
 
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
-    _say(f"all of it is in {run / PROBES}")
+    _say(f"all of it is in {run / FILE}")
 
 
 @app.command()
