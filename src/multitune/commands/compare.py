@@ -23,6 +23,7 @@ from multitune.report import page, papers
 from multitune.report.papers import Beside
 from multitune.results.run import FILE, RunResult
 from multitune.storage.atomic import write_json
+from multitune.storage.disk import disk_explained
 from multitune.tasks import AnyTask
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
@@ -116,11 +117,14 @@ def compare(
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
+    if "method" in (overrides or {}):
+        raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
     check_tracker(track)
     runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
     for one in runs:
         load_plan(one.recipe)
-        _check_same(out / one.folder, one.recipe)
+        with disk_explained(out):
+            _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
     data, task = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:

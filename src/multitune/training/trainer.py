@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from multitune.data.records.corpus import Corpus
-from multitune.errors import RunError
+from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.probes import live
@@ -17,7 +17,7 @@ from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
 from multitune.results.run import RunResult, mean
 from multitune.storage.atomic import replaced
-from multitune.storage.interrupt import Interrupted, StopRequested, StopSignal
+from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.training import checkpoint
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
