@@ -13,13 +13,12 @@ import multitune as mt
 from builders import lines, recipe, stop_after
 from multitune.cli import tables
 from multitune.commands.probe import probe
-from multitune.errors import UserError
+from multitune.errors import Interrupted, UserError
 from multitune.plans import METHODS
 from multitune.probes import live
 from multitune.results.metrics import Validate, read_events
 from multitune.results.probes import Findings
 from multitune.results.run import RunResult
-from multitune.storage.interrupt import Interrupted
 
 
 def probes(run: Path) -> list[dict[str, Any]]:

@@ -11,15 +11,13 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 import multitune as mt
 from builders import lines, recipe, stop_after
-from multitune.commands.evaluate import rescore
-from multitune.errors import UserError
+from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.plans import METHODS
 from multitune.recipe import Recipe
 from multitune.results.metrics import event_line, read_events
 from multitune.results.predictions import prediction_line, read_predictions
 from multitune.results.run import RunResult
-from multitune.storage.interrupt import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ def test_model_is_an_ordinary_one_with_the_same_predictions(finished: tuple[Path
         logits = model(**tokenizer("ana bela sees roma", return_tensors="pt")).logits
     named = [model.config.id2label[n] for n in logits.argmax(-1)[0].tolist()]
     assert named[1:-1] == ["B-PER", "I-PER", "O", "B-LOC"]
-    assert rescore(out, {}) == {**result.seen, **result.unseen}
+    assert mt.evaluate(out) == {**result.seen, **result.unseen}
     untouched = AutoModelForTokenClassification.from_pretrained(tiny_model, num_labels=4)
     unused = tokenizer.convert_tokens_to_ids(["never0", "never19", "kyoto"])
     name = "bert.embeddings.word_embeddings.weight"
@@ -174,7 +172,7 @@ def test_stl_has_a_model_for_each_language(tmp_path: Path, tiny_model: Path, tin
     shares = [RunResult.read(tmp_path / "run" / "languages" / language).budget for language in ("aa", "bb")]
     assert sum(shares) == 41
     assert shares[0] / shares[1] == pytest.approx((60 / 20) ** 0.2, rel=0.1)
-    assert rescore(tmp_path / "run", {}) == result.seen
+    assert mt.evaluate(tmp_path / "run") == result.seen
 
 
 def test_best_on_dev_is_refused_where_dev_is_what_is_reported(tiny_model: Path, tiny_panx: Path) -> None:

@@ -11,15 +11,14 @@ import torch
 import multitune as mt
 from builders import corpus, stop_after
 from multitune import tasks
-from multitune.commands.evaluate import rescore
 from multitune.data import sets
 from multitune.data.records.corpus import Corpus, Head
+from multitune.errors import Interrupted
 from multitune.evaluation.scoring import read_statistics
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.plans import METHODS
 from multitune.recipe import Recipe
-from multitune.storage.interrupt import Interrupted
 from multitune.tasks import TASKS
 from multitune.training.loading import load_plan
 from multitune.training.run import prepare
@@ -94,7 +93,7 @@ def test_a_run_ships_a_model_for_each_head(tmp_path: Path, tiny_model: Path, mon
     assert result.average["seen"] == pytest.approx(np.mean([scores["score"] for scores in result.seen.values()]))
     for name in ("answers", "parts"):
         assert (result.seen[name]["score"] or 0) > 90
-    assert rescore(tmp_path / "run", {}) == {name: pytest.approx(scores) for name, scores in result.seen.items()}
+    assert mt.evaluate(tmp_path / "run") == {name: pytest.approx(scores) for name, scores in result.seen.items()}
     task = tasks.of(glue_like(*names))
     rows = read_statistics(tmp_path / "run")
     assert {name: task.scores_of(name, row) for name, row in rows.items()} == result.seen
@@ -107,7 +106,7 @@ def test_every_method_trains_heads(
     one = recipe(tiny_model, monkeypatch, "even", "number", method=method, budget=4, dev_limit=4)
     result = mt.train(one, tmp_path / "run")
     assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {"even", "number"}
-    assert rescore(tmp_path / "run", {}) == {name: pytest.approx(scores) for name, scores in result.seen.items()}
+    assert mt.evaluate(tmp_path / "run") == {name: pytest.approx(scores) for name, scores in result.seen.items()}
 
 
 def test_a_batch_of_several_heads_is_the_mean_over_its_examples(

@@ -9,12 +9,10 @@ import torch
 
 import multitune as mt
 from builders import RECORDS, corpus, stop_after
-from multitune.commands.evaluate import rescore
 from multitune.data import sets
-from multitune.errors import UserError
+from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import Recipe
-from multitune.storage.interrupt import Interrupted
 from multitune.tasks import TASKS
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -55,7 +53,7 @@ def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tin
     assert result.average["seen"] is not None
     assert result.average["seen"] > AT_LEAST[kind]
     scores = result.seen | result.unseen
-    assert rescore(tmp_path / "run", {}) == {code: pytest.approx(score) for code, score in scores.items()}
+    assert mt.evaluate(tmp_path / "run") == {code: pytest.approx(score) for code, score in scores.items()}
     rows = read_statistics(tmp_path / "run")
     task = TASKS[kind](())
     assert {code: task.score_rows(row) for code, row in rows.items()} == scores

@@ -21,6 +21,7 @@ from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in
 from multitune.report import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
+from multitune.storage.disk import disk_explained
 from multitune.tasks import AnyTask
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
@@ -63,11 +64,14 @@ def compare(
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
+    if "method" in (overrides or {}):
+        raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
     check_tracker(track)
     runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
     for one in runs:
         load_plan(one.recipe)
-        _check_same(out / one.folder, one.recipe)
+        with disk_explained(out):
+            _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
     data, task = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:

@@ -7,21 +7,38 @@ from typing import Any
 from multitune import tasks
 from multitune.data.records.corpus import Corpus
 from multitune.errors import UserError
-from multitune.evaluation.scoring import Encoded, evaluate
+from multitune.evaluation import scoring
+from multitune.evaluation.scoring import Encoded
+from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.recipe import Recipe, read
 from multitune.results.run import Scores, finite_scores
+from multitune.storage.disk import check_readable
 from multitune.training.loading import load_corpus, load_plan
 
+USED = ("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length", "test_limit", "precision")
+"""Recipe keys that decide a score when the model is given."""
 
-def rescore(run: Path, overrides: Mapping[str, Any]) -> Scores:
-    """Scores in percent of ``run``'s ``model/`` on the test split of its recipe, changed by ``overrides``.
+
+def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Scores:
+    """Score a run's ``model/`` on the test split of its recipe, changed by ``overrides``.
+
+    Args:
+        run: a run folder.
+        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; those of the data, ``max_length``,
+            ``test_limit`` and ``precision``.
+
+    Returns:
+        Language -> metric -> score in percent.
 
     Raises:
-        UserError: not a run folder with a model, or bad overrides.
+        UserError: not a run folder with a model, or overrides that are bad or that a score does not depend on.
     """
+    run, overrides = Path(run), overrides or {}
+    check_readable(run)
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
+    check_used("evaluate", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     corpus = load_corpus(recipe)
     if not (load_plan(recipe).one_model_per_task or corpus.heads):
@@ -34,4 +51,4 @@ def _scores(folder: Path, recipe: Recipe, corpus: Corpus, languages: list[str]) 
     encoder = encoders.load(str(folder), task.of(languages[0]), layers=None, dropout=None, seed=recipe.seed)
     test = {language: corpus.test[language] for language in languages}
     encoded = Encoded.of(test, task, encoder, recipe.max_length)
-    return finite_scores(evaluate(encoder, task, encoded, recipe.precision).scores)
+    return finite_scores(scoring.evaluate(encoder, task, encoded, recipe.precision).scores)

@@ -11,6 +11,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.data.records.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
+from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.models import masked_lm
 from multitune.models.encoder import Encoder
@@ -34,28 +35,34 @@ from multitune.results.probes import (
     Retrieval,
 )
 from multitune.results.run import FILE, RunResult, Sides, mean
+from multitune.storage.disk import check_readable
 from multitune.tasks import OwnHeads, Task
 from multitune.training.loading import load_corpus, load_encoder, load_plan
 from multitune.training.run import word_embedding
 from multitune.versions import versions
 
+USED = (
+    *("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length"),
+    *("train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model", "precision"),
+)
+"""Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
 """Test sentences a language, at most, whose masked tokens are predicted."""
 
 
 def probe(
-    run: Path,
+    run: str | Path,
     overrides: Mapping[str, Any] | None = None,
     *,
-    pairs: Path | None = None,
-    mlm_head: Path | None = None,
+    pairs: str | Path | None = None,
+    mlm_head: str | Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Findings:
     """Measure a finished run's ``model/`` beside the model that it began with, and write ``run/probes.json``.
 
     Args:
         run: a run folder.
-        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; the data and the languages may differ.
+        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``: those of ``USED``.
         pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
         mlm_head: a finished run of masked language modelling on the same model with ``freeze_encoder: true``, whose
             head is asked for masked tokens.
@@ -65,13 +72,16 @@ def probe(
         UserError: not a finished run, one without its model or with one for each language, bad overrides, a bad folder,
             or a missing package.
     """
+    run = Path(run)
+    for folder in (run, pairs, mlm_head):
+        check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
-    head = None if mlm_head is None else _head(mlm_head, recipe)
+    head = None if mlm_head is None else _head(Path(mlm_head), recipe)
     corpus = load_corpus(recipe)
     task = tasks.of(corpus)
     if isinstance(task, OwnHeads):
         raise UserError(f"{run}: its tasks have heads, and so models, of their own; probe needs one model of several")
-    texts = from_cldr(corpus.test) if pairs is None else from_folder(pairs, corpus.test)
+    texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
     pretrained = load_encoder(recipe, task, corpus)
     tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
     about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
@@ -86,6 +96,7 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
         raise UserError(f"{run}: holds no finished run; probe needs its recipe.yaml, results.json and model/")
     if not (run / "model").exists():
         raise UserError(f"{run}: has no model/; probe needs a run with save_model: true")
+    check_used("probe", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     if load_plan(recipe).one_model_per_task:
         raise UserError(f"{run}: {recipe.method} has a model for each language; probe needs one model of several")

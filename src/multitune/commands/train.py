@@ -7,6 +7,7 @@ from typing import Any
 
 from multitune import pseudo_tasks
 from multitune.data.records.corpus import Corpus
+from multitune.errors import Interrupted
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
@@ -14,7 +15,7 @@ from multitune.results import predictions
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
-from multitune.storage.interrupt import Interrupted, StopSignal
+from multitune.storage.interrupt import StopSignal
 from multitune.training import run_folder
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory

@@ -14,12 +14,13 @@ from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
 from multitune.data.sets import DATASETS
 from multitune.errors import RunError, UserError, unknown
+from multitune.mistakes import describe
 from multitune.models import encoder as encoders
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
-from multitune.recipe import Recipe, describe
+from multitune.recipe import Recipe
 from multitune.tasks import AnyTask
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,9 @@ def load_plan(recipe: Recipe) -> Plan:
         UserError: an unknown method or option, or a value that is not allowed.
     """
     kind = find(recipe.method)
+    for key in recipe.options:
+        if key in Recipe.model_fields and key not in kind.model_fields:
+            raise UserError(f"options of {recipe.method}: {key} is a key of the recipe itself; write it beside options")
     try:
         plan = kind.model_validate(recipe.options)
     except ValidationError as error:

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from multitune.data.records.corpus import Corpus
-from multitune.errors import RunError
+from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.probes import live
@@ -18,7 +18,7 @@ from multitune.results.json_files import finite
 from multitune.results.metrics import Back, Event, FaultyBatch, Skip, Train, Validate, When
 from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
 from multitune.storage.atomic import replaced
-from multitune.storage.interrupt import Interrupted, StopRequested, StopSignal
+from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.training import checkpoint
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
