@@ -28,7 +28,7 @@ class PseudoTasks(BaseModel):
 
 
 class Replay(BaseModel):
-    """Masked language modelling as one more task (multitune/tasks/replayed.py)."""
+    """Masked language modelling as one more task (multitune/tasks/heads.py)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

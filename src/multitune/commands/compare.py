@@ -23,7 +23,7 @@ from multitune.report import page, papers
 from multitune.report.papers import Beside
 from multitune.results.run import FILE, RunResult
 from multitune.storage.atomic import write_json
-from multitune.tasks import AnyTask
+from multitune.tasks import HeadMap
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
@@ -122,13 +122,13 @@ def compare(
         load_plan(one.recipe)
         _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
-    data, task = runs[0].recipe.data, tasks.of(corpora[0])
+    data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
-        papers.columns(paper, data, task.metric, names, corpora[0].test)
+        papers.columns(paper, data, heads.metric, names, corpora[0].test)
     for one, corpus in zip(runs, corpora, strict=True):
         if not (out / one.folder / FILE).exists():
             train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
-    comparison = summarise(out, {one.folder: one.point for one in runs}, task)
+    comparison = summarise(out, {one.folder: one.point for one in runs}, heads)
     if paper is not None:
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
     comparison.write(out)
@@ -167,7 +167,7 @@ def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
     return [corpora[_data_of(one.recipe)] for one in runs]
 
 
-def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Comparison:
+def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Comparison:
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
     Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
@@ -179,7 +179,7 @@ def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Compari
     methods = tuple(chosen)
     baseline = "mtl" if "mtl" in methods else methods[0]
     several = len(shown) > len(methods)
-    measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, task)
+    measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, heads)
 
     def less(method: str, other: str) -> Sides:
         return {side: _interval(_less(measured[method, side], measured[other, side])) for side in SIDES}
@@ -189,7 +189,7 @@ def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Compari
         folders=list(folders),
         grid=list(folders.values()),
         chosen=chosen,
-        metric=task.metric,
+        metric=heads.metric,
         baseline=baseline,
         summary={method: {side: _interval(measured[method, side]) for side in SIDES} for method in methods},
         differences={method: less(method, baseline) for method in methods if method != baseline},
@@ -238,13 +238,13 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | 
     }
 
 
-def _over_examples(out: Path, runs: Mapping[str, RunResult], task: AnyTask) -> dict[tuple[str, str], _Measured | None]:
+def _over_examples(out: Path, runs: Mapping[str, RunResult], heads: HeadMap) -> dict[tuple[str, str], _Measured | None]:
     measured: dict[tuple[str, str], _Measured | None] = {}
     for folder, run in runs.items():
         statistics = read_statistics(out / folder / "predictions.jsonl")
         for side, scores in (("seen", run.seen), ("unseen", run.unseen)):
             average = run.average[side]
-            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, task)
+            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, heads)
             measured[run.method, side] = None if average is None else _Measured(np.array([average]), draws)
     return measured
 

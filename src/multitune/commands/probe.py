@@ -23,7 +23,7 @@ from multitune.probes.proximity import proximity
 from multitune.recipe import Recipe, read
 from multitune.results.run import FILE, RunResult
 from multitune.storage.atomic import write_json
-from multitune.tasks import OwnHeads, Task
+from multitune.tasks import HeadMap
 from multitune.training.loading import load_corpus, load_encoder, load_plan
 from multitune.training.run import word_embedding
 from multitune.versions import versions
@@ -75,12 +75,12 @@ def probe(
     recipe, result = _read(run, overrides or {})
     head = None if mlm_head is None else _head(mlm_head, recipe)
     corpus = load_corpus(recipe)
-    task = tasks.of(corpus)
-    if isinstance(task, OwnHeads):
+    heads = tasks.of(corpus)
+    if heads.shared is None:
         raise UserError(f"{run}: its tasks have heads, and so models, of their own; probe needs one model of several")
     texts = from_cldr(corpus.test) if pairs is None else from_folder(pairs, corpus.test)
-    pretrained = load_encoder(recipe, task, corpus)
-    tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
+    pretrained = load_encoder(recipe, heads, corpus)
+    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)
     findings = Findings(
         run={"method": result.method, "seed": result.seed, "budget": result.budget},
         seen=list(corpus.train),
@@ -89,12 +89,12 @@ def probe(
     with _timed("gradient_similarity", findings, say):
         division = pseudo_tasks.divide(recipe, corpus, pretrained)
         by_task = corpus.dev if division is None else division.dev
-        _compare_gradients(findings, tuned, task, by_task, recipe)
+        _compare_gradients(findings, tuned, heads, by_task, recipe)
     if word_embedding(tuned) is None:
         findings.notes.append("masked_lm, retrieval: these are skills of encoders of text")
     else:
         with _timed("masked_lm", findings, say):
-            _ask_masked_tokens(findings, tuned, task, corpus, recipe, head)
+            _ask_masked_tokens(findings, tuned, heads, corpus, recipe, head)
         with _timed("retrieval", findings, say):
             _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
     with _timed("drift", findings, say):
@@ -124,14 +124,14 @@ def _timed(part: str, findings: Findings, say: Callable[[str], None]) -> Iterato
 
 
 def _compare_gradients(
-    findings: Findings, tuned: Encoder, task: Task, by_task: Mapping[str, Sequence[Record]], recipe: Recipe
+    findings: Findings, tuned: Encoder, heads: HeadMap, by_task: Mapping[str, Sequence[Record]], recipe: Recipe
 ) -> None:
     if len(by_task) < 2:
         findings.notes.append("gradient_similarity: a single language has no pairs")
         return
-    dev = Encoded.of(by_task, task, tuned, recipe.max_length)
+    dev = Encoded.of(by_task, heads, tuned, recipe.max_length)
     precision = resolve(recipe.precision, tuned.device)
-    found = measure(tuned, task, held_out(dev, recipe.batch_size), precision)
+    found = measure(tuned, heads, held_out(dev, recipe.batch_size), precision)
     findings.gradient_similarity = summary(found) | {"layers": _layers(found)}
     findings.proximity = proximity(found.tasks, cosines(found.gram).numpy())
     if findings.proximity is None:
@@ -160,7 +160,7 @@ def _head(run: Path, recipe: Recipe) -> Path:
 
 
 def _ask_masked_tokens(
-    findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe, head: Path | None
+    findings: Findings, tuned: Encoder, heads: HeadMap, corpus: Corpus, recipe: Recipe, head: Path | None
 ) -> None:
     model = masked_lm.load(recipe.model, recipe.layers) if head is None else masked_lm.load(str(head), None)
     if model is None or tuned.tokenizer.mask_token is None:
@@ -169,7 +169,7 @@ def _ask_masked_tokens(
         )
         return
     model.to(tuned.device)  # type: ignore[arg-type]
-    test = held_out(Encoded.of(corpus.test, task, tuned, recipe.max_length), SENTENCES)
+    test = held_out(Encoded.of(corpus.test, heads, tuned, recipe.max_length), SENTENCES)
     before = retention.masked_lm_losses(model, tuned.tokenizer, test)
     masked_lm.put_in(model, tuned.head(findings.seen[0]))
     after = retention.masked_lm_losses(model, tuned.tokenizer, test)

@@ -17,7 +17,7 @@ from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
-from multitune.tasks import AnyTask, Task
+from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Example
 
 TOKENS = 4096
@@ -32,9 +32,10 @@ class Encoded:
     examples: Mapping[str, Sequence[Example]]
 
     @staticmethod
-    def of(records: Mapping[str, Sequence[Record]], task: AnyTask, encoder: Encoder, max_length: int) -> "Encoded":
+    def of(records: Mapping[str, Sequence[Record]], heads: HeadMap, encoder: Encoder, max_length: int) -> "Encoded":
         """Tokenise a split, or find it tokenised."""
-        return Encoded(records, {k: tokenised.examples(v, task.of(k), encoder, max_length) for k, v in records.items()})
+        found = {k: tokenised.examples(v, heads.task(k), encoder, max_length) for k, v in records.items()}
+        return Encoded(records, found)
 
     @property
     def tokens(self) -> list[int]:
@@ -64,29 +65,21 @@ class Evaluation:
 
 
 def evaluate(
-    encoder: Encoder, task: AnyTask, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
+    encoder: Encoder, heads: HeadMap, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
 ) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
     ``check`` is called before each batch and language, and may raise to give up.
     """
     predictions: dict[str, list[Any]] = {}
-    for languages in _sharing_a_head(task, split):
-        predictions |= _predictions(encoder, task.of(languages[0]), languages, split, precision, check)
+    for number, languages in heads.groups(split.examples).items():
+        predictions |= _predictions(encoder, heads.tasks[number], languages, split, precision, check)
     statistics: dict[str, NDArray[np.float64]] = {}
     for k, v in split.records.items():
         check()
-        statistics[k] = task.of(k).all_statistics(v, predictions[k])
-    scores = {k: task.scores_of(k, v) for k, v in statistics.items()}
+        statistics[k] = heads.task(k).all_statistics(v, predictions[k])
+    scores = {k: heads.scores_of(k, v) for k, v in statistics.items()}
     return Evaluation({k: predictions[k] for k in split.records}, statistics, scores)
-
-
-def _sharing_a_head(task: AnyTask, split: Encoded) -> list[list[str]]:
-    """The languages of each head."""
-    groups: dict[Task, list[str]] = {}
-    for language in split.examples:
-        groups.setdefault(task.of(language), []).append(language)
-    return list(groups.values())
 
 
 def _predictions(

@@ -56,15 +56,6 @@ class Task(ABC):
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
 
-    @property
-    def heads(self) -> "dict[str, Task]":
-        """The task of each head, by the head's name: there is one, without a name."""
-        return {"": self}
-
-    def of(self, language: str) -> "Task":
-        """The task of a language: where one head serves all, this one (``OwnHeads`` has others)."""
-        return self
-
     def number(self, label: str) -> int:
         """The index of a label in the head's output."""
         return self._number[label]
@@ -156,10 +147,6 @@ class Task(ABC):
     def score_rows(self, rows: NDArray[np.float64]) -> dict[str, float]:
         """Scores in percent from the statistics of each record, [records, statistics]."""
         return {metric: float(value) for metric, value in self.scores(rows, np.ones(len(rows))).items()}
-
-    def scores_of(self, language: str, rows: NDArray[np.float64]) -> dict[str, float]:
-        """Scores in percent of one language, from the statistics of its records."""
-        return self.score_rows(rows)
 
     def all_statistics(self, records: Sequence[Record], predictions: Sequence[Any]) -> NDArray[np.float64]:
         """The statistics of each record, [records, statistics]."""

@@ -20,7 +20,7 @@ from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe, describe
-from multitune.tasks import AnyTask
+from multitune.tasks import HeadMap
 
 log = logging.getLogger(__name__)
 
@@ -130,12 +130,14 @@ def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
     return pseudo_tasks.divide(recipe, corpus, load_encoder(recipe, tasks.of(corpus), corpus))
 
 
-def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:
-    """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
+def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
+    """The recipe's model with these heads: pretrained, or new and made for the corpus.
 
     Raises:
         UserError: the model cannot be had.
     """
     if recipe.model.startswith(scratch.PREFIX):
-        return scratch.build(recipe.model, task, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
-    return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+        return scratch.build(
+            recipe.model, heads, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed
+        )
+    return encoders.load(recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
