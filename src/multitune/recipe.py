@@ -65,8 +65,9 @@ class Recipe(BaseModel):
 
     data: str
     """A name in ``multitune.data.sets.DATASETS``."""
-    task: Literal["masked_language_modelling"] | None = None
-    """The kind of task, where it is not the data set's own: masked language modelling takes the texts of any set."""
+    task: str | None = None
+    """The kind of task, where it is not the data set's own: ``masked_language_modelling`` takes the texts of any set,
+    and the columns of ``data: folder`` may be the fields of several kinds."""
     path: str | dict[str, str] | None = None
     """Folder with the data set's files; or data set -> folder. A set without one comes from the Hub."""
     columns: dict[str, str] | None = None

@@ -15,7 +15,7 @@ Read = Callable[[Path, BadRecords | None], Iterator[Record]]
 
 def glue(path: Path, bad: BadRecords | None) -> Iterator[Record]:
     """A table without a header, as CoLA's."""
-    return records(sifted(separated.rows(path, {"text": 1, "label": 0}, bad), fields.KINDS[0].record, bad))
+    return records(sifted(separated.rows(path, {"text": 1, "label": 0}, bad), fields.LABELLED_TEXT.record, bad))
 
 
 def scored(path: Path, bad: BadRecords | None) -> Iterator[Record]:

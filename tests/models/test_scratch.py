@@ -73,7 +73,7 @@ def test_tasks_of_images_share_all_but_their_last_layer() -> None:
     ("name", "kind", "said"),
     [
         ("scratch:transfomer", "translation", "did you mean 'scratch:transformer'"),
-        ("scratch:transformer", "tagging", "is for data of the kind translation, not tagging"),
+        ("scratch:transformer", "tagging", "is for Translation, and the data are of the kind tagging"),
     ],
 )
 def test_mistakes(name: str, kind: str, said: str) -> None:

@@ -23,7 +23,7 @@ from multitune.probes.proximity import proximity
 from multitune.recipe import Recipe, read
 from multitune.results.run import FILE, RunResult
 from multitune.storage.atomic import write_json
-from multitune.tasks import HeadMap
+from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.loading import load_corpus, load_encoder, load_plan
 from multitune.training.run import word_embedding
 from multitune.versions import versions
@@ -149,7 +149,7 @@ def _head(run: Path, recipe: Recipe) -> Path:
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
     found = read(run / "recipe.yaml").resolve()
-    if found.task != "masked_language_modelling" or not found.freeze_encoder:
+    if TASKS.get(found.task or "") is not MaskedLanguageModelling or not found.freeze_encoder:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
     if (found.model, found.layers) != (recipe.model, recipe.layers):
         raise UserError(

@@ -19,7 +19,7 @@ from multitune.data.records.corpus import Corpus
 from multitune.errors import UserError, unknown
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
-from multitune.tasks import TASKS, HeadMap, Task
+from multitune.tasks import HeadMap, ImageClassification, Task, Translation
 from multitune.tasks.task import Processor
 from multitune.tasks.translation import language_mark
 
@@ -48,8 +48,8 @@ def build(
     if kind not in MODELS:
         raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
     wanted, make = MODELS[kind]
-    if not all(isinstance(task, TASKS[wanted]) for task in heads.tasks):
-        raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
+    if not all(isinstance(task, wanted) for task in heads.tasks):
+        raise UserError(f"model: {name} is for {wanted.__name__}, and the data are of the kind {corpus.task}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = [make(task, corpus, layers, dropout) for task in heads.tasks]
@@ -120,8 +120,8 @@ def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=eos, unk_token=unk)
 
 
-MODELS: Mapping[str, tuple[str, Callable[[Task, Corpus, int | None, float | None], Made]]] = {
-    "convnet": ("image_classification", convnet),
-    "transformer": ("translation", transformer),
+MODELS: Mapping[str, tuple[type[Task], Callable[[Task, Corpus, int | None, float | None], Made]]] = {
+    "convnet": (ImageClassification, convnet),
+    "transformer": (Translation, transformer),
 }
 """Name -> the kind of task that it is for, and how it is made: task, corpus, the recipe's layers and dropout."""

@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
+from multitune.data.kind import Text
 from multitune.evaluation.scoring import token_batches
 from multitune.models.encoder import Encoder
 from multitune.recipe import PseudoTasks
@@ -28,8 +29,8 @@ NEAREST = 20
 _REVISION = 1  # of all that is done here: raise it with every change, so that nothing older is taken from the cache
 
 Matrix = NDArray[np.float64]
-Input = tuple[Any, ...]
-"""What the tokenizer is given of a record: a text or its words, and perhaps a second text or None."""
+Input = tuple[Text, ...]
+"""What the tokenizer reads of a record: a text or its words, and perhaps a second text; as many for each record."""
 
 
 class Clustering(NamedTuple):
@@ -108,7 +109,7 @@ def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> lis
     words = isinstance(inputs[0][0], list)
     examples: list[Example] = []
     for some in together(inputs):
-        texts = [list(column) for column in zip(*some, strict=True) if column[0] is not None]
+        texts = [list(column) for column in zip(*some, strict=True)]
         encoding = encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length)
         examples += rows_of(encoding)
     return examples

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multitune.data.fields import TEXT
 from multitune.data.records.corpus import Record
 from multitune.errors import UserError
 from multitune.seeds import seeded
@@ -32,9 +33,11 @@ class MaskedLanguageModelling(Task):
     Scores: ``accuracy`` in percent, and ``loss`` in nats per masked token.
     """
 
+    fields = TEXT
+    unlabelled = True
+    can_divide = can_replay = can_trim = False
     auto_model = AutoModelForMaskedLM
     metric = "accuracy"
-    can_trim = False
 
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""

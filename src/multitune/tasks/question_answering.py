@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
+from multitune.data.fields import QUESTION
+from multitune.data.kind import Text
 from multitune.data.records.corpus import Record
 from multitune.tasks.answers import exact_and_f1
 from multitune.tasks.task import Example, Task, ratio, together
 
 log = logging.getLogger(__name__)
 
-QUESTION, OVERLAP = 6, 3
+SHARE, OVERLAP = 6, 3
 """A question is cut after a sixth of a window's tokens, two windows share a third: of 384 these are the papers' 64
 and 128."""
 ANSWER_TOKENS = 30
@@ -56,8 +58,23 @@ class QuestionAnswering(Task):
     answers, i.e. in sets of SQuAD 2.0's kind.
     """
 
+    fields = QUESTION
     auto_model = AutoModelForQuestionAnswering
     metric = "f1"
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["question"], record["context"])
+
+    @classmethod
+    def plain_text(cls, record: Record) -> str:
+        context: str = record["context"]
+        return context
+
+    @classmethod
+    def content(cls, record: Record) -> str:
+        """The context: its questions stay together."""
+        return cls.plain_text(record)
 
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 2  # where an answer starts, and where it ends
@@ -138,7 +155,7 @@ def best_pairs(starts: Tensor, ends: Tensor) -> tuple[NDArray[Any], NDArray[Any]
 
 def _windows(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     windows: BatchEncoding = tokenizer(
-        _cut([record["question"] for record in records], tokenizer, max(1, max_length // QUESTION)),
+        _cut([record["question"] for record in records], tokenizer, max(1, max_length // SHARE)),
         [record["context"] for record in records],
         truncation="only_second",
         max_length=max_length,

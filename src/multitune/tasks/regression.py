@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
+from multitune.data.fields import SCORED_TEXT
 from multitune.data.records.corpus import Record
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
@@ -20,6 +21,7 @@ ROUNDING = 1e-9
 class Regression(Task):
     """Records as in classification, but ``"label"`` is a float; so is a prediction. The loss is the squared error."""
 
+    fields = SCORED_TEXT
     auto_model = AutoModelForSequenceClassification
     metric = "pearson"
 

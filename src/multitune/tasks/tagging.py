@@ -9,6 +9,8 @@ from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
+from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH
+from multitune.data.kind import Text
 from multitune.data.records.corpus import Record
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
@@ -20,8 +22,13 @@ class TokenTask(Task):
     tokenizer drops) is predicted as ``unread``.
     """
 
+    label_field = "tags"
     auto_model = AutoModelForTokenClassification
     unread: ClassVar[str]
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["tokens"],)
 
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -60,6 +67,7 @@ class TokenTask(Task):
 class Tagging(TokenTask):
     """Entities in IOB2, scored by the F1, precision and recall of whole ones."""
 
+    fields = ENTITIES
     metric = "f1"
     unread = "O"
 
@@ -76,6 +84,7 @@ class Tagging(TokenTask):
 class PosTagging(TokenTask):
     """Parts of speech, scored by accuracy over all tokens; CoNLL-U's mark for "nothing said" is never right."""
 
+    fields = PARTS_OF_SPEECH
     metric = "accuracy"
     unread = "_"
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multitune.data.kind import Kind
 from multitune.data.records.corpus import Record
 from multitune.data.records.stored import Stored
 
@@ -33,7 +34,7 @@ IGNORED = -100
 Item = TypeVar("Item")
 
 
-class Task(ABC):
+class Task(Kind, ABC):
     """A kind of task with its labels. Its head is the Hugging Face architecture's own.
 
     Records become examples (``encode``), examples batches (``collate``), the model's output for a batch a finding for
@@ -49,8 +50,6 @@ class Task(ABC):
 
     can_trim: ClassVar[bool] = True
     """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
-    tokenised: ClassVar[bool] = True
-    """Examples are numbers and lists of whole numbers, ``input_ids`` among them, that take time to make."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)

@@ -11,6 +11,8 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multitune.data.fields import TRANSLATION
+from multitune.data.kind import Text
 from multitune.data.records.corpus import Record
 from multitune.errors import UserError
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
@@ -28,9 +30,14 @@ class Translation(Task):
     default for that language.
     """
 
+    fields = TRANSLATION
+    can_divide = can_replay = can_trim = False
     auto_model = AutoModelForSeq2SeqLM
     metric = "bleu"
-    can_trim = False
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["source"],)
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__(labels)

@@ -7,8 +7,9 @@ for each set.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from multitune.data import conll, fields, pairs, parallel, separated, squad
+from multitune.data import conll, pairs, parallel, separated, squad
 from multitune.data.bad import BadRecords, sifted
+from multitune.data.fields import LABELLED_TEXT, SCORED_TEXT, Fields
 from multitune.data.records.corpus import Place, Placed, Record
 from multitune.data.sets.folders import Layout, Part, Reader
 
@@ -49,9 +50,8 @@ def with_mlqa_language(found: Iterator[Placed], code: str) -> Iterator[Placed]:
     return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in found)
 
 
-def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
-    (kind,) = (kind for kind in fields.KINDS if kind.task == task)
-    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
+def _table(fields: Fields, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
+    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), fields.record, bad)
 
 
 # PAN-X: the papers report dev.
@@ -142,7 +142,7 @@ PAWSX = (
     Layout(
         "pawsx",
         "classification",
-        _table("classification", SENTENCES | {"label": "label"}),
+        _table(LABELLED_TEXT, SENTENCES | {"label": "label"}),
         Part(("{}/train.tsv",)),
         Part(("{}/dev_2k.tsv",)),
         Part(("{}/test_2k.tsv",)),
@@ -154,7 +154,7 @@ SIB200 = (
     Layout(
         "sib200",
         "classification",
-        _table("classification", {"text": "text", "label": "category"}, quoted=True),
+        _table(LABELLED_TEXT, {"text": "text", "label": "category"}, quoted=True),
         Part(("{}/train.tsv",)),
         Part(("{}/dev.tsv",)),
         Part(("{}/test.tsv",)),
@@ -189,10 +189,12 @@ FOLDERS = {
 """Name -> the layouts in which it is found."""
 
 
-def _glue(name: str, task: str, columns: Mapping[str, str | int], *, dev: str = "dev") -> tuple[Layout, ...]:
+def _glue(
+    name: str, task: str, columns: Mapping[str, str | int], fields: Fields = LABELLED_TEXT, *, dev: str = "dev"
+) -> tuple[Layout, ...]:
     """One task; the labels of its test file are not published, so dev is reported."""
     train, validation = Part((f"{name}/train.tsv",)), Part((f"{name}/{dev}.tsv",))
-    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}),)
+    return (Layout("glue", task, _table(fields, columns), train, validation, codes={"": name}),)
 
 
 GLUE = {
@@ -203,6 +205,6 @@ GLUE = {
     "QQP": _glue("QQP", "classification", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}),
     "RTE": _glue("RTE", "classification", SENTENCES | {"label": "label"}),
     "SST-2": _glue("SST-2", "classification", {"text": "sentence", "label": "label"}),
-    "STS-B": _glue("STS-B", "regression", SENTENCES | {"score": "score"}),
+    "STS-B": _glue("STS-B", "regression", SENTENCES | {"score": "score"}, SCORED_TEXT),
 }
 """Task -> its layout; the tasks have heads of their own."""
