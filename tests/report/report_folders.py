@@ -169,6 +169,12 @@ def predictions(contents: Contents, place: int) -> list[dict[str, Any]]:
             "record": {"text": f"نص {HOSTILE} {number}", "label": "yes"},
             "prediction": "yes" if place >= number else "no",
             "statistics": [float(place >= number), 1.0],
+            "shown": {
+                "text": f"نص {HOSTILE} {number}",
+                "reference": "yes",
+                "prediction": "yes" if place >= number else "no",
+                "right": place >= number,
+            },
         }
         for language in contents.languages
         for number in range(contents.examples)

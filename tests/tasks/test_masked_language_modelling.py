@@ -76,7 +76,7 @@ def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path) -> 
     predictions = TASK.join(RECORDS, examples, TASK.decode(output, examples), tokenizer)
     assert sum(one["loss"] for one in predictions) / 11 == pytest.approx(whole.loss.item(), rel=1e-5)
     best = tokenizer.convert_ids_to_tokens(whole.logits.argmax(-1)[targets != IGNORED].tolist())
-    assert [token for one in predictions for token in one["found"]] == best
+    assert [token for one in predictions for token in one["guesses"]] == best
 
 
 def test_scores_by_hand() -> None:
@@ -84,7 +84,7 @@ def test_scores_by_hand() -> None:
     examples = [{"labels": [IGNORED, 0, 1]}]
     ((true, found, nats),) = TASK.decode(output, examples)
     assert (true, found) == ([0, 1], [0, 0])
-    scores = TASK.score([{"text": ""}], [{"tokens": ["a", "b"], "found": ["a", "a"], "loss": nats}])
+    scores = TASK.score([{"text": ""}], [{"tokens": ["a", "b"], "guesses": ["a", "a"], "loss": nats}])
     assert scores == {"accuracy": 50.0, "loss": pytest.approx((0.000335 + 0.693147) / 2, abs=1e-5)}
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,15 +133,16 @@ def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:
         yield batch
 
 
-def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> None:
-    """One JSON object a line: language, the record (without its image), its prediction and its statistics."""
+def write_predictions(path: Path, heads: HeadMap, split: Encoded, evaluation: Evaluation) -> None:
+    """One JSON object a line: language, record (without its image), prediction, statistics, how a report shows it."""
     with path.open("w", encoding="utf-8") as file:
         for language, predictions in evaluation.predictions.items():
             rows = zip(split.records[language], predictions, evaluation.statistics[language].tolist(), strict=True)
             for record, prediction, statistics in rows:
-                shown = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
-                line = {"language": language, "record": shown, "prediction": prediction, "statistics": statistics}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                plain = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
+                line = {"language": language, "record": plain, "prediction": prediction, "statistics": statistics}
+                shown = asdict(heads.task(language).shown(record, prediction).cut())
+                file.write(json.dumps(line | {"shown": shown}, ensure_ascii=False) + "\n")
 
 
 def read_statistics(path: Path) -> dict[str, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from multitune.data.fields import TEXT
 from multitune.data.records.corpus import Record
 from multitune.errors import UserError
+from multitune.results.shown import Shown
 from multitune.seeds import seeded
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
@@ -24,10 +25,10 @@ AS_MASK, AS_ANY = 0.8, 0.1
 
 @final
 class MaskedLanguageModelling(Task):
-    """Records ``{"text": str}``; a prediction is ``{"tokens": [str], "found": [str], "loss": float}``.
+    """Records ``{"text": str}``; a prediction is ``{"tokens": [str], "guesses": [str], "loss": float}``.
 
-    ``tokens`` were masked, ``found`` is the model's guess at each, ``loss`` the sum of their negative log-likelihoods
-    in nats. In evaluations a text's masked tokens depend on the text alone: any two models face the same ones. In
+    ``tokens`` were masked, ``guesses`` are the model's, ``loss`` is the sum of the tokens' negative log-likelihoods in
+    nats. In evaluations a text's masked tokens depend on the text alone: any two models face the same ones. In
     training they are drawn anew each time.
 
     Scores: ``accuracy`` in percent, and ``loss`` in nats per masked token.
@@ -108,10 +109,14 @@ class MaskedLanguageModelling(Task):
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         spelt = tokenizer.convert_ids_to_tokens
-        return [{"tokens": spelt(true), "found": spelt(best), "loss": loss} for true, best, loss in found]
+        return [{"tokens": spelt(true), "guesses": spelt(best), "loss": loss} for true, best, loss in found]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        tokens, guesses = (" ".join(prediction[which]) for which in ("tokens", "guesses"))
+        return Shown(record["text"], tokens, guesses, right=None)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        right = sum(a == b for a, b in zip(prediction["tokens"], prediction["found"], strict=True))
+        right = sum(a == b for a, b in zip(prediction["tokens"], prediction["guesses"], strict=True))
         return (prediction["loss"], float(right), float(len(prediction["tokens"])))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
 from multitune.data.fields import QUESTION
-from multitune.data.kind import Text
+from multitune.data.kind import Text, readable
 from multitune.data.records.corpus import Record
+from multitune.results.shown import Shown
 from multitune.tasks.answers import exact_and_f1
 from multitune.tasks.task import Example, Task, ratio, together
 
@@ -128,6 +129,13 @@ class QuestionAnswering(Task):
         may_have_none = any(not record["answers"]["text"] for record in records)
         pairs = zip(records, windows, strict=True)
         return [_prediction(record["context"], own, may_have_none) for record, own in pairs]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        answers = " | ".join(dict.fromkeys(record["answers"]["text"]))
+        exact, _ = self.statistics(record, prediction)
+        return Shown(
+            readable(self.texts(record)), answers or "no answer", prediction["text"] or "no answer", right=exact == 1
+        )
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return exact_and_f1(prediction["text"], record["answers"]["text"], record.get("mlqa_language"))

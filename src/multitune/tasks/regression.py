@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
 from multitune.data.fields import SCORED_TEXT
+from multitune.data.kind import readable
 from multitune.data.records.corpus import Record
+from multitune.results.shown import Shown
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
 ROUNDING = 1e-9
@@ -44,6 +46,9 @@ class Regression(Task):
     def decode(self, output: Any, examples: Sequence[Example]) -> list[float]:
         found: list[float] = output.logits[:, 0].tolist()
         return found
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        return Shown(readable(self.texts(record)), f"{record['label']:.2f}", f"{prediction:.2f}", right=None)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return (float(record["label"]), float(prediction))

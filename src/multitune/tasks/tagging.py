@@ -1,5 +1,6 @@
 """Token tagging: entities, scored by F1 as seqeval (and so the papers) count them, and parts of speech, by accuracy."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, final
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH
-from multitune.data.kind import Text
+from multitune.data.kind import Text, readable
 from multitune.data.records.corpus import Record
+from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 
@@ -62,6 +64,14 @@ class TokenTask(Task):
         numbers = (np.where(own >= 0, best[row, own], len(self.labels)) for row, own in enumerate(firsts))
         return [[names[number] for number in own.tolist()] for own in numbers]
 
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        reference, said = (self._phrases(record["tokens"], tags) or "nothing" for tags in (record["tags"], prediction))
+        return Shown(readable(self.texts(record)), reference, said, right=record["tags"] == prediction)
+
+    @abstractmethod
+    def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        """What the tags say, each beside its tokens."""
+
 
 @final
 class Tagging(TokenTask):
@@ -70,6 +80,10 @@ class Tagging(TokenTask):
     fields = ENTITIES
     metric = "f1"
     unread = "O"
+
+    def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        entities = get_entities(list(tags))
+        return ", ".join(f"{kind}: {' '.join(tokens[first : last + 1])}" for kind, first, last in entities)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         true, found = set(get_entities(record["tags"])), set(get_entities(prediction))
@@ -87,6 +101,9 @@ class PosTagging(TokenTask):
     fields = PARTS_OF_SPEECH
     metric = "accuracy"
     unread = "_"
+
+    def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        return ", ".join(f"{tag}: {token}" for tag, token in zip(tags, tokens, strict=True))
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         right = sum(true == found for true, found in zip(record["tags"], prediction, strict=True))

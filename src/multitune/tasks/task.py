@@ -1,5 +1,6 @@
 """What every kind of task tells the loop and the evaluation: its head, encoding, loss, predictions and scores."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.data.kind import Kind
+from multitune.data.kind import Kind, readable
 from multitune.data.records.corpus import Record
 from multitune.data.records.stored import Stored
+from multitune.results.shown import Shown
 
 Example = dict[str, Any]
 """An encoded record, or a part of one: ``input_ids`` of a text, and what the kind of task needs, numbers and lists of
@@ -120,6 +122,12 @@ class Task(Kind, ABC):
         """A prediction for each record, plain JSON values, from what was found in their examples."""
         assert len(records) == len(examples)
         return list(found)
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        """How a report shows a test record and its prediction; by default, right is what equals the label."""
+        right = None if self.label_field is None else bool(record[self.label_field] == prediction)
+        said = prediction if isinstance(prediction, str) else json.dumps(prediction, ensure_ascii=False)
+        return Shown(readable(self.texts(record)), ", ".join(self.labels_of(record)), said, right)
 
     @abstractmethod
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from multitune.data.fields import TRANSLATION
 from multitune.data.kind import Text
 from multitune.data.records.corpus import Record
 from multitune.errors import UserError
+from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 
 LONGEST = 2
@@ -90,6 +91,9 @@ class Translation(Task):
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         return [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        return Shown(record["source"], record["target"], prediction, right=None)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         """sacreBLEU's own sufficient statistics: those of BLEU, then those of chrF."""
