@@ -30,8 +30,8 @@ def rescore(run: Path, overrides: Mapping[str, Any]) -> Scores:
         folders = {run / "model" / language: [language] for language in corpus.train}
     else:
         folders = {run / "model" / heads.folder(group[0]): group for group in heads.groups(corpus.test).values()}
-    found = (_scores(folder, recipe, corpus, heads, languages) for folder, languages in folders.items())
-    return {language: scores for part in found for language, scores in part.items()}
+    parts = (_scores(folder, recipe, corpus, heads, languages) for folder, languages in folders.items())
+    return {language: scores for part in parts for language, scores in part.items()}
 
 
 def _scores(folder: Path, recipe: Recipe, corpus: Corpus, heads: HeadMap, languages: list[str]) -> Scores:

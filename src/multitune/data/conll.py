@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from multitune.data import lines
-from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
+from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
 from multitune.data.records.corpus import Place, Placed, Record
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fa
     path = Path(path)
     pick = _of_conllu if ".conllu" in path.suffixes else _of_two
     check = check_iob2 if strict else OneScheme().check
-    return sifted(_sentences(path, bad), lambda rows: _parse(rows, pick, check), bad)
+    return parsed(_sentences(path, bad), lambda rows: _parse(rows, pick, check), bad)
 
 
 def lenient(found: Iterable[Placed]) -> Iterator[Placed]:

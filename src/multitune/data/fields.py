@@ -42,10 +42,10 @@ def score(value: Any, name: str) -> float:
 
 def words(value: Any, name: str) -> list[str]:
     """A list of texts, or one text with spaces between them."""
-    found = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(found, list) or not found:
+    split = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(split, list) or not split:
         raise BadRecord(f"{name} is {_type(value)}; it must be a list of texts, or a text with single spaces between")
-    return [text(word, f"{name}[{index}]") for index, word in enumerate(found)]
+    return [text(word, f"{name}[{index}]") for index, word in enumerate(split)]
 
 
 def answers(value: Any, name: str) -> dict[str, list[Any]]:

@@ -32,8 +32,8 @@ class Kind:
     @classmethod
     def labels_of(cls, record: Record) -> list[str]:
         """All labels of a record: one, one a token, or none."""
-        found = [] if cls.label_field is None else record[cls.label_field]
-        return [found] if isinstance(found, str) else found
+        labels = [] if cls.label_field is None else record[cls.label_field]
+        return [labels] if isinstance(labels, str) else labels
 
     @classmethod
     def texts(cls, record: Record) -> tuple[Text, ...]:

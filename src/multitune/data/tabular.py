@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data import jsonl, separated
-from multitune.data.bad import BadRecords, records, sifted
+from multitune.data.bad import BadRecords, parsed, records
 from multitune.data.fields import ALL, Fields
 from multitune.data.records.corpus import Place, Placed, Record
 from multitune.errors import UserError
@@ -57,7 +57,7 @@ def placed(
     suffix = Path(path.name.removesuffix(".gz")).suffix
     if suffix not in READERS:
         raise UserError(f"{path}: the name of a table ends in one of {', '.join(suffixes())}")
-    return sifted(READERS[suffix](path, columns, bad), fields.record, bad)
+    return parsed(READERS[suffix](path, columns, bad), fields.record, bad)
 
 
 def suffixes() -> tuple[str, ...]:

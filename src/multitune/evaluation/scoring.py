@@ -34,8 +34,8 @@ class Encoded:
     @staticmethod
     def of(records: Mapping[str, Sequence[Record]], heads: HeadMap, encoder: Encoder, max_length: int) -> "Encoded":
         """Tokenise a split, or find it tokenised."""
-        found = {k: tokenised.examples(v, heads.task(k), encoder, max_length) for k, v in records.items()}
-        return Encoded(records, found)
+        examples = {k: tokenised.examples(v, heads.task(k), encoder, max_length) for k, v in records.items()}
+        return Encoded(records, examples)
 
     @property
     def tokens(self) -> list[int]:
@@ -114,7 +114,7 @@ def predict(
             check()
             chosen = [examples[row] for row in rows]
             inputs, targets = task.collate(chosen, encoder.pad_id)
-            with task.sparing(model, targets):
+            with task.fewer_logits(model, targets):
                 output = task.forward(model, encoder.on_device(inputs))
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding

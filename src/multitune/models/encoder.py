@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
 from multitune.models import offline
-from multitune.models.dropout import quicken
+from multitune.models.dropout import use_quick_dropout
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
@@ -116,10 +116,10 @@ class Encoder:
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError where names, shapes or types are not those of the weights that train."""
         own = {name: (list(weight.shape), weight.dtype) for name, weight in self.parameters()}
-        found = {name: (list(weight.shape), weight.dtype) for name, weight in weights.items()}
-        for name in own | found:
-            if own.get(name) != found.get(name):
-                raise ValueError(f"{name} is {found.get(name)}; the model has {own.get(name)}")
+        given = {name: (list(weight.shape), weight.dtype) for name, weight in weights.items()}
+        for name in own | given:
+            if own.get(name) != given.get(name):
+                raise ValueError(f"{name} is {given.get(name)}; the model has {own.get(name)}")
 
     @property
     def cuda_devices(self) -> list[torch.device]:
@@ -259,7 +259,7 @@ def _load_model(name: str, task: Task, layers: int | None, dropout: float | None
     )
     _pass_through(model, info["missing_keys"])
     if not torch.cuda.is_available():
-        quicken(model)
+        use_quick_dropout(model)
     return model, sorted(info["missing_keys"])
 
 

@@ -143,5 +143,5 @@ def _loss(
     model = encoder.head(language)
     inputs, targets = task.collate(examples, encoder.pad_id)
     targets = targets.to(encoder.device)
-    with autocast(encoder.device, precision), task.sparing(model, targets):
+    with autocast(encoder.device, precision), task.fewer_logits(model, targets):
         return task.loss(model(**encoder.on_device(trimmed(inputs))), targets)

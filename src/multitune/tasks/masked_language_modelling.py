@@ -58,9 +58,9 @@ class MaskedLanguageModelling(Task):
             )
             for example, special, record in zip(rows_of(encoded), encoded["special_tokens_mask"], some, strict=True):
                 whole = example | {"original": example["input_ids"], "special": special} | vocabulary
-                yield self.varied(whole, seeded("mask", record["text"]))
+                yield self.augmented(whole, seeded("mask", record["text"]))
 
-    def varied(self, example: Example, generator: torch.Generator) -> Example:
+    def augmented(self, example: Example, generator: torch.Generator) -> Example:
         original = torch.tensor(example["original"], dtype=torch.long)
         ordinary = torch.tensor(example["special"]).logical_not().nonzero()[:, 0]
         count = max(1, round(SHARE * len(ordinary)))
@@ -77,8 +77,8 @@ class MaskedLanguageModelling(Task):
         return padded_rows([example["labels"] for example in examples], IGNORED)
 
     @contextmanager
-    def sparing(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
-        """Inside, logits are those of masked tokens alone, [masked, vocabulary], at a seventh of the cost."""
+    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
+        """A context in which logits are those of masked tokens, [masked, vocabulary], at a seventh of the cost."""
         output = model.get_output_embeddings()
         assert isinstance(output, nn.Module)
         masked = targets != IGNORED
@@ -105,11 +105,11 @@ class MaskedLanguageModelling(Task):
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         spelt = tokenizer.convert_ids_to_tokens
-        return [{"tokens": spelt(true), "guesses": spelt(best), "loss": loss} for true, best, loss in found]
+        return [{"tokens": spelt(true), "guesses": spelt(best), "loss": loss} for true, best, loss in decoded]
 
     def shown(self, record: Record, prediction: Any) -> Shown:
         tokens, guesses = (" ".join(prediction[which]) for which in ("tokens", "guesses"))

@@ -120,11 +120,11 @@ class QuestionAnswering(Task):
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         windows: list[list[Window]] = [[] for _ in records]
-        for example, window in zip(examples, found, strict=True):
+        for example, window in zip(examples, decoded, strict=True):
             windows[example["record"]].append(window)
         may_have_none = any(not record["answers"]["text"] for record in records)
         pairs = zip(records, windows, strict=True)
@@ -223,7 +223,7 @@ def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: 
     real = scores > -np.inf
     places = np.searchsorted(example["tokens"], np.stack([firsts[real], lasts[real]]))
     starts, ends = np.asarray(example["starts"])[places[0]], np.asarray(example["ends"])[places[1]]
-    return [Span(*found) for found in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
+    return [Span(*span) for span in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
 
 
 def _prediction(context: str, windows: Sequence[Window], may_have_none: bool) -> dict[str, Any]:

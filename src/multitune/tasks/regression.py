@@ -44,8 +44,8 @@ class Regression(Task):
         return torch.nn.functional.mse_loss(output.logits[:, 0].float(), targets)
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[float]:
-        found: list[float] = output.logits[:, 0].tolist()
-        return found
+        scores: list[float] = output.logits[:, 0].tolist()
+        return scores
 
     def shown(self, record: Record, prediction: Any) -> Shown:
         return Shown(readable(self.texts(record)), f"{record['label']:.2f}", f"{prediction:.2f}", right=None)
@@ -54,10 +54,10 @@ class Regression(Task):
         return (float(record["label"]), float(prediction))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        true, found = rows.T
+        true, predicted = rows.T
         return {
-            "pearson": pearson(true, found, counts),
-            "spearman": pearson(ranks(true, counts), ranks(found, counts), counts),
+            "pearson": pearson(true, predicted, counts),
+            "spearman": pearson(ranks(true, counts), ranks(predicted, counts), counts),
         }
 
 

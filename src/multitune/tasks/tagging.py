@@ -86,12 +86,16 @@ class Tagging(TokenTask):
         return ", ".join(f"{kind}: {' '.join(tokens[first : last + 1])}" for kind, first, last in entities)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        true, found = set(get_entities(record["tags"])), set(get_entities(prediction))
-        return (float(len(true & found)), float(len(found)), float(len(true)))
+        true, predicted = set(get_entities(record["tags"])), set(get_entities(prediction))
+        return (float(len(true & predicted)), float(len(predicted)), float(len(true)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        right, found, true = sums(rows, counts)
-        return {"f1": ratio(2 * right, found + true), "precision": ratio(right, found), "recall": ratio(right, true)}
+        right, predicted, true = sums(rows, counts)
+        return {
+            "f1": ratio(2 * right, predicted + true),
+            "precision": ratio(right, predicted),
+            "recall": ratio(right, true),
+        }
 
 
 @final
@@ -106,7 +110,7 @@ class PosTagging(TokenTask):
         return ", ".join(f"{tag}: {token}" for tag, token in zip(tags, tokens, strict=True))
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        right = sum(true == found for true, found in zip(record["tags"], prediction, strict=True))
+        right = sum(true == predicted for true, predicted in zip(record["tags"], prediction, strict=True))
         return (float(right), float(len(prediction)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

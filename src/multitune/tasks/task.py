@@ -1,4 +1,4 @@
-"""What every kind of task tells the loop and the evaluation: its head, encoding, loss, predictions and scores."""
+"""A kind of task: its records, head, encoding, loss, predictions and scores, and how reports show it."""
 
 import json
 from abc import ABC, abstractmethod
@@ -39,8 +39,9 @@ Item = TypeVar("Item")
 class Task(Kind, ABC):
     """A kind of task with its labels. Its head is the Hugging Face architecture's own.
 
-    Records become examples (``encode``), examples batches (``collate``), the model's output for a batch a finding for
-    each example (``decode``), findings predictions of records (``join``), predictions rows of statistics, rows scores.
+    Records become examples (``encode``), examples batches (``collate``); the model's output for a batch becomes what it
+    says of each example (``decode``), and that predictions of records (``join``), which become rows of statistics, and
+    those scores.
     """
 
     auto_model: ClassVar[Any]
@@ -73,8 +74,8 @@ class Task(Kind, ABC):
         A record may have several examples, where ``join`` knows which are whose.
         """
 
-    def varied(self, example: Example, generator: torch.Generator) -> Example:
-        """The example as training meets it this time; by default as it is."""
+    def augmented(self, example: Example, generator: torch.Generator) -> Example:
+        """An example as training meets it this time; by default as it is."""
         return example
 
     def sizes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
@@ -100,8 +101,8 @@ class Task(Kind, ABC):
             output.logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="mean"
         )
 
-    def sparing(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
-        """Inside, the model leaves out what ``loss`` and ``decode`` do not read; by default nothing."""
+    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
+        """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all."""
         return nullcontext()
 
     def forward(self, model: PreTrainedModel, inputs: Inputs) -> Any:
@@ -110,18 +111,18 @@ class Task(Kind, ABC):
 
     @abstractmethod
     def decode(self, output: Any, examples: Sequence[Example]) -> list[Any]:
-        """What the output of a batch says of each of its examples."""
+        """For each example of a batch what the model's output says of it."""
 
     def join(
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: Processor,
     ) -> list[Any]:
-        """A prediction for each record, plain JSON values, from what was found in their examples."""
+        """A prediction for each record, plain JSON values, from what was decoded in their examples."""
         assert len(records) == len(examples)
-        return list(found)
+        return list(decoded)
 
     def shown(self, record: Record, prediction: Any) -> Shown:
         """How a report shows a test record and its prediction; by default, right is what equals the label."""

@@ -63,10 +63,10 @@ class Run:
     def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
         """The method's loss of examples that share a head."""
         task, model = self.task.tasks[head], self.encoder.numbered(head)
-        inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
+        inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
         inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
         targets = targets.to(self.encoder.device)
-        with task.sparing(model, targets):
+        with task.fewer_logits(model, targets):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
 

@@ -106,18 +106,18 @@ def _check_names(name: str, paths: Mapping[str, str | None], languages: Sequence
             raise UserError(f"path: {each!r} is a folder for no data set that is used; used: {', '.join(used)}")
 
 
-def _with_unseen(corpus: Corpus, name: str, other: str, found: Corpus) -> Corpus:
+def _with_unseen(corpus: Corpus, name: str, other: str, unseen: Corpus) -> Corpus:
     """The corpus with the test records of another set beside its own."""
-    if corpus.heads or found.task != corpus.task:
-        raise UserError(f"unseen: {other} is of kind {found.task}, the model of data: {name} of kind {corpus.task}")
-    unknown = sorted(set(found.labels) - set(corpus.labels))
+    if corpus.heads or unseen.task != corpus.task:
+        raise UserError(f"unseen: {other} is of kind {unseen.task}, the model of data: {name} of kind {corpus.task}")
+    unknown = sorted(set(unseen.labels) - set(corpus.labels))
     if unknown:
         raise UserError(f"unseen: {other} has labels that data: {name} has not, such as {unknown[0]!r}")
-    test = {f"{other}:{code}": records for code, records in found.test.items()}
+    test = {f"{other}:{code}": records for code, records in unseen.test.items()}
     twice = sorted(test.keys() & corpus.test.keys())
     if twice:
         raise UserError(f"unseen: data: {name} has a language {twice[0]!r} of its own, and {other} one of that name")
-    skipped = {f"{other}:{code}": count for code, count in found.skipped.items()}
+    skipped = {f"{other}:{code}": count for code, count in unseen.skipped.items()}
     return replace(corpus, test={**corpus.test, **test}, skipped=corpus.skipped | skipped)
 
 

@@ -209,12 +209,12 @@ class _Reading:
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
-        found = self._keep(record for _, record in placed)
+        kept = self._keep(record for _, record in placed)
         self.skipped[code] += len(self._bad) - before
-        if not found and not self.skipped[code]:
+        if not kept and not self.skipped[code]:
             divided = "too few records to divide into train, dev and test; give each a file of its own"
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
-        return found
+        return kept
 
     def settle_labels(self) -> None:
         """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
@@ -320,16 +320,16 @@ def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
     """The languages with all files of a part, sorted by their names in files."""
     if part is None:
         return {}
-    found: Files = {}
+    files: Files = {}
     for suffix in layout.suffixes:
         for code in _codes(folder, layout, part, suffix):
             shards = [_shards(folder, name, code, suffix) for name in part.names]
             language = layout.codes.get(code, code)
-            if all(shards) and language in found:
-                raise UserError(f"{shards[0][0]}: a second file for {language!r} beside {found[language][0].name}")
+            if all(shards) and language in files:
+                raise UserError(f"{shards[0][0]}: a second file for {language!r} beside {files[language][0].name}")
             if all(shards):
-                found[language] = tuple(chain.from_iterable(shards))
-    return found
+                files[language] = tuple(chain.from_iterable(shards))
+    return files
 
 
 def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
@@ -352,10 +352,10 @@ def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
     return [path] if path.exists() else []
 
 
-def _require(key: str, languages: Sequence[str], found: Files, folder: Path, part: Part, layout: Layout) -> None:
+def _require(key: str, languages: Sequence[str], files: Files, folder: Path, part: Part, layout: Layout) -> None:
     for language in languages:
-        if language not in found:
+        if language not in files:
             code = next((code for code, known in layout.codes.items() if known == language), language)
             missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
-            has = ", ".join(found) or "no language"
+            has = ", ".join(files) or "no language"
             raise UserError(f"{key}: no data for {language!r} ({missing}); there is some for: {has}")

@@ -53,10 +53,10 @@ def questions(
 
     def parse(values: Mapping[str, Any]) -> Record:
         nonlocal moved
-        found = unchecked.record(values)
-        record = squad.realigned(found)
+        as_published = unchecked.record(values)
+        record = squad.realigned(as_published)
         fields.check_spans(record)
-        moved += record is not found
+        moved += record is not as_published
         return record
 
     yield from parquet.placed(paths, QUESTION_COLUMNS, parse, bad, where=where)
@@ -77,8 +77,8 @@ def mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
 def from_english(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """OPUS-100's pairs: one model translates into several languages, so each record says which."""
     columns = {"source": "translation.en", "target": f"translation.{code}"}
-    found = parquet.placed(paths, columns, fields.TRANSLATION.record, bad)
-    return ((place, record | {"target_language": code}) for place, record in found)
+    placed = parquet.placed(paths, columns, fields.TRANSLATION.record, bad)
+    return ((place, record | {"target_language": code}) for place, record in placed)
 
 
 def lines(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:

@@ -73,11 +73,11 @@ def load_images(wanted: Wanted, bad: BadRecords) -> Corpus:
             f"path: {wanted.path} is not a folder; data: images needs one with zip or npz files, or folders"
         )
     visible = (file for file in sorted(Path(wanted.path).iterdir()) if not file.name.startswith("."))
-    found = [file for file in visible if file.suffix in (".npz", ".zip") or file.is_dir()]
-    if not found:
+    files = [file for file in visible if file.suffix in (".npz", ".zip") or file.is_dir()]
+    if not files:
         raise UserError(f"path: {wanted.path} has no zip or npz file of images, and no folder")
-    tasks = {file.stem: partial(load, [_of_images(file)]) for file in found}
-    for file, other in pairwise(sorted(found, key=lambda file: file.stem)):
+    tasks = {file.stem: partial(load, [_of_images(file)]) for file in files}
+    for file, other in pairwise(sorted(files, key=lambda file: file.stem)):
         if file.stem == other.stem:
             raise UserError(f"path: {file} and {other.name} are both the task {file.stem!r}; rename one")
     return load_tasks("images", tasks, wanted, bad)

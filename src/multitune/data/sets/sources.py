@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from multitune.data import conll, pairs, parallel, separated, squad
-from multitune.data.bad import BadRecords, sifted
+from multitune.data.bad import BadRecords, parsed
 from multitune.data.fields import LABELLED_TEXT, SCORED_TEXT, Fields
 from multitune.data.records.corpus import Place, Placed, Record
 from multitune.data.sets.folders import Layout, Part, Reader
@@ -37,21 +37,21 @@ def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed
 
 def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """Multi30k's: one model translates into several languages, so each record says which."""
-    found = parallel.placed(paths[0], paths[1], bad)
-    return ((place, record | {"target_language": code}) for place, record in found)
+    placed = parallel.placed(paths[0], paths[1], bad)
+    return ((place, record | {"target_language": code}) for place, record in placed)
 
 
 def _mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return with_mlqa_language(squad.placed(paths[0], bad), code)
 
 
-def with_mlqa_language(found: Iterator[Placed], code: str) -> Iterator[Placed]:
+def with_mlqa_language(placed: Iterator[Placed], code: str) -> Iterator[Placed]:
     """MLQA's scores depend on the language of the answers: the context's, in ``context`` or ``context-question``."""
-    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in found)
+    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in placed)
 
 
 def _table(fields: Fields, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
-    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), fields.record, bad)
+    return lambda paths, code, bad: parsed(separated.rows(paths[0], columns, bad, quoted=quoted), fields.record, bad)
 
 
 # PAN-X: the papers report dev.
