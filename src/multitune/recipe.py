@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from multitune import plugins
 from multitune.errors import UserError, unknown
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -170,9 +171,12 @@ class RecipeFile(BaseModel):
     def resolve(self, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """The run of one method: the file's keys, under that method's own ones, under the overrides.
 
+        The plugins of other packages are loaded first, whose names a recipe may use.
+
         Raises:
-            UserError: a key that no recipe has, or a value that is not allowed for it.
+            UserError: a key that no recipe has, a value that is not allowed for it, or a plugin that is broken.
         """
+        plugins.load()
         given = dict(overrides or {})
         name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
         merged = merge(merge(self.run, self.methods.get(str(name), {})), given) | {"method": name}

@@ -1,13 +1,13 @@
 """Kinds of task, one file each."""
 
 from multitune.data.records.corpus import Corpus
-from multitune.tasks.classification import Classification
+from multitune.tasks.classification import Classification, OneLabel
 from multitune.tasks.heads import HeadMap
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
 from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
-from multitune.tasks.tagging import PosTagging, Tagging
+from multitune.tasks.tagging import PosTagging, Tagging, TokenTask
 from multitune.tasks.task import Task
 from multitune.tasks.translation import Translation
 
@@ -36,11 +36,13 @@ __all__ = [
     "HeadMap",
     "ImageClassification",
     "MaskedLanguageModelling",
+    "OneLabel",
     "PosTagging",
     "QuestionAnswering",
     "Regression",
     "Tagging",
     "Task",
+    "TokenTask",
     "Translation",
     "of",
 ]
