@@ -11,7 +11,7 @@ import torch
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from builders import run_result
+from builders import names_restored, run_result
 from multitune.cli.app import app
 from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
@@ -58,8 +58,9 @@ def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest
         pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
     namespace = readers_own(page, tmp_path)
-    for block in blocks(page, "python"):
-        exec(compile(block, name(page), "exec"), namespace)
+    with names_restored():
+        for block in blocks(page, "python"):
+            exec(compile(block, name(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=name)

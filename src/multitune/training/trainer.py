@@ -103,7 +103,7 @@ class Trainer:
         if run.recipe.save_model:
             self._save_model()
         with replaced(out / predictions.FILE) as beside:
-            write_predictions(beside, run.test, evaluation)
+            write_predictions(beside, run.task, run.test, evaluation)
         result = self._result(corpus, evaluation)
         result.write(out)
         checkpoint.clear(self._checkpoints)
