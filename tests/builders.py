@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from multitune import plugins
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Record
 from multitune.data.sets import DATASETS
 from multitune.data.tabular import READERS
 from multitune.plans import METHODS

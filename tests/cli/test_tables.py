@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from multitune.cli import tables
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import balance
-from multitune.data.records.corpus import Corpus
 from multitune.tasks import TASKS
 
 HOSTILE = {

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 import multitune as mt
 from builders import lines, recipe
 from multitune.commands.probe import probe
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records import texts
-from multitune.data.records.corpus import Corpus, Record
 from multitune.errors import UserError
 from multitune.tasks import TASKS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitune.data import conll, fields, pairs, parallel, separated, squad, tabular
 from multitune.data.bad import BadRecords, parsed, records
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 
 Read = Callable[[Path, BadRecords | None], Iterator[Record]]
 

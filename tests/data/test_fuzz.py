@@ -26,7 +26,7 @@ from PIL import Image
 from builders import zipped
 from multitune.data import fields, images, parquet
 from multitune.data.bad import BadRecords, records
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.errors import UserError
 from multitune.recipe import parse_overrides
 from multitune.recipe import read as read_recipe

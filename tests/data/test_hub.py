@@ -18,7 +18,7 @@ import pytest
 from builders import real_data
 from multitune.data import sets, squad
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Corpus, Head
+from multitune.data.corpus import Corpus, Head
 from multitune.data.records.texts import unlabelled
 from multitune.data.sets import DATASETS, hub_sets, sources
 from multitune.errors import UserError

@@ -20,7 +20,7 @@ from builders import png, zipped
 from multitune import recipe
 from multitune.data import images, lines, parquet, squad
 from multitune.data.bad import KEPT, BadRecords
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.data.sets import load
 from multitune.errors import UserError
 from multitune.tasks import TASKS

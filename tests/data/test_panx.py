@@ -8,7 +8,7 @@ import pytest
 from builders import real_data
 from multitune.data import conll, sets
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.tasks import TASKS
 

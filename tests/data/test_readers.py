@@ -9,8 +9,8 @@ import pytest
 from builders import real_data
 from multitune.data import conll, fields, pairs, parallel, squad, tabular
 from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.corpus import Place, Record
 from multitune.data.fields import Fields
-from multitune.data.records.corpus import Place, Record
 from multitune.errors import UserError
 from reader_cases import (
     BAD,

@@ -12,9 +12,9 @@ import pytest
 from builders import data_folder, real_data
 from multitune.data import sets
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Head
 from multitune.data.fields import LABELLED_TEXT
 from multitune.data.records.balance import balance
-from multitune.data.records.corpus import Corpus, Head
 from multitune.data.sets import DATASETS, hub_sets
 from multitune.errors import UserError
 from multitune.recipe import Recipe

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import Balance, balance
-from multitune.data.records.corpus import Corpus
 from multitune.evaluation.lengths import Lengths, measure
 from multitune.tasks import TASKS
 

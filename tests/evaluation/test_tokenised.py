@@ -11,7 +11,7 @@ from tokenizers import processors
 
 from builders import disk
 from multitune import compare
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.data.records.spool import Spool
 from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from multitune import tasks
-from multitune.data.records.corpus import Corpus, Head
+from multitune.data.corpus import Corpus, Head
 from multitune.errors import UserError
 from multitune.models import scratch
 from multitune.models.encoder import Encoder

@@ -12,7 +12,7 @@ import multitune as mt
 from builders import corpus, stop_after
 from multitune import tasks
 from multitune.data import sets
-from multitune.data.records.corpus import Corpus, Head
+from multitune.data.corpus import Corpus, Head
 from multitune.errors import Interrupted
 from multitune.evaluation.scoring import read_statistics
 from multitune.models import encoder as encoders

@@ -13,7 +13,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
 from multitune.commands.grid import Grid
 from multitune.commands.train import train
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_statistics

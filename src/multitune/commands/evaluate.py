@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune import tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import scoring
 from multitune.evaluation.scoring import Encoded

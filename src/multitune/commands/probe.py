@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used

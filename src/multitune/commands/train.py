@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError, as_line
 
 Raw = TypeVar("Raw")

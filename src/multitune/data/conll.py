@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from multitune.data.bad import BadRecord, BadRecords, parsed, records
-from multitune.data.records.corpus import Placed, Record
+from multitune.data.corpus import Placed, Record
 from multitune.data.sentences import sentences, splitter
 
 log = logging.getLogger(__name__)

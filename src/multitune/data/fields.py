@@ -9,7 +9,7 @@ from typing import Any
 
 from multitune.data import conll
 from multitune.data.bad import BadRecord
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from multitune.data import fields
 from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 LARGEST = 64 * 2**20

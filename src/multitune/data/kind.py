@@ -2,8 +2,8 @@
 
 from typing import Any, ClassVar
 
+from multitune.data.corpus import Record
 from multitune.data.fields import Fields
-from multitune.data.records.corpus import Record
 
 Text = str | list[str]
 """A text, or the list of its words."""

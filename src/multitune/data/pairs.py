@@ -5,7 +5,7 @@ from pathlib import Path
 
 from multitune.data import fields, lines
 from multitune.data.bad import BadRecord, BadRecords, parsed, records
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 
 
 def read(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path | None = None) -> Iterator[Record]:

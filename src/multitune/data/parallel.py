@@ -5,7 +5,7 @@ from pathlib import Path
 
 from multitune.data import fields, lines
 from multitune.data.bad import BadRecords, parsed, records
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 
 
 def read(source: str | Path, target: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
+from multitune.data.corpus import Place, Placed, Record
 from multitune.data.lines import LARGEST, LONGEST
-from multitune.data.records.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 ROWS = 500

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitune.data import fields, lines
 from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 
 MOST_BLANKS = 16
 """That were cut off before a context: those of TyDiQA have up to 9."""

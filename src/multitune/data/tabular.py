@@ -6,8 +6,8 @@ from typing import Any
 
 from multitune.data import conllu, jsonl, separated
 from multitune.data.bad import BadRecords, parsed, records
+from multitune.data.corpus import Place, Placed, Record
 from multitune.data.fields import ALL, Fields
-from multitune.data.records.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 COLUMNS = {"text": "text", "label": "label"}

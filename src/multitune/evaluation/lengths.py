@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from multitune.data.corpus import Corpus
 from multitune.data.kind import Text
-from multitune.data.records.corpus import Corpus
 from multitune.data.records.limits import limited
 from multitune.errors import UserError
 from multitune.models.encoder import load_tokenizer

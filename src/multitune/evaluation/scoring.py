@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised

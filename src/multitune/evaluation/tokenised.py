@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.data.records.spool import digest
 from multitune.data.records.stored import Stored, opened, stored
 from multitune.models.encoder import Encoder

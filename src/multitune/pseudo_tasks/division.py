@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from multitune.data.corpus import Corpus, Record
 from multitune.data.kind import readable
-from multitune.data.records.corpus import Corpus, Record
 from multitune.errors import UserError
 from multitune.models import scratch
 from multitune.models.encoder import Encoder

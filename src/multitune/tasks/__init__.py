@@ -1,6 +1,6 @@
 """Kinds of task, one file each."""
 
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.tasks.classification import Classification, OneLabel
 from multitune.tasks.heads import HeadMap
 from multitune.tasks.image_classification import ImageClassification

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.fields import LABELLED_TEXT
-from multitune.data.records.corpus import Record
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
 

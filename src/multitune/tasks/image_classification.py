@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
+from multitune.data.corpus import Record
 from multitune.data.kind import Text
-from multitune.data.records.corpus import Record
 from multitune.tasks.classification import OneLabel, label_scores
 from multitune.tasks.task import Example, Inputs
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.fields import TEXT
-from multitune.data.records.corpus import Record
 from multitune.errors import UserError
 from multitune.results.shown import Shown
 from multitune.seeds import seeded

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.fields import QUESTION
 from multitune.data.kind import Text, readable
-from multitune.data.records.corpus import Record
 from multitune.results.shown import Shown
 from multitune.tasks.answers import exact_and_f1
 from multitune.tasks.task import Example, Task, ratio, together

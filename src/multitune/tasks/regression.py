@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.fields import SCORED_TEXT
 from multitune.data.kind import readable
-from multitune.data.records.corpus import Record
 from multitune.results.shown import Shown
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 

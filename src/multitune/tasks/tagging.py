@@ -10,9 +10,9 @@ from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH
 from multitune.data.kind import Text, readable
-from multitune.data.records.corpus import Record
 from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 

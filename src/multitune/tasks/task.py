@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.kind import Kind, readable
-from multitune.data.records.corpus import Record
 from multitune.data.records.stored import Stored
 from multitune.results.shown import Shown
 

@@ -11,9 +11,9 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from multitune.data.corpus import Record
 from multitune.data.fields import TRANSLATION
 from multitune.data.kind import Text
-from multitune.data.records.corpus import Record
 from multitune.errors import UserError
 from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from multitune import pseudo_tasks, tasks
 from multitune.data import sets
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records import texts
-from multitune.data.records.corpus import Corpus, Record
 from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
 from multitune.data.sets import DATASETS

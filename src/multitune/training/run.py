@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.models.encoder import Encoder

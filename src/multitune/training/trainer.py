@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from multitune.data.corpus import Corpus, Head
 from multitune.data.kind import Kind
-from multitune.data.records.corpus import Corpus, Head
 
 
 class Balance(NamedTuple):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from multitune.data.corpus import Corpus, Record
 from multitune.data.kind import Kind
-from multitune.data.records.corpus import Corpus, Record
 from multitune.data.records.rows import View
 from multitune.errors import UserError
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Wanted
 from multitune.data.kind import Kind
-from multitune.data.records.corpus import Corpus, Wanted
 from multitune.data.sets import assistant, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
-from multitune.data.records.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.errors import UserError

@@ -8,8 +8,8 @@ from typing import Any
 
 from multitune.data import conll, fields, images, parquet, squad
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Placed, Record
 from multitune.data.fields import Fields
-from multitune.data.records.corpus import Placed, Record
 from multitune.data.sets.folders import Reader
 from multitune.data.sets.sources import TYDIQA_LANGUAGES, with_mlqa_language
 

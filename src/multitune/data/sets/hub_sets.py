@@ -6,8 +6,8 @@ Splits are used, and labels spelt, as in the folders of the same sets (sources.p
 from operator import itemgetter
 from typing import Any
 
+from multitune.data.corpus import Place, Record
 from multitune.data.fields import LABELLED_TEXT, PARTS_OF_SPEECH, SCORED_TEXT
-from multitune.data.records.corpus import Place, Record
 from multitune.data.sets import hub_readers as read
 from multitune.data.sets.folders import DEV, Layout, Part, Reader, divided, tenth
 from multitune.data.sets.hub import HubSet

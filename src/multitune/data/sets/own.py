@@ -9,8 +9,8 @@ from pathlib import Path
 
 from multitune.data import images, tabular
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Placed, Wanted
 from multitune.data.fields import Fields
-from multitune.data.records.corpus import Corpus, Placed, Wanted
 from multitune.data.sets.folders import Layout, Part, divided, load, load_tasks
 from multitune.errors import UserError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from multitune.data import conll, pairs, parallel, separated, squad
 from multitune.data.bad import BadRecords, parsed
+from multitune.data.corpus import Place, Placed, Record
 from multitune.data.fields import LABELLED_TEXT, SCORED_TEXT, Fields
-from multitune.data.records.corpus import Place, Placed, Record
 from multitune.data.sets.folders import Layout, Part, Reader
 
 TRAIN, DEV, TEST = Part(("train-{}.tsv",)), Part(("dev-{}.tsv",)), Part(("test-{}.tsv",))
