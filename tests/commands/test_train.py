@@ -99,6 +99,10 @@ RESUMED: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in METHODS if method != "stl"},
     "torchjd:NashMTL": {"method": "torchjd:NashMTL", "options": {"groups": "enc_dec"}},
     "torchjd:Random": {"method": "torchjd:Random", "budget": 25},
+    "sequential_reptile, permuted": {
+        "method": "sequential_reptile",
+        "options": {"inner_steps": 5, "inner_steps_end": 8, "order": "permuted", "outer_lr": 0.5, "outer_lr_end": 1},
+    },
     "mtl, replay": {"replay": {"share": 0.4}},
     "mtl, trimmed": {"trim_vocabulary": True},
     "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},
