@@ -106,7 +106,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "mtl, replay": {"replay": {"share": 0.4}},
     "mtl, trimmed": {"trim_vocabulary": True},
     "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},
-    "mtl, ema": {"average": "ema", "average_decay": 0.8, "sampling": "uniform"},
+    "mtl, ema": {"average": "ema", "average_horizon": 0.3, "sampling": "uniform"},
     "swep, snapshots": {"method": "swep", "average": "snapshots", "average_last": 2},
     "sequential_reptile, ema": {"method": "sequential_reptile", "average": "ema", "sampling": "unimax"},
     "reptile, snapshots": {"method": "reptile", "average": "snapshots"},

@@ -13,9 +13,11 @@ from torch.optim import AdamW
 from multitune.cli import tables
 from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
+from multitune.methods.averaging import WeightAverage
 from multitune.methods.base import NonFiniteError
 from multitune.methods.two_loop import TwoLoop
 from multitune.plans import METHODS, find, listed
+from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.update import Plan, Setup, Update, WordEmbedding
 from multitune.recipe import validated
 from multitune.training.loading import load_plan
@@ -192,6 +194,47 @@ def test_weights_that_are_not_finite_are_told_and_do_not_ship() -> None:
         update.step([(0,)], net.losses([0]))
     with pytest.raises(RunError, match="at the end of the budget the fast weights are NaN or infinite"):
         update.finish()
+
+
+class Latest(WeightAverage):
+    """The newest value alone; keeps the times between values."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__(net.parameters())
+        self.elapsed: list[float] = []
+
+    def update(self, elapsed: float = 1.0) -> None:
+        self.elapsed.append(elapsed)
+        self._kept = [self._snapshot()]
+
+    def _average(self) -> list[Tensor]:
+        return self._kept[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "elapsed"),
+    [
+        ("sequential", {}, [1] * 13),
+        ("mtl", {"tasks_per_step": 2}, [2, 2, 2, 2, 2, 2, 1]),
+        ("sequential_reptile", {"inner_steps": 4}, [4, 4, 4, 1]),
+        ("reptile", {"inner_steps": 2}, [6, 6, 1]),
+        ("reptile", {"inner_steps": 2, "inner_state": "carry"}, [6, 6, 1]),
+    ],
+)
+def test_an_average_takes_in_each_change_of_what_would_ship(
+    method: str, options: dict[str, Any], elapsed: list[int]
+) -> None:
+    net = Net()
+    average = Latest(net)
+    update = AveragedUpdate(setup(net, budget=13), made(method, net, options, budget=13), average, interval=None)
+    spent = 0
+    while spent < 13:
+        update.advance(0.01, spent / 13)
+        drawn = update.draw()[: 13 - spent]
+        update.step(drawn, net.losses([task for (task,) in drawn]))
+        spent += len(drawn)
+    update.finish()
+    assert average.elapsed == elapsed
 
 
 def test_mixed_batches_follow_the_probabilities() -> None:
