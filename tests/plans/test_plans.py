@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
 from multitune.methods.averaging import WeightAverage
 from multitune.methods.base import NonFiniteError
-from multitune.methods.two_loop import TwoLoop
+from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
 from multitune.plans import METHODS, find, listed
 from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.update import Plan, Setup, Update, WordEmbedding
@@ -249,6 +250,14 @@ def test_mixed_batches_follow_the_probabilities() -> None:
 )
 def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -> None:
     assert two_loop(made(method, budget=budget)).loop_length == steps
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("sequential_reptile", SequentialReptile), ("reptile", Reptile), ("lookahead", Lookahead), ("fish", Fish)],
+)
+def test_inner_state_has_the_same_default_in_python_and_in_recipes(method: str, kind: type[TwoLoop]) -> None:
+    assert signature(kind).parameters["inner_state"].default == METHODS[method].model_fields["inner_state"].default
 
 
 def after_steps(tasks: list[int]) -> Tensor:
