@@ -133,10 +133,10 @@ class Recipe(BaseModel):
     """Mix in masked language modelling, to replay what pretraining taught; null does not."""
 
     average: Literal["none", "ema", "snapshots"] = "none"
-    """Ship an average of the weights: exponential over all steps, or the mean of the last snapshots, one taken at each
-    validation."""
-    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    """Of average: ema: the share of the old average that is left after a step."""
+    """Ship an average of the weights: exponential over all steps (outer steps, where the method has two loops), or the
+    mean of the last snapshots, one taken at each validation."""
+    average_horizon: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Of average: ema: the share of the budget after which a value's weight has fallen to 1/e."""
     average_last: Count = 5
     """Of average: snapshots: how many are averaged."""
 

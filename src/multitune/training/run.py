@@ -1,5 +1,6 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -137,7 +138,8 @@ def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:
     """The method, with the recipe's weight averaging around it."""
     weights = [weight for _, weight in setup.parameters]
     if recipe.average == "ema":
-        return AveragedUpdate(setup, update, ExponentialAverage(weights, recipe.average_decay), interval=1)
+        average = ExponentialAverage(weights, decay=math.exp(-1 / (recipe.average_horizon * recipe.budget)))
+        return AveragedUpdate(setup, update, average, interval=None)
     if recipe.average == "snapshots":
         return AveragedUpdate(setup, update, SnapshotAverage(weights, recipe.average_last), recipe.validation_interval)
     return update
