@@ -29,8 +29,10 @@ from torch import Tensor, nn
 from torchjd.autojac import backward, jac_to_grad
 
 from multitune.methods.base import CombiningMethod, GramMethod
-from multitune.methods.combiner import BLOCK, Combiner, combine_rows, gram_matrices
+from multitune.methods.combiner import Combiner
 from multitune.methods.gradvac import GradVac
+from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.groups import BLOCK
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 

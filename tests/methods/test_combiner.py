@@ -1,4 +1,4 @@
-"""The combine engine: rows, Gram matrices, groups, heads, accumulation, and what is left in `.grad`."""
+"""The combine engine: rows, groups, heads, accumulation, and what is left in `.grad`."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from multitune.methods.base import CombiningMethod, NonFiniteError, RowsMethod
-from multitune.methods.combiner import BLOCK, GROUPS, Combiner, combine_rows, gram_matrices, lay_out
+from multitune.methods.combiner import Combiner
 from multitune.methods.famo import FAMO
 from multitune.methods.gradnorm import GradNorm
 from multitune.methods.gradvac import GradVac
+from multitune.methods.groups import GROUPS
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 
@@ -61,83 +62,6 @@ def autograd_rows(net: Net, step: int = 0) -> dict[str, Tensor]:
         torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True) for loss in losses(net, step)
     ]
     return {name: torch.stack([row[i].flatten() for row in found]) for i, name in enumerate(names)}
-
-
-def make_rows(blocks: list[int], dtype: torch.dtype) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(5, BLOCK * sum(blocks), generator=generator, dtype=torch.float64).to(dtype)
-
-
-@pytest.mark.parametrize("blocks", [[1], [3, 1, 7], [600]])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_gram_matrices_and_combination(blocks: list[int], dtype: torch.dtype) -> None:
-    rows = make_rows(blocks, dtype)
-    weights = torch.linspace(-1, 1, 5 * len(blocks), dtype=torch.float64).view(-1, 5)
-    out = torch.empty(rows.shape[1], dtype=dtype)
-    combine_rows(rows, weights, blocks, out)
-    grams = gram_matrices(rows, blocks)
-    assert grams.dtype == torch.float64
-    rtol = 1e-12 if dtype == torch.float64 else 2e-6  # bf16 rows too: their products are summed in fp32
-    for gram, weight, group, result in zip(
-        grams,
-        weights,
-        rows.double().split([BLOCK * n for n in blocks], 1),
-        out.split([BLOCK * n for n in blocks]),
-        strict=True,
-    ):
-        torch.testing.assert_close(gram, group @ group.T, rtol=rtol, atol=rtol * float(group.square().sum() / 5))
-        expected = (weight @ group).to(dtype)
-        torch.testing.assert_close(result, expected, rtol=2 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
-
-
-def test_gram_matrices_feel_what_bf16_sums_would_lose() -> None:
-    rows = torch.ones(2, BLOCK * 4, dtype=torch.bfloat16)
-    rows[:, 0] = 16
-    assert gram_matrices(rows, [4]).flatten().tolist() == [BLOCK * 4 - 1 + 256.0] * 4
-
-
-@pytest.mark.parametrize(
-    ("groups", "names"),
-    [
-        ("whole_model", ["model"]),
-        ("enc_dec", ["encoder", "decoder"]),
-        ("all_layer", ["encoder.embeddings", "encoder.layer.0", "encoder.layer.1", "decoder", "0"]),
-        (
-            "all_matrix",
-            [
-                "encoder.embeddings.words.weight",
-                "encoder.layer.0.attention.query.weight",
-                "encoder.layer.1.norm.bias",
-                "encoder.layer.0.attention.query.bias",
-                "decoder.out.weight",
-                "0.weight",
-            ],
-        ),
-    ],
-)
-def test_groups_and_their_columns(groups: str, names: list[str]) -> None:
-    sizes = [5000, 30, 2048, 7, 1, 2]
-    parameters = [(name, nn.Parameter(torch.zeros(n))) for name, n in zip(all_names(), sizes, strict=True)]
-    layout = lay_out(parameters, GROUPS[groups])
-    assert list(layout.groups) == names
-    assert sum(layout.sizes) == sum(sizes)
-    taken = torch.zeros(layout.width)
-    for (name, parameter), start in zip(parameters, layout.starts, strict=True):
-        taken[start : start + parameter.numel()] += 1
-        columns = layout.columns[names.index(GROUPS[groups](name))]
-        assert columns.start <= start <= start + parameter.numel() <= columns.stop
-    assert taken.max() == 1
-
-
-def all_names() -> list[str]:
-    return [
-        "encoder.embeddings.words.weight",
-        "encoder.layer.0.attention.query.weight",
-        "encoder.layer.1.norm.bias",
-        "encoder.layer.0.attention.query.bias",
-        "decoder.out.weight",
-        "0.weight",
-    ]
 
 
 @pytest.mark.parametrize("groups", ["whole_model", "enc_dec", "all_layer", "all_matrix", lambda name: name[-4:]])

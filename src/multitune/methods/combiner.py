@@ -1,116 +1,17 @@
 """The combine engine: task losses -> rows of one buffer -> Gram matrix -> weights -> one gradient for any optimizer."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from multitune.methods.base import CombiningMethod, GramMethod, RowsMethod, StreamingMethod, check_finite
-
-BLOCK = 2048
-"""Columns of a block. A product of two [tasks, params] matrices is several times slower than many small ones over
-column blocks of the same storage; a group's columns are padded with zeros to whole blocks."""
-CHUNK = 512
-"""Blocks that are converted to fp32 at a time, where the rows are bf16 or fp16."""
+from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.groups import GroupName, group_name, lay_out
 
 Loss = Tensor | Callable[[], Any] | Iterable[Any]
 """A task's loss: a scalar, a function that returns it, or several whose sum it is (micro-batches)."""
-GroupName = Callable[[str], str]
-
-
-def _layer(name: str) -> str:
-    """The path to the first number ("encoder.layer.3"); without one, what holds the parameter's module."""
-    numbered = re.match(r"(?:.*?\.)?\d+(?=\.)", name)
-    return numbered[0] if numbered else name.rsplit(".", 2)[0]
-
-
-GROUPS: dict[str, GroupName] = {
-    "whole_model": lambda name: "model",
-    "enc_dec": lambda name: "decoder" if "decoder" in name or "lm_head" in name else "encoder",
-    "all_layer": _layer,
-    "all_matrix": lambda name: name,
-}
-"""Gradient Vaccine's parameter groups: from a parameter's name to its group's."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns of a row are whose: each group is a run of whole blocks, its parameters one after the other."""
-
-    groups: tuple[str, ...]
-    sizes: tuple[int, ...]
-    """Parameters (scalars) in each group."""
-    starts: tuple[int, ...]
-    """First column of each parameter tensor, in the order that they were given."""
-
-    @property
-    def blocks(self) -> list[int]:
-        """Blocks in each group."""
-        return [-(-size // BLOCK) for size in self.sizes]
-
-    @property
-    def width(self) -> int:
-        return BLOCK * sum(self.blocks)
-
-    @property
-    def columns(self) -> list[slice]:
-        """Each group's columns, without the padding."""
-        ends = accumulate(self.blocks, initial=0)
-        return [slice(BLOCK * first, BLOCK * first + size) for first, size in zip(ends, self.sizes, strict=False)]
-
-
-def lay_out(parameters: Sequence[tuple[str, nn.Parameter]], group_name: GroupName) -> Layout:
-    """Columns for named parameters, grouped in the order in which their groups first appear."""
-    names = [group_name(name) for name, _ in parameters]
-    groups = tuple(dict.fromkeys(names))
-    sizes = dict.fromkeys(groups, 0)
-    within = []
-    for name, (_, parameter) in zip(names, parameters, strict=True):
-        within.append(sizes[name])
-        sizes[name] += parameter.numel()
-    layout = Layout(groups, tuple(sizes.values()), ())
-    first = {group: columns.start for group, columns in zip(groups, layout.columns, strict=True)}
-    starts = tuple(first[name] + offset for name, offset in zip(names, within, strict=True))
-    return Layout(groups, layout.sizes, starts)
-
-
-def gram_matrices(rows: Tensor, blocks: Sequence[int]) -> Tensor:
-    """<g_i, g_j> by group, in one pass. rows: [tasks, BLOCK * sum(blocks)] -> [groups, tasks, tasks], float64.
-
-    Within a block sums are in fp32 (also for bf16 rows; in float64 for float64), over the blocks in float64.
-    """
-    chunks = torch.split(_blocked(rows), CHUNK if _is_low(rows) else sum(blocks))
-    products = torch.cat([torch.bmm(chunk, chunk.mT) for chunk in map(_compute_dtype, chunks)])
-    return torch.stack([group.sum(0, dtype=torch.float64) for group in torch.split(products, list(blocks))])
-
-
-def combine_rows(rows: Tensor, weights: Tensor, blocks: Sequence[int], out: Tensor) -> None:
-    """sum_i w_i g_i by group, in one pass. rows: [tasks, width]; weights: [groups, tasks]; out: [width]."""
-    repeats = torch.tensor(blocks, device=rows.device)
-    per_block = weights.to(rows.device).repeat_interleave(repeats, 0)[:, None]
-    blocked, into = _blocked(rows), out.view(-1, 1, BLOCK)
-    if not _is_low(rows):
-        torch.bmm(per_block.to(rows.dtype), blocked, out=into)
-        return
-    for weight, chunk, part in zip(*(torch.split(t, CHUNK) for t in (per_block, blocked, into)), strict=True):
-        part.copy_(torch.bmm(weight.float(), chunk.float()))
-
-
-def _blocked(rows: Tensor) -> Tensor:
-    """[tasks, width] -> [blocks, tasks, BLOCK], a view."""
-    return rows.view(len(rows), -1, BLOCK).transpose(0, 1)
-
-
-def _is_low(rows: Tensor) -> bool:
-    return rows.dtype in (torch.bfloat16, torch.float16)
-
-
-def _compute_dtype(rows: Tensor) -> Tensor:
-    return rows.float() if _is_low(rows) else rows
 
 
 class Combiner:
@@ -152,14 +53,14 @@ class Combiner:
     ) -> None:
         if reduction not in ("sum", "mean"):
             raise ValueError(f'reduction must be "sum" or "mean"; got {reduction!r}')
-        group_name = _group_name(groups)
+        name_of_group = group_name(groups)
         self.method = method
         self._mean = reduction == "mean"
         self._heads = list(heads)
         shared = _shared(parameters, self._heads, named=groups not in ("whole_model", "all_matrix"))
         self._parameters = [parameter for _, parameter in shared]
         self._reached = [False] * len(shared)
-        self.layout = lay_out(shared, group_name)
+        self.layout = lay_out(shared, name_of_group)
         self._last_shared = self._positions(last_shared)
         self._rows = self._parameters[0].new_empty(0, self.layout.width, requires_grad=False)
         self._views: list[list[Tensor]] = []
@@ -323,14 +224,6 @@ def _shared(
     if len({(parameter.dtype, parameter.device) for _, parameter in shared}) != 1:
         raise ValueError("all parameters must have one dtype and be on one device")
     return shared
-
-
-def _group_name(groups: str | GroupName) -> GroupName:
-    if not isinstance(groups, str):
-        return groups
-    if groups not in GROUPS:
-        raise ValueError(f"no groups {groups!r}; there are {', '.join(GROUPS)}, or a function of the parameter's name")
-    return GROUPS[groups]
 
 
 def _numbered(losses: Iterable[Loss], tasks: list[int]) -> Iterator[tuple[int, Loss]]:
