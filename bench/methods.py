@@ -112,7 +112,12 @@ def plain(model: Transformer, losses: Losses) -> Callable[[], object]:
 def combined(method: CombiningMethod, groups: str = "whole_model") -> Gradient:
     def make(model: Transformer, losses: Losses) -> Callable[[], object]:
         combiner = Combiner(model.named_parameters(), method, groups=groups)
-        return lambda: combiner.backward(losses(), tasks=range(TASKS))
+
+        def gradient() -> None:
+            model.zero_grad()
+            combiner.backward(losses(), tasks=range(TASKS))
+
+        return gradient
 
     return make
 

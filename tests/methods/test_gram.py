@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.gram import combine_rows, full_precision, gram_matrices
 from multitune.methods.groups import BLOCK
 
 
@@ -39,3 +39,20 @@ def test_gram_matrices_feel_what_bf16_sums_would_lose() -> None:
     rows = torch.ones(2, BLOCK * 4, dtype=torch.bfloat16)
     rows[:, 0] = 16
     assert gram_matrices(rows, [4]).flatten().tolist() == [BLOCK * 4 - 1 + 256.0] * 4
+
+
+@pytest.mark.parametrize("matmul", ["highest", "medium"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_callers_precision_does_not_reach_the_products(matmul: str, autocast: bool) -> None:
+    rows, weights = make_rows([3, 1], torch.float32), torch.ones(2, 5)
+    expected, out = gram_matrices(rows, [3, 1]), torch.empty_like(rows[0])
+    torch.set_float32_matmul_precision(matmul)
+    try:
+        with torch.autocast("cpu", enabled=autocast), full_precision(rows.device):
+            grams = gram_matrices(rows, [3, 1])
+            combine_rows(rows, weights, [3, 1], out)
+        assert torch.get_float32_matmul_precision() == matmul
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(grams, expected)
+    torch.testing.assert_close(out, rows.sum(0))

@@ -1,6 +1,7 @@
 """FAMO: Fast Adaptive Multitask Optimization (Liu et al., NeurIPS 2023, arXiv 2306.03792)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class FAMO(StreamingMethod):
     [T], a lower bound of each loss (0). State: `logits` xi, Adam's moments and step, and `last_losses` (NaN where there
     is nothing to compare with).
     """
+
+    reads_losses: ClassVar[bool] = True
 
     logits: Tensor
     moment1: Tensor

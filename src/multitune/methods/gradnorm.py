@@ -1,5 +1,7 @@
 """GradNorm: gradient normalization for adaptive loss balancing (Chen et al., ICML 2018, arXiv 1711.02257)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ class GradNorm(StreamingMethod):
     num_tasks: T. alpha: 1.5, asymmetry; 0 makes all norms equal. lr: of the weights. State: `task_weights` and
     `initial_losses` (NaN before a task's first visit), [T], float64.
     """
+
+    reads_losses: ClassVar[bool] = True
 
     task_weights: Tensor
     initial_losses: Tensor

@@ -1,6 +1,7 @@
 """The two passes over a [tasks, params] buffer: the Gram matrix of its rows, and their weighted sum."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ from multitune.methods.groups import BLOCK
 
 CHUNK = 512
 """Blocks that are converted to fp32 at a time, where the rows are bf16 or fp16."""
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, products of float32 matrices are float32's, whatever a caller's autocast or TF32 setting says."""
+    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def gram_matrices(rows: Tensor, blocks: Sequence[int]) -> Tensor:
