@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from multitune.errors import UserError
 from multitune.methods.base import StreamingMethod
 
 EPSILON = 1e-8
@@ -110,7 +111,7 @@ class FAMO(StreamingMethod):
         above = losses - self.min_losses[tasks] + EPSILON
         if not (above > 0).all():
             low = tasks[~(above > 0)].tolist()
-            raise ValueError(
+            raise UserError(
                 f"FAMO takes logarithms: the losses of tasks {low} are not above their minimum (min_losses=)"
             )
         return above
