@@ -78,6 +78,17 @@ def test_collect_and_apply_are_backward(name: str, reduction: str, set_to_none: 
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_memory_of_collecting_is_a_row_a_task(name: str) -> None:
+    net = Net()
+    combiner = make(net, name)
+    for step in range(2):
+        net.zero_grad()
+        collected(net, combiner, step)
+    sizes = {weight.grad.untyped_storage().nbytes() for _, weight in net.shared() if weight.grad is not None}
+    assert sizes == {(1 if name == "Joint" else TASKS + 1) * combiner.layout.width * 8}
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("order", [[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2], [0, 1, 0, 2, 2, 1]])
 def test_micro_batches_add_up_in_any_order(name: str, order: list[int]) -> None:
     net = Net()
