@@ -17,6 +17,8 @@ from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.dropout import use_quick_dropout
 from multitune.models.heads import Heads
+from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
+from multitune.models.positions import positions
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
 from multitune.storage.memory import is_out_of_memory
@@ -93,6 +95,11 @@ class Encoder:
     def remember(self) -> None:
         """Keep the weights as they are now: ``drift`` is measured from here."""
         self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
+
+    def room_for(self, max_length: int) -> int:
+        """``max_length``, or the positions that the model has for tokens, where these are fewer."""
+        room = positions(self.model)
+        return max_length if room is None else min(max_length, room)
 
     def training_inputs(self, inputs: Inputs) -> Inputs:
         """A batch with its token ids as training wants them: rows of the trimmed matrix."""
@@ -235,6 +242,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
+        tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
     return tokenizer
 
 
@@ -255,6 +266,9 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
+    for one, _ in loaded:
+        if text and one.config.pad_token_id is None:
+            one.config.pad_token_id = processor.pad_token_id
     if len(loaded) == 1:
         return Encoder(loaded[0][0], heads, processor, loaded[0][1])
     model = Heads([one for one, _ in loaded])
@@ -267,6 +281,7 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
 def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:
     """A model with the task's head, and the names of its new weights."""
     config = fetched(name, AutoConfig.from_pretrained)
+    before = purpose(config)
     task.configure(config)
     if layers is not None:
         if layers > config.num_hidden_layers:
@@ -274,13 +289,24 @@ def _load_model(name: str, task: Task, layers: int | None, dropout: float | None
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
+    now = purpose_of_task(config, task.auto_model)
+    other_head = now is not None and now != before
     model, info = fetched(
-        name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+        name,
+        task.auto_model.from_pretrained,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=other_head,
     )
-    _pass_through(model, info["missing_keys"])
+    check_body(name, model, info["mismatched_keys"])
+    new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    if other_head:
+        new |= renewed_head(name, model, info["missing_keys"])
+    _pass_through(model, new)
     if not torch.cuda.is_available():
         use_quick_dropout(model)
-    return model, sorted(info["missing_keys"])
+    return model, sorted(new)
 
 
 @torch.no_grad()
