@@ -1,6 +1,7 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -233,8 +234,8 @@ def _as_between_calls(processor: Processor) -> Iterator[None]:
             backend.enable_padding(**padding)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model.
+def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model; of ``words``, one that reads each as it stands in running text, after a blank.
 
     Raises:
         UserError: no such model, or no network to fetch it.
@@ -242,11 +243,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
+    if words and _reads_bytes(tokenizer):
+        tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
         tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
     return tokenizer
+
+
+def _reads_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is of RoBERTa's and GPT-2's kind, in whose pieces the blank before a word is a character."""
+    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    return any(part["type"] == "ByteLevel" for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())) if part)
 
 
 def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
@@ -265,7 +274,11 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
         loaded = [_load_model(name, task, layers, dropout) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
-    processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
+    processor = (
+        load_tokenizer(name, words=any(one.split_into_words for one in heads.tasks))
+        if text
+        else fetched(name, auto_processor.from_pretrained)
+    )
     for one, _ in loaded:
         if text and one.config.pad_token_id is None:
             one.config.pad_token_id = processor.pad_token_id
