@@ -92,10 +92,16 @@ class StreamingMethod(GramMethod):
 
     unweighted: ClassVar[bool] = False
     """All tasks have the same weight, whatever their losses: they can share one gradient vector from the start."""
+    reads_norms: ClassVar[bool] = False
+    """`weights` reads the diagonal of the Gram matrix."""
 
     @abstractmethod
-    def task_weight(self, task: int, loss: float) -> float:
-        """The weight of `task` in this step, up to a factor common to all tasks. Positive; changes no state."""
+    def task_weight(self, task: int, loss: Tensor) -> float | Tensor:
+        """The weight of `task` in this step, up to a factor common to all tasks. Positive; changes no state.
+
+        loss: a scalar. Where the weight depends on it, it is a float64 scalar on the loss's device, so that the host
+        need not wait for that.
+        """
 
 
 class RowsMethod(CombiningMethod):
@@ -122,16 +128,24 @@ class Seeded(CombiningMethod):
 
 def random_order(n: int, generator: torch.Generator) -> Tensor:
     """For each i, the other tasks in random order: [n, n - 1]. (One `randperm(n)` an i, i itself struck out.)"""
-    orders = [torch.randperm(n, generator=generator) for _ in range(n)]
-    return torch.stack([order[order != i] for i, order in enumerate(orders)])
+    orders = [torch.randperm(n, generator=generator).tolist() for _ in range(n)]
+    others = [[j for j in order if j != i] for i, order in enumerate(orders)]
+    return torch.tensor(others, dtype=torch.long).view(n, n - 1)
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Copies on the CPU, in float64, by one transfer: whatever the device has still to do, the host waits once."""
+    flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def check_finite(what: str, values: Tensor, tasks: Sequence[int]) -> None:
     """values: [n], or [n, ...], one for each of `tasks`. Raises NonFiniteError with those that have NaN or inf."""
-    finite = values.isfinite()
-    if not finite.all():
-        bad = ~finite.reshape(len(tasks), -1).all(1)
-        raise NonFiniteError(what, [task for task, is_bad in zip(tasks, bad.tolist(), strict=True) if is_bad])
+    finite = values.isfinite().reshape(len(tasks), -1).all(1).tolist()
+    bad = [task for task, is_finite in zip(tasks, finite, strict=True) if not is_finite]
+    if bad:
+        raise NonFiniteError(what, bad)
 
 
 def _check_gram(grams: Tensor, tasks: Sequence[int]) -> None:

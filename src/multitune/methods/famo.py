@@ -1,7 +1,8 @@
 """FAMO: Fast Adaptive Multitask Optimization (Liu et al., NeurIPS 2023, arXiv 2306.03792)."""
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,9 +65,8 @@ class FAMO(StreamingMethod):
         self.register_buffer("last_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
         self.register_buffer("min_losses", torch.tensor(min_losses or [0.0] * num_tasks, dtype=torch.float64))
 
-    def task_weight(self, task: int, loss: float) -> float:
-        above = self._above_minimum(torch.tensor([task]), torch.tensor([loss], dtype=torch.float64))
-        return float(self.logits[task].exp() / above)
+    def task_weight(self, task: int, loss: Tensor) -> Tensor:
+        return self.logits[task].exp() / (loss.double() - self.min_losses[task] + EPSILON)
 
     def update(self, losses: Tensor | Sequence[float], tasks: Sequence[int] | None = None) -> None:
         """The step on xi. losses: [n], of the same batches as the last `weights`, after the optimizer's step.
@@ -85,8 +85,8 @@ class FAMO(StreamingMethod):
             raise ValueError("FAMO needs losses=[n], one a row of gram")
         above = self._above_minimum(tasks, losses)
         weights = self.logits[tasks].softmax(0) / above
-        known = ~self.last_losses[tasks].isnan()
-        if known.any():
+        known = [i for i, last in enumerate(self.last_losses[tasks].tolist()) if not math.isnan(last)]
+        if known:
             self._step(tasks[known], above[known])
         self.last_losses[tasks] = above
         return (weights / weights.sum()).repeat(len(grams), 1)
@@ -102,15 +102,15 @@ class FAMO(StreamingMethod):
         self.steps += 1
         self.moment1.lerp_(gradient, 1 - 0.9)
         self.moment2.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
-        step = int(self.steps)
+        step: Any = self.steps.tolist()
         denominator = (self.moment2 / (1 - 0.999**step)).sqrt() + 1e-8
         self.logits -= self.lr * self.moment1 / (1 - 0.9**step) / denominator
 
     def _above_minimum(self, tasks: Tensor, losses: Tensor) -> Tensor:
         """L_i - min_loss_i + 1e-8, [n]."""
         above = losses - self.min_losses[tasks] + EPSILON
-        if not (above > 0).all():
-            low = tasks[~(above > 0)].tolist()
+        low = [task for task, value in zip(tasks.tolist(), above.tolist(), strict=True) if not value > 0]
+        if low:
             raise UserError(
                 f"FAMO takes logarithms: the losses of tasks {low} are not above their minimum (min_losses=)"
             )

@@ -23,6 +23,8 @@ UNFIT = {
     **dict.fromkeys(("MoDoWeighting", "SDMGradWeighting"), "made for gradients of two independent batches a task"),
 }
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
+UNDEFINED_AT_ZERO = ("NashMTL",)
+"""Aggregators that divide by the norm of the whole matrix."""
 
 
 def torchjd(name: str, /, *, seed: int = 0, **options: Any) -> "TorchJDWeighting | TorchJDAggregator":
@@ -171,13 +173,13 @@ class TorchJDAggregator(_TorchJD, RowsMethod):
     """A TorchJD aggregator of the whole matrix. See `torchjd`."""
 
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
-        """See `RowsMethod`. Low-precision rows are combined in fp32; rows that are all zero (NashMTL would divide by
-        their norm) combine to zero, without a step of TorchJD's state."""
+        """See `RowsMethod`. Low-precision rows are combined in fp32. NashMTL leaves zero where all rows are zero."""
         computed = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
-        if torch.linalg.vector_norm(computed).square() == 0:
+        aggregator = self.copies[group]
+        if type(aggregator).__name__ in UNDEFINED_AT_ZERO and torch.linalg.vector_norm(computed).square() == 0:
             return torch.zeros_like(rows[0])
         with self._called(rows.device):
-            combined = self.copies[group](computed)
+            combined = aggregator(computed)
         assert isinstance(combined, Tensor)
         return combined.to(rows.dtype)
 
