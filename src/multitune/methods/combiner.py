@@ -104,7 +104,7 @@ class Combiner:
 
         Raises:
             NonFiniteError: (a ValueError) names the tasks whose loss or gradient is NaN or infinite; the method's
-                state and `.grad` are as before.
+                state and `.grad` are as before. For a GradScaler, which finds such steps itself, there is `collect`.
             ValueError: losses that are not scalars with a graph, or not n; a forward pass that was used before.
         """
         if self._collected is not None:

@@ -14,15 +14,15 @@ EPSILON = 1e-8
 
 
 class FAMO(StreamingMethod):
-    """FAMO, Algorithm 1: all losses fall at the same rate, at the cost of joint training, O(1) in the number of tasks.
+    """FAMO, Algorithm 1: all losses fall at the same rate, at the cost of joint training.
 
         z = softmax(xi),  w_i = c z_i / L_i  with  c = 1 / sum_i (z_i / L_i)           (so sum_i w_i = 1)
         xi <- xi - lr (J^T delta + weight_decay xi),  delta_i = log L_i(before) - log L_i(after)
 
     J is the Jacobian of the softmax: J^T delta = z (delta - <z, delta>). L_i stands for L_i - min_loss_i + 1e-8.
 
-    The step on xi needs the losses of the same batches after the optimizer's step: give them to `update`. Without it,
-    it is made from the losses of the tasks' next visit.
+    The step on xi needs the losses of the same batches after the optimizer's step: give them to `update`. Otherwise it
+    is made with the losses of the tasks' next visit.
 
     Departures from the paper:
     1. The step on xi is Adam's (betas 0.9, 0.999, weight decay added to the gradient), as in the authors' code.
@@ -30,9 +30,16 @@ class FAMO(StreamingMethod):
        it, so that gradients can be summed before all the losses are known.
     3. Of T tasks only those of the step are in the softmax.
 
-    num_tasks: T. lr: of xi, 0.025. weight_decay: gamma, 0.001 (the authors' code has other values too). min_losses:
-    [T], a lower bound of each loss (0). State: `logits` xi, Adam's moments and step, and `last_losses` (NaN where there
-    is nothing to compare with).
+    State: `logits` xi, Adam's moments and step, and `last_losses` (NaN where there is nothing to compare with).
+
+    Args:
+        num_tasks: T.
+        lr: of xi.
+        weight_decay: gamma (the authors' code has other values, too).
+        min_losses: [T], a lower bound of each loss (default: 0).
+
+    Raises:
+        ValueError: a value that is out of range.
     """
 
     reads_losses: ClassVar[bool] = True
@@ -69,9 +76,14 @@ class FAMO(StreamingMethod):
         return self.logits[task].exp() / (loss.double() - self.min_losses[task] + EPSILON)
 
     def update(self, losses: Tensor | Sequence[float], tasks: Sequence[int] | None = None) -> None:
-        """The step on xi. losses: [n], of the same batches as the last `weights`, after the optimizer's step.
+        """Make the step on xi.
 
-        Raises ValueError for losses at or below their minimum, or tasks that `weights` has not seen.
+        Args:
+            losses: [n], of the same batches as the last `weights`, after the optimizer's step.
+            tasks: whose they are (default: all, in order).
+
+        Raises:
+            ValueError: losses at or below their minimum, or tasks that `weights` has not seen.
         """
         after = torch.as_tensor(losses).detach().to("cpu", torch.float64)
         indices = torch.tensor(self.task_indices(tasks, len(after)))

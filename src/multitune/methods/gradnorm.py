@@ -29,8 +29,15 @@ class GradNorm(StreamingMethod):
     4. A plain step can overshoot to a negative weight, which would ascend that task's loss: weights are kept at 0.001
        or more before they are scaled.
 
-    num_tasks: T. alpha: 1.5, asymmetry; 0 makes all norms equal. lr: of the weights. State: `task_weights` and
-    `initial_losses` (NaN before a task's first loss above zero), [T], float64.
+    State: `task_weights` and `initial_losses` (NaN before a task's first loss above zero), [T], float64.
+
+    Args:
+        num_tasks: T.
+        alpha: asymmetry; 0 makes all norms equal.
+        lr: of the weights.
+
+    Raises:
+        ValueError: a value that is out of range.
     """
 
     reads_losses: ClassVar[bool] = True
@@ -72,7 +79,14 @@ class GradNorm(StreamingMethod):
 
 
 def weight_gradient(weights: Tensor, norms: Tensor, rates: Tensor, alpha: float) -> Tensor:
-    """d/dw_i sum_j |G_j - target_j|, targets constant, [n]. weights, norms |grad_W L_i|, rates Ltilde_i: [n]."""
+    """d/dw_i sum_j |G_j - target_j| with constant targets, [n].
+
+    Args:
+        weights: w, [n].
+        norms: |grad_W L_i|, [n].
+        rates: Ltilde_i, [n].
+        alpha: asymmetry.
+    """
     G = weights * norms
     r = torch.where(rates.any(), rates / rates.mean(), 1.0)
     return (G - G.mean() * r**alpha).sign() * norms
