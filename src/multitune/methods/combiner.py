@@ -99,12 +99,12 @@ class Combiner:
                 leave sum_i s_i w_i g_i, where w comes from the g_i and losses as they are.
 
         Returns:
-            The losses' values without their scales, [n], detached; their means over the ranks where
+            The losses' values without their scales, [n], on the CPU; their means over the ranks where
             DistributedDataParallel trains the parameters.
 
         Raises:
             NonFiniteError: (a ValueError) names the tasks whose loss or gradient is NaN or infinite; the method's
-                state and `.grad` are as before.
+                state and `.grad` are as before. For a GradScaler, which finds such steps itself, there is `collect`.
             ValueError: losses that are not scalars with a graph, or not n; a forward pass that was used before.
         """
         if self._collected is not None:
@@ -150,9 +150,7 @@ class Combiner:
         (scale,) = _scales([scale], 1)
         if loss is None and self.method.reads_losses:
             raise ValueError(f"{type(self.method).__name__} needs the loss before any scaling: collect(task, loss)")
-        value = None if loss is None else torch.as_tensor(loss, device=self._rows.device).detach()
-        if value is not None and value.dim() != 0:
-            raise ValueError(f"the loss of task {task} must be a scalar; got {list(value.shape)}")
+        value = None if loss is None else _scalar(loss, task, self._rows.device)
         if all(parameter.grad is None for parameter in [*self._rows.parameters, *self._heads.parameters]):
             raise ValueError(f"no parameter has a gradient: collect({task}) comes after the backward pass of its loss")
         self._check_replicas(task)
@@ -271,6 +269,14 @@ def _backward(loss: Tensor, task: int, scale: float, *, keep: bool) -> None:
             f"the loss of task {task} needs a forward pass that an earlier loss has used up: give losses that share "
             "one as a list"
         ) from error
+
+
+def _scalar(loss: Tensor | float, task: int, device: torch.device) -> Tensor:
+    if not isinstance(loss, Tensor):
+        return torch.full((), loss, dtype=torch.float64, device=device)
+    if loss.dim() != 0:
+        raise ValueError(f"the loss of task {task} must be a scalar; got {list(loss.shape)}")
+    return loss.detach().to(device)
 
 
 def _scales(scales: Sequence[float] | None, count: int) -> list[float]:

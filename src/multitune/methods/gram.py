@@ -52,8 +52,8 @@ def combine_rows(rows: Tensor, weights: Tensor, blocks: Sequence[int], out: Tens
         blocks: how many blocks each group has.
         out: [width]; the sums are written there.
     """
-    repeats = torch.tensor(blocks, device=rows.device)
-    per_block = weights.to(rows.device).repeat_interleave(repeats, 0)[:, None]
+    by_group = weights.to(rows.device, non_blocking=True)
+    per_block = torch.cat([weight.expand(count, -1) for weight, count in zip(by_group, blocks, strict=True)])[:, None]
     blocked, into = _blocked(rows), out.view(-1, 1, BLOCK)
     if not _is_low(rows):
         torch.bmm(per_block.to(rows.dtype), blocked, out=into)

@@ -50,6 +50,7 @@ class Rows:
         """Have ``count`` rows at least. Where there are fewer, only the first ``kept`` keep what is in them."""
         if len(self._buffer) >= count:
             return
+        kept = min(kept, len(self._buffer))
         old = self._buffer[:kept] if kept else self._buffer[:0].clone()
         self._buffer, self._views = old, []  # without rows to keep, their memory goes before more is taken
         self._buffer = old.new_zeros(count, self.layout.width)  # the padding stays zero from here on
@@ -121,9 +122,15 @@ class Rows:
 
     def squared_norm(self, row: int, positions: Sequence[int]) -> Tensor:
         """The squared norm of the gradient of the parameters at ``positions``, a float64 scalar."""
-        views = self._views[row]
-        norms = torch.stack([torch.linalg.vector_norm(views[i], dtype=torch.float64) for i in positions])
-        return norms.square().sum()
+        norms = torch._foreach_norm([self._views[row][i] for i in positions], 2, torch.float64)
+        return torch.stack(norms).square().sum()
+
+    def add_to_combined(self, row: int, weight: float | Tensor) -> None:
+        """Add a row times a weight to row 0. A weight on the device stays there, but in low precision."""
+        if isinstance(weight, Tensor) and self._buffer.dtype in (torch.float32, torch.float64):
+            self.combined.addcmul_(self._buffer[row], weight.to(self._buffer.dtype))
+        else:
+            self.combined.add_(self._buffer[row], alpha=float(weight))
 
     def _detach(self) -> Gradients:
         gradients: Gradients = [parameter.grad for parameter in self.parameters]

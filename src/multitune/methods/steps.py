@@ -3,11 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from multitune.methods.base import CombiningMethod, GramMethod, RowsMethod, StreamingMethod, check_finite
+from multitune.methods.base import (
+    CombiningMethod,
+    GramMethod,
+    NonFiniteError,
+    RowsMethod,
+    StreamingMethod,
+    check_finite,
+    on_host,
+)
 from multitune.methods.gram import combine_rows, gram_matrices
 from multitune.methods.replicas import Replicas
 from multitune.methods.rows import Rows
@@ -96,13 +105,21 @@ class Step(ABC):
             NonFiniteError: a loss or gradient is NaN or infinite; the method's state is as before.
         """
         losses = [share.loss for share in self.shares.values() if share.loss is not None]
-        if len(losses) == len(self.shares):
-            self.losses = torch.stack(losses) if replicas is None else replicas.mean(torch.stack(losses))
-        return self._combine(loss_scale)
+        if len(losses) < len(self.shares):
+            return self._combine(on_host(*self._measure()), loss_scale)
+        told = torch.stack(losses) if replicas is None else replicas.mean(torch.stack(losses))
+        read, *measured = on_host(told, *self._measure())
+        self.losses = read.to(told.dtype)
+        check_finite("loss", self.losses, self.tasks)
+        return self._combine(measured, loss_scale)
 
     @abstractmethod
-    def _combine(self, loss_scale: float) -> dict[int, float]:
-        """As ``combine``, with ``losses``."""
+    def _measure(self) -> list[Tensor]:
+        """All that has to be known of the gradients, on their device."""
+
+    @abstractmethod
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        """As ``combine``, with ``losses`` and what was measured, on the CPU: the device is read once."""
 
     def write_through(self) -> None:
         """Have in row 0 what shows that a task is not finite: the sum, or NaN where the losses alone are not."""
@@ -126,12 +143,14 @@ class Summed(Step):
         super().take(task, loss, scale)
         self._sums.append((task, self.rows.row_sum(0)))
 
-    def _combine(self, loss_scale: float) -> dict[int, float]:
-        if self.losses is not None:
-            check_finite("loss", self.losses, self.tasks)
-        # A sum that is not finite stays so: the first is of the task at fault.
-        for task, total in self._sums:
-            check_finite("gradient", total[None], [task])
+    def _measure(self) -> list[Tensor]:
+        return [torch.stack([total for _, total in self._sums])]
+
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        (sums,) = measured
+        finite = sums.isfinite().tolist()
+        if not all(finite):  # a sum that is not finite stays so: the first is of the task at fault
+            raise NonFiniteError("gradient", [self._sums[finite.index(False)][0]])
         if self.divisor != 1:
             combined = self.rows.combined
             combined *= 1.0 / self.divisor
@@ -139,11 +158,7 @@ class Summed(Step):
 
 
 class Stacked(Step):
-    """Each task has a row of its own, for any method and in whatever order gradients come."""
-
-    def __init__(self, setting: Setting, method: CombiningMethod) -> None:
-        super().__init__(setting)
-        self._method = method
+    """Each task has a row of its own, in whatever order gradients come."""
 
     def place(self, task: int) -> tuple[int, bool]:
         if task in self.shares:
@@ -153,51 +168,75 @@ class Stacked(Step):
         return row, False
 
     @property
-    def _gradients(self) -> Tensor:
+    def gradients(self) -> Tensor:
+        """[tasks, width]."""
         return self.rows.tasks(len(self.shares))
 
-    def _combine(self, loss_scale: float) -> dict[int, float]:
-        if self.losses is not None:
-            check_finite("loss", self.losses, self.tasks)
-        if isinstance(self._method, StreamingMethod):
-            return self._weigh(self._method, loss_scale)
-        if isinstance(self._method, GramMethod):
-            grams = gram_matrices(self._gradients, self.rows.layout.blocks)
-            grams = grams if loss_scale == 1 else grams / loss_scale**2
-            self._apply(self._method.weights(grams, tasks=self.tasks, losses=self.losses))
-        else:
-            assert isinstance(self._method, RowsMethod)
-            self._combine_columns(self._method, loss_scale)
+    def write_through(self) -> None:
+        torch.sum(self.gradients, 0, out=self.rows.combined)
+        super().write_through()
+
+    def _weigh(self, weights: Tensor) -> None:
+        """weights: [groups, tasks]."""
+        combine_rows(self.gradients, weights / self.divisor, self.rows.layout.blocks, out=self.rows.combined)
+
+
+class StackedForGram(Stacked):
+    """Rows whose weights come from their Gram matrices."""
+
+    def __init__(self, setting: Setting, method: GramMethod) -> None:
+        super().__init__(setting)
+        self._method = method
+
+    def _measure(self) -> list[Tensor]:
+        return [gram_matrices(self.gradients, self.rows.layout.blocks)]
+
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        (grams,) = measured
+        self._weigh(self._method.weights(grams / loss_scale**2, tasks=self.tasks, losses=self.losses))
         return {}
 
-    def _weigh(self, method: StreamingMethod, loss_scale: float) -> dict[int, float]:
-        rows = range(1, 1 + len(self.shares))
-        check_finite("gradient", torch.stack([self.rows.row_sum(row) for row in rows]), self.tasks)
-        squares = [self.rows.squared_norm(row, self.setting.measured) for row in rows]
-        weights = _streaming_weights(method, self, squares, loss_scale)
-        self._apply(weights.expand(len(self.rows.layout.groups), -1))
-        return dict(zip(self.tasks, weights.tolist(), strict=True))
 
-    def _apply(self, weights: Tensor) -> None:
-        blocks = self.rows.layout.blocks
-        combine_rows(self._gradients, weights / self.divisor, blocks, out=self.rows.combined)
+class StackedForRows(Stacked):
+    """Rows that the method has to see."""
 
-    def _combine_columns(self, method: RowsMethod, loss_scale: float) -> None:
-        gradients, combined = self._gradients, self.rows.combined
-        sums = gradients.sum(1, dtype=torch.promote_types(gradients.dtype, torch.float32))
-        check_finite("gradient", sums, self.tasks)
+    def __init__(self, setting: Setting, method: RowsMethod) -> None:
+        super().__init__(setting)
+        self._method = method
+
+    def _measure(self) -> list[Tensor]:
+        return [self.gradients.sum(1, dtype=torch.promote_types(self.gradients.dtype, torch.float32))]
+
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        check_finite("gradient", measured[0], self.tasks)
+        gradients, combined = self.gradients, self.rows.combined
         if loss_scale != 1:
             gradients /= loss_scale
         for group, columns in enumerate(self.rows.layout.columns):
-            combined[columns] = method.combine(gradients[:, columns], group)
+            combined[columns] = self._method.combine(gradients[:, columns], group)
         if loss_scale != 1:
             combined *= loss_scale
         if self.divisor != 1:
             combined /= self.divisor
+        return {}
 
-    def write_through(self) -> None:
-        torch.sum(self._gradients, 0, out=self.rows.combined)
-        super().write_through()
+
+class StackedForNorms(Stacked):
+    """Rows whose weights come from the losses and the norms of the gradients."""
+
+    def __init__(self, setting: Setting, method: StreamingMethod) -> None:
+        super().__init__(setting)
+        self._norms = _Norms(self, method)
+
+    def _measure(self) -> list[Tensor]:
+        for row in range(1, 1 + len(self.shares)):
+            self._norms.measure(row)
+        return self._norms.measured()
+
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        weights = self._norms.weights(measured, loss_scale)
+        self._weigh(weights.expand(len(self.rows.layout.groups), -1))
+        return dict(zip(self.tasks, weights.tolist(), strict=True))
 
 
 class Streamed(Step):
@@ -205,10 +244,7 @@ class Streamed(Step):
 
     def __init__(self, setting: Setting, method: StreamingMethod) -> None:
         super().__init__(setting)
-        self._method = method
-        self._weights: list[float] = []
-        self._sums: list[Tensor] = []
-        self._squares: list[Tensor] = []
+        self._method, self._norms = method, _Norms(self, method)
         setting.rows.reserve(2)
 
     def place(self, task: int) -> tuple[int, bool]:
@@ -219,27 +255,55 @@ class Streamed(Step):
     def take(self, task: int, loss: Tensor | None, scale: float) -> None:
         super().take(task, loss, scale)
         assert loss is not None
-        check_finite("loss", loss[None], [task])
-        self._weights.append(self._method.task_weight(task, float(loss)))
-        self._sums.append(self.rows.row_sum(1))
-        self._squares.append(self.rows.squared_norm(1, self.setting.measured))
-        self.rows.combined.add_(self.rows.tasks(1)[0], alpha=self._weights[-1])
+        self._norms.measure(1)
+        self.rows.add_to_combined(1, self._method.task_weight(task, loss))
 
-    def _combine(self, loss_scale: float) -> dict[int, float]:
-        check_finite("gradient", torch.stack(self._sums), self.tasks)
-        weights = _streaming_weights(self._method, self, self._squares, loss_scale)
-        factor = float(weights.sum()) / sum(self._weights) / self.divisor
+    def _measure(self) -> list[Tensor]:
+        return self._norms.measured()
+
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        assert self.losses is not None
+        given = [self._method.task_weight(task, loss) for task, loss in zip(self.tasks, self.losses, strict=True)]
+        weights = self._norms.weights(measured, loss_scale)
+        factor = _number(weights.sum()) / sum(map(_number, given)) / self.divisor
         if factor != 1:
             combined = self.rows.combined
             combined *= factor
         return dict(zip(self.tasks, weights.tolist(), strict=True))
 
 
-def _streaming_weights(method: StreamingMethod, step: Step, squares: Sequence[Tensor], loss_scale: float) -> Tensor:
-    """[n]; squares: of the norms of the gradients, each times its task's scale and ``loss_scale``."""
-    scales = [share.scale * loss_scale for share in step.shares.values()]
-    plain = [square if scale == 1 else square / scale**2 for square, scale in zip(squares, scales, strict=True)]
-    return method.weights(torch.diag(torch.stack(plain)), tasks=step.tasks, losses=step.losses)
+def _number(value: float | Tensor) -> float:
+    """A scalar of the CPU as a number."""
+    number: Any = value.tolist() if isinstance(value, Tensor) else value
+    return float(number)
+
+
+class _Norms:
+    """What a streaming method has to know of the gradients."""
+
+    def __init__(self, step: Step, method: StreamingMethod) -> None:
+        self._step, self._method = step, method
+        self._sums: list[Tensor] = []
+        self._squares: list[Tensor] = []
+
+    def measure(self, row: int) -> None:
+        """Measure the gradient of the next task."""
+        self._sums.append(self._step.rows.row_sum(row))
+        if self._method.reads_norms:
+            self._squares.append(self._step.rows.squared_norm(row, self._step.setting.measured))
+
+    def measured(self) -> list[Tensor]:
+        """The sums of the gradients, which are finite where they are, and the squares of the norms; on the device."""
+        sums = torch.stack(self._sums)
+        return [sums, torch.stack(self._squares) if self._squares else torch.zeros_like(sums)]
+
+    def weights(self, measured: list[Tensor], loss_scale: float) -> Tensor:
+        """[n]; measured: as above, on the CPU. What the gradients were multiplied by is no part of their norms."""
+        sums, squares = measured
+        check_finite("gradient", sums, self._step.tasks)
+        scales = torch.tensor([share.scale * loss_scale for share in self._step.shares.values()], dtype=torch.float64)
+        gram = torch.diag(squares / scales**2)
+        return self._method.weights(gram, tasks=self._step.tasks, losses=self._step.losses)
 
 
 def new_step(setting: Setting, method: CombiningMethod, count: int | None) -> Step:
@@ -250,9 +314,12 @@ def new_step(setting: Setting, method: CombiningMethod, count: int | None) -> St
         method: the combining method.
         count: how many tasks will come, each once and with its loss; None where that is not known.
     """
-    if isinstance(method, StreamingMethod) and method.unweighted:
-        return Summed(setting)
-    if isinstance(method, StreamingMethod) and count is not None:
-        return Streamed(setting, method)
+    if isinstance(method, StreamingMethod):
+        if method.unweighted:
+            return Summed(setting)
+        return StackedForNorms(setting, method) if count is None else Streamed(setting, method)
     setting.rows.reserve(1 + (count or 0))
-    return Stacked(setting, method)
+    if isinstance(method, GramMethod):
+        return StackedForGram(setting, method)
+    assert isinstance(method, RowsMethod)
+    return StackedForRows(setting, method)

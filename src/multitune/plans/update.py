@@ -243,7 +243,8 @@ class CombinedUpdate(OptimizerUpdate):
         tasks = [task for (task,) in drawn]
         values = self._combiner.backward(losses, tasks=tasks)
         self._apply(tasks)
-        return [float(value) for value in values]
+        read: list[float] = values.tolist()
+        return read
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:
