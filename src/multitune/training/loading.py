@@ -117,9 +117,14 @@ def load_plan(recipe: Recipe) -> Plan:
         raise UserError(f"options of {recipe.method}: {describe(error, kind)}") from error
     plan.check()
     if recipe.pseudo_tasks is not None and plan.one_model_per_task:
-        raise UserError(f"pseudo_tasks: no language has a cluster of its own, whose model {recipe.method} would be")
+        raise UserError(
+            f"pseudo_tasks: cannot be used with {recipe.method}: it trains a model for each language, and clusters are "
+            f"not languages"
+        )
     if recipe.replay is not None and plan.one_model_per_task:
-        raise UserError(f"replay: {recipe.method} trains a model for each task, and would train one to replay")
+        raise UserError(
+            f"replay: cannot be used with {recipe.method}: it trains a model for each language, and the replay is none"
+        )
     return plan
 
 
@@ -132,7 +137,7 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     replay = recipe.replay
     if replay is None:
         return []
-    for task in {corpus.head(language).task for language in corpus.train}:
+    for task in dict.fromkeys(corpus.head(language).task for language in corpus.train):
         if not TASKS[task].can_replay:
             raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {task}")
     source = corpus
