@@ -88,7 +88,7 @@ def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path)
     [
         ({"method": "stl"}, "replay: stl trains a model for each task"),
         ({"replay": {"share": 1}}, "replay.share: .*less than 1"),
-        ({"replay": {"chare": 0.1}}, "unknown key 'replay.chare' .*did you mean 'replay.share'"),
+        ({"replay": {"chare": 0.1}}, "replay: unknown key 'chare' .*did you mean 'share'"),
         ({"replay": {"data": "folder", "path": "nowhere"}}, "path: nowhere is not a folder"),
         ({"task": "masked_language_modelling"}, "replay: goes beside another task .* data: panx is masked"),
     ],
