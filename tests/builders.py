@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import Image
 
 from multitune.data.records.corpus import Corpus, Record
 from multitune.recipe import Recipe, RecipeFile
+from multitune.results.run import RunResult, Shipped, Sides, average
 from multitune.training import trainer
 from multitune.training.checkpoint import RunState
 
@@ -132,6 +133,26 @@ def zipped(path: Path, files: dict[str, bytes]) -> Path:
         for name, content in files.items():
             archive.writestr(name, content)
     return path
+
+
+def run_result(scores: Mapping[str, Mapping[str, float | None]], **keys: Any) -> RunResult:
+    """A finished run with these scores in the languages that it has seen; the first metric is the main one."""
+    metric = next(metric for own in scores.values() for metric in own)
+    defaults: dict[str, Any] = {
+        "method": "mtl",
+        "seed": 0,
+        "budget": 8,
+        "metric": metric,
+        "unseen": {},
+        "average": Sides(seen=average(scores, metric), unseen=None),
+        "drift": 0.0,
+        "seconds": 1.0,
+        "peak_memory_bytes": 1,
+        "shipped": Shipped(select="last", gradients=8, dev=None),
+        "dropped": {},
+        "versions": {},
+    }
+    return RunResult(seen={language: dict(own) for language, own in scores.items()}, **(defaults | keys))
 
 
 LANGUAGES = ("aa", "bb")

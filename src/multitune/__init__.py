@@ -4,14 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitune import methods
-    from multitune.commands.compare import Comparison, compare
+    from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
-    from multitune.commands.probe import Findings, probe
+    from multitune.commands.probe import probe
     from multitune.commands.train import train
     from multitune.errors import Interrupted, RunError, UserError
     from multitune.methods import SequentialReptile
     from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
+    from multitune.results.comparison import Comparison
+    from multitune.results.probes import Findings
     from multitune.results.run import RunResult
 
     __version__: str
@@ -35,8 +37,8 @@ __all__ = [
 
 _HOMES = {
     "Combiner": "methods.combiner",
-    "Comparison": "commands.compare",
-    "Findings": "commands.probe",
+    "Comparison": "results.comparison",
+    "Findings": "results.probes",
     "Interrupted": "errors",
     "Recipe": "recipe",
     "RunError": "errors",

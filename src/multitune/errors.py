@@ -12,8 +12,12 @@ FEW = 16
 
 def as_line(text: str) -> str:
     """One line that a terminal shows as it is: control characters escaped, the middle of a long text left out."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text))
-    return _shortened(shown)
+    return _shortened(printable(_shortened(text)))
+
+
+def printable(text: str) -> str:
+    """The text with control characters and the like escaped, so that it cannot drive a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shortened(text: str) -> str:

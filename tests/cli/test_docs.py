@@ -11,6 +11,7 @@ import torch
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from builders import run_result
 from multitune.cli.app import app
 from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
@@ -40,8 +41,12 @@ class Regression(torch.nn.Linear):
         return error
 
 
-def readers_own() -> dict[str, Any]:
-    """The loop that a reader of the README has: a model with a loss, an optimizer, batches."""
+def readers_own(page: Path, folder: Path) -> dict[str, Any]:
+    """What a page's reader has: a loop with a model and its loss, an optimizer, batches; or a finished run."""
+    if page.name == "run-folder.md":
+        run_result({"de": {"accuracy": 71.0}}).write(folder / "runs" / "demo-mtl")
+    if page.name != "README.md":
+        return {}
     model = Regression(3, 1)
     optimizer = torch.optim.AdamW(model.parameters())
     return {"model": model, "optimizer": optimizer, "batches": torch.randn(4, 5, 3)}
@@ -52,7 +57,7 @@ def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
-    namespace = readers_own() if page.name == "README.md" else {}
+    namespace = readers_own(page, tmp_path)
     for block in blocks(page, "python"):
         exec(compile(block, name(page), "exec"), namespace)
 

@@ -11,6 +11,7 @@ from builders import comparison_file as file
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.recipe import RecipeFile
+from multitune.results.comparison import Comparison
 from multitune.tasks import Classification
 
 METHODS = ("mtl", "sequential_reptile")
@@ -26,8 +27,8 @@ def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:
     draws = intervals.bootstrap({"de": outcomes(320, 80)}, TASK)
     found = intervals.from_draws(80.0, draws)
     half = 100 * 1.96 * np.sqrt(0.8 * 0.2 / 400)
-    assert found["low"] == pytest.approx(80 - half, abs=0.6)
-    assert found["high"] == pytest.approx(80 + half, abs=0.6)
+    assert found.low == pytest.approx(80 - half, abs=0.6)
+    assert found.high == pytest.approx(80 + half, abs=0.6)
 
 
 def test_resamples_are_paired_by_language() -> None:
@@ -36,7 +37,7 @@ def test_resamples_are_paired_by_language() -> None:
     assert np.array_equal(first, intervals.bootstrap({"de": one}, TASK))
     difference = intervals.from_draws(2.5, second - first)
     alone = intervals.from_draws(75.0, first)
-    assert difference["high"] - difference["low"] < 0.5 * (alone["high"] - alone["low"])
+    assert difference.high - difference.low < 0.5 * (alone.high - alone.low)
     swapped = intervals.bootstrap({"fr": one}, TASK)
     assert not np.array_equal(first, swapped)
 
@@ -48,15 +49,16 @@ def test_languages_count_alike_whatever_their_size() -> None:
 
 def test_interval_over_seeds_is_students() -> None:
     found = intervals.from_seeds(np.array([1.0, 2.0, 3.0]))
-    assert found["mean"] == 2.0
-    assert found["high"] - 2.0 == pytest.approx(4.302653 / np.sqrt(3))
-    assert found["low"] + found["high"] == pytest.approx(4.0)
+    assert found.mean == 2.0
+    assert found.high - 2.0 == pytest.approx(4.302653 / np.sqrt(3))
+    assert found.low + found.high == pytest.approx(4.0)
 
 
 def test_a_comparison_and_its_contract(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     out = tmp_path / "comparison"
     found = mt.compare(file(tiny_model, tiny_panx), out)
     saved = json.loads((out / "results.json").read_text())
+    assert Comparison.read(out) == found
     assert {"runs", "summary", "baseline", "differences"} <= set(saved)
     assert saved["baseline"] == "mtl"
     assert list(saved["summary"]) == ["mtl", "sequential_reptile"]

@@ -1,6 +1,5 @@
 """Texts of any data set as masked language modelling, heads on a frozen encoder, and a probe that asks them."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,12 +41,14 @@ def test_the_probe_asks_the_trained_head(tmp_path: Path, head: Path, tiny_model:
     assert probe(tmp_path / "run").masked_lm is None
     found = probe(tmp_path / "run", mlm_head=head)
     assert found.masked_lm is not None
-    assert found.masked_lm["head"] == str(head / "model")
+    assert found.masked_lm.head == str(head / "model")
     assert any("not pretraining's" in note for note in found.notes)
-    before, after = (found.masked_lm["average"]["seen"][when] for when in ("pretrained", "tuned"))
-    assert before < after, "tuned for entities, the encoder tells the head less"
+    average = found.masked_lm.average.seen
+    assert average.pretrained is not None
+    assert average.tuned is not None
+    assert average.pretrained < average.tuned, "tuned for entities, the encoder tells the head less"
     again = probe(tmp_path / "run", mlm_head=head)
-    assert asdict(again)["masked_lm"] == asdict(found)["masked_lm"]
+    assert again.masked_lm == found.masked_lm
 
 
 def test_heads_that_do_not_fit_are_refused(tmp_path: Path, head: Path, tiny_model: Path, tiny_panx: Path) -> None:

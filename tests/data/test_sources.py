@@ -211,7 +211,8 @@ def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
         )
 
 
-PAIRS = "a\tb\tyes\nc\td\tno\n"
+PAIRS = "a\tb\tneutral\nc\td\tentailment\n"
+PARAPHRASES = "a\tb\t0\nc\td\t1\n"
 MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]] = {
     # data set, options, files, what is said
     "no folder": ("multi30k", {"path": None}, {}, "path: is missing; data: multi30k needs the folder with train.en.gz"),
@@ -233,7 +234,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
     "an unseen set without a folder": (
         "pawsx",
         {"unseen": ["sib200"]},
-        {"train-de.tsv": PAIRS, "dev-de.tsv": PAIRS, "test-de.tsv": PAIRS},
+        {"train-de.tsv": PARAPHRASES, "dev-de.tsv": PARAPHRASES, "test-de.tsv": PARAPHRASES},
         "path: is missing; data: sib200",
     ),
     "no images": ("images", {}, {"x.txt": "a"}, "has no zip or npz file of images"),
@@ -263,9 +264,9 @@ def test_an_unseen_set_of_another_kind(tmp_path: Path, tiny_panx: Path) -> None:
 
 
 def test_an_unseen_set_with_other_labels(tmp_path: Path) -> None:
-    pawsx = written(tmp_path / "pawsx", {f"{split}-de.tsv": PAIRS for split in ("train", "dev", "test")})
-    xnli = written(tmp_path / "xnli", {"test-de.tsv": "a\tb\n\nc\td\n", "test.labels.txt": "yes\n\nmaybe\n"})
-    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is never seen in training, which has no, yes"):
+    pawsx = written(tmp_path / "pawsx", {f"{split}-de.tsv": PARAPHRASES for split in ("train", "dev", "test")})
+    xnli = written(tmp_path / "xnli", {"test-de.tsv": "a\tb\n\nc\td\n", "test.labels.txt": "1\n\nmaybe\n"})
+    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is never seen in training, which has 0, 1"):
         load("pawsx", {"pawsx": str(pawsx), "xnli": str(xnli)}, unseen=["xnli:de"])
 
 
@@ -319,3 +320,43 @@ def test_real_captions_say_what_they_are_translated_into() -> None:
 def test_every_set_has_a_name() -> None:
     others = {"assistant", "folder", "images", "mlqa", "panx", "pawsx", "squad", "udpos", "xquad"}
     assert set(REAL) | others | set(hub_sets.SETS) == set(DATASETS)
+
+
+TREEBANK = "# sent_id = 1\n1-2\tdel\t_\t_\t_\t_\t_\t_\t_\t_\n" + "".join(
+    f"{n}\t{word}\t_\t{upos}\tX{n}\t_\t_\t_\t_\t_\n"
+    for n, (word, upos) in enumerate((("de", "ADP"), ("el", "DET"), ("mar", "NOUN")), 1)
+)
+
+
+@pytest.mark.parametrize("name", ["{split}-es.conllu", "es_toy-ud-{split}.conllu"])
+def test_treebanks_as_published(tmp_path: Path, name: str) -> None:
+    files = {name.format(split=split): f"{TREEBANK}\n{TREEBANK}" for split in ("train", "dev", "test")}
+    corpus = load("udpos", written(tmp_path, files))
+    assert list(corpus.train) == ["es"]
+    assert list(corpus.train["es"]) == [{"tokens": ["de", "el", "mar"], "tags": ["ADP", "DET", "NOUN"]}] * 2
+
+
+def test_several_treebanks_of_a_language_are_joined(tmp_path: Path) -> None:
+    files = {f"es_{name}-ud-{split}.conllu": TREEBANK for name in "ab" for split in ("train", "dev", "test")}
+    assert len(load("udpos", written(tmp_path, files)).train["es"]) == 2
+
+
+def test_any_column_of_a_treebank(tmp_path: Path) -> None:
+    files = {f"{split}-es.conllu": TREEBANK for split in ("train", "dev", "test")}
+    corpus = load("folder", written(tmp_path, files), columns={"tokens": "FORM", "pos": "xpos"})
+    assert list(corpus.train["es"]) == [{"tokens": ["de", "el", "mar"], "tags": ["X1", "X2", "X3"]}]
+
+
+@pytest.mark.parametrize("name", ["xnli", "pawsx"])
+def test_a_header_line_is_a_bad_record_where_labels_are_known(tmp_path: Path, name: str) -> None:
+    lines = PAIRS if name == "xnli" else PARAPHRASES
+    files = {f"{split}-de.tsv": f"premise\thypo\tlabel\n{lines}" for split in ("train", "dev", "test")}
+    with pytest.raises(UserError, match=r"train-de\.tsv:1: label 'label'"):
+        load(name, written(tmp_path, files))
+
+
+def test_the_prefix_of_the_language_is_taken_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "de:Anna\tB-PER\nde:lebt\tO\n\nde:a\tO\n:\tO\n\n"
+    corpus = load("panx", written(tmp_path, {"train-de.tsv": text, "dev-de.tsv": text}))
+    assert [record["tokens"] for record in corpus.train["de"]] == [["Anna", "lebt"], ["de:a", ":"]]
+    assert "the prefix de: is taken off all tokens of 1 sentences" in caplog.text

@@ -91,11 +91,11 @@ def test_a_run_ships_a_model_for_each_head(tmp_path: Path, tiny_model: Path, mon
         assert not info["missing_keys"]
         assert not info["unexpected_keys"], "another head's pooler"
     assert result.average["seen"] == pytest.approx(np.mean([scores["score"] for scores in result.seen.values()]))
-    assert result.seen["answers"]["score"] > 90
-    assert result.seen["parts"]["score"] > 90
+    for name in ("answers", "parts"):
+        assert (result.seen[name]["score"] or 0) > 90
     assert mt.evaluate(tmp_path / "run") == {name: pytest.approx(scores) for name, scores in result.seen.items()}
     task = tasks.of(glue_like(*names))
-    rows = read_statistics(tmp_path / "run" / "predictions.jsonl")
+    rows = read_statistics(tmp_path / "run")
     assert {name: task.scores_of(name, row) for name, row in rows.items()} == result.seen
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.console import Console
 
 import multitune
 from multitune.cli.recipe_command import RecipeCommand
-from multitune.errors import Interrupted, RunError, UserError
+from multitune.errors import Interrupted, RunError, UserError, printable
 from multitune.storage.interrupt import Leave, leaving
 
 app = typer.Typer(
@@ -22,6 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune one pretrained multilingual model on many languages at once.",
 )
+
+LISTED = 20
+"""Bad records that ``multitune data`` prints."""
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[
@@ -164,13 +168,13 @@ def probe(
     Gradient similarity of its languages, what is left of pretraining, and drift go to RUN/probes.json.
     """
     from multitune.cli import tables
-    from multitune.commands.probe import PROBES
     from multitune.commands.probe import probe as measure
     from multitune.recipe import parse_overrides
+    from multitune.results.probes import FILE
 
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
-    _say(f"all of it is in {run / PROBES}")
+    _say(f"all of it is in {run / FILE}")
 
 
 @app.command()
@@ -199,7 +203,7 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
 
     from multitune.cli import tables
-    from multitune.data.bad import BadRecords
+    from multitune.data.bad import BadRecords, counted
     from multitune.data.records.balance import balance
     from multitune.evaluation.lengths import measure
     from multitune.training.loading import divided, read_corpus
@@ -208,15 +212,31 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     corpus = read_corpus(one, bad)
     lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus)
     _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
-    for place, problem in bad:
-        print(f"{place}: {problem}")
-    if (more := len(bad) - len(list(bad))) > 0:
+    for place, problem in islice(bad, LISTED):
+        print(printable(f"{place}: {problem}"))
+    if (more := len(bad) - LISTED) > 0:
         print(f"and {more} more")
     if bad and not one.skip_bad:
-        raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
+        raise UserError(f"{one.data}: {counted(len(bad), 'bad record')}; a run stops unless skip_bad: true")
     division = divided(one, corpus)
     if division is not None:
         _print(tables.clusters(division))
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
+) -> None:
+    """Show what is kept on disk between runs, by use: the offline encoder, sentences, tokenised texts, pseudo-tasks."""
+    from multitune.cli import tables
+    from multitune.commands import cache as kept
+    from multitune.storage.cache import root
+
+    if clear:
+        freed = kept.clear()
+        _say(f"removed: {tables.megabytes(freed)} MB")
+    _print(tables.cache(kept.usage()))
+    _say(f"the cache: {root()}; XDG_CACHE_HOME names another folder")
 
 
 @app.command()
@@ -273,7 +293,7 @@ def _print(*parts: object) -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True, highlight=False, markup=False).print(text, soft_wrap=True)
+    Console(stderr=True, highlight=False, markup=False).print(printable(text), soft_wrap=True)
 
 
 def _code(number: signal.Signals) -> int:

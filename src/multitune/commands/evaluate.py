@@ -12,7 +12,7 @@ from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.recipe import Recipe, read
-from multitune.results.run import Scores
+from multitune.results.run import Scores, finite_scores
 from multitune.storage.disk import check_readable
 from multitune.training.loading import load_corpus, load_plan
 
@@ -50,4 +50,5 @@ def _scores(folder: Path, recipe: Recipe, corpus: Corpus, languages: list[str]) 
     task = tasks.of(corpus)
     encoder = encoders.load(str(folder), task.of(languages[0]), layers=None, dropout=None, seed=recipe.seed)
     test = {language: corpus.test[language] for language in languages}
-    return scoring.evaluate(encoder, task, Encoded.of(test, task, encoder, recipe.max_length), recipe.precision).scores
+    encoded = Encoded.of(test, task, encoder, recipe.max_length)
+    return finite_scores(scoring.evaluate(encoder, task, encoded, recipe.precision).scores)

@@ -11,7 +11,8 @@ from multitune.errors import Interrupted
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
-from multitune.results.run import FILE, RunResult, mean
+from multitune.results import predictions
+from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
@@ -148,15 +149,20 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         parts[0],
         budget=recipe.budget,
         seen=seen,
-        average={"seen": mean(seen, parts[0].metric), "unseen": None},
-        drift=sum(part.drift for part in parts) / len(parts),
+        average=Sides(seen=average(seen, parts[0].metric), unseen=None),
+        drift=mean(part.drift for part in parts),
         seconds=sum(part.seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
-        shipped={"select": recipe.select} | {language: part.shipped for part in parts for language in part.seen},
+        shipped=Shipped(
+            select=recipe.select,
+            gradients=sum(part.shipped.gradients for part in parts),
+            dev=mean(part.shipped.dev for part in parts),
+            languages={language: part.shipped for part in parts for language in part.seen},
+        ),
     )
 
 
 def _join_predictions(out: Path) -> None:
-    with replaced(out / "predictions.jsonl") as beside, beside.open("w", encoding="utf-8") as joined:
-        for file in sorted((out / "languages").glob("*/predictions.jsonl")):
+    with replaced(out / predictions.FILE) as beside, beside.open("w", encoding="utf-8") as joined:
+        for file in sorted((out / "languages").glob(f"*/{predictions.FILE}")):
             joined.write(file.read_text(encoding="utf-8"))

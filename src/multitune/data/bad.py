@@ -53,8 +53,13 @@ class BadRecords:
             return
         place, problem = self._found[0]
         more = len(self) - 1
-        which = f"{more} more bad record{'s' if more > 1 else ''}; " if more else ""
+        which = f"{counted(more, 'more bad record')}; " if more else ""
         raise UserError(f"{place}: {problem} ({which}multitune data lists all, skip_bad: true leaves them out)")
+
+
+def counted(number: int, what: str) -> str:
+    """``1 bad record``, ``2 bad records``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def report(bad: BadRecords | None, place: str, problem: str) -> None:

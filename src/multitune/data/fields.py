@@ -1,6 +1,7 @@
 """The fields of a record, checked: what is missing, blank, of another type or no Unicode text is a bad record."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,8 @@ from typing import Any
 from multitune.data import conll
 from multitune.data.bad import BadRecord
 from multitune.data.records.corpus import Record
+
+NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def text(value: Any, name: str) -> str:
@@ -32,20 +35,34 @@ def label(value: Any, name: str) -> str:
 def score(value: Any, name: str) -> float:
     """A finite number, or text that is one."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        number = float(value) if _is_number(value) else math.nan
+    except OverflowError:
         number = math.nan
     if not math.isfinite(number):
         raise BadRecord(f"{name} is {value!r}; it must be a finite number")
     return number
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, or text that every program reads as one (Python's float takes 1_000 and ٣ too)."""
+    if isinstance(value, str):
+        return NUMBER.fullmatch(value.strip()) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def words(value: Any, name: str) -> list[str]:
     """A list of texts, or one text with spaces between them."""
     found = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(found, list) or not found:
+    if not isinstance(found, list):
         raise BadRecord(f"{name} is {_kind(value)}; it must be a list of texts, or a text with single spaces between")
-    return [text(word, f"{name}[{index}]") for index, word in enumerate(found)]
+    if not found:
+        raise BadRecord(f"{name} is empty; a sentence has at least one token")
+    return [_word(word, f"{name}[{index}]") for index, word in enumerate(found)]
+
+
+def _word(value: Any, name: str) -> str:
+    """A token or tag: more than spaces and tabs, though it may look blank, as a no-break space does."""
+    return value if isinstance(value, str) and value.isspace() and value.strip(" \t\r\n") else text(value, name)
 
 
 def answers(value: Any, name: str) -> dict[str, list[Any]]:

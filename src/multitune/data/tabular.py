@@ -1,14 +1,16 @@
-"""A user's own tables: JSONL, CSV or TSV by the file's ending, with the columns that the user names."""
+"""A user's own tables: JSONL, CSV, TSV or CoNLL-U by the file's ending, with the columns that the user names."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from multitune.data import fields, jsonl, separated
+from multitune.data import conllu, fields, jsonl, separated
 from multitune.data.bad import BadRecords, records, sifted
-from multitune.data.records.corpus import Placed, Record
+from multitune.data.records.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz")
+PLAIN = (".jsonl", ".csv", ".tsv", ".conllu")
+SUFFIXES = (*PLAIN, *(f"{suffix}.gz" for suffix in PLAIN))
 COLUMNS = {"text": "text", "label": "label"}
 
 
@@ -18,7 +20,8 @@ def read(path: str | Path, bad: BadRecords | None = None, *, columns: Mapping[st
     ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``score`` (and ``text_pair``): regression;
     ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target``: translation;
     ``context``, ``question``, ``answers`` (and ``id``): question answering. Tokens and tags are lists in JSONL, and
-    have single spaces between in CSV and TSV; answers are ``{"text": [...], "answer_start": [...]}``, so JSONL alone.
+    have single spaces between in CSV and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are
+    ``{"text": [...], "answer_start": [...]}``, so JSONL alone.
 
     Args:
         path: a UTF-8 file, plain or gzipped, whose name ends in one of ``SUFFIXES``.
@@ -35,8 +38,15 @@ def placed(
     path: str | Path, bad: BadRecords | None = None, *, kind: fields.Kind, columns: Mapping[str, str]
 ) -> Iterator[Placed]:
     """As ``read``, each with its place."""
-    rows = jsonl.rows if ".jsonl" in Path(path).suffixes else separated.rows
-    return sifted(rows(path, columns, bad), kind.record, bad)
+    suffixes = Path(path).suffixes
+    rows: Iterator[tuple[Place, Mapping[str, Any]]]
+    if ".jsonl" in suffixes:
+        rows = jsonl.rows(path, columns, bad)
+    elif ".conllu" in suffixes:
+        rows = conllu.rows(path, columns, bad)
+    else:
+        rows = separated.rows(path, columns, bad)
+    return sifted(rows, kind.record, bad)
 
 
 def kind(columns: Mapping[str, str]) -> fields.Kind:

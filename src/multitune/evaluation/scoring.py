@@ -1,6 +1,5 @@
 """Predictions and scores of a split, language by language."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +16,7 @@ from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
+from multitune.results.predictions import Prediction, prediction_line, read_predictions
 from multitune.tasks import AnyTask, Task
 from multitune.tasks.task import Example
 
@@ -143,19 +143,20 @@ def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:
 def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> None:
     """One JSON object a line: language, the record (without its image), its prediction and its statistics."""
     with path.open("w", encoding="utf-8") as file:
-        for language, predictions in evaluation.predictions.items():
-            rows = zip(split.records[language], predictions, evaluation.statistics[language].tolist(), strict=True)
+        for language, own in evaluation.predictions.items():
+            rows = zip(split.records[language], own, evaluation.statistics[language].tolist(), strict=True)
             for record, prediction, statistics in rows:
                 shown = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
-                line = {"language": language, "record": shown, "prediction": prediction, "statistics": statistics}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(prediction_line(Prediction(language, shown, prediction, statistics)))
 
 
-def read_statistics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Language -> [records, statistics] of a file that ``write_predictions`` wrote."""
-    rows: dict[str, list[list[float]]] = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            rows.setdefault(row["language"], []).append(row["statistics"])
-    return {language: np.array(statistics) for language, statistics in rows.items()}
+def read_statistics(folder: Path) -> dict[str, NDArray[np.float64]]:
+    """Language -> [records, statistics] of a run folder's predictions; NaN for what is not finite.
+
+    Raises:
+        UserError: as ``read_predictions`` does.
+    """
+    rows: dict[str, list[list[float | None]]] = {}
+    for row in read_predictions(folder):
+        rows.setdefault(row.language, []).append(row.statistics)
+    return {language: np.array(statistics, dtype=np.float64) for language, statistics in rows.items()}

@@ -19,6 +19,7 @@ from multitune.models.dropout import quicken
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
+from multitune.storage.memory import is_out_of_memory
 from multitune.tasks import AnyTask, Task
 from multitune.tasks.task import Inputs, Processor
 
@@ -54,13 +55,12 @@ class Encoder:
         return self.model.head(language)
 
     @cached_property
-    def spelling(self) -> str:
+    def tokenizer_hash(self) -> str:
         """A hash of all that decides how the tokenizer encodes a text."""
-        backend, own = self.tokenizer.backend_tokenizer, self.tokenizer
-        backend.no_truncation()  # what the last call has left; each call sets its own
-        backend.no_padding()
+        own = self.tokenizer
         settings = [own.truncation_side, own.model_input_names, own.split_special_tokens, own.mask_token_id, len(own)]
-        return hashlib.blake2b(f"{settings}{backend.to_str()}".encode()).hexdigest()
+        with _as_between_calls(own):
+            return hashlib.blake2b(f"{settings}{own.backend_tokenizer.to_str()}".encode()).hexdigest()
 
     @property
     def own_heads(self) -> list[str]:
@@ -181,7 +181,8 @@ class Encoder:
             with self._full_vocabulary(), quiet():
                 weights = self.model.weights_of(task) if isinstance(self.model, Heads) else None
                 self.head(task).save_pretrained(folder / place, state_dict=weights)
-            self.tokenizer.save_pretrained(folder / place)
+            with _as_between_calls(self.tokenizer):
+                self.tokenizer.save_pretrained(folder / place)
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -197,6 +198,25 @@ class Encoder:
         else:
             with self._vocabulary.full():
                 yield
+
+
+@contextmanager
+def _as_between_calls(processor: Processor) -> Iterator[None]:
+    """Inside, a tokenizer neither truncates nor pads by itself: its last call has left that, the next sets its own."""
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        yield
+        return
+    backend = processor.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -277,25 +297,46 @@ def _set_dropout(config: Any, dropout: float) -> None:
 
 
 def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
-    """Call a ``from_pretrained`` with errors that tell a user what to do."""
+    """Call a ``from_pretrained`` with errors that tell a user what to do; code of a repository never runs.
+
+    Raises:
+        UserError: the model cannot be had, is damaged, or needs code of its own.
+    """
+    options["trust_remote_code"] = False  # where it is not given, transformers asks on standard input
     if name.startswith("offline:"):
         if name != offline.NAME:
             raise UserError(f"model: unknown offline model {name!r}; allowed: {offline.NAME}")
         return from_pretrained(offline.directory(), **options)
     try:
-        return from_pretrained(name, local_files_only=True, **options)
-    except (OSError, ValueError) as error:
-        if Path(name).is_dir() or not hub_reachable():
-            raise UserError(_cannot_load(name, error)) from error
-    try:
-        return from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+        return _fetched(name, from_pretrained, options)
+    except Exception as error:  # a model's files are read by several libraries, which raise whatever they meet first
+        if is_out_of_memory(error):
+            raise
         raise UserError(_cannot_load(name, error)) from error
 
 
+def _fetched(name: str, from_pretrained: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    try:
+        return from_pretrained(name, local_files_only=True, **options)
+    except OSError:
+        if Path(name).is_dir() or not hub_reachable():
+            raise
+    return from_pretrained(name, **options)
+
+
 def _cannot_load(name: str, error: Exception) -> str:
+    said = str(error).strip()
+    if "trust_remote_code" in said:
+        return (
+            f"model: {name!r} needs code of its own, which multitune never runs; choose a model that transformers has"
+        )
+    if "ignore_mismatched_sizes" in said:
+        return f"model: cannot load {name!r}: its weights have other sizes than its config.json says"
     if Path(name).is_dir():
-        return f"model: cannot load the folder {name!r}: {str(error).strip().splitlines()[0]}"
+        why = said.splitlines()[0] if said else "no reason is given"
+        known = isinstance(error, OSError | ValueError)
+        told = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
+        return f"model: cannot load the folder {name!r}: {told}"
     return (
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
         f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"

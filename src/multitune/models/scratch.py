@@ -13,7 +13,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from multitune.data.records.corpus import Corpus
 from multitune.errors import UserError, unknown
@@ -102,8 +101,16 @@ def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | Non
         layer_scale_init_value=1.0,
     )
     task.configure(config)
-    processor = ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
-    return ConvNextForImageClassification(config), processor
+    return ConvNextForImageClassification(config), _image_processor()
+
+
+def _image_processor() -> Processor:
+    from transformers import ViTImageProcessorPil  # imports Pillow, which is an extra
+
+    try:
+        return ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
+    except ImportError as error:
+        raise UserError("model: scratch:convnet needs the package pillow; pip install 'multitune[images]'") from error
 
 
 def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedTokenizerBase:

@@ -73,10 +73,10 @@ def _aligned(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, Mapping[str, An
     for run in runs:
         met: Counter[str] = Counter()
         for line in run.predictions():
-            language = line["language"]
-            record, predictions = rows.setdefault((language, met[language]), (line["record"], {}))
-            if record == line["record"]:
-                predictions[run.method] = line["prediction"]
+            language = line.language
+            record, predictions = rows.setdefault((language, met[language]), (line.record, {}))
+            if record == line.record:
+                predictions[run.method] = line.prediction
             met[language] += 1
     for (language, _), (record, predictions) in rows.items():
         yield language, record, predictions

@@ -30,7 +30,7 @@ def command(evidence: Evidence) -> str:
             values.setdefault(key, {})[str(value)] = None
     grid = [f"--grid {key}={','.join(points)}" for key, points in values.items()]
     seeds = [f"--seeds {evidence.seeds}"] if evidence.seeds > 1 else []
-    paper = [f"--paper {evidence.comparison.paper[0]['table']}"] if evidence.comparison.paper else []
+    paper = [f"--paper {evidence.comparison.paper[0].table}"] if evidence.comparison.paper else []
     return " ".join(["multitune compare recipe.yaml", *seeds, *grid, *paper])
 
 

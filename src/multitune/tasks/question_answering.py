@@ -1,6 +1,7 @@
 """Extractive question answering: the answer is a stretch of the context, found through windows of tokens."""
 
 import logging
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
@@ -181,16 +182,22 @@ def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: i
 
 
 def _answer(record: Record, tokens: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> tuple[int, int]:
-    """The first and the last token that have a character of the first answer."""
+    """The first and the last token that have a character of the first answer, blanks at its edges left out."""
     answers = record["answers"]
     if not answers["text"] or not len(tokens):
         return NO_ANSWER, NO_ANSWER
-    start = answers["answer_start"][0]
-    end = start + len(answers["text"][0])
+    text = answers["text"][0]
+    shown = [place for place, character in enumerate(text) if _is_shown(character)] or range(len(text))
+    start, end = answers["answer_start"][0] + shown[0], answers["answer_start"][0] + shown[-1] + 1
     first, last = int(np.searchsorted(ends, start, side="right")), int(np.searchsorted(starts, end)) - 1
     if starts[0] > start or ends[-1] < end or first > last:
         return NO_ANSWER, NO_ANSWER
     return int(tokens[first]), int(tokens[last])
+
+
+def _is_shown(character: str) -> bool:
+    """Whether a character may be part of a token: not a blank, a mark of direction, a joiner or another of no width."""
+    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: NDArray[Any]) -> list[Span]:

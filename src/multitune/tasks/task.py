@@ -49,6 +49,9 @@ class Task(ABC):
 
     can_trim: ClassVar[bool] = True
     """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
+    version: ClassVar[str | None] = None
+    """Of ``encode`` in a kind from outside the package; to be changed with it. Examples of a kind whose class does not
+    name one are not kept on disk, so that nobody is given those of an older ``encode``."""
     tokenised: ClassVar[bool] = True
     """Examples are numbers and lists of whole numbers, ``input_ids`` among them, that take time to make."""
 

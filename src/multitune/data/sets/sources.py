@@ -5,6 +5,7 @@ for each set.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from multitune.data import conll, fields, pairs, parallel, separated, squad
@@ -23,11 +24,16 @@ def _one(read: Callable[[Path, BadRecords], Iterator[Placed]]) -> Reader:
 
 
 def _iob2(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-    return conll.placed(paths[0], bad, strict=True)
+    return conll.unprefixed(conll.placed(paths[0], bad, strict=True), code)
 
 
 def _any_tags(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-    return conll.lenient(conll.placed(paths[0], bad))
+    return conll.lenient(conll.unprefixed(conll.placed(paths[0], bad), code))
+
+
+def _treebanks(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    """A language may have several."""
+    return chain.from_iterable(conll.placed(path, bad) for path in paths)
 
 
 def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -58,7 +64,20 @@ def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False)
 PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_any_tags),)
 
 UPOS_TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
-UDPOS = (Layout("udpos", "pos_tagging", _one(conll.placed), TRAIN, DEV, TEST, labels=tuple(UPOS_TAGS.split())),)
+UDPOS_NAMES = ("{}-{{}}.tsv", "{}-{{}}.conllu", "{{}}_*-ud-{}.conllu")
+"""XTREME's, ours, and those that treebanks are published under: es_ancora-ud-train.conllu."""
+UDPOS = tuple(
+    Layout(
+        "udpos",
+        "pos_tagging",
+        _treebanks,
+        train=Part((name.format("train"),)),
+        dev=Part((name.format("dev"),)),
+        test=Part((name.format("test"),)),
+        labels=tuple(UPOS_TAGS.split()),
+    )
+    for name in UDPOS_NAMES
+)
 
 TYDIQA_LANGUAGES = {
     "arabic": "ar",
@@ -118,11 +137,14 @@ def _validates(place: Place, record: Record) -> bool:
     return (place.lines[0] - 1) // 3 % 10 == 9
 
 
+INFERENCES = ("contradiction", "entailment", "neutral")
+"""The labels of XNLI and MNLI."""
+
 # XNLI's training data are MultiNLI, English; without them dev, which is labelled, is trained on, and validates.
 XNLI_TESTS = (Part(("test-{}.tsv", "test.labels.txt")), TEST)
 XNLI_DEV = DEV.names
 XNLI = (
-    *(Layout("xnli", "classification", _pairs, TRAIN, DEV, test) for test in XNLI_TESTS),
+    *(Layout("xnli", "classification", _pairs, TRAIN, DEV, test, labels=INFERENCES) for test in XNLI_TESTS),
     *(
         Layout(
             "xnli",
@@ -132,13 +154,15 @@ XNLI = (
             Part(XNLI_DEV, keep=_validates),
             test,
             trained=("en",),
+            labels=INFERENCES,
         )
         for test in XNLI_TESTS
     ),
 )
 
+BINARY = ("0", "1")
 PAWSX = (
-    Layout("pawsx", "classification", _pairs, TRAIN, DEV, TEST),
+    Layout("pawsx", "classification", _pairs, TRAIN, DEV, TEST, labels=BINARY),
     Layout(
         "pawsx",
         "classification",
@@ -146,6 +170,7 @@ PAWSX = (
         Part(("{}/train.tsv",)),
         Part(("{}/dev_2k.tsv",)),
         Part(("{}/test_2k.tsv",)),
+        labels=BINARY,
     ),
 )
 
@@ -189,20 +214,31 @@ FOLDERS = {
 """Name -> the layouts in which it is found."""
 
 
-def _glue(name: str, task: str, columns: Mapping[str, str | int], *, dev: str = "dev") -> tuple[Layout, ...]:
+ENTAILED = ("entailment", "not_entailment")
+"""The labels of QNLI and RTE."""
+
+
+def _glue(
+    name: str,
+    columns: Mapping[str, str | int],
+    labels: tuple[str, ...],
+    *,
+    task: str = "classification",
+    dev: str = "dev",
+) -> tuple[Layout, ...]:
     """One task; the labels of its test file are not published, so dev is reported."""
     train, validation = Part((f"{name}/train.tsv",)), Part((f"{name}/{dev}.tsv",))
-    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}),)
+    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}, labels=labels),)
 
 
 GLUE = {
-    "CoLA": _glue("CoLA", "classification", {"text": 3, "label": 1}),
-    "MNLI": _glue("MNLI", "classification", SENTENCES | {"label": "gold_label"}, dev="dev_matched"),
-    "MRPC": _glue("MRPC", "classification", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}),
-    "QNLI": _glue("QNLI", "classification", {"text": "question", "text_pair": "sentence", "label": "label"}),
-    "QQP": _glue("QQP", "classification", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}),
-    "RTE": _glue("RTE", "classification", SENTENCES | {"label": "label"}),
-    "SST-2": _glue("SST-2", "classification", {"text": "sentence", "label": "label"}),
-    "STS-B": _glue("STS-B", "regression", SENTENCES | {"score": "score"}),
+    "CoLA": _glue("CoLA", {"text": 3, "label": 1}, BINARY),
+    "MNLI": _glue("MNLI", SENTENCES | {"label": "gold_label"}, INFERENCES, dev="dev_matched"),
+    "MRPC": _glue("MRPC", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}, BINARY),
+    "QNLI": _glue("QNLI", {"text": "question", "text_pair": "sentence", "label": "label"}, ENTAILED),
+    "QQP": _glue("QQP", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}, BINARY),
+    "RTE": _glue("RTE", SENTENCES | {"label": "label"}, ENTAILED),
+    "SST-2": _glue("SST-2", {"text": "sentence", "label": "label"}, BINARY),
+    "STS-B": _glue("STS-B", SENTENCES | {"score": "score"}, (), task="regression"),
 }
 """Task -> its layout; the tasks have heads of their own."""
