@@ -10,6 +10,7 @@ from typing import Any
 from multitune.data import conll
 from multitune.data.bad import BadRecord
 from multitune.data.records.corpus import Record
+from multitune.errors import kind_of_value
 
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
@@ -148,7 +149,7 @@ def kind_of(fields: Sequence[str]) -> Kind | None:
 
 
 def _kind(value: Any) -> str:
-    return "missing" if value is None else f"of type {type(value).__name__}"
+    return "missing" if value is None else kind_of_value(value)
 
 
 def _short(value: str) -> str:

@@ -58,7 +58,5 @@ def kind(columns: Mapping[str, str]) -> fields.Kind:
     found = fields.kind_of(list(columns))
     if found is None:
         allowed = "; ".join(f"{', '.join(kind.required)} ({kind.task})" for kind in fields.KINDS)
-        raise UserError(
-            f"columns: {', '.join(columns) or 'none'} are the fields of no kind of task; allowed: {allowed}"
-        )
+        raise UserError(f"columns: no kind of task has the fields {', '.join(columns) or '(none)'}; allowed: {allowed}")
     return found
