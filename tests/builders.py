@@ -18,9 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune import plugins
+from multitune.data.corpus import Corpus, Record
+from multitune.data.sets import DATASETS
+from multitune.data.tabular import READERS
+from multitune.plans import METHODS
 from multitune.recipe import Recipe, RecipeFile
 from multitune.results.run import RunResult, Shipped, Sides, average
+from multitune.tasks import TASKS
 from multitune.training import trainer
 from multitune.training.checkpoint import RunState
 
@@ -218,6 +223,21 @@ RECORDS = {
     "regression": regression,
     "translation": translation,
 }
+
+
+@contextmanager
+def names_restored() -> Iterator[None]:
+    """Afterwards the dicts of kinds, methods, data sets and readers are as they were before, and plugins not loaded."""
+    dicts: tuple[dict[str, Any], ...] = (TASKS, METHODS, DATASETS, READERS)
+    before = [dict(names) for names in dicts]
+    plugins.load.cache_clear()
+    try:
+        yield
+    finally:
+        for names, own in zip(dicts, before, strict=True):
+            names.clear()
+            names.update(own)
+        plugins.load.cache_clear()
 
 
 def accept(state: RunState) -> None:

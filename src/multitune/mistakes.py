@@ -36,7 +36,7 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "checkpoint_every": ("save_every", "save_steps", "checkpoint_interval"),
     "select": ("load_best_model_at_end", "early_stopping"),
     "average": ("ema", "swa"),
-    "average_decay": ("ema_decay",),
+    "average_horizon": ("ema_decay",),
     "freeze_encoder": ("freeze", "freeze_backbone", "linear_probe"),
     "trim_vocabulary": ("trim_vocab",),
     "options.inner_steps": ("inner_steps", "k", "inner_loop_steps"),

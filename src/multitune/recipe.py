@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from multitune import plugins
 from multitune.errors import UserError, kind_of_value
 from multitune.mistakes import describe
 
@@ -46,7 +47,7 @@ class PseudoTasks(BaseModel):
 
 
 class Replay(BaseModel):
-    """Masked language modelling as one more task (multitune/tasks/replayed.py)."""
+    """Masked language modelling as one more task (multitune/tasks/heads.py)."""
 
     model_config = _KEYS
 
@@ -92,8 +93,9 @@ class Recipe(BaseModel):
 
     data: str
     """A data set by its name, or ``folder`` for files of your own."""
-    task: Literal["masked_language_modelling"] | None = None
-    """The kind of task, where it is not the data set's own: masked language modelling takes the texts of any set."""
+    task: str | None = None
+    """The kind of task, where it is not the data set's own: ``masked_language_modelling`` takes the texts of any set,
+    and the columns of ``data: folder`` may be the fields of several kinds."""
     path: PathName | dict[str, PathName] | None = None
     """Folder with the data set's files; or data set -> folder. A set without one comes from the Hub."""
     columns: dict[str, str] | None = None
@@ -131,10 +133,10 @@ class Recipe(BaseModel):
     """Mix in masked language modelling, to replay what pretraining taught; null does not."""
 
     average: Literal["none", "ema", "snapshots"] = "none"
-    """Ship an average of the weights: exponential over all steps, or the mean of the last snapshots, one taken at each
-    validation."""
-    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    """Of average: ema: the share of the old average that is left after a step."""
+    """Ship an average of the weights: exponential over all steps (outer steps, where the method has two loops), or the
+    mean of the last snapshots, one taken at each validation."""
+    average_horizon: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Of average: ema: the share of the budget after which a value's weight has fallen to 1/e."""
     average_last: Count = 5
     """Of average: snapshots: how many are averaged."""
 
@@ -202,9 +204,12 @@ class RecipeFile:
     def resolve(self, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """The run of one method: the file's keys, under that method's own ones, under the overrides.
 
+        The plugins of other packages are loaded first, whose names a recipe may use.
+
         Raises:
-            UserError: a key that no recipe has, or a value that is not allowed for it.
+            UserError: a key that no recipe has, a value that is not allowed for it, or a plugin that is broken.
         """
+        plugins.load()
         given = dict(overrides or {})
         name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
         merged = merge(merge(self.run, self.methods.get(str(name), {})), given) | {"method": name}

@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from multitune.cli import tables
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import balance
-from multitune.data.records.corpus import Corpus
+from multitune.tasks import TASKS
 
 HOSTILE = {
     "colour": "\x1b[31mred",
@@ -24,7 +25,8 @@ def test_labels_and_names_are_shown_as_text(name: str) -> None:
     rows = [{"text": "a", "label": name}]
     corpus = Corpus("classification", (name,), {name: rows}, {name: rows}, {name: rows}, skipped={name: 1})
     console = Console(file=StringIO(), width=200, force_terminal=True, color_system=None)
-    for table in (tables.counts(corpus, {}, 128), tables.labels(balance(corpus)), tables.scores({name: {"f1": 1.0}})):
+    labels = tables.labels(balance(corpus, TASKS))
+    for table in (tables.counts(corpus, {}, 128), labels, tables.scores({name: {"f1": 1.0}})):
         console.print(table)
     file = console.file
     assert isinstance(file, StringIO)

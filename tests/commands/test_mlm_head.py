@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 import multitune as mt
 from builders import lines, recipe
 from multitune.commands.probe import probe
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records import texts
-from multitune.data.records.corpus import Corpus, Record
 from multitune.errors import UserError
+from multitune.tasks import TASKS
 
 HEAD = {"task": "masked_language_modelling", "freeze_encoder": True, "dropout": 0.0, "budget": 60}
 
@@ -78,7 +79,7 @@ def test_a_model_without_new_weights_cannot_be_frozen(tmp_path: Path, tiny_lm: P
 )
 def test_the_texts_of_each_kind(task: str, record: Record, text: str) -> None:
     corpus = Corpus(task, ("x",), {"aa": [record]}, {"aa": [record]}, {"aa": [record], "bb": [record]})
-    found = texts.unlabelled(corpus)
+    found = texts.unlabelled(corpus, TASKS, "masked_language_modelling")
     assert found.task == "masked_language_modelling"
     assert found.labels == ()
     assert [list(rows) for rows in (found.train["aa"], found.dev["aa"], found.test["bb"])] == [[{"text": text}]] * 3
@@ -86,5 +87,6 @@ def test_the_texts_of_each_kind(task: str, record: Record, text: str) -> None:
 
 
 def test_images_have_no_texts() -> None:
+    corpus = Corpus("image_classification", ("x",), {}, {}, {"aa": []})
     with pytest.raises(UserError, match="wants texts, and this data set is of image_classification"):
-        texts.unlabelled(Corpus("image_classification", ("x",), {}, {}, {"aa": []}))
+        texts.unlabelled(corpus, TASKS, "masked_language_modelling")

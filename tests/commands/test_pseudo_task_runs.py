@@ -20,7 +20,7 @@ from builders import WORDS, lines, real_data
 from multitune import tasks
 from multitune.cli.app import app
 from multitune.commands.probe import probe
-from multitune.data.records.corpus import Corpus, Head, Record
+from multitune.data.corpus import Corpus, Head, Record
 from multitune.errors import UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.models.encoder import Encoder

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data import conll, fields, pairs, parallel, separated, squad, tabular
-from multitune.data.bad import BadRecords, records, sifted
-from multitune.data.records.corpus import Record
+from multitune.data.bad import BadRecords, parsed, records
+from multitune.data.corpus import Record
 
 Read = Callable[[Path, BadRecords | None], Iterator[Record]]
 
 
 def glue(path: Path, bad: BadRecords | None) -> Iterator[Record]:
     """A table without a header, as CoLA's."""
-    return records(sifted(separated.rows(path, {"text": 1, "label": 0}, bad), fields.KINDS[0].record, bad))
+    return records(parsed(separated.rows(path, {"text": 1, "label": 0}, bad), fields.LABELLED_TEXT.record, bad))
 
 
 def scored(path: Path, bad: BadRecords | None) -> Iterator[Record]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.data.sets import assistant
 from multitune.errors import UserError
 from multitune.storage import cache

@@ -20,9 +20,10 @@ from builders import png, zipped
 from multitune import recipe
 from multitune.data import images, lines, parquet, squad
 from multitune.data.bad import KEPT, BadRecords
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.data.sets import load
 from multitune.errors import UserError
+from multitune.tasks import TASKS
 from reader_cases import Read, article, dumped, inferences, question, questions, sentences, texts, translations
 
 LONG = b"x" * 300
@@ -244,7 +245,7 @@ def test_texts_taken_for_labels_are_told_in_time(tmp_path: Path) -> None:
         (tmp_path / f"{split}-aa.csv").write_text(f"text,label\n{table}")
     bad = BadRecords()
     began = time.process_time()
-    load("folder", bad, path=str(tmp_path))
+    load("folder", bad, TASKS, path=str(tmp_path))
     assert time.process_time() - began < 5
     assert len(bad) == 2 * rows
     assert "never seen in training, which has train 0, train 1, " in next(iter(bad))[1]

@@ -19,6 +19,7 @@ from multitune.data.records.spool import BLOCK, Spool, digest
 from multitune.data.records.stored import opened, stored
 from multitune.data.sets import load
 from multitune.errors import RunError
+from multitune.tasks import TASKS
 
 TEN: list[Row] = [{"n": n} for n in range(10)]
 VIEWS: dict[str, tuple[Callable[[], Sequence[Row]], list[Row]]] = {
@@ -116,7 +117,7 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
         lines = (json.dumps({"text": f"sentence number {n} of the table", "label": str(n % 5)}) for n in range(records))
         (folder / "de.jsonl").write_text("\n".join(lines))
         tracemalloc.start()
-        corpus = load("folder", BadRecords(), path=str(folder))
+        corpus = load("folder", BadRecords(), TASKS, path=str(folder))
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert sum(len(split["de"]) for split in (corpus.train, corpus.dev, corpus.test)) == records

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import pytest
 from builders import data_folder, real_data
 from multitune.data import sets
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Head
+from multitune.data.fields import LABELLED_TEXT
 from multitune.data.records.balance import balance
-from multitune.data.records.corpus import Corpus, Head
 from multitune.data.sets import DATASETS, hub_sets
 from multitune.errors import UserError
 from multitune.recipe import Recipe
+from multitune.tasks import TASKS
+from multitune.tasks.classification import OneLabel
 from multitune.training.loading import load_corpus
 
 
 def load(name: str, path: Path | Mapping[str, str] | None, **options: Any) -> Corpus:
     """A corpus without a single bad record."""
     bad = BadRecords()
-    corpus = sets.load(name, bad, path=str(path) if isinstance(path, Path) else path, **options)
+    corpus = sets.load(name, bad, TASKS, path=str(path) if isinstance(path, Path) else path, **options)
     bad.refuse()
     return corpus
 
@@ -114,7 +118,7 @@ def test_real_heads() -> None:
     }
     scores = [record["label"] for record in glue.train["STS-B"]]
     assert (min(scores), max(scores)) == (0.0, 5.0)
-    assert {row.label for row in balance(glue)} == {"RTE: entailment", "RTE: not_entailment"}
+    assert {row.label for row in balance(glue, TASKS)} == {"RTE: entailment", "RTE: not_entailment"}
 
 
 def inputs(rows: Sequence[Any]) -> set[str]:
@@ -199,6 +203,42 @@ def test_own_folder(
     assert corpus.test_is_dev == test_is_dev
 
 
+def test_texts_alone_are_of_masked_language_modelling(tmp_path: Path) -> None:
+    corpus = load("folder", written(tmp_path, {"de.jsonl": LINES}), columns={"text": "sentence"})
+    assert (corpus.task, corpus.labels) == ("masked_language_modelling", ())
+    assert counts(corpus.train) == {"de": 166}
+
+
+def test_the_recipe_says_which_kind_where_columns_are_those_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stars(OneLabel, ABC):
+        fields = LABELLED_TEXT
+
+    monkeypatch.setitem(TASKS, "stars", Stars)
+    folder = written(tmp_path, {"de.jsonl": LINES})
+    assert load("folder", folder, columns=COLUMNS).task == "classification"
+    assert load("folder", folder, columns=COLUMNS, task="stars").task == "stars"
+    assert load("folder", folder, columns={"text": "sentence"}, task="stars").task == "masked_language_modelling"
+
+
+def test_a_language_may_be_called_like_a_data_set(tmp_path: Path, tiny_panx: Path) -> None:
+    files = {"train-de.jsonl": LINES, "dev-de.jsonl": LINES[:5], "dev-panx.jsonl": LINES[:7]}
+    folder = written(tmp_path, files)
+    assert list(load("folder", folder, columns=COLUMNS).test) == ["de", "panx"]
+    assert list(load("folder", folder, columns=COLUMNS, unseen=["folder:panx"]).test) == ["de", "panx"]
+    with pytest.raises(UserError, match="panx is of kind tagging"):
+        load("folder", {"folder": str(folder), "panx": str(tiny_panx)}, columns=COLUMNS, unseen=["panx"])
+
+
+def test_languages_of_two_sets_are_never_one(tmp_path: Path) -> None:
+    files = {f"{split}-{code}.tsv": PAIRS for split in ("train", "dev", "test") for code in ("de", "xnli:de")}
+    pawsx = written(tmp_path / "pawsx", dict(files))
+    xnli = written(tmp_path / "xnli", {"test-de.tsv": PAIRS})
+    with pytest.raises(UserError, match="data: pawsx has a language 'xnli:de' of its own, and xnli one of that name"):
+        load("pawsx", {"pawsx": str(pawsx), "xnli": str(xnli)}, languages=["xnli:de"], unseen=["xnli"])
+
+
 def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
     """Equal texts are in one split, whatever else the file holds and wherever it lies."""
     first = load("folder", written(tmp_path / "a", {"de.jsonl": LINES + LINES}), columns=COLUMNS)
@@ -245,7 +285,18 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
         "a file 'de_test', which is not a language",
     ),
-    "columns of no kind": ("folder", {"columns": {"txt": "a"}}, {"de.jsonl": LINES}, "no kind of task"),
+    "columns of no kind": (
+        "folder",
+        {"columns": {"txt": "a"}},
+        {"de.jsonl": LINES},
+        r"no kind of task; allowed: text, label \(classification\); text \(masked_language_modelling\); ",
+    ),
+    "two tasks of one name": (
+        "images",
+        {},
+        {"a.npz": "", "b.zip": "", "a.zip": ""},
+        r"a\.(npz|zip) and a\.(npz|zip) are both the task 'a'",
+    ),
 }  # fmt: skip
 
 

@@ -11,14 +11,14 @@ from tokenizers import processors
 
 from builders import disk
 from multitune import compare
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
 from multitune.data.records.spool import Spool
 from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.recipe import Recipe
-from multitune.tasks import Classification, MaskedLanguageModelling, Regression, Task
+from multitune.tasks import Classification, HeadMap, MaskedLanguageModelling, Regression, Task
 from multitune.tasks.classification import OneLabel, label_scores
 from multitune.tasks.task import Example
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded(model: Path) -> Encoder:
-    return encoders.load(str(model), TASK, layers=1, dropout=None, seed=0)
+    return encoders.load(str(model), HeadMap.of_all(TASK), layers=1, dropout=None, seed=0)
 
 
 def plain(examples: Sequence[Example]) -> list[dict[str, Any]]:

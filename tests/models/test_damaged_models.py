@@ -11,7 +11,7 @@ import pytest
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
-from multitune.tasks import Classification
+from multitune.tasks import Classification, HeadMap
 
 
 def cut(name: str) -> Callable[[Path], None]:
@@ -73,7 +73,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def load(folder: Path) -> None:
-    encoders.load(str(folder), Classification(("no", "yes")), layers=None, dropout=None, seed=0)
+    encoders.load(str(folder), HeadMap.of_all(Classification(("no", "yes"))), layers=None, dropout=None, seed=0)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

@@ -13,14 +13,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.encoder import GAIN, Encoder
-from multitune.tasks import Classification, Tagging
+from multitune.tasks import Classification, HeadMap, Tagging
 
 TEXTS = ["ana sees roma", "the old coro and the old bela", "oslo"]
 
 
 def loaded(folder: Path, *, layers: int | None = None, dropout: float | None = None, seed: int = 0) -> Encoder:
-    task = Classification(("no", "perhaps", "yes"))
-    return encoders.load(str(folder), task, layers=layers, dropout=dropout, seed=seed)
+    heads = HeadMap.of_all(Classification(("no", "perhaps", "yes")))
+    return encoders.load(str(folder), heads, layers=layers, dropout=dropout, seed=seed)
 
 
 def logits(encoder: Encoder) -> torch.Tensor:
@@ -140,7 +140,8 @@ def test_dropout_while_training(tiny_model: Path, dropout: float | None) -> None
 
 
 def test_tagging_has_no_new_square_layer(tiny_model: Path) -> None:
-    encoder = encoders.load(str(tiny_model), Tagging(("O", "B-PER")), layers=None, dropout=None, seed=0)
+    heads = HeadMap.of_all(Tagging(("O", "B-PER")))
+    encoder = encoders.load(str(tiny_model), heads, layers=None, dropout=None, seed=0)
     new = {name for name, _ in encoder.parameters()} - {name for name, _ in encoder.pretrained_parameters()}
     assert new == {"classifier.weight", "classifier.bias"}
 

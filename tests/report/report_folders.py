@@ -25,6 +25,7 @@ from multitune.results.probes import (
     Retrieval,
 )
 from multitune.results.run import RunResult, Shipped, Sides
+from multitune.results.shown import Shown
 
 VERSIONS = {"python": "3.11", "multitune": "0.1.0", "torch": "2.13.0"}
 HOSTILE = "<script>alert(1)</script>"
@@ -205,6 +206,7 @@ def predictions(contents: Contents, place: int) -> list[Prediction]:
             record={"text": f"نص {HOSTILE} {number}", "label": "yes"},
             prediction="yes" if place >= number else "no",
             statistics=[float(place >= number), 1.0],
+            shown=Shown(f"نص {HOSTILE} {number}", "yes", "yes" if place >= number else "no", place >= number),
         )
         for language in contents.languages
         for number in range(contents.examples)

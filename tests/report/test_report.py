@@ -8,7 +8,6 @@ import string
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -27,7 +26,6 @@ from multitune.report.evidence import load
 from multitune.report.examples import Agreement, examples
 from multitune.report.pictures import HeatMap, Plot, described, pareto_front
 from multitune.results.metrics import Train
-from multitune.results.predictions import Prediction
 from multitune.results.probes import BeforeAfter, Findings
 from report_folders import HOSTILE, Contents, evidence
 
@@ -328,42 +326,6 @@ def test_examples_of_a_single_run_are_its_mistakes(tmp_path: Path) -> None:
     chosen, agreements = examples(evidence(tmp_path, PLAIN).runs[:1])
     assert [example.answers[0].right for example in chosen] == [False] * 10
     assert agreements == []
-
-
-RECORDS: dict[str, tuple[dict[str, Any], Any, Any, tuple[str, str, str]]] = {
-    "entities": (
-        {"tokens": ["Ana", "in", "Rio", "Claro"], "tags": ["B-PER", "O", "B-LOC", "I-LOC"]},
-        ["B-PER", "O", "B-LOC", "I-LOC"],
-        ["O", "O", "O", "O"],
-        ("Ana in Rio Claro", "PER: Ana, LOC: Rio Claro", "nothing"),
-    ),
-    "parts of speech": (
-        {"tokens": ["go", "on"], "tags": ["VERB", "ADP"]},
-        ["VERB", "ADP"],
-        ["NOUN", "ADP"],
-        ("go on", "VERB: go, ADP: on", "NOUN: go, ADP: on"),
-    ),
-    "question answering": (
-        {"id": "1", "question": "Who?", "context": "It was Ada.", "answers": {"text": ["Ada"], "answer_start": [7]}},
-        "Ada",
-        "It",
-        ("Who? | It was Ada.", "Ada", "It"),
-    ),
-    "translation": ({"source": "ja", "target": "yes"}, "yes", "no", ("ja", "yes", "no")),
-    "regression": ({"text": "a", "text_pair": "b", "label": 2.5}, 2.5, 3.0, ("a | b", "2.5", "3.0")),
-}
-
-
-@pytest.mark.parametrize(("record", "good", "bad", "shown"), RECORDS.values(), ids=RECORDS)
-def test_records_of_every_kind_are_shown(
-    tmp_path: Path, record: dict[str, Any], good: Any, bad: Any, shown: tuple[str, str, str]
-) -> None:
-    folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
-    for run, prediction in zip(load(folder).runs, (good, bad), strict=True):
-        report_folders.write_predictions(run.folder, [Prediction("de", record, prediction, statistics=[1.0])])
-    ((example,), _) = examples(load(folder).runs)
-    assert (example.text, example.reference, example.answers[1].said) == shown
-    assert example.answers[0].said == example.reference
 
 
 @pytest.mark.parametrize("contents", CONTENTS.values(), ids=CONTENTS)

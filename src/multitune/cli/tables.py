@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from multitune.commands.cache import Usage
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import Balance
-from multitune.data.records.corpus import Corpus
 from multitune.errors import printable
 from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS

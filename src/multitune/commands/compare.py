@@ -13,7 +13,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
 from multitune.commands.grid import Grid
 from multitune.commands.train import train
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_statistics
@@ -22,7 +22,7 @@ from multitune.report import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
 from multitune.storage.disk import disk_explained
-from multitune.tasks import AnyTask
+from multitune.tasks import HeadMap
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
@@ -73,13 +73,13 @@ def compare(
         with disk_explained(out):
             _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
-    data, task = runs[0].recipe.data, tasks.of(corpora[0])
+    data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
-        papers.columns(paper, data, task.metric, names, corpora[0].test)
+        papers.columns(paper, data, heads.metric, names, corpora[0].test)
     for one, corpus in zip(runs, corpora, strict=True):
         if not (out / one.folder / FILE).exists():
             train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
-    comparison = summarise(out, {one.folder: one.point for one in runs}, task)
+    comparison = summarise(out, {one.folder: one.point for one in runs}, heads)
     if paper is not None:
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
     comparison.write(out)
@@ -118,7 +118,7 @@ def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
     return [corpora[_data_of(one.recipe)] for one in runs]
 
 
-def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Comparison:
+def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Comparison:
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
     Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
@@ -133,7 +133,7 @@ def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Compari
     methods = tuple(chosen)
     baseline = "mtl" if "mtl" in methods else methods[0]
     several = len(shown) > len(methods)
-    measured = _over_seeds(shown) if several else _over_examples(out, shown, task)
+    measured = _over_seeds(shown) if several else _over_examples(out, shown, heads)
 
     def gain(method: str, other: str) -> Estimates:
         return _sides(lambda side: _gain(measured[method, side], measured[other, side]))
@@ -144,7 +144,7 @@ def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Compari
     return Comparison(
         runs=runs,
         chosen=chosen,
-        metric=task.metric,
+        metric=heads.metric,
         baseline=baseline,
         summary={method: own(method) for method in methods},
         differences={method: gain(method, baseline) for method in methods if method != baseline},
@@ -192,13 +192,13 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured |
     }
 
 
-def _over_examples(out: Path, runs: Sequence[ComparedRun], task: AnyTask) -> dict[tuple[str, Side], _Measured | None]:
+def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> dict[tuple[str, Side], _Measured | None]:
     measured: dict[tuple[str, Side], _Measured | None] = {}
     for run in runs:
         statistics = read_statistics(out / run.folder)
         for side in SIDES:
-            average = run.average[side]
-            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in run.scores[side]}, task)
+            average, scores = run.average[side], run.scores[side]
+            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, heads)
             measured[run.method, side] = None if average is None else _Measured(np.array([average]), draws)
     return measured
 

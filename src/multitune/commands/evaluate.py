@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune import tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import scoring
 from multitune.evaluation.scoring import Encoded
@@ -14,6 +14,7 @@ from multitune.models import encoder as encoders
 from multitune.recipe import Recipe, read
 from multitune.results.run import Scores, finite_scores
 from multitune.storage.disk import check_readable
+from multitune.tasks import HeadMap
 from multitune.training.loading import load_corpus, load_plan
 
 USED = ("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length", "test_limit", "precision")
@@ -41,14 +42,19 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Sco
     check_used("evaluate", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     corpus = load_corpus(recipe)
-    if not (load_plan(recipe).one_model_per_task or corpus.heads):
-        return _scores(run / "model", recipe, corpus, list(corpus.test))
-    return {k: v for code in corpus.train for k, v in _scores(run / "model" / code, recipe, corpus, [code]).items()}
+    heads = tasks.of(corpus)
+    if load_plan(recipe).one_model_per_task:
+        folders = {run / "model" / language: [language] for language in corpus.train}
+    else:
+        folders = {run / "model" / heads.folder(group[0]): group for group in heads.groups(corpus.test).values()}
+    parts = (_scores(folder, recipe, corpus, heads, languages) for folder, languages in folders.items())
+    return {language: scores for part in parts for language, scores in part.items()}
 
 
-def _scores(folder: Path, recipe: Recipe, corpus: Corpus, languages: list[str]) -> Scores:
-    task = tasks.of(corpus)
-    encoder = encoders.load(str(folder), task.of(languages[0]), layers=None, dropout=None, seed=recipe.seed)
+def _scores(folder: Path, recipe: Recipe, corpus: Corpus, heads: HeadMap, languages: list[str]) -> Scores:
+    """The scores of languages that share the model in a folder."""
+    one = HeadMap.of_all(heads.task(languages[0]))
+    encoder = encoders.load(str(folder), one, layers=None, dropout=None, seed=recipe.seed)
     test = {language: corpus.test[language] for language in languages}
-    encoded = Encoded.of(test, task, encoder, recipe.max_length)
-    return finite_scores(scoring.evaluate(encoder, task, encoded, recipe.precision).scores)
+    encoded = Encoded.of(test, heads, encoder, recipe.max_length)
+    return finite_scores(scoring.evaluate(encoder, heads, encoded, recipe.precision).scores)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
@@ -36,7 +36,7 @@ from multitune.results.probes import (
 )
 from multitune.results.run import FILE, RunResult, Sides, mean
 from multitune.storage.disk import check_readable
-from multitune.tasks import OwnHeads, Task
+from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.loading import load_corpus, load_encoder, load_plan
 from multitune.training.run import word_embedding
 from multitune.versions import versions
@@ -78,14 +78,14 @@ def probe(
     recipe, result = _read(run, overrides or {})
     head = None if mlm_head is None else _head(Path(mlm_head), recipe)
     corpus = load_corpus(recipe)
-    task = tasks.of(corpus)
-    if isinstance(task, OwnHeads):
+    heads = tasks.of(corpus)
+    if heads.shared is None:
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
-    pretrained = load_encoder(recipe, task, corpus)
-    tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
+    pretrained = load_encoder(recipe, heads, corpus)
+    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)
     about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
-    measuring = _Measuring(recipe, corpus, task, pretrained, tuned, say)
+    measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
     findings = measuring.findings(about, head, texts, CLDR if pairs is None else str(pairs))
     findings.write(run)
     return findings
@@ -108,7 +108,7 @@ def _head(run: Path, recipe: Recipe) -> Path:
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
     found = read(run / "recipe.yaml").resolve()
-    if found.task != "masked_language_modelling" or not found.freeze_encoder:
+    if TASKS.get(found.task or "") is not MaskedLanguageModelling or not found.freeze_encoder:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
     if (found.model, found.layers) != (recipe.model, recipe.layers):
         raise UserError(
@@ -131,7 +131,7 @@ class _Measuring:
 
     recipe: Recipe
     corpus: Corpus
-    task: Task
+    heads: HeadMap
     pretrained: Encoder
     tuned: Encoder
     say: Callable[[str], None]
@@ -186,8 +186,8 @@ class _Measuring:
         if len(by_task) < 2:
             self.notes.append("gradient_similarity: at least two languages are needed")
             return None, None
-        batches = held_out(Encoded.of(by_task, self.task, tuned, recipe.max_length), recipe.batch_size)
-        found = measure(tuned, self.task, batches, resolve(recipe.precision, tuned.device))
+        batches = held_out(Encoded.of(by_task, self.heads, tuned, recipe.max_length), recipe.batch_size)
+        found = measure(tuned, self.heads, batches, resolve(recipe.precision, tuned.device))
         related = proximity(found.tasks, cosines(found.gram).numpy())
         if related is None:
             self.notes.append("proximity: at least four languages of known family are needed, not all equally distant")
@@ -202,7 +202,7 @@ class _Measuring:
             )
             return None
         model.to(tuned.device)  # type: ignore[arg-type]
-        test = held_out(Encoded.of(self.corpus.test, self.task, tuned, recipe.max_length), SENTENCES)
+        test = held_out(Encoded.of(self.corpus.test, self.heads, tuned, recipe.max_length), SENTENCES)
         before = retention.masked_lm_losses(model, tuned.tokenizer, test)
         masked_lm.put_in(model, tuned.head(self.languages.seen[0]))
         after = retention.masked_lm_losses(model, tuned.tokenizer, test)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multitune import pseudo_tasks
-from multitune.data.records.corpus import Corpus
+from multitune import pseudo_tasks, tasks
+from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
@@ -94,15 +94,14 @@ def _train_each(
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         (out / "model").mkdir(exist_ok=True)
         for language, budget in _shares(recipe, corpus).items():
-            folder = out / "languages" / language
+            folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
                 reset_peak_memory()
-                only = _only(corpus, language)
                 run = prepare(one, only, plan)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
-            model = folder / "model" / language if corpus.heads else folder / "model"
+            model = folder / "model" / tasks.of(only).folder(language)
             if model.exists():
                 model.rename(out / "model" / language)
             parts.append(RunResult.read(folder))

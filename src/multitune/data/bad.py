@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError, as_line
 
 Raw = TypeVar("Raw")
@@ -73,15 +73,15 @@ def report(bad: BadRecords | None, place: str, problem: str) -> None:
     bad.add(place, problem)
 
 
-def sifted(
-    found: Iterable[tuple[Place, Raw]], parse: Callable[[Raw], Record], bad: BadRecords | None
+def parsed(
+    rows: Iterable[tuple[Place, Raw]], parse: Callable[[Raw], Record], bad: BadRecords | None
 ) -> Iterator[Placed]:
-    """Parse what a reader found, and report whatever ``parse`` raises ``BadRecord`` for.
+    """Parse the rows of a reader, and report whatever ``parse`` raises ``BadRecord`` for.
 
     Raises:
         UserError: a bad record, and ``bad`` is None.
     """
-    for place, raw in found:
+    for place, raw in rows:
         try:
             record = parse(raw)
         except BadRecord as problem:

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from multitune.data.bad import BadRecord, BadRecords, records, sifted
-from multitune.data.records.corpus import Placed, Record
+from multitune.data.bad import BadRecord, BadRecords, parsed, records
+from multitune.data.corpus import Placed, Record
 from multitune.data.sentences import sentences, splitter
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fa
     path = Path(path)
     check = check_iob2 if strict else OneScheme().check
     columns = _of_conllu if ".conllu" in path.suffixes else _Columns().of
-    return sifted(sentences(path, bad), lambda rows: _parse(rows, columns, check), bad)
+    return parsed(sentences(path, bad), lambda rows: _parse(rows, columns, check), bad)
 
 
 def lenient(found: Iterable[Placed]) -> Iterator[Placed]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from multitune.data.bad import BadRecords, report
-from multitune.data.records.corpus import Place
+from multitune.data.corpus import Place
 from multitune.data.sentences import sentences
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")

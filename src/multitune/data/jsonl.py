@@ -7,7 +7,7 @@ from typing import Any
 
 from multitune.data import lines
 from multitune.data.bad import BadRecords, report
-from multitune.data.records.corpus import Place
+from multitune.data.corpus import Place
 from multitune.errors import kind_of_value
 
 

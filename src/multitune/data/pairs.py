@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multitune.data import fields, lines
-from multitune.data.bad import BadRecord, BadRecords, records, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.bad import BadRecord, BadRecords, parsed, records
+from multitune.data.corpus import Place, Placed, Record
 
 
 def read(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path | None = None) -> Iterator[Record]:
@@ -26,7 +26,7 @@ def read(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path 
 
 def placed(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path | None = None) -> Iterator[Placed]:
     """As ``read``, each with its place."""
-    return sifted(_rows(path, bad, labels), _parse, bad)
+    return parsed(_rows(path, bad, labels), _parse, bad)
 
 
 def _rows(

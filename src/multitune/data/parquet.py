@@ -7,9 +7,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from multitune.data.bad import BadRecord, BadRecords, report, sifted
+from multitune.data.bad import BadRecord, BadRecords, parsed, report
+from multitune.data.corpus import Place, Placed, Record
 from multitune.data.lines import LARGEST, LONGEST
-from multitune.data.records.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 ROWS = 500
@@ -54,7 +54,7 @@ def placed(
     require()
     for path in paths:
         found = _rows(path, columns, bad, where)
-        yield from sifted(found, lambda row: parse(row[1] if numbered else _named(*row)), bad)
+        yield from parsed(found, lambda row: parse(row[1] if numbered else _named(*row)), bad)
 
 
 def require() -> None:

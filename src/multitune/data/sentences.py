@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multitune.data import lines
 from multitune.data.bad import BadRecords, report
-from multitune.data.records.corpus import Place
+from multitune.data.corpus import Place
 
 Line = tuple[int, str]
 

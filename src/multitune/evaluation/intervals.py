@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from multitune.results.comparison import Interval
-from multitune.tasks import AnyTask, Task
+from multitune.tasks import HeadMap, Task
 
 RESAMPLES = 1000
 CHUNK = 50
 """Resamples drawn at a time, so that memory stays at CHUNK x examples."""
 
 
-def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: AnyTask) -> NDArray[np.float64]:
+def bootstrap(statistics: Mapping[str, NDArray[np.float64]], heads: HeadMap) -> NDArray[np.float64]:
     """Average scores over languages of resampled test sets, [RESAMPLES].
 
     Each language's examples are drawn with replacement, by a generator that depends on the language alone: two runs on
     one test set get the same resamples, so that differences of their draws are paired.
 
     Args:
-        statistics: language -> [examples, statistics], as the task scores them.
+        statistics: language -> [examples, statistics], as the language's task scores them.
     """
-    scores = [_draws(language, rows, task.of(language)) for language, rows in statistics.items()]
+    scores = [_draws(language, rows, heads.task(language)) for language, rows in statistics.items()]
     average: NDArray[np.float64] = np.mean(scores, axis=0)
     return average
 

@@ -7,7 +7,7 @@ from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.recadam import RecAdam
-from multitune.methods.sampling import CategoricalSampler, EpochSampler, proportional, uniform, unimax
+from multitune.methods.sampling import CategoricalSampler, EpochSampler, PermutedSampler, proportional, uniform, unimax
 from multitune.methods.schedule import Linear
 from multitune.methods.swep import SWEP
 from multitune.methods.torchjd import torchjd
@@ -26,6 +26,7 @@ __all__ = [
     "Linear",
     "Lookahead",
     "PCGrad",
+    "PermutedSampler",
     "RecAdam",
     "Reptile",
     "SequentialReptile",

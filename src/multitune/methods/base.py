@@ -27,6 +27,8 @@ class CombiningMethod(nn.Module, ABC):
 
     num_tasks: int | None = None
     """How many tasks there are in all, for a method that remembers something of each; a step may have fewer."""
+    reads_losses: ClassVar[bool] = False
+    """The weights depend on the losses, which `weights` must be given."""
 
     def for_groups(self, groups: int) -> None:
         """Prepare for Gram matrices of `groups` parameter groups, each with a state of its own."""

@@ -1,10 +1,12 @@
 """FAMO: Fast Adaptive Multitask Optimization (Liu et al., NeurIPS 2023, arXiv 2306.03792)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from multitune.errors import UserError
 from multitune.methods.base import StreamingMethod
 
 EPSILON = 1e-8
@@ -31,6 +33,8 @@ class FAMO(StreamingMethod):
     [T], a lower bound of each loss (0). State: `logits` xi, Adam's moments and step, and `last_losses` (NaN where there
     is nothing to compare with).
     """
+
+    reads_losses: ClassVar[bool] = True
 
     logits: Tensor
     moment1: Tensor
@@ -107,7 +111,7 @@ class FAMO(StreamingMethod):
         above = losses - self.min_losses[tasks] + EPSILON
         if not (above > 0).all():
             low = tasks[~(above > 0)].tolist()
-            raise ValueError(
+            raise UserError(
                 f"FAMO takes logarithms: the losses of tasks {low} are not above their minimum (min_losses=)"
             )
         return above

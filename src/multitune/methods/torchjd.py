@@ -116,9 +116,11 @@ class _TorchJD(Seeded):
         """TorchJD draws from the global generators: seed them from ours, and put them back."""
         seed = int(torch.randint(2**62, (), generator=self.generator))
         devices = [] if device.type == "cpu" else [device]
-        with torch.random.fork_rng(devices), warnings.catch_warnings():
-            # cvxpy's on NashMTL's way to put its problem: nothing that a user could mend.
+        # Of NashMTL, which keeps its last weights where its problem has no solution: nothing that a user could mend.
+        quiet = np.errstate(divide="ignore", invalid="ignore")
+        with torch.random.fork_rng(devices), warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")
+            warnings.filterwarnings("ignore", "Solution may be inaccurate")
             torch.default_generator.manual_seed(seed)
             for gpu in devices:
                 torch.cuda.default_generators[gpu.index].manual_seed(seed)
@@ -169,10 +171,15 @@ class TorchJDAggregator(_TorchJD, RowsMethod):
     """A TorchJD aggregator of the whole matrix. See `torchjd`."""
 
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
+        """See `RowsMethod`. Low-precision rows are combined in fp32; rows that are all zero (NashMTL would divide by
+        their norm) combine to zero, without a step of TorchJD's state."""
+        computed = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+        if torch.linalg.vector_norm(computed).square() == 0:
+            return torch.zeros_like(rows[0])
         with self._called(rows.device):
-            combined = self.copies[group](rows)
+            combined = self.copies[group](computed)
         assert isinstance(combined, Tensor)
-        return combined
+        return combined.to(rows.dtype)
 
 
 def _as_bytes(data: bytes) -> Tensor:

@@ -115,6 +115,11 @@ class Update(ABC):
     smallest_step: int = 1
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
 
+    @property
+    def ships_anew(self) -> bool:
+        """Whether the newest step has changed the weights that the method would ship."""
+        return True
+
     @abstractmethod
     def draw(self) -> list[Mixture]:
         """The batches of the next step, in order. A loop may give ``step`` fewer, at the end of its budget."""

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
+from multitune.data.kind import Text
 from multitune.evaluation.scoring import token_batches
 from multitune.models.encoder import Encoder
 from multitune.recipe import PseudoTasks
@@ -31,8 +32,8 @@ CODE = ("pseudo_tasks/clustering.py", "evaluation/scoring.py", "models/encoder.p
 FILE = "clusters.json"
 
 Matrix = NDArray[np.float64]
-Input = tuple[Any, ...]
-"""What the tokenizer is given of a record: a text or its words, and perhaps a second text or None."""
+Input = tuple[Text, ...]
+"""What the tokenizer reads of a record: a text or its words, and perhaps a second text; as many for each record."""
 
 
 class Clustering(NamedTuple):
@@ -106,7 +107,7 @@ def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> lis
     words = isinstance(inputs[0][0], list)
     examples: list[Example] = []
     for some in together(inputs):
-        texts = [list(column) for column in zip(*some, strict=True) if column[0] is not None]
+        texts = [list(column) for column in zip(*some, strict=True)]
         encoding = encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length)
         examples += rows_of(encoding)
     return examples

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.results.json_files import as_line, plain, read_lines, typed
+from multitune.results.shown import Shown
 
 FILE = "predictions.jsonl"
 SCHEMA = 1
@@ -20,12 +21,14 @@ class Prediction:
         record: as the reader of the data gave it, without its image.
         prediction: what the kind of task predicts: a label, tags, an answer, a number, ...
         statistics: what the scores are computed from; those of any resample of records, too.
+        shown: how the report shows the record and its prediction; runs of version 0.1 have not written it.
     """
 
     language: str
     record: dict[str, Any]
     prediction: Any
     statistics: list[float | None]
+    shown: Shown | None = None
 
 
 def prediction_line(prediction: Prediction) -> str:

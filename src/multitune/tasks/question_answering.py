@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import QUESTION
+from multitune.data.kind import Text, readable
+from multitune.results.shown import Shown
 from multitune.tasks.answers import exact_and_f1
 from multitune.tasks.task import Example, Task, ratio, together
 
 log = logging.getLogger(__name__)
 
-QUESTION, OVERLAP = 6, 3
+SHARE, OVERLAP = 6, 3
 """A question is cut after a sixth of a window's tokens, two windows share a third: of 384 these are the papers' 64
 and 128."""
 ANSWER_TOKENS = 30
@@ -57,8 +60,23 @@ class QuestionAnswering(Task):
     answers, i.e. in sets of SQuAD 2.0's kind.
     """
 
+    fields = QUESTION
     auto_model = AutoModelForQuestionAnswering
     metric = "f1"
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["question"], record["context"])
+
+    @classmethod
+    def plain_text(cls, record: Record) -> str:
+        context: str = record["context"]
+        return context
+
+    @classmethod
+    def content(cls, record: Record) -> str:
+        """The context: its questions stay together."""
+        return cls.plain_text(record)
 
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 2  # where an answer starts, and where it ends
@@ -103,15 +121,22 @@ class QuestionAnswering(Task):
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         windows: list[list[Window]] = [[] for _ in records]
-        for example, window in zip(examples, found, strict=True):
+        for example, window in zip(examples, decoded, strict=True):
             windows[example["record"]].append(window)
         may_have_none = any(not record["answers"]["text"] for record in records)
         pairs = zip(records, windows, strict=True)
         return [_prediction(record["context"], own, may_have_none) for record, own in pairs]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        answers = " | ".join(dict.fromkeys(record["answers"]["text"]))
+        exact, _ = self.statistics(record, prediction)
+        return Shown(
+            readable(self.texts(record)), answers or "no answer", prediction["text"] or "no answer", right=exact == 1
+        )
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return exact_and_f1(prediction["text"], record["answers"]["text"], record.get("mlqa_language"))
@@ -139,7 +164,7 @@ def best_pairs(starts: Tensor, ends: Tensor) -> tuple[NDArray[Any], NDArray[Any]
 
 def _windows(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     windows: BatchEncoding = tokenizer(
-        _cut([record["question"] for record in records], tokenizer, max(1, max_length // QUESTION)),
+        _cut([record["question"] for record in records], tokenizer, max(1, max_length // SHARE)),
         [record["context"] for record in records],
         truncation="only_second",
         max_length=max_length,
@@ -205,7 +230,7 @@ def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: 
     real = scores > -np.inf
     places = np.searchsorted(example["tokens"], np.stack([firsts[real], lasts[real]]))
     starts, ends = np.asarray(example["starts"])[places[0]], np.asarray(example["ends"])[places[1]]
-    return [Span(*found) for found in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
+    return [Span(*span) for span in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
 
 
 def _prediction(context: str, windows: Sequence[Window], may_have_none: bool) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from multitune import pseudo_tasks, tasks
 from multitune.data import sets
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records import texts
-from multitune.data.records.corpus import Corpus, Record
 from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
 from multitune.data.sets import DATASETS
@@ -21,7 +21,7 @@ from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
-from multitune.tasks import AnyTask
+from multitune.tasks import TASKS, HeadMap
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         corpus = sets.load(
             recipe.data,
             bad,
+            TASKS,
+            task=recipe.task,
             path=recipe.path,
             languages=recipe.languages,
             unseen=recipe.unseen,
@@ -79,7 +81,24 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         raise UserError(
             "select: best would choose on the very sentences that are reported: this data has no test split"
         )
-    return corpus if recipe.task is None else texts.unlabelled(corpus)
+    return _of_kind(recipe, corpus)
+
+
+def _of_kind(recipe: Recipe, corpus: Corpus) -> Corpus:
+    """The corpus as one of the kind of task that the recipe names, if it names one.
+
+    Raises:
+        UserError: no such kind, or one that wants other records.
+    """
+    for each in (corpus.task, *(head.task for head in corpus.heads.values())):
+        if each not in TASKS:
+            raise UserError(f"data: {recipe.data} is of an {unknown('kind of task', each, TASKS)}")
+    if recipe.task is None or (recipe.task == corpus.task and not corpus.heads):
+        return corpus
+    if recipe.task not in TASKS or not TASKS[recipe.task].unlabelled:
+        allowed = [*([] if corpus.heads else [corpus.task]), *(name for name, kind in TASKS.items() if kind.unlabelled)]
+        raise UserError(f"task: data: {recipe.data} has no records of {recipe.task}; allowed: {', '.join(allowed)}")
+    return texts.unlabelled(corpus, TASKS, recipe.task)
 
 
 def load_plan(recipe: Recipe) -> Plan:
@@ -114,13 +133,14 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     replay = recipe.replay
     if replay is None:
         return []
-    if corpus.task not in texts.TEXTS.keys() - {"translation", "masked_language_modelling"}:
-        raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {corpus.task}")
+    for task in {corpus.head(language).task for language in corpus.train}:
+        if not TASKS[task].can_replay:
+            raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {task}")
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
         source = load_corpus(recipe.model_copy(update=keys | {"task": None, "select": "last"}))
-    return joined(list(texts.unlabelled(source).train.values()))
+    return joined(list(texts.of_split(source.train, source, TASKS).values()))
 
 
 def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
@@ -135,12 +155,14 @@ def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
     return pseudo_tasks.divide(recipe, corpus, load_encoder(recipe, tasks.of(corpus), corpus))
 
 
-def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:
-    """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
+def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
+    """The recipe's model with these heads: pretrained, or new and made for the corpus.
 
     Raises:
         UserError: the model cannot be had.
     """
     if recipe.model.startswith(scratch.PREFIX):
-        return scratch.build(recipe.model, task, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
-    return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+        return scratch.build(
+            recipe.model, heads, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed
+        )
+    return encoders.load(recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)

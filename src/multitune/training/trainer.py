@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
@@ -103,7 +103,7 @@ class Trainer:
         if run.recipe.save_model:
             self._save_model()
         with replaced(out / predictions.FILE) as beside:
-            write_predictions(beside, run.test, evaluation)
+            write_predictions(beside, run.task, run.test, evaluation)
         result = self._result(corpus, evaluation)
         result.write(out)
         checkpoint.clear(self._checkpoints)

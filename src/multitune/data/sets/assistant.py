@@ -23,14 +23,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Record
 from multitune.errors import UserError
 from multitune.storage import cache
 
 if TYPE_CHECKING:
     from multitune.data.sets.templates import Grammar
 
-CODE = ("data/sets/assistant.py", "data/sets/cldr.py", "data/sets/templates.py", "data/records/corpus.py")
+CODE = ("data/sets/assistant.py", "data/sets/cldr.py", "data/sets/templates.py", "data/corpus.py")
 PACKAGES = ("babel", "hassil", "home_assistant_intents")
 FILE = "assistant-sentences.json"
 DEFAULT_LANGUAGES = ("de", "nl", "en", "fr", "ru", "zh-CN", "es", "fi", "ar", "ko", "hi", "vi")

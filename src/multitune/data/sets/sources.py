@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from multitune.data import conll, fields, pairs, parallel, separated, squad
-from multitune.data.bad import BadRecords, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data import conll, pairs, parallel, separated, squad
+from multitune.data.bad import BadRecords, parsed
+from multitune.data.corpus import Place, Placed, Record
+from multitune.data.fields import LABELLED_TEXT, SCORED_TEXT, Fields
 from multitune.data.sets.folders import Layout, Part, Reader
 
 TRAIN, DEV, TEST = Part(("train-{}.tsv",)), Part(("dev-{}.tsv",)), Part(("test-{}.tsv",))
@@ -42,22 +43,21 @@ def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed
 
 def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """Multi30k's: one model translates into several languages, so each record says which."""
-    found = parallel.placed(paths[0], paths[1], bad)
-    return ((place, record | {"target_language": code}) for place, record in found)
+    placed = parallel.placed(paths[0], paths[1], bad)
+    return ((place, record | {"target_language": code}) for place, record in placed)
 
 
 def _mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return with_mlqa_language(squad.placed(paths[0], bad), code)
 
 
-def with_mlqa_language(found: Iterator[Placed], code: str) -> Iterator[Placed]:
+def with_mlqa_language(placed: Iterator[Placed], code: str) -> Iterator[Placed]:
     """MLQA's scores depend on the language of the answers: the context's, in ``context`` or ``context-question``."""
-    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in found)
+    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in placed)
 
 
-def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
-    (kind,) = (kind for kind in fields.KINDS if kind.task == task)
-    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
+def _table(fields: Fields, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
+    return lambda paths, code, bad: parsed(separated.rows(paths[0], columns, bad, quoted=quoted), fields.record, bad)
 
 
 # PAN-X: the papers report dev.
@@ -166,7 +166,7 @@ PAWSX = (
     Layout(
         "pawsx",
         "classification",
-        _table("classification", SENTENCES | {"label": "label"}),
+        _table(LABELLED_TEXT, SENTENCES | {"label": "label"}),
         Part(("{}/train.tsv",)),
         Part(("{}/dev_2k.tsv",)),
         Part(("{}/test_2k.tsv",)),
@@ -179,7 +179,7 @@ SIB200 = (
     Layout(
         "sib200",
         "classification",
-        _table("classification", {"text": "text", "label": "category"}, quoted=True),
+        _table(LABELLED_TEXT, {"text": "text", "label": "category"}, quoted=True),
         Part(("{}/train.tsv",)),
         Part(("{}/dev.tsv",)),
         Part(("{}/test.tsv",)),
@@ -224,11 +224,12 @@ def _glue(
     labels: tuple[str, ...],
     *,
     task: str = "classification",
+    fields: Fields = LABELLED_TEXT,
     dev: str = "dev",
 ) -> tuple[Layout, ...]:
     """One task; the labels of its test file are not published, so dev is reported."""
     train, validation = Part((f"{name}/train.tsv",)), Part((f"{name}/{dev}.tsv",))
-    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}, labels=labels),)
+    return (Layout("glue", task, _table(fields, columns), train, validation, codes={"": name}, labels=labels),)
 
 
 GLUE = {
@@ -239,6 +240,6 @@ GLUE = {
     "QQP": _glue("QQP", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}, BINARY),
     "RTE": _glue("RTE", SENTENCES | {"label": "label"}, ENTAILED),
     "SST-2": _glue("SST-2", {"text": "sentence", "label": "label"}, BINARY),
-    "STS-B": _glue("STS-B", SENTENCES | {"score": "score"}, (), task="regression"),
+    "STS-B": _glue("STS-B", SENTENCES | {"score": "score"}, (), task="regression", fields=SCORED_TEXT),
 }
 """Task -> its layout; the tasks have heads of their own."""
