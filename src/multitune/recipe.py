@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from multitune import plugins
-from multitune.errors import UserError
+from multitune.errors import UserError, kind_of_value
 from multitune.mistakes import describe
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -291,19 +291,19 @@ def read(path: str | Path) -> RecipeFile:
         with Path(path).open("rb") as file:
             raw = file.read(LARGEST + 1)
         if len(raw) > LARGEST:
-            raise UserError(f"{path}: is no recipe: it has more than {LARGEST} bytes")
+            raise UserError(f"{path}: a recipe has at most {LARGEST} bytes, and this file has more")
         text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the recipe: {_reason(error)}") from error
     content = parse(text, str(path))
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, this file holds {_kind(content)}")
+        raise UserError(f"{path}: a recipe is a mapping of keys to values; this file holds {kind_of_value(content)}")
     methods = content.pop("methods", None) or {}
     if not isinstance(methods, dict) or not all(isinstance(keys, dict) for keys in methods.values()):
-        raise UserError(f"{path}: methods: must map names of methods to recipe keys, e.g. mtl: {{learning_rate: 1e-4}}")
+        raise UserError(f"{path}: methods: must map methods to recipe keys, e.g. mtl: {{learning_rate: 1e-4}}")
     for name, keys in methods.items():
         if "method" in keys:
-            raise UserError(f"{path}: methods: {name} has a key method; what stands above it is its name already")
+            raise UserError(f"{path}: methods: {name} cannot have a key method: it is {name} already")
     return RecipeFile(run=content, methods=methods, source=str(path))
 
 
@@ -324,7 +324,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, separator, value = word.partition("=")
         if not separator or not key:
-            raise UserError(f"{word!r} on the command line: an override is written key=value, e.g. budget=400")
+            raise UserError(f"{word!r} on the command line: write recipe keys as key=value, e.g. budget=400")
         overrides = merge(overrides, nested(key, parse(value, f"{key} on the command line")))
     return overrides
 
@@ -382,10 +382,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _kind(content: Any) -> str:
-    return "nothing" if content is None else f"a {type(content).__name__}"
 
 
 def _reason(error: Exception) -> str:

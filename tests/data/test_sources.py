@@ -306,7 +306,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "folder",
         {"columns": COLUMNS},
         {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
-        "a file 'de_test', which is no language",
+        "a file 'de_test', which is not a language",
     ),
     "columns of no kind": (
         "folder",

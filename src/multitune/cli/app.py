@@ -135,7 +135,7 @@ def compare(
     _print(*([tables.points(found)] if points else []), tables.summary(found))
     _print(*([tables.languages(found.chosen_runs)] if by_language else []))
     _print(*(tables.beside(each) for each in found.paper))
-    _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
+    _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
 
 
 @app.command(cls=RecipeCommand)
@@ -174,7 +174,7 @@ def probe(
 
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
-    _say(f"all of it is in {run / FILE}")
+    _say(f"all that was measured is in {run / FILE}")
 
 
 @app.command()
@@ -228,7 +228,10 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
 ) -> None:
-    """Show what is kept on disk between runs, by use: the offline encoder, sentences, tokenised texts, pseudo-tasks."""
+    """Show what is kept on disk between runs, or clear it.
+
+    These are the offline encoder, its sentences, tokenised texts and pseudo-tasks.
+    """
     from multitune.cli import tables
     from multitune.commands import cache as kept
     from multitune.storage.cache import root

@@ -118,13 +118,13 @@ def _fit(
     title = f"{run.recipe.method} seed {run.recipe.seed}"
     with StopSignal() as stop, Terminal(title, run.recipe.budget) if progress else Silent() as display:
         if last_owner:
-            display.say(f"{out} was left by {last_owner}, which ended without a word: its lock is taken over")
+            display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop)
         trainer.begin(resume=resume)
         trainer.fit(track)
         result = trainer.ship(corpus)
         if stop.requested:
-            raise Interrupted(f"stopped when {out} was finished", stop.requested)
+            raise Interrupted(f"stopped; {out} was finished already", stop.requested)
         return result
 
 

@@ -1,6 +1,7 @@
 """What a machine can do to a run, in one line each that says what would help."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,9 +57,9 @@ def _of_the_disk(error: OSError | SafetensorError, out: Path) -> Exception | Non
     number = error_number(error)
     where = getattr(error, "filename", None) or out
     if number in FULL:
-        return RunError(f"{where}: no space left; make room on that disk, then go on with --resume")
+        return RunError(f"{where}: the disk is full; make room on it, then go on with --resume")
     if number in REFUSED:
-        return UserError(f"--out: cannot write {where}: {errno.errorcode[number]}; name a folder that can be written")
+        return UserError(f"--out: cannot write {where}: {os.strerror(number)}; name another folder")
     if number in BROKEN:
-        return RunError(f"{where}: the disk fails ({errno.errorcode[number]}); when it is well, go on with --resume")
+        return RunError(f"{where}: the disk failed ({os.strerror(number)}); once it is repaired, go on with --resume")
     return None

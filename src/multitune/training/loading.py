@@ -75,7 +75,7 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         )
     except MemoryError as error:
         raise RunError(
-            f"data: not enough memory to read {recipe.data}: what helps is fewer languages, or smaller files"
+            f"data: not enough memory to read {recipe.data}; fewer languages or smaller files would help"
         ) from error
     if recipe.select == "best" and corpus.test_is_dev:
         raise UserError(
@@ -116,15 +116,11 @@ def load_plan(recipe: Recipe) -> Plan:
     except ValidationError as error:
         raise UserError(f"options of {recipe.method}: {describe(error, kind)}") from error
     plan.check()
+    one_each = f"{recipe.method}: {recipe.method} trains one model per language"
     if recipe.pseudo_tasks is not None and plan.one_model_per_task:
-        raise UserError(
-            f"pseudo_tasks: cannot be used with {recipe.method}: it trains a model for each language, and clusters are "
-            f"not languages"
-        )
+        raise UserError(f"pseudo_tasks cannot be used with {one_each}, and clusters are not languages")
     if recipe.replay is not None and plan.one_model_per_task:
-        raise UserError(
-            f"replay: cannot be used with {recipe.method}: it trains a model for each language, and the replay is none"
-        )
+        raise UserError(f"replay cannot be used with {one_each}, and would train one on the replay alone")
     return plan
 
 

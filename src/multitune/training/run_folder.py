@@ -54,10 +54,12 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool) -> None:
     if all(path.name == lock.FILE or path.match(".*.part") for path in out.iterdir()):
         return
     if not (out / "recipe.yaml").exists():
-        raise UserError(f"--out: {out} is not empty and holds no run; name a new folder")
+        raise UserError(f"--out: {out} is not empty, and it is not the folder of a run; name a new folder")
     if (out / FILE).exists():
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or remove it")
     if not resume:
         raise UserError(f"--out: {out} already holds an unfinished run; add --resume to go on, or name another folder")
     if (out / "recipe.yaml").read_text(encoding="utf-8") != to_yaml(recipe):
-        raise UserError(f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one it was begun with")
+        raise UserError(
+            f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"
+        )
