@@ -166,15 +166,15 @@ class Recipe(BaseModel):
     probe_every: Count | Literal["auto"] | None = None
     """Gradient computations between probes of gradient similarity and drift; auto spends at most 5 % of the run's time,
     null makes none."""
-    non_finite: Literal["stop", "halve"] = "stop"
-    """What follows ``non_finite_steps`` skipped steps in a row: the run stops, or goes back to the last checkpoint and
-    goes on with half the learning rate. A step is skipped when its loss or gradient is NaN or infinite."""
     non_finite_steps: Count = 10
-    """Skipped steps in a row that are too many."""
+    """Skipped steps in a row after which the run stops. A step is skipped when its loss or gradient is NaN or
+    infinite."""
     select: Literal["last", "best"] = "last"
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
     """Write ``model/`` at the end."""
+    keep_checkpoints: bool = False
+    """Leave the newest checkpoints when the run is finished."""
 
     @property
     def validation_interval(self) -> int:
@@ -373,6 +373,12 @@ def is_saved_in(path: Path, recipe: Recipe) -> bool:
         UserError: as ``read`` and ``resolve`` do.
     """
     return read(path).resolve() == recipe
+
+
+def is_text_of(text: str, recipe: Recipe, source: str) -> bool:
+    """As ``is_saved_in``, for a text that ``to_yaml`` has made; ``source`` begins the message of an error."""
+    content = parse(text, source)
+    return isinstance(content, dict) and validated(content, source) == recipe
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

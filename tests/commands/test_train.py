@@ -110,7 +110,6 @@ RESUMED: dict[str, dict[str, Any]] = {
     "swep, snapshots": {"method": "swep", "average": "snapshots", "average_last": 2},
     "sequential_reptile, ema": {"method": "sequential_reptile", "average": "ema", "sampling": "unimax"},
     "reptile, snapshots": {"method": "reptile", "average": "snapshots"},
-    "sequential, halving": {"method": "sequential", "learning_rate": 1e6, "non_finite": "halve", "non_finite_steps": 2},
 }
 
 

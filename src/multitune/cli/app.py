@@ -36,9 +36,9 @@ ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the score
 
 
 def main() -> None:
-    """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine.
+    """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine or the numbers.
 
-    What is interrupted exits with 130 after Ctrl-C, and with 0 after SIGTERM: so a pre-empted machine asks.
+    What is interrupted exits with 130 after Ctrl-C, and with 143 after SIGTERM, as shells count signals.
     """
     try:
         with leaving():
@@ -301,7 +301,7 @@ def _say(text: str) -> None:
 
 
 def _code(number: signal.Signals) -> int:
-    return 130 if number is signal.SIGINT else 0
+    return 128 + number
 
 
 def _fail(message: str, code: int) -> int:

@@ -30,6 +30,7 @@ def runs(results: Sequence[RunResult]) -> Table:
     table = _table("method", "seed", f"seen {results[0].metric}", f"unseen {results[0].metric}", *_COST)
     for result in results:
         table.add_row(result.method, str(result.seed), *map(_percent, _averages(result)), *_cost([result]))
+    table.caption = _untaken(results)
     return table
 
 
@@ -43,10 +44,12 @@ def summary(comparison: Comparison) -> Table:
         for side in SIDES:
             cells += [_estimate(sides[side]), _signed(gains[side] if gains else None)]
         table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
-    table.caption = (
+    table.caption = Text(
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run"
     )
+    if (untaken := _untaken(comparison.runs)) is not None:
+        table.caption.append_text(Text("\n")).append_text(untaken)
     return table
 
 
@@ -278,6 +281,19 @@ def synthetic_sweep(found: Synthetic) -> Table:
         table.add_row(label, *(cells.get(rate, NONE) for rate in rates))
     table.caption = "margin: Sequential Reptile less the highest of the other methods of the paper's Figure 3"
     return table
+
+
+def _untaken(results: Sequence[RunResult]) -> Text | None:
+    """Steps that runs were to take and did not; None where there are none."""
+    found = []
+    for result in results:
+        run = f"{result.method} seed {result.seed}"
+        if result.skipped_steps:
+            steps = result.skipped_steps + result.steps
+            found.append(f"{run}: {result.skipped_steps} of {steps} steps skipped, a loss or gradient was not finite")
+        if result.untrained:
+            found.append(f"{run}: never trained on {', '.join(result.untrained)}")
+    return Text("\n".join(found)) if found else None
 
 
 _COST = ("drift", "minutes", "peak GiB")

@@ -22,6 +22,8 @@ UNFIT = {
     ),
     **dict.fromkeys(("MoDoWeighting", "SDMGradWeighting"), "made for gradients of two independent batches a task"),
 }
+SMALLEST_NORM = 1e-15
+"""Of rows whose squares fp32 can hold; others are given to TorchJD in float64."""
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
 UNDEFINED_AT_ZERO = ("NashMTL",)
 """Aggregators that divide by the norm of the whole matrix."""

@@ -129,6 +129,12 @@ class Encoder:
             if own.get(name) != given.get(name):
                 raise ValueError(f"{name} is {given.get(name)}; the model has {own.get(name)}")
 
+    def non_finite_weight(self) -> str | None:
+        """The name of a weight that trains and holds a number that is not finite; None where there is none."""
+        weights = self.parameters()
+        finite = torch.stack([weight.detach().isfinite().all() for _, weight in weights]).tolist()
+        return next((name for (name, _), is_finite in zip(weights, finite, strict=True) if not is_finite), None)
+
     @property
     def cuda_devices(self) -> list[torch.device]:
         """The CUDA devices whose random state a forward pass draws from."""

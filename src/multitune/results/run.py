@@ -68,6 +68,9 @@ class RunResult(JsonFile):
         dropped: dev and test records left out because training never shows their label.
         versions: of Python and the packages that decide the numbers, and how scores were computed.
         skipped: bad records that the recipe's ``skip_bad`` left out.
+        steps: steps of the optimizer that were taken.
+        skipped_steps: steps that were not, since a loss or gradient was not finite.
+        trained: gradient computations that each task had a part in and that became steps.
     """
 
     NAME: ClassVar[str] = FILE
@@ -87,6 +90,14 @@ class RunResult(JsonFile):
     dropped: dict[Language, int]
     versions: dict[Annotated[str, "name"], str]
     skipped: dict[Language, int] = field(default_factory=dict)
+    steps: int = 0
+    skipped_steps: int = 0
+    trained: dict[Language, int] = field(default_factory=dict)
+
+    @property
+    def untrained(self) -> list[str]:
+        """The tasks that no step was taken for."""
+        return [task for task, gradients in self.trained.items() if not gradients]
 
     @property
     def scores(self) -> Sides[Scores]:

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 
 from multitune.errors import RunError, UserError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP}
+TOO_LARGE = "the limit of file sizes is reached (ulimit -f shows it); raise the limit"
 BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 
 
@@ -21,7 +22,7 @@ def disk_explained(out: Path) -> Iterator[None]:
     """Inside, what the disk under ``out`` does becomes an error that a user can read.
 
     Raises:
-        RunError: it is full, or broken.
+        RunError: it is full or broken, it takes no file of that size, or a folder of the run was removed.
         UserError: ``out`` cannot be written.
     """
     try:
@@ -58,6 +59,10 @@ def _of_the_disk(error: OSError | SafetensorError, out: Path) -> Exception | Non
     where = getattr(error, "filename", None) or out
     if number in FULL:
         return RunError(f"{where}: the disk is full; make room on it, then go on with --resume")
+    if number == errno.EFBIG:
+        return RunError(f"{where}: {TOO_LARGE}, then go on with --resume")
+    if number == errno.ENOENT and not out.exists():
+        return RunError(f"{out}: was removed while the run was going on; nothing of it is left, start it again")
     if number in REFUSED:
         return UserError(f"--out: cannot write {where}: {os.strerror(number)}; name another folder")
     if number in BROKEN:
