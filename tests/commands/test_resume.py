@@ -9,10 +9,9 @@ import pytest
 
 import multitune as mt
 from builders import comparison_file, recipe, stop_after
-from multitune.commands.evaluate import rescore
-from multitune.errors import RunError, UserError
+from multitune.commands.evaluate import evaluate
+from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe import to_yaml
-from multitune.storage.interrupt import Interrupted
 from multitune.training import trainer
 
 
@@ -86,12 +85,12 @@ def test_a_half_trained_model_is_scored_with_a_warning(
     tmp_path: Path, stopped: Path, tiny_model: Path, tiny_panx: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert set(rescore(stopped, {})) == {"aa", "bb", "cc"}
+        assert set(evaluate(stopped)) == {"aa", "bb", "cc"}
     said = f"{stopped}: was stopped after 6 of 12 gradients: its model is half-trained"
     assert [message for message in caplog.messages if message.startswith(said)]
     caplog.clear()
     mt.train(recipe(tiny_model, tiny_panx, budget=12), tmp_path / "run")
-    rescore(tmp_path / "run", {})
+    evaluate(tmp_path / "run")
     assert caplog.messages == []
 
 
@@ -102,7 +101,7 @@ def test_stl_without_all_its_models_is_not_scored(
     with pytest.raises(Interrupted):
         mt.train(recipe(tiny_model, tiny_panx, "stl", budget=12), tmp_path / "run")
     with pytest.raises(UserError, match="has no model of 'aa'; evaluate needs a finished run"):
-        rescore(tmp_path / "run", {})
+        evaluate(tmp_path / "run")
 
 
 def removing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:

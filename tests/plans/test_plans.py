@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from multitune.cli import tables
-from multitune.errors import UserError
+from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
-from multitune.methods.two_loop import TwoLoop
+from multitune.methods.averaging import WeightAverage
+from multitune.methods.base import NonFiniteError
+from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
 from multitune.plans import METHODS, find, listed
+from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.update import Plan, Setup, Update, WordEmbedding
 from multitune.recipe import validated
 from multitune.training.loading import load_plan
@@ -80,15 +84,17 @@ def test_every_plan_describes_itself_and_its_options(method: str) -> None:
         ("torchjd:", {}, "unknown torchjd method ''.*allowed: AlignedMTL"),
         ("torchjd:MGDA", {"max_iter": 3}, "torchjd:MGDA: .*unexpected keyword"),
         ("torchjd:Krum", {}, "torchjd:Krum: .*n_byzantine"),
-        ("torchjd:UPGrad", {"tasks_per_step": 0}, "tasks_per_step: .*greater than or equal to 1"),
+        ("torchjd:UPGrad", {"tasks_per_step": 0}, "tasks_per_step: must be at least 1, not 0"),
         ("torchjd:UPGrad", {"name": "MGDA"}, "torchjd:UPGrad: .*'name'"),
-        ("gradvac", {"beta": 2}, "options of gradvac: beta: .*less than or equal to 1"),
+        ("gradvac", {"beta": 2}, "options of gradvac: beta: must be at most 1, not 2"),
         ("gradvac", {"groups": "layers"}, "groups: .*'whole_model', 'enc_dec', 'all_layer' or 'all_matrix'"),
         ("famo", {"groups": "all_layer"}, "unknown key 'groups'"),
         ("lookahead", {"outer_optimizer": "adam"}, "'sgd' or 'nesterov'"),
         ("fish", {"inner_steps": 0}, "inner_steps"),
         ("reptile", {"outer_lr": 0}, "outer_lr"),
         ("sequential_reptile", {"momentum": 1}, "momentum"),
+        ("sequential_reptile", {"order": "shuffled"}, "'random' or 'permuted'"),
+        ("fish", {"order": "permuted"}, "unknown key 'order'"),
         ("swep", {"p": 1}, "options of swep: p: .*less than 1"),
     ],
 )
@@ -144,6 +150,94 @@ def test_each_order_of_tasks() -> None:
     assert met == [0, 0, 1, 1, 2, 2, 0, 0]
 
 
+def steps(update: Update, net: Net, progress: list[float]) -> list[int]:
+    """The tasks of some steps."""
+    met = []
+    for share in progress:
+        update.advance(0.01, share)
+        ((task,),) = drawn = update.draw()
+        update.step(drawn, net.losses([task]))
+        met.append(task)
+    return met
+
+
+def test_permuted_inner_loops_meet_the_tasks_as_often_as_sampling_says() -> None:
+    net, options = Net(), {"inner_steps": 10, "order": "permuted"}
+    met = steps(made("sequential_reptile", net, options), net, [0.0] * 40)
+    assert all([met[i : i + 10].count(task) for task in range(3)] == [5, 3, 2] for i in range(0, 40, 10))
+    assert len({tuple(met[i : i + 10]) for i in range(0, 40, 10)}) > 1
+
+
+def test_permuted_inner_loops_follow_a_schedule_of_their_length() -> None:
+    net, options = Net(), {"inner_steps": 10, "inner_steps_end": 20, "order": "permuted"}
+    met = steps(made("sequential_reptile", net, options), net, [0.0] * 10 + [1.0] * 20)
+    assert [[part.count(task) for task in range(3)] for part in (met[:10], met[10:])] == [[5, 3, 2], [10, 6, 4]]
+
+
+def test_a_skipped_step_does_not_shift_permuted_inner_loops() -> None:
+    net, options = Net(), {"inner_steps": 10, "order": "permuted"}
+    update = made("sequential_reptile", net, options)
+    steps(update, net, [0.0] * 4)
+    with pytest.raises(NonFiniteError, match="the loss of task"):
+        update.step(update.draw(), [torch.tensor(float("nan"), requires_grad=True)])
+    steps(update, net, [0.0] * 6)
+    met = steps(update, net, [0.0] * 10)
+    assert [met.count(task) for task in range(3)] == [5, 3, 2]
+
+
+def test_weights_that_are_not_finite_are_told_and_do_not_ship() -> None:
+    net = Net()
+    update = made("sequential_reptile", net, {"inner_steps": 2})
+    steps(update, net, [0.0])
+    with torch.no_grad():
+        net.heads[2].weight.fill_(torch.inf)  # type: ignore[operator]
+    with pytest.raises(NonFiniteError, match="the result of a step of task 0 is not finite"):
+        update.step([(0,)], net.losses([0]))
+    with pytest.raises(RunError, match="at the end of the budget the fast weights are NaN or infinite"):
+        update.finish()
+
+
+class Latest(WeightAverage):
+    """The newest value alone; keeps the times between values."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__(net.parameters())
+        self.elapsed: list[float] = []
+
+    def update(self, elapsed: float = 1.0) -> None:
+        self.elapsed.append(elapsed)
+        self._kept = [self._snapshot()]
+
+    def _average(self) -> list[Tensor]:
+        return self._kept[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "elapsed"),
+    [
+        ("sequential", {}, [1] * 13),
+        ("mtl", {"tasks_per_step": 2}, [2, 2, 2, 2, 2, 2, 1]),
+        ("sequential_reptile", {"inner_steps": 4}, [4, 4, 4, 1]),
+        ("reptile", {"inner_steps": 2}, [6, 6, 1]),
+        ("reptile", {"inner_steps": 2, "inner_state": "carry"}, [6, 6, 1]),
+    ],
+)
+def test_an_average_takes_in_each_change_of_what_would_ship(
+    method: str, options: dict[str, Any], elapsed: list[int]
+) -> None:
+    net = Net()
+    average = Latest(net)
+    update = AveragedUpdate(setup(net, budget=13), made(method, net, options, budget=13), average, interval=None)
+    spent = 0
+    while spent < 13:
+        update.advance(0.01, spent / 13)
+        drawn = update.draw()[: 13 - spent]
+        update.step(drawn, net.losses([task for (task,) in drawn]))
+        spent += len(drawn)
+    update.finish()
+    assert average.elapsed == elapsed
+
+
 def test_mixed_batches_follow_the_probabilities() -> None:
     ((*tasks,),) = made("lookahead", batch_size=20_000).draw()
     shares = torch.tensor(tasks).bincount(minlength=3) / len(tasks)
@@ -155,7 +249,15 @@ def test_mixed_batches_follow_the_probabilities() -> None:
     [("reptile", 30, 1), ("reptile", 300, 10), ("reptile", 10**6, 1000), ("fish", 30, 3), ("lookahead", 30, 1000)],
 )
 def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -> None:
-    assert two_loop(made(method, budget=budget))._loop_length == steps
+    assert two_loop(made(method, budget=budget)).loop_length == steps
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("sequential_reptile", SequentialReptile), ("reptile", Reptile), ("lookahead", Lookahead), ("fish", Fish)],
+)
+def test_inner_state_has_the_same_default_in_python_and_in_recipes(method: str, kind: type[TwoLoop]) -> None:
+    assert signature(kind).parameters["inner_state"].default == METHODS[method].model_fields["inner_state"].default
 
 
 def after_steps(tasks: list[int]) -> Tensor:

@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 
 import multitune as mt
 from builders import OPTIONS, SIZES, lines, pos_tagging, stop_after
-from multitune.errors import RunError
+from multitune.errors import Interrupted, RunError
 from multitune.recipe import Recipe
-from multitune.storage.interrupt import Interrupted
 from multitune.training import trainer
 from multitune.training.checkpoint import TENSORS
 
@@ -91,7 +90,7 @@ def test_the_best_weights_ship(
     result = mt.train(recipe(tiny_model, tagged, name, trim_vocabulary=False), tmp_path / "run")
     scores = {line["gradients"]: line["average"] for line in lines(tmp_path / "run") if line["event"] == "validate"}
     best = max(scores, key=lambda gradients: scores[gradients])
-    assert (result.shipped["gradients"], result.shipped["dev"]) == (best, scores[best])
+    assert (result.shipped.gradients, result.shipped.dev) == (best, scores[best])
     model = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert all(torch.equal(weight, weights[best][name]) for name, weight in model.items())
     assert not all(torch.equal(weight, weights[44][name]) for name, weight in model.items()), "the last are the best"

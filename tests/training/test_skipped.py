@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 import multitune as mt
 from builders import lines, regression, stop_after
 from multitune.cli import tables
-from multitune.commands.evaluate import rescore
-from multitune.errors import RunError, UserError
+from multitune.commands.evaluate import evaluate
+from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe import Recipe
 from multitune.results.run import RunResult
-from multitune.storage.interrupt import Interrupted
 
 OUTLIER = 1e30
 """A finite score whose squared error is none."""
@@ -116,4 +115,4 @@ def test_a_model_that_has_diverged_is_not_scored_again(tmp_path: Path, tiny_mode
     weights["classifier.weight"][:] = torch.inf
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(RunError, match=r"the model has diverged: the weights classifier.weight are not finite"):
-        rescore(tmp_path / "run", {})
+        evaluate(tmp_path / "run")

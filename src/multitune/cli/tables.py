@@ -1,24 +1,26 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from multitune.commands.compare import Comparison
-from multitune.commands.grid import Point
-from multitune.commands.probe import Findings
+from multitune.commands.cache import Usage
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import Balance
-from multitune.data.records.corpus import Corpus
-from multitune.evaluation.intervals import Interval
+from multitune.errors import printable
 from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.plans import Plan
 from multitune.pseudo_tasks import Division
-from multitune.report.papers import BASELINE, Beside, Row
-from multitune.results.run import RunResult, Scores
+from multitune.report.papers import BASELINE
+from multitune.results.comparison import Beside, Comparison, Interval, Point, Row
+from multitune.results.probes import Findings, Skill
+from multitune.results.run import SIDES, RunResult, Scores, mean
 
 NONE = "-"
 
@@ -27,21 +29,20 @@ def runs(results: Sequence[RunResult]) -> Table:
     """One line a run: averages, drift and cost."""
     table = _table("method", "seed", f"seen {results[0].metric}", f"unseen {results[0].metric}", *_COST)
     for result in results:
-        average = (_percent(result.average["seen"]), _percent(result.average["unseen"]))
-        table.add_row(result.method, str(result.seed), *average, *_cost([result]))
+        table.add_row(result.method, str(result.seed), *map(_percent, _averages(result)), *_cost([result]))
     table.caption = _untaken(results)
     return table
 
 
 def summary(comparison: Comparison) -> Table:
-    """One line a method: averages and what they differ from the baseline, with intervals, drift and cost."""
-    metric, baseline = comparison.metric, comparison.baseline
-    table = _table("method", f"seen {metric}", f"- {baseline}", f"unseen {metric}", f"- {baseline}", *_COST)
+    """One line a method: averages and what they gain over the baseline, with intervals, drift and cost."""
+    metric, gain = comparison.metric, _gain_over(comparison.baseline)
+    table = _table("method", f"seen {metric}", gain, f"unseen {metric}", gain, *_COST)
     for method, sides in comparison.summary.items():
         cells = [" ".join([method, *_words(comparison.chosen[method])])]
-        for side in ("seen", "unseen"):
-            difference = comparison.differences.get(method, {}).get(side)
-            cells += [_estimate(sides[side]), _signed(difference)]
+        gains = comparison.differences.get(method)
+        for side in SIDES:
+            cells += [_estimate(sides[side]), _signed(gains[side] if gains else None)]
         table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
     table.caption = Text(
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
@@ -54,15 +55,13 @@ def summary(comparison: Comparison) -> Table:
 
 def points(comparison: Comparison) -> Table:
     """One line a run of a grid; a star at the points that the summary is of."""
-    keys = list(comparison.grid[0])
+    keys = list(comparison.runs[0].grid)
     metric = comparison.metric
     table = _table("", "method", *keys, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
-    for run, point in zip(comparison.runs, comparison.grid, strict=True):
-        values = [*(f"{point[key]}" for key in keys), str(run.seed)]
-        averages = (_percent(run.average["seen"]), _percent(run.average["unseen"]))
-        table.add_row(
-            "*" if point == comparison.chosen[run.method] else "", run.method, *values, *averages, *_cost([run])
-        )
+    for run in comparison.runs:
+        star = "*" if run.grid == comparison.chosen[run.method] else ""
+        values = [*(f"{run.grid[key]}" for key in keys), str(run.seed)]
+        table.add_row(star, run.method, *values, *map(_percent, _averages(run)), *_cost([run]))
     table.caption = "*: best on dev, shown below"
     return table
 
@@ -72,10 +71,10 @@ def languages(results: Sequence[RunResult]) -> Table:
     many_seeds = len({result.seed for result in results}) > 1
     names = [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
     table = _table("", "language", *names)
-    for side in ("seen", "unseen"):
-        for row, language in enumerate(dict.fromkeys(k for run in results for k in getattr(run, side))):
-            found = [getattr(run, side).get(language, {}).get(run.metric) for run in results]
-            table.add_row(side if row == 0 else "", language, *(_percent(value) for value in found))
+    for side in SIDES:
+        for row, language in enumerate(dict.fromkeys(k for run in results for k in run.scores[side])):
+            scores = [run.scores[side].get(language, {}).get(run.metric) for run in results]
+            table.add_row(side if row == 0 else "", language, *(_percent(value) for value in scores))
     return table
 
 
@@ -83,15 +82,16 @@ def beside(found: Beside) -> Table:
     """One line a language, one column a method: our score, and the paper's in brackets."""
 
     def cells(row: Row, sign: str = "") -> list[str]:
-        return [f"{row[m]['ours']:{sign}.1f} ({row[m]['paper']:{sign}.1f})" if m in row else "" for m in found.mean]
+        pairs = [row.get(method) for method in found.mean]
+        return [f"{_percent(pair.ours, sign)} ({_percent(pair.paper, sign)})" if pair else "" for pair in pairs]
 
     table = _table("language", *found.mean)
     for language, row in found.languages.items():
-        table.add_row(Text(language), *cells(row))
+        table.add_row(language, *cells(row))
     table.add_section()
     table.add_row(f"mean of {len(found.languages)}", *cells(found.mean))
     if found.gains:
-        table.add_row(f"- {BASELINE}", *cells(found.gains, "+"))
+        table.add_row(_gain_over(BASELINE), *cells(found.gains, "+"))
     table.caption = f"{found.metric}, in brackets the Sequential Reptile paper's: {found.title}"
     return table
 
@@ -111,51 +111,48 @@ def probes(findings: Findings) -> list[Table]:
 
 
 def _cosines(findings: Findings) -> list[Table]:
-    found = findings.gradient_similarity
-    if found is None:
+    similarity, proximity = findings.gradient_similarity, findings.proximity
+    if similarity is None:
         return []
-    table = _table("cosine of gradients", *found["languages"])
-    for language, row in zip(found["languages"], found["cosines"], strict=True):
+    table = _table("cosine of gradients", *similarity.languages)
+    for language, row in zip(similarity.languages, similarity.cosines, strict=True):
         table.add_row(language, *(f"{cosine:.2f}" for cosine in row))
-    table.caption = f"held-out batches, languages by family; mean {found['cosine']:.2f}"
-    if findings.proximity is not None:
-        spearman, p = findings.proximity["spearman"], findings.proximity["p"]
-        table.caption += f"; with distance in the family tree: Spearman {spearman:+.2f}, p = {p:.3f}"
+    table.caption = f"held-out batches, languages by family; mean {similarity.cosine:.2f}"
+    if proximity is not None:
+        table.caption += f"; with genealogical distance: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.3f}"
     return [table]
 
 
 def _by_layer(findings: Findings) -> Table:
     table = _table("layer", "mean cosine", "drift")
-    layers = findings.gradient_similarity["layers"] if findings.gradient_similarity else {}
-    drift = findings.drift["layers"] if findings.drift else {}
-    for layer in layers or drift:
-        cosine = f"{layers[layer]['cosine']:.2f}" if layer in layers else NONE
-        table.add_row(layer, cosine, f"{drift[layer]:.2f}" if layer in drift else NONE)
+    cosines = findings.gradient_similarity.cosine_by_layer if findings.gradient_similarity else {}
+    drift = findings.drift.layers
+    for layer in cosines or drift:
+        table.add_row(layer, _number(cosines.get(layer)), _number(drift.get(layer)))
     return table
 
 
-_SKILLS = {"masked_lm": "masked token, nats", "retrieval": "translation found, %"}
+def _labelled_skills(findings: Findings) -> dict[str, Skill | None]:
+    return {"masked token, nats": findings.masked_lm, "translation found, %": findings.retrieval}
 
 
 def _skills(findings: Findings) -> Table:
     table = _table("retention", "seen before", "after", "unseen before", "after")
-    for skill, label in _SKILLS.items():
-        found = getattr(findings, skill)
-        sides = [] if found is None else found["average"].values()
-        cells = [_number(side[when]) for side in sides for when in ("pretrained", "tuned")]
+    for label, skill in _labelled_skills(findings).items():
+        averages = [skill.average[side] for side in SIDES] if skill else []
+        cells = [_number(value) for average in averages for value in (average.pretrained, average.tuned)]
         table.add_row(label, *(cells or [NONE] * 4))
-    table.caption = "\n".join(findings.notes)
+    table.caption = Text("\n".join(map(printable, findings.notes)))
     return table
 
 
 def retention(findings: Findings) -> Table:
     """One line a language: its skills with the pretrained and with the tuned weights."""
-    found = {label: getattr(findings, skill) for skill, label in _SKILLS.items()}
-    present = {label: values for label, values in found.items() if values is not None}
-    table = _table("", "language", *(f"{label}: {when}" for label in present for when in ("before", "after")))
+    skills = {label: skill for label, skill in _labelled_skills(findings).items() if skill is not None}
+    table = _table("", "language", *(f"{label}: {when}" for label in skills for when in ("before", "after")))
     for side, languages in (("seen", findings.seen), ("unseen", findings.unseen)):
         for row, language in enumerate(languages):
-            values = [each[when].get(language) for each in present.values() for when in ("pretrained", "tuned")]
+            values = [each.get(language) for skill in skills.values() for each in (skill.pretrained, skill.tuned)]
             table.add_row(side if row == 0 else "", language, *(_number(value) for value in values))
     return table
 
@@ -192,7 +189,7 @@ def labels(balance: Sequence[Balance]) -> Table:
     table = _table("label", "in training", "%", "least %", "most %")
     for row in balance:
         least, most = (f"{share:.1f} {language}" for share, language in (row.least, row.most))
-        table.add_row(Text(row.label), str(row.times), f"{row.share:.1f}", least, most)
+        table.add_row(row.label, str(row.times), f"{row.share:.1f}", least, most)
     return table
 
 
@@ -201,14 +198,13 @@ def clusters(division: Division) -> Table:
     found = division.description
     table = _table("pseudo-task", "train", "%", "dev", "most frequent label")
     table.add_column("words", overflow="fold")
-    for cluster in found["clusters"]:
-        label = next((f"{label} {percent:.1f} %" for label, percent in cluster["labels"].items()), NONE)
-        dev = len(division.dev.get(cluster["task"], ()))
-        words = " ".join(cluster["words"])
-        numbers = (str(cluster["records"]), f"{cluster['percent']:.1f}", str(dev))
-        table.add_row(cluster["task"], *numbers, Text(label), Text(words))
+    for cluster in found.clusters:
+        label = next((f"{label} {percent:.1f} %" for label, percent in cluster.labels.items()), NONE)
+        dev = len(division.dev.get(cluster.task, ()))
+        numbers = (str(cluster.records), f"{cluster.percent:.1f}", str(dev))
+        table.add_row(cluster.task, *numbers, label, " ".join(cluster.words))
     table.caption = (
-        f"of the records that train_limit and dev_limit leave; the principal components keep {found['variance']:.1f} % "
+        f"of the records that train_limit and dev_limit leave; the principal components keep {found.variance:.1f} % "
         f"of the variance"
     )
     return table
@@ -233,6 +229,21 @@ def _option(key: str, default: object) -> str:
     return f"{key}={'null' if default is None else default}"
 
 
+def cache(uses: Sequence[Usage]) -> Table:
+    """One line a use: entries, size, last use."""
+    table = _table("use", "entries", "MB", "last used")
+    for use in uses:
+        table.add_row(Text(use.use), str(use.entries), megabytes(use.size), f"{use.last:%Y-%m-%d}")
+    table.add_section()
+    table.add_row("all", str(sum(use.entries for use in uses)), megabytes(sum(use.size for use in uses)), "")
+    return table
+
+
+def megabytes(size: int) -> str:
+    """Bytes in units of a million."""
+    return f"{size / 1e6:.1f}"
+
+
 def synthetic(found: Synthetic) -> Table:
     """One line a method and start: where it ends, and the loss and cosine there."""
     table = _table("start", "method", "learning rate", "end", "to an optimum", "MTL loss", "cosine")
@@ -244,7 +255,7 @@ def synthetic(found: Synthetic) -> Table:
                 WALKS[walk.method].label,
                 f"{walk.learning_rate:g}",
                 _point(walk.end),
-                f"{walk.distance['mean']:.1f}",
+                f"{walk.distance.mean:.1f}",
                 _half_width(walk.loss, 0),
                 _half_width(walk.cosine, 2),
             )
@@ -290,38 +301,57 @@ _COST = ("drift", "minutes", "peak GiB")
 
 def _cost(results: Sequence[RunResult]) -> tuple[str, str, str]:
     """Mean drift and minutes, largest peak memory."""
-    count = len(results)
-    drift = sum(result.drift for result in results) / count
-    minutes = sum(result.seconds for result in results) / count / 60
-    return f"{drift:.1f}", f"{minutes:.1f}", f"{max(result.peak_memory_bytes for result in results) / 2**30:.2f}"
+    minutes = sum(result.seconds for result in results) / len(results) / 60
+    gibibytes = max(result.peak_memory_bytes for result in results) / 2**30
+    return _percent(mean(result.drift for result in results)), f"{minutes:.1f}", f"{gibibytes:.2f}"
 
 
-def _table(first: str, *columns: str) -> Table:
+def _gain_over(baseline: str) -> str:
+    return f"gain over {baseline}"
+
+
+def _averages(result: RunResult) -> tuple[float | None, float | None]:
+    return result.average.seen, result.average.unseen
+
+
+class _PlainTable(Table):
+    """A table whose cells are text: names and labels come from files, and may hold markup or escapes."""
+
+    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
+        """Add a row; a cell that is a string has neither markup nor control characters."""
+        super().add_row(*(_plain(cell) if isinstance(cell, str) else cell for cell in cells), **style)
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _table(first: str, *columns: str) -> _PlainTable:
     """A table whose first column is text and the others are numbers."""
-    table = Table(box=SIMPLE_HEAD, caption_justify="left")
-    table.add_column(Text(first))
+    table = _PlainTable(box=SIMPLE_HEAD, caption_justify="left")
+    table.add_column(_plain(first))
     for column in columns:
-        table.add_column(Text(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
+        table.add_column(_plain(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
     return table
 
 
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
+def _percent(value: float | None, sign: str = "") -> str:
+    return _number(value, 1, sign)
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int = 2, sign: str = "") -> str:
+    return NONE if value is None else f"{value:{sign}.{digits}f}"
 
 
 def _estimate(interval: Interval | None) -> str:
     if interval is None:
         return NONE
-    return f"{interval['mean']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def _half_width(interval: Interval, digits: int, sign: str = "") -> str:
-    half = interval["high"] - interval["mean"]
-    return f"{interval['mean']:{sign}.{digits}f}" + (f" ±{half:.{digits}f}" if half else "")
+    half = interval.high - interval.mean
+    return f"{interval.mean:{sign}.{digits}f}" + (f" ±{half:.{digits}f}" if half else "")
 
 
 def _point(point: Sequence[float]) -> str:
@@ -331,4 +361,4 @@ def _point(point: Sequence[float]) -> str:
 def _signed(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    return f"{interval['mean']:+.1f} [{interval['low']:+.1f}, {interval['high']:+.1f}]"
+    return f"{interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"

@@ -5,16 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multitune import pseudo_tasks
-from multitune.data.records.corpus import Corpus
-from multitune.errors import UserError
+from multitune import pseudo_tasks, tasks
+from multitune.data.corpus import Corpus
+from multitune.errors import Interrupted, UserError
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
-from multitune.results.run import FILE, RunResult, mean
+from multitune.results import predictions
+from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
-from multitune.storage.interrupt import Interrupted, StopSignal
+from multitune.storage.interrupt import StopSignal
 from multitune.training import run_folder
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
@@ -103,15 +104,14 @@ def _train_each(
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
-            folder = out / "languages" / language
+            folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
                 reset_peak_memory()
-                only = _only(corpus, language)
                 run = prepare(one, only, plan)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
-            model = folder / "model" / language if corpus.heads else folder / "model"
+            model = folder / "model" / tasks.of(only).folder(language)
             if model.exists():
                 model.rename(out / "model" / language)
             parts.append(RunResult.read(folder))
@@ -129,13 +129,13 @@ def _fit(
     title = f"{run.recipe.method} seed {run.recipe.seed}"
     with StopSignal() as stop, Terminal(title, run.recipe.budget) if progress else Silent() as display:
         if last_owner:
-            display.say(f"{out} was left by {last_owner}, which ended without a word: its lock is taken over")
+            display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop)
         trainer.begin(resume=resume)
         trainer.fit(track)
         result = trainer.ship(corpus)
         if stop.requested:
-            raise Interrupted(f"stopped when {out} was finished", stop.requested)
+            raise Interrupted(f"stopped; {out} was finished already", stop.requested)
         return result
 
 
@@ -170,18 +170,23 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         parts[0],
         budget=recipe.budget,
         seen=seen,
-        average={"seen": mean(seen, parts[0].metric), "unseen": None},
-        drift=sum(part.drift for part in parts) / len(parts),
+        average=Sides(seen=average(seen, parts[0].metric), unseen=None),
+        drift=mean(part.drift for part in parts),
         seconds=sum(part.seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
         steps=sum(part.steps for part in parts),
         skipped_steps=sum(part.skipped_steps for part in parts),
         trained={task: gradients for part in parts for task, gradients in part.trained.items()},
-        shipped={"select": recipe.select} | {language: part.shipped for part in parts for language in part.seen},
+        shipped=Shipped(
+            select=recipe.select,
+            gradients=sum(part.shipped.gradients for part in parts),
+            dev=mean(part.shipped.dev for part in parts),
+            languages={language: part.shipped for part in parts for language in part.seen},
+        ),
     )
 
 
 def _join_predictions(out: Path) -> None:
-    with replaced(out / "predictions.jsonl") as beside, beside.open("w", encoding="utf-8") as joined:
-        for file in sorted((out / "languages").glob("*/predictions.jsonl")):
+    with replaced(out / predictions.FILE) as beside, beside.open("w", encoding="utf-8") as joined:
+        for file in sorted((out / "languages").glob(f"*/{predictions.FILE}")):
             joined.write(file.read_text(encoding="utf-8"))

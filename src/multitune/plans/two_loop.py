@@ -1,7 +1,7 @@
 """The two-loop methods as recipes know them (see multitune.methods.two_loop)."""
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,8 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch.optim import SGD
 
-from multitune.methods.sampling import EpochSampler, TaskSampler
+from multitune.errors import RunError
+from multitune.methods.base import NonFiniteError
+from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.sampling import EpochSampler, PermutedSampler, TaskSampler
 from multitune.methods.schedule import Linear, Schedule
+from multitune.methods.slow_weights import NonFiniteWeightsError
 from multitune.methods.two_loop import Fish, InnerState, Lookahead, Reptile, SequentialReptile, TwoLoop
 from multitune.plans.update import Mixture, Plan, Setup, SingleBatchUpdate, Update
 
@@ -63,11 +67,17 @@ class SequentialReptilePlan(TwoLoopPlan):
 
     inner_steps: Steps = PAPERS_STEPS
     """K: single-task steps in an inner loop."""
+    order: Literal["random", "permuted"] = "random"
+    """random: each step's task is drawn by itself; permuted: an inner loop meets each task as often as its probability
+    says, rounded up or down, in random order (with K = T and alike probabilities: once)."""
 
     def build(self, setup: Setup) -> Update:
         optimizer = setup.make_optimizer(setup.parameters)
         loop = SequentialReptile(optimizer, **self.loop_options(self.inner_steps))
-        return TwoLoopUpdate(setup, loop, setup.sampler(replacement=True))
+        if self.order == "random":
+            return TwoLoopUpdate(setup, loop, setup.sampler(replacement=True))
+        sampler = PermutedSampler(setup.probabilities, self.inner_steps, generator=setup.generator("tasks"))
+        return TwoLoopUpdate(setup, loop, sampler)
 
 
 class LookaheadPlan(TwoLoopPlan):
@@ -134,10 +144,16 @@ class TwoLoopUpdate(SingleBatchUpdate):
         self._two_loop, self._sampler, self._examples = two_loop, sampler, examples
 
     def draw(self) -> list[Mixture]:
+        if isinstance(self._sampler, PermutedSampler) and self._two_loop.inner_step == 0:
+            self._sampler.begin(self._two_loop.loop_length)
         if self._sampler is not None:
             return [tuple(self._sampler.draw(self._examples))]
         assert isinstance(self._two_loop, Reptile)
         return [(self._two_loop.task,)]
+
+    @property
+    def ships_anew(self) -> bool:
+        return self._two_loop.between_loops
 
     def shipped_weights(self) -> AbstractContextManager[None]:
         return self._two_loop.slow_weights()
@@ -147,16 +163,26 @@ class TwoLoopUpdate(SingleBatchUpdate):
         self._two_loop.progress = progress
 
     def finish(self) -> None:
-        self._two_loop.finish()
+        try:
+            self._two_loop.close_inner_loop()
+        except NonFiniteWeightsError as error:
+            raise RunError(f"at the end of the budget {error} (learning_rate)") from error
 
     def state_dict(self) -> dict[str, Any]:
         sampler = self._sampler.state_dict() if self._sampler else None
-        return {"sampler": sampler, "two_loop": self._two_loop.state_dict()}
+        return {"sampler": sampler, "two_loop": to_plain(self._two_loop.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._sampler:
             self._sampler.load_state_dict(state["sampler"])
-        self._two_loop.load_state_dict(state["two_loop"])
+        load_plain(self._two_loop, state["two_loop"])
+
+    def _apply(self, tasks: Sequence[int]) -> None:
+        try:
+            super()._apply(tasks)
+        except NonFiniteWeightsError as error:
+            self._two_loop.zero_grad()
+            raise NonFiniteError("result of a step", tasks) from error
 
 
 def _linear(start: float, end: float | None) -> float | Schedule:

@@ -83,7 +83,7 @@ class Setup:
 class Plan(BaseModel, ABC):
     """A method as recipes know it: its options, and how a run's update is built from them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
     summary: ClassVar[str]
     paper: ClassVar[str]
     one_model_per_task: ClassVar[bool] = False
@@ -114,6 +114,11 @@ class Update(ABC):
     """Gradient computations that each of ``draw()`` costs."""
     smallest_step: int = 1
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
+
+    @property
+    def ships_anew(self) -> bool:
+        """Whether the newest step has changed the weights that the method would ship."""
+        return True
 
     @abstractmethod
     def draw(self) -> list[Mixture]:
@@ -238,7 +243,8 @@ class CombinedUpdate(OptimizerUpdate):
         tasks = [task for (task,) in drawn]
         values = self._combiner.backward(losses, tasks=tasks)
         self._apply(tasks)
-        return [float(value) for value in values]
+        read: list[float] = values.tolist()
+        return read
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:

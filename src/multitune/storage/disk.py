@@ -1,6 +1,7 @@
 """What a machine can do to a run, in one line each that says what would help."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from multitune.errors import RunError, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP}
 TOO_LARGE = "the limit of file sizes is reached (ulimit -f shows it); raise the limit"
 BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 
@@ -33,6 +34,18 @@ def disk_explained(out: Path) -> Iterator[None]:
         raise told from error
 
 
+def check_readable(path: Path) -> None:
+    """Find out whether the system lets a path be looked at; a missing one is the caller's business.
+
+    Raises:
+        UserError: its name is too long, or a folder above it is closed.
+    """
+    try:
+        path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def error_number(error: OSError | SafetensorError) -> int | None:
     """The system's number; safetensors, written in Rust, has it in its message alone."""
     if isinstance(error, OSError):
@@ -45,13 +58,13 @@ def _of_the_disk(error: OSError | SafetensorError, out: Path) -> Exception | Non
     number = error_number(error)
     where = getattr(error, "filename", None) or out
     if number in FULL:
-        return RunError(f"{where}: no space left; make room on that disk, then go on with --resume")
+        return RunError(f"{where}: the disk is full; make room on it, then go on with --resume")
     if number == errno.EFBIG:
         return RunError(f"{where}: {TOO_LARGE}, then go on with --resume")
     if number == errno.ENOENT and not out.exists():
         return RunError(f"{out}: was removed while the run was going on; nothing of it is left, start it again")
     if number in REFUSED:
-        return UserError(f"--out: cannot write {where}: {errno.errorcode[number]}; name a folder that can be written")
+        return UserError(f"--out: cannot write {where}: {os.strerror(number)}; name another folder")
     if number in BROKEN:
-        return RunError(f"{where}: the disk fails ({errno.errorcode[number]}); when it is well, go on with --resume")
+        return RunError(f"{where}: the disk failed ({os.strerror(number)}); once it is repaired, go on with --resume")
     return None

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import LABELLED_TEXT
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
 
 class OneLabel(Task):
     """Records with one ``"label"`` each; a prediction is a label."""
+
+    label_field = "label"
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([example["label"] for example in examples])
@@ -33,6 +36,7 @@ class Classification(OneLabel):
     Of a pair that is too long, the end of the longer text is cut off.
     """
 
+    fields = LABELLED_TEXT
     auto_model = AutoModelForSequenceClassification
     metric = "accuracy"
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.kind import Text
 from multitune.tasks.classification import OneLabel, label_scores
 from multitune.tasks.task import Example, Inputs
 
@@ -23,11 +24,19 @@ class ImageClassification(OneLabel):
     The model's own image processor resizes and normalises, batch by batch; an image without colours is shown as grey.
     """
 
+    tokenised = can_divide = can_replay = can_trim = False
     auto_model = AutoModelForImageClassification
     auto_processor = AutoImageProcessor
     metric = "accuracy"
-    can_trim = False
-    tokenised = False
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return ()
+
+    @classmethod
+    def content(cls, record: Record) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = record["image"]
+        return image
 
     def encode(self, records: Sequence[Record], processor: BaseImageProcessor, max_length: int) -> Iterator[Example]:
         for record in records:

@@ -1,9 +1,8 @@
-"""metrics.jsonl: a JSON object a line."""
+"""metrics.jsonl while its run goes on."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+from multitune.results.metrics import Event, event_line
 from multitune.storage.atomic import write_text
 
 
@@ -17,10 +16,10 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Append a line."""
+    def add(self, event: Event) -> None:
+        """Append an event's line."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(event_line(event))
 
     def text(self) -> str:
         """All lines."""

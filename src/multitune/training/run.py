@@ -1,5 +1,6 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
@@ -20,7 +21,7 @@ from multitune.plans.update import Mixture, Setup, Update, WordEmbedding
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.seeds import seeded
-from multitune.tasks import REPLAY, AnyTask, Replayed
+from multitune.tasks import HeadMap, MaskedLanguageModelling
 from multitune.tasks.task import Example
 from multitune.training.batching import Batches
 from multitune.training.loading import load_encoder, replayed
@@ -32,7 +33,7 @@ class Run:
     """A run with everything loaded, before or between its steps."""
 
     recipe: Recipe
-    task: AnyTask
+    task: HeadMap
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
@@ -49,10 +50,10 @@ class Run:
 
     def loss(self, mixture: Mixture, gradient: int) -> Tensor:
         """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
-        rows: dict[str, list[Example]] = {}
+        rows: dict[int, list[Example]] = {}
         for language in (self.languages[number] for number in mixture):
             drawn = [self.examples[language][row] for row in self.batches[language].next()]
-            rows.setdefault(self.head_of(language), []).extend(drawn)
+            rows.setdefault(self.task.number(language), []).extend(drawn)
         examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", gradient)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
@@ -61,17 +62,13 @@ class Run:
             losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
         return torch.stack(losses).sum()
 
-    def head_of(self, language: str) -> str:
-        """The first language that is trained with the same head."""
-        return next(code for code in self.languages if self.task.of(code) is self.task.of(language))
-
-    def _loss(self, language: str, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
-        """The method's loss of examples that share the head of ``language``."""
-        task, model = self.task.of(language), self.encoder.head(language)
-        inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
+    def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
+        """The method's loss of examples that share a head."""
+        task, model = self.task.tasks[head], self.encoder.numbered(head)
+        inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
         inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
         targets = targets.to(self.encoder.device)
-        with task.sparing(model, targets):
+        with task.fewer_logits(model, targets):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
 
@@ -81,18 +78,20 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     Raises:
         UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
     """
-    own, replay = tasks.of(corpus), replayed(recipe, corpus)
-    task = Replayed(own) if replay else own
-    encoder = load_encoder(recipe, task, corpus)
+    heads, replay = tasks.of(corpus), replayed(recipe, corpus)
+    if replay:
+        heads = heads.with_replay(MaskedLanguageModelling(()), corpus.test)
+    encoder = load_encoder(recipe, heads, corpus)
     if (weight := encoder.non_finite_weight()) is not None:
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
     division = pseudo_tasks.divide(recipe, corpus, encoder)
     if recipe.freeze_encoder:
         encoder.freeze()
     records = corpus.train if division is None else division.train
-    train = Encoded.of({**records, **({REPLAY: replay} if replay else {})}, task, encoder, recipe.max_length)
-    dev = Encoded.of(corpus.dev, task, encoder, recipe.max_length)
-    if recipe.trim_vocabulary and task.can_trim:
+    trained = records if heads.replay is None else {**records, heads.replay: replay}
+    train = Encoded.of(trained, heads, encoder, recipe.max_length)
+    dev = Encoded.of(corpus.dev, heads, encoder, recipe.max_length)
+    if recipe.trim_vocabulary and heads.can_trim:
         encoder.trim(train.tokens)
     encoder.remember()
     examples = train.examples
@@ -117,18 +116,18 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         )
     return Run(
         recipe=recipe,
-        task=task,
+        task=heads,
         encoder=encoder,
         update=update,
         languages=tuple(examples),
         examples=examples,
         batches={
-            language: Batches(language, task.of(language).sizes(rows), batch_size, recipe.seed)
+            language: Batches(language, heads.task(language).sizes(rows), batch_size, recipe.seed)
             for language, rows in examples.items()
         },
         dev=dev,
-        dev_by_task=dev if division is None else Encoded.of(division.dev, task, encoder, recipe.max_length),
-        test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
+        dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
+        test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
         division=division,
     )
@@ -148,7 +147,8 @@ def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:
     """The method, with the recipe's weight averaging around it."""
     weights = [weight for _, weight in setup.parameters]
     if recipe.average == "ema":
-        return AveragedUpdate(setup, update, ExponentialAverage(weights, recipe.average_decay), interval=1)
+        average = ExponentialAverage(weights, decay=math.exp(-1 / (recipe.average_horizon * recipe.budget)))
+        return AveragedUpdate(setup, update, average, interval=None)
     if recipe.average == "snapshots":
         return AveragedUpdate(setup, update, SnapshotAverage(weights, recipe.average_last), recipe.validation_interval)
     return update

@@ -9,6 +9,7 @@ from multitune.recipe import Recipe, is_saved_in, to_yaml
 from multitune.results.run import FILE
 from multitune.storage import lock
 from multitune.storage.atomic import remove_parts, write_text
+from multitune.storage.disk import disk_explained
 from multitune.training import checkpoint
 
 CHECKPOINTS = "checkpoints"
@@ -39,12 +40,15 @@ def check(out: Path, recipe: Recipe, *, resume: bool) -> None:
     Raises:
         UserError: it is none of these, or another process has it.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"--out: {out} is a file; name a folder")
-    lock.check_free(out)
-    _check_content(out, recipe, resume=resume)
+    with disk_explained(out):
+        if out.is_symlink() and not out.exists():
+            raise UserError(f"--out: {out} is a link to nothing; name a folder")
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise UserError(f"--out: {out} is a file; name a folder")
+        lock.check_free(out)
+        _check_content(out, recipe, resume=resume)
 
 
 @contextmanager
@@ -72,10 +76,12 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool) -> None:
     if all(path.name == lock.FILE or path.match(".*.part") for path in out.iterdir()):
         return
     if not (out / "recipe.yaml").exists():
-        raise UserError(f"--out: {out} is not empty and holds no run; name a new folder")
+        raise UserError(f"--out: {out} is not empty, and it is not the folder of a run; name a new folder")
     if (out / FILE).exists():
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or remove it")
     if not resume:
         raise UserError(f"--out: {out} already holds an unfinished run; add --resume to go on, or name another folder")
     if not is_saved_in(out / "recipe.yaml", recipe):
-        raise UserError(f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one it was begun with")
+        raise UserError(
+            f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"
+        )

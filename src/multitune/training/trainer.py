@@ -1,21 +1,23 @@
 """The one training loop, and what stands around it: validating, checkpoints, faults, shipping."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from multitune.data.records.corpus import Corpus
-from multitune.errors import RunError
+from multitune.data.corpus import Corpus
+from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.plans.update import Mixture
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
-from multitune.results.run import RunResult, mean
+from multitune.results import metrics, predictions
+from multitune.results.json_files import finite
+from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When
+from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
 from multitune.storage.atomic import replaced
-from multitune.storage.interrupt import Interrupted, StopRequested, StopSignal
+from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.training import checkpoint
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
@@ -47,8 +49,8 @@ class Trainer:
         recipe = run.recipe
         self._run, self._out, self._display, self._stop = run, out, display, stop
         self._checkpoints = out / CHECKPOINTS
-        self._log = MetricsLog(out / "metrics.jsonl")
-        self._track: Log = lambda *_: None
+        self._log = MetricsLog(out / metrics.FILE)
+        self._track: Log = lambda _: None
         self._writer = CheckpointWriter(self._checkpoints, display.saved)
         self._now = Progress(trained=dict.fromkeys(run.languages, 0))
         self._began = time.monotonic()
@@ -101,10 +103,8 @@ class Trainer:
             Interrupted: a signal has come; the newest checkpoint has all that was learnt.
             RunError: the model has diverged, or the checkpoint with the best weights is damaged.
         """
-        run, out, now = self._run, self._out, self._now
-        shipped = {"select": run.recipe.select, "gradients": now.gradients, "dev": now.dev}
+        run, out = self._run, self._out
         if run.recipe.select == "best":
-            shipped |= {"gradients": int(now.best["gradients"]), "dev": now.best["average"]}
             self._restore_best()
         self._display.say(f"evaluating {len(corpus.test)} languages")
         with run.update.shipped_weights():
@@ -114,9 +114,9 @@ class Trainer:
                 raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
             if run.recipe.save_model:
                 self._save_model()
-            result = self._result(corpus, evaluation, shipped)
-        with replaced(out / "predictions.jsonl") as beside:
-            write_predictions(beside, run.test, evaluation)
+            result = self._result(corpus, evaluation)
+        with replaced(out / predictions.FILE) as beside:
+            write_predictions(beside, run.task, run.test, evaluation)
         result.write(out)
         if not run.recipe.keep_checkpoints:
             checkpoint.clear(self._checkpoints)
@@ -189,7 +189,7 @@ class Trainer:
             return
         loss = sum(self._now.losses) / len(self._now.losses)
         rate = learning_rate(self._run.recipe, self._now.gradients)
-        self._add_line("train", loss=loss, learning_rate=rate)
+        self._add(Train(**self._when, loss=finite(loss), learning_rate=rate))
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
         self._now.losses = []
 
@@ -203,7 +203,8 @@ class Trainer:
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
             now.best = {"average": now.dev, "gradients": now.gradients}
         now.validated = now.gradients
-        self._add_line("validate", average=now.dev, drift=drift, dev=evaluation.scores)
+        scores = finite_scores(evaluation.scores)
+        self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
         self._display.validated(now.gradients, now.dev, run.task.metric, drift)
         self._save_state()
 
@@ -220,7 +221,7 @@ class Trainer:
         now.probe_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
         share = now.probe_seconds / now.seconds
-        self._add_line("probe", **live.line(similarity, moved), probe_seconds=now.probe_seconds, share=share)
+        self._add(live.event(self._when, similarity, moved, probe_seconds=now.probe_seconds, share=share))
         if self._spent:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
@@ -228,9 +229,9 @@ class Trainer:
         """Name the batches at fault; stop after as many skipped steps in a row as the recipe allows."""
         run, now = self._run, self._now
         languages = [run.languages[task] for task in dict.fromkeys(error.tasks)]
-        batches = {k: run.batches[k].state_dict() | {"rows": run.batches[k].newest} for k in languages}
-        self._add_line("skip", what=error.what, batches=batches)
-        places = ", ".join(f"{k} (epoch {at['epoch']}, batch {at['position']})" for k, at in batches.items())
+        batches = {k: FaultyBatch(**run.batches[k].state_dict(), rows=run.batches[k].newest) for k in languages}
+        self._add(Skip(**self._when, what=error.what, batches=batches))
+        places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
         message = f"the {error.what} of {places} is not finite at {now.gradients} gradients"
         self._display.say(f"{message}: step skipped")
         now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
@@ -298,14 +299,25 @@ class Trainer:
         with replaced(self._out / "model") as beside:
             self._run.encoder.save(beside)
 
-    def _add_line(self, event: str, **measured: Any) -> None:
-        self._log.add({"gradients": self._now.gradients, "event": event, "seconds": self._now.seconds} | measured)
-        self._track(self._now.gradients, event, measured)
+    @property
+    def _when(self) -> When:
+        return {"gradients": self._now.gradients, "seconds": self._now.seconds}
 
-    def _result(self, corpus: Corpus, evaluation: Evaluation, shipped: Mapping[str, Any]) -> RunResult:
-        recipe, metric = self._run.recipe, self._run.task.metric
-        seen = {language: scores for language, scores in evaluation.scores.items() if language in corpus.train}
-        unseen = {language: scores for language, scores in evaluation.scores.items() if language not in corpus.train}
+    def _add(self, event: Event) -> None:
+        self._log.add(event)
+        self._track(event)
+
+    def _shipped(self) -> Shipped:
+        """Which weights the recipe selects."""
+        select, now = self._run.recipe.select, self._now
+        if select == "best":
+            return Shipped(select, gradients=int(now.best["gradients"]), dev=finite(now.best["average"]))
+        return Shipped(select, gradients=now.gradients, dev=finite(now.dev))
+
+    def _result(self, corpus: Corpus, evaluation: Evaluation) -> RunResult:
+        recipe, metric, scores = self._run.recipe, self._run.task.metric, finite_scores(evaluation.scores)
+        seen = {language: own for language, own in scores.items() if language in corpus.train}
+        unseen = {language: own for language, own in scores.items() if language not in corpus.train}
         return RunResult(
             method=recipe.method,
             seed=recipe.seed,
@@ -313,11 +325,11 @@ class Trainer:
             metric=metric,
             seen=seen,
             unseen=unseen,
-            average={"seen": mean(seen, metric), "unseen": mean(unseen, metric)},
-            drift=self._run.encoder.drift(),
+            average=Sides(seen=average(seen, metric), unseen=average(unseen, metric)),
+            drift=finite(self._run.encoder.drift()),
             seconds=time.monotonic() - self._began,
             peak_memory_bytes=peak_memory(),
-            shipped=dict(shipped),
+            shipped=self._shipped(),
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.task.versions(),
             skipped=dict(corpus.skipped),
