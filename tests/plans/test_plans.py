@@ -1,6 +1,8 @@
 """Methods by name: what recipes may say, what becomes of it, and how mistakes are told."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,12 +12,13 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from multitune.cli import tables
+from multitune.cli import method_table
 from multitune.errors import UserError
 from multitune.methods import RecAdam
 from multitune.methods.two_loop import TwoLoop
 from multitune.plans import METHODS, find, listed
-from multitune.plans.update import Plan, Setup, Update, WordEmbedding
+from multitune.plans.plan import Plan
+from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.recipe import validated
 from multitune.training.loading import load_plan
 from multitune.training.optimizer import probabilities
@@ -246,7 +249,16 @@ def test_samplers_by_name() -> None:
 def test_the_list_has_every_method_and_torchjds() -> None:
     console = Console(width=100, file=io.StringIO())
     with console.capture() as captured:
-        console.print(tables.methods(listed()))
+        console.print(method_table.methods(listed()))
     text = captured.get()
     for name in [*METHODS, "torchjd:NAME", "tasks_per_step=8", "t0=null", "arXiv 2110.02600"]:
         assert name in text
+
+
+@pytest.mark.parametrize(
+    "code", ["import multitune.plans", "from multitune.cli.app import app; app(['methods'], standalone_mode=False)"]
+)
+def test_listing_the_methods_loads_no_torch(code: str) -> None:
+    code += "; import sys; print('heavy:', {'torch', 'transformers'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.endswith("heavy: set()\n")

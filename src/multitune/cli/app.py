@@ -195,10 +195,10 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
 @app.command()
 def methods() -> None:
     """List the methods with their options."""
-    from multitune.cli import tables
+    from multitune.cli import method_table
     from multitune.plans import listed
 
-    _print(tables.methods(listed()))
+    _print(method_table.methods(listed()))
 
 
 @app.command()

@@ -15,7 +15,6 @@ from multitune.evaluation.intervals import Interval
 from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
-from multitune.plans import Plan
 from multitune.pseudo_tasks import Division
 from multitune.report.papers import BASELINE, Beside, Row
 from multitune.results.run import RunResult, Scores
@@ -211,23 +210,8 @@ def clusters(division: Division) -> Table:
     return table
 
 
-def methods(plans: Mapping[str, type[Plan]]) -> Table:
-    """Name, one line, paper and options of each method."""
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("method", "what it does, and its paper", "options=default"):
-        table.add_column(column, overflow="fold", no_wrap=column == "method")
-    for name, plan in plans.items():
-        about = Text.assemble(plan.summary, "\n", (plan.paper, "dim"))
-        table.add_row(name, about, " ".join(_option(key, field.default) for key, field in plan.model_fields.items()))
-    return table
-
-
 def _words(point: Point) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
-
-
-def _option(key: str, default: object) -> str:
-    return f"{key}={'null' if default is None else default}"
 
 
 def synthetic(found: Synthetic) -> Table:

@@ -1,18 +1,14 @@
 """The two-loop methods as recipes know them (see multitune.methods.two_loop)."""
 
 from abc import ABC
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch.optim import SGD
 
-from multitune.methods.sampling import EpochSampler, TaskSampler
-from multitune.methods.schedule import Linear, Schedule
-from multitune.methods.two_loop import Fish, InnerState, Lookahead, Reptile, SequentialReptile, TwoLoop
-from multitune.plans.update import Mixture, Plan, Setup, SingleBatchUpdate, Update
+from multitune.plans.plan import Plan
+
+if TYPE_CHECKING:
+    from multitune.plans.update import Setup, Update
 
 Steps = Annotated[int, Field(ge=1)]
 OuterRate = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -34,7 +30,7 @@ class TwoLoopPlan(Plan, ABC):
     """eta: share of the way from the slow to the fast weights that an outer step goes."""
     outer_lr_end: OuterRate | None = None
     """eta at the end of the budget, reached linearly; null keeps it constant."""
-    inner_state: InnerState = "carry"
+    inner_state: Literal["carry", "reset"] = "carry"
     """What an outer step does with AdamW's moments: carry or reset."""
     outer_optimizer: Literal["sgd", "nesterov"] = "sgd"
     """sgd: phi - eta (phi - theta), the paper's; nesterov: DiLoCo's, made for outer_lr 0.7."""
@@ -42,17 +38,6 @@ class TwoLoopPlan(Plan, ABC):
     """Of nesterov."""
     slow_device: Literal["cpu"] | None = None
     """cpu keeps the slow weights off the accelerator; null beside the fast ones."""
-
-    def loop_options(self, inner_steps: int) -> dict[str, Any]:
-        """The options as the two-loop classes take them."""
-        nesterov = partial(SGD, momentum=self.momentum, nesterov=True)
-        return {
-            "inner_steps": _linear(inner_steps, self.inner_steps_end),
-            "outer_lr": _linear(self.outer_lr, self.outer_lr_end),
-            "inner_state": self.inner_state,
-            "outer_optimizer": nesterov if self.outer_optimizer == "nesterov" else None,
-            "slow_device": self.slow_device,
-        }
 
 
 class SequentialReptilePlan(TwoLoopPlan):
@@ -64,9 +49,12 @@ class SequentialReptilePlan(TwoLoopPlan):
     inner_steps: Steps = PAPERS_STEPS
     """K: single-task steps in an inner loop."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.two_loop import SequentialReptile
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+
         optimizer = setup.make_optimizer(setup.parameters)
-        loop = SequentialReptile(optimizer, **self.loop_options(self.inner_steps))
+        loop = SequentialReptile(optimizer, **loop_options(self, self.inner_steps))
         return TwoLoopUpdate(setup, loop, setup.sampler(replacement=True))
 
 
@@ -80,8 +68,11 @@ class LookaheadPlan(TwoLoopPlan):
     inner_steps: Steps = PAPERS_STEPS
     """k: steps of the fast weights in an inner loop (the paper: 5, with outer_lr 0.5)."""
 
-    def build(self, setup: Setup) -> Update:
-        loop = Lookahead(setup.make_optimizer(setup.parameters), **self.loop_options(self.inner_steps))
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.two_loop import Lookahead
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+
+        loop = Lookahead(setup.make_optimizer(setup.parameters), **loop_options(self, self.inner_steps))
         return TwoLoopUpdate(setup, loop, setup.sampler(replacement=True), examples=setup.batch_size)
 
 
@@ -94,9 +85,13 @@ class FishPlan(TwoLoopPlan):
     inner_steps: Steps | None = None
     """Single-task steps in an inner loop; null takes the number of tasks, as the paper does."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.sampling import EpochSampler
+        from multitune.methods.two_loop import Fish
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+
         optimizer = setup.make_optimizer(setup.parameters)
-        loop = Fish(optimizer, **self.loop_options(self.inner_steps or setup.num_tasks))
+        loop = Fish(optimizer, **loop_options(self, self.inner_steps or setup.num_tasks))
         return TwoLoopUpdate(setup, loop, EpochSampler(setup.num_tasks, generator=setup.generator("tasks")))
 
 
@@ -109,55 +104,14 @@ class ReptilePlan(TwoLoopPlan):
     inner_steps: Steps | None = None
     """K: steps of each task's trajectory, so that an outer step costs T K gradient computations; null takes 1000 (arXiv
     2110.02600), or what makes ten outer steps of the budget, where that is less."""
-    inner_state: InnerState = "reset"
+    inner_state: Literal["carry", "reset"] = "reset"
     """AdamW at the start of a trajectory: as new (reset), or as the task's last one left it (carry: T copies)."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.two_loop import Reptile
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+
         affordable = max(1, setup.budget // (ROUNDS * setup.num_tasks))
-        options = self.loop_options(self.inner_steps or min(PAPERS_STEPS, affordable))
+        options = loop_options(self, self.inner_steps or min(PAPERS_STEPS, affordable))
         loop = Reptile(setup.make_optimizer(setup.parameters), num_tasks=setup.num_tasks, **options)
         return TwoLoopUpdate(setup, loop, None)
-
-
-class TwoLoopUpdate(SingleBatchUpdate):
-    """One batch a step; the optimizer is an inner and an outer loop.
-
-    Args:
-        setup: of the run.
-        two_loop: over the run's optimizer.
-        sampler: draws the tasks of each batch; None where the loop says whose turn it is (Reptile).
-        examples: tasks to draw for each batch; more than 1 where a task's mini-batch is one example.
-    """
-
-    def __init__(self, setup: Setup, two_loop: TwoLoop, sampler: TaskSampler | None, examples: int = 1) -> None:
-        super().__init__(setup, two_loop)
-        self._two_loop, self._sampler, self._examples = two_loop, sampler, examples
-
-    def draw(self) -> list[Mixture]:
-        if self._sampler is not None:
-            return [tuple(self._sampler.draw(self._examples))]
-        assert isinstance(self._two_loop, Reptile)
-        return [(self._two_loop.task,)]
-
-    def shipped_weights(self) -> AbstractContextManager[None]:
-        return self._two_loop.slow_weights()
-
-    def advance(self, learning_rate: float, progress: float) -> None:
-        super().advance(learning_rate, progress)
-        self._two_loop.progress = progress
-
-    def finish(self) -> None:
-        self._two_loop.finish()
-
-    def state_dict(self) -> dict[str, Any]:
-        sampler = self._sampler.state_dict() if self._sampler else None
-        return {"sampler": sampler, "two_loop": self._two_loop.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if self._sampler:
-            self._sampler.load_state_dict(state["sampler"])
-        self._two_loop.load_state_dict(state["two_loop"])
-
-
-def _linear(start: float, end: float | None) -> float | Schedule:
-    return start if end is None else Linear(start, end)

@@ -1,19 +1,17 @@
-"""The one interface that the training loop knows: a plan (a method's options) builds an update (the method at work)."""
+"""The one interface that the training loop knows: an update is a method at work, built by its plan from a setup."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from multitune.methods.base import CombiningMethod, NonFiniteError
-from multitune.methods.combiner import Combiner
+from multitune.methods.base import NonFiniteError
 from multitune.methods.optimizer_state import load_plain, to_plain
 from multitune.methods.sampling import CategoricalSampler
 from multitune.methods.swep import EmbeddingModel
@@ -78,33 +76,6 @@ class Setup:
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of the run's seed; one purpose's draws do not change another's."""
         return seeded(self.seed, purpose)
-
-
-class Plan(BaseModel, ABC):
-    """A method as recipes know it: its options, and how a run's update is built from them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    summary: ClassVar[str]
-    paper: ClassVar[str]
-    one_model_per_task: ClassVar[bool] = False
-    """Each task trains a model of its own, on its share of the budget."""
-    mixes_tasks: ClassVar[bool] = False
-    """Batches mix the tasks: a task's mini-batch is one example."""
-
-    def check(self) -> None:
-        """Find what is wrong with the options already, before data and model are loaded.
-
-        Raises:
-            UserError: options that do not fit each other, or a package that is missing.
-        """
-
-    @abstractmethod
-    def build(self, setup: Setup) -> "Update":
-        """The update rule of one run.
-
-        Raises:
-            UserError: an option that does not fit the run.
-        """
 
 
 class Update(ABC):
@@ -221,53 +192,3 @@ class SequentialUpdate(SingleBatchUpdate):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sampler.load_state_dict(state["sampler"])
         load_plain(self._optimizer, state["optimizer"])
-
-
-class CombinedUpdate(OptimizerUpdate):
-    """Several distinct tasks a step, in random order; their gradients are combined into one."""
-
-    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
-        super().__init__(setup, optimizer)
-        self._combiner, self._sampler = combiner, setup.sampler(replacement=False)
-        self._tasks_per_step = min(tasks_per_step, setup.num_tasks)
-
-    def draw(self) -> list[Mixture]:
-        return [(task,) for task in self._sampler.draw(self._tasks_per_step)]
-
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        tasks = [task for (task,) in drawn]
-        values = self._combiner.backward(losses, tasks=tasks)
-        self._apply(tasks)
-        return [float(value) for value in values]
-
-    @contextmanager
-    def shipped_weights(self) -> Iterator[None]:
-        yield
-
-    def finish(self) -> None:
-        """Nothing to do: the parameters are what it ships."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "sampler": self._sampler.state_dict(),
-            "optimizer": to_plain(self._optimizer.state_dict()),
-            "combiner": self._combiner.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._sampler.load_state_dict(state["sampler"])
-        load_plain(self._optimizer, state["optimizer"])
-        self._combiner.load_state_dict(state["combiner"])
-
-
-def combiner(
-    setup: Setup, method: CombiningMethod, *, groups: str = "whole_model", mean: bool = True, more: NamedParameters = ()
-) -> Combiner:
-    """The combiner of a run's parameters (and ``more``); ``mean`` gives a step the size of a joint one."""
-    return Combiner(
-        [*setup.parameters, *more],
-        method,
-        groups=groups,
-        heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
-        reduction="mean" if mean else "sum",
-    )
