@@ -93,9 +93,9 @@ class Recipe(BaseModel):
     """A name that ``multitune methods`` lists."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The method's own options, as ``multitune methods`` lists them."""
-    sampling: Literal["proportional", "uniform", "unimax"] = "proportional"
-    """How often each language is drawn: by its training examples N as N^q; alike; or alike, but no language's examples
-    more than ``sampling_epochs`` times (UniMax)."""
+    sampling: Literal["proportional", "uniform", "unimax", "epochs"] = "proportional"
+    """How much each language has of the training: by its training examples N as N^q; alike; alike, but no language's
+    examples more than ``sampling_epochs`` times (UniMax); or shuffled epochs of the concatenated data."""
     sampling_exponent: Annotated[float, Field(ge=0.0)] = 0.2
     """q of proportional."""
     sampling_epochs: Annotated[float, Field(gt=0.0)] = 5.0

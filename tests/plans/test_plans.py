@@ -15,13 +15,16 @@ from torch.optim import AdamW
 from multitune.cli import method_table
 from multitune.errors import UserError
 from multitune.methods import RecAdam
+from multitune.methods.sampling import CategoricalSampler
 from multitune.methods.two_loop import TwoLoop
 from multitune.plans import METHODS, find, listed
 from multitune.plans.plan import Plan
 from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.recipe import validated
 from multitune.training.loading import load_plan
-from multitune.training.optimizer import probabilities
+from multitune.training.sampling import probabilities
+
+PROBABILITIES = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
 class Net(nn.Module):
@@ -45,9 +48,9 @@ def setup(net: Net, **changes: Any) -> Setup:
         "pretrained": frozenset({"shared.weight", "shared.bias"}),
         "task_heads": frozenset(name for name, _ in net.named_parameters() if name.startswith("heads")),
         "embedding": WordEmbedding(hidden_size=4, embedding_size=4),
-        "probabilities": torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+        "probabilities": PROBABILITIES,
+        "make_sampler": lambda generator: CategoricalSampler(PROBABILITIES, generator=generator),
         "budget": 30,
-        "batch_size": 5,
         "make_optimizer": lambda named: AdamW([weight for _, weight in named], lr=0.01),
         "clip": None,
         "seed": 0,
@@ -71,7 +74,7 @@ def test_every_plan_describes_itself_and_its_options(method: str) -> None:
     assert issubclass(plan, Plan)
     assert plan.summary
     assert "arXiv" in plan.paper
-    assert made(method).draw()
+    assert made(method).draw(9)
 
 
 @pytest.mark.parametrize(
@@ -126,31 +129,24 @@ def test_combining_methods_take_distinct_tasks() -> None:
     for method in ("mtl", "gradnorm", "pcgrad", "gradvac", "famo", "recadam", "swep"):
         update = made(method, options={"tasks_per_step": 2})
         for _ in range(20):
-            (first,), (second,) = update.draw()
+            first, second = update.draw(9)
             assert first != second
-        assert len(made(method).draw()) == 3
+        assert len(update.draw(1)) == 1, "what is left of the budget"
+        assert len(made(method).draw(9)) == 3
 
 
 def test_each_order_of_tasks() -> None:
-    mixed = made("lookahead").draw()
-    assert [len(batch) for batch in mixed] == [5]
     fish = made("fish")
-    epoch = [task for _ in range(3) for ((task,),) in [fish.draw()]]
+    epoch = [task for _ in range(3) for task in fish.draw(9)]
     assert sorted(epoch) == [0, 1, 2]
     net = Net()
     reptile, met = made("reptile", net, {"inner_steps": 2}), []
     for _ in range(8):
         reptile.advance(0.01, 0.0)
-        ((task,),) = drawn = reptile.draw()
+        (task,) = drawn = reptile.draw(9)
         met.append(task)
         reptile.step(drawn, net.losses([task]))
     assert met == [0, 0, 1, 1, 2, 2, 0, 0]
-
-
-def test_mixed_batches_follow_the_probabilities() -> None:
-    ((*tasks,),) = made("lookahead", batch_size=20_000).draw()
-    shares = torch.tensor(tasks).bincount(minlength=3) / len(tasks)
-    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +174,8 @@ def test_the_budget_may_end_within_reptiles_round() -> None:
     update = made("reptile", net, {"inner_steps": 2, "outer_lr": 0.5}, **sgd)
     for _ in range(3):
         update.advance(0.01, 0.5)
-        drawn = update.draw()
-        update.step(drawn, net.losses(drawn[0]))
+        drawn = update.draw(9)
+        update.step(drawn, net.losses(drawn))
     update.finish()
     mean = (after_steps([0, 0]) + after_steps([1])) / 2
     torch.testing.assert_close(net.shared.weight.detach(), (after_steps([]) + mean) / 2)
@@ -208,7 +204,7 @@ def test_task_heads_are_left_out_of_the_combination(method: str) -> None:
     before = head.bias.detach().clone()
     (loss,) = net.losses([1])
     (gradient,) = torch.autograd.grad(loss, head.bias)
-    update.step([(0,), (1,), (2,)], net.losses(range(3)))
+    update.step([0, 1, 2], net.losses(range(3)))
     scale = 1 if method.startswith("torchjd") else 3
     torch.testing.assert_close(head.bias, before - gradient / scale)
 
@@ -218,7 +214,7 @@ def test_torchjd_steps_are_whole_and_in_the_tasks_order() -> None:
     update = made("torchjd:MGDA", options={"tasks_per_step": 2})
     assert update.smallest_step == 2
     for _ in range(20):
-        drawn = update.draw()
+        drawn = update.draw(9)
         assert drawn == sorted(drawn)
     assert made("torchjd:MGDA").smallest_step == 3
 
@@ -242,7 +238,8 @@ def test_samplers_by_name() -> None:
     assert shares(sampling_exponent=1) == pytest.approx([1 / 101, 100 / 101])
     assert shares(sampling="unimax") == pytest.approx([0.5, 0.5])  # 30 of 60 draws are three epochs of the small one
     assert shares(sampling="unimax", sampling_epochs=1) == pytest.approx([10 / 60, 50 / 60])
-    with pytest.raises(UserError, match="'proportional', 'uniform' or 'unimax'"):
+    assert shares(sampling="epochs") == shares(sampling_exponent=1)
+    with pytest.raises(UserError, match="'proportional', 'uniform', 'unimax' or 'epochs'"):
         shares(sampling="unimaxx")
 
 

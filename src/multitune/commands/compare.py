@@ -27,6 +27,8 @@ from multitune.tasks import AnyTask
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
+BASELINES = ("mixed", "mtl")
+"""What every other method has to beat: ordinary fine-tuning, or the papers' joint training."""
 SIDES = ("seen", "unseen")
 Sides = dict[str, Interval | None]
 """For ``seen`` and ``unseen`` an estimate with its interval; None where a method has no such languages."""
@@ -42,7 +44,7 @@ class Comparison:
         grid: each run's point of the grid, in the same order; empty ones without a grid.
         chosen: method -> the point that the summary shows: of those with its largest budget the best on dev.
         metric: the score that is averaged over languages.
-        baseline: the method that differences are from: mtl where it is among the methods, else the first.
+        baseline: the method that differences are from: the first of ``BASELINES`` among the methods, else the first.
         summary: method -> its average over seen and over unseen languages.
         differences: method -> its averages less the baseline's.
         pairwise: method -> every other method -> its averages less the other's.
@@ -177,7 +179,7 @@ def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Compari
     chosen = _chosen(list(runs.values()), list(folders.values()))
     shown = {folder: run for folder, run in runs.items() if folders[folder] == chosen[run.method]}
     methods = tuple(chosen)
-    baseline = "mtl" if "mtl" in methods else methods[0]
+    baseline = next((method for method in BASELINES if method in methods), methods[0])
     several = len(shown) > len(methods)
     measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, task)
 

@@ -17,9 +17,9 @@ from multitune.storage.interrupt import Interrupted, StopSignal
 from multitune.training import run_folder
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
-from multitune.training.optimizer import probabilities
 from multitune.training.progress import Silent, Terminal
 from multitune.training.run import Run, prepare
+from multitune.training.sampling import probabilities
 from multitune.training.tracking import check_tracker
 from multitune.training.trainer import Trainer
 

@@ -9,6 +9,7 @@ from multitune.plans import combined, regularised, two_loop
 from multitune.plans.plan import Plan
 
 METHODS: dict[str, type[Plan]] = {
+    "mixed": combined.MixedPlan,
     "mtl": combined.MTLPlan,
     "stl": combined.STLPlan,
     "sequential": combined.SequentialPlan,

@@ -21,9 +21,9 @@ class STLPlan(Plan):
     one_model_per_task: ClassVar[bool] = True
 
     def build(self, setup: "Setup") -> "Update":
-        from multitune.plans.update import SequentialUpdate
+        from multitune.plans.update import PlainUpdate
 
-        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
+        return PlainUpdate(setup, setup.make_optimizer(setup.parameters))
 
 
 class SequentialPlan(Plan):
@@ -33,9 +33,22 @@ class SequentialPlan(Plan):
     paper: ClassVar[str] = "arXiv 2110.02600, Algorithm 1 with eta = 1"
 
     def build(self, setup: "Setup") -> "Update":
-        from multitune.plans.update import SequentialUpdate
+        from multitune.plans.update import PlainUpdate
 
-        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
+        return PlainUpdate(setup, setup.make_optimizer(setup.parameters))
+
+
+class MixedPlan(Plan):
+    """Ordinary fine-tuning on all languages at once."""
+
+    summary: ClassVar[str] = "ordinary fine-tuning: a step for each batch, whose examples are drawn from all tasks"
+    paper: ClassVar[str] = "as arXiv 1911.02116 on the concatenation of its training sets; the Trainer's loop"
+    mixes_tasks: ClassVar[bool] = True
+
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.plans.update import PlainUpdate
+
+        return PlainUpdate(setup, setup.make_optimizer(setup.parameters))
 
 
 class SeveralTasks(Plan, ABC):

@@ -11,8 +11,9 @@ from multitune.methods.base import CombiningMethod
 from multitune.methods.combiner import Combiner
 from multitune.methods.joint import Joint
 from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.sampling import SystematicSampler
 from multitune.methods.swep import SWEP, EmbeddingModel
-from multitune.plans.update import Mixture, NamedParameters, OptimizerUpdate, Setup, Update
+from multitune.plans.update import NamedParameters, OptimizerUpdate, Setup, Update
 
 
 class CombinedUpdate(OptimizerUpdate):
@@ -20,16 +21,15 @@ class CombinedUpdate(OptimizerUpdate):
 
     def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
         super().__init__(setup, optimizer)
-        self._combiner, self._sampler = combiner, setup.sampler(replacement=False)
-        self._tasks_per_step = min(tasks_per_step, setup.num_tasks)
+        self._sampler = SystematicSampler(setup.probabilities, generator=setup.generator("tasks"))
+        self._combiner, self._tasks_per_step = combiner, min(tasks_per_step, setup.num_tasks)
 
-    def draw(self) -> list[Mixture]:
-        return [(task,) for task in self._sampler.draw(self._tasks_per_step)]
+    def draw(self, most: int) -> list[int]:
+        return self._sampler.draw(min(most, self._tasks_per_step))
 
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        tasks = [task for (task,) in drawn]
-        values = self._combiner.backward(losses, tasks=tasks)
-        self._apply(tasks)
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+        values = self._combiner.backward(losses, tasks=drawn)
+        self._apply(drawn)
         return [float(value) for value in values]
 
     @contextmanager

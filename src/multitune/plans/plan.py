@@ -22,7 +22,7 @@ class Plan(BaseModel, ABC):
     one_model_per_task: ClassVar[bool] = False
     """Each task trains a model of its own, on its share of the budget."""
     mixes_tasks: ClassVar[bool] = False
-    """Batches mix the tasks: a task's mini-batch is one example."""
+    """Each batch mixes all tasks; otherwise it is one task's."""
 
     def check(self) -> None:
         """Find what is wrong with the options already, before data and model are loaded.

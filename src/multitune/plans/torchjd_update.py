@@ -10,7 +10,7 @@ from multitune.methods.base import RowsMethod
 from multitune.methods.combiner import Combiner
 from multitune.methods.torchjd import TorchJDAggregator, TorchJDWeighting, torchjd
 from multitune.plans.combined_update import CombinedUpdate, combiner
-from multitune.plans.update import Mixture, Setup
+from multitune.plans.update import Setup
 
 if TYPE_CHECKING:
     from multitune.plans.combined import TorchJDPlan
@@ -61,5 +61,5 @@ class TorchJDUpdate(CombinedUpdate):
         super().__init__(setup, optimizer, combiner, tasks_per_step)
         self.smallest_step = tasks_per_step
 
-    def draw(self) -> list[Mixture]:
-        return sorted(super().draw())
+    def draw(self, most: int) -> list[int]:
+        return sorted(super().draw(most))

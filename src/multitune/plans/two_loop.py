@@ -55,7 +55,7 @@ class SequentialReptilePlan(TwoLoopPlan):
 
         optimizer = setup.make_optimizer(setup.parameters)
         loop = SequentialReptile(optimizer, **loop_options(self, self.inner_steps))
-        return TwoLoopUpdate(setup, loop, setup.sampler(replacement=True))
+        return TwoLoopUpdate(setup, loop, setup.sampler())
 
 
 class LookaheadPlan(TwoLoopPlan):
@@ -73,7 +73,7 @@ class LookaheadPlan(TwoLoopPlan):
         from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
 
         loop = Lookahead(setup.make_optimizer(setup.parameters), **loop_options(self, self.inner_steps))
-        return TwoLoopUpdate(setup, loop, setup.sampler(replacement=True), examples=setup.batch_size)
+        return TwoLoopUpdate(setup, loop, setup.sampler())
 
 
 class FishPlan(TwoLoopPlan):

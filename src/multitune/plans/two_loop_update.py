@@ -10,7 +10,7 @@ from torch.optim import SGD
 from multitune.methods.sampling import TaskSampler
 from multitune.methods.schedule import Linear, Schedule
 from multitune.methods.two_loop import Reptile, TwoLoop
-from multitune.plans.update import Mixture, Setup, SingleBatchUpdate
+from multitune.plans.update import Setup, SingleBatchUpdate
 
 if TYPE_CHECKING:
     from multitune.plans.two_loop import TwoLoopPlan
@@ -22,19 +22,18 @@ class TwoLoopUpdate(SingleBatchUpdate):
     Args:
         setup: of the run.
         two_loop: over the run's optimizer.
-        sampler: draws the tasks of each batch; None where the loop says whose turn it is (Reptile).
-        examples: tasks to draw for each batch; more than 1 where a task's mini-batch is one example.
+        sampler: says whose batch comes next; None where the loop does (Reptile).
     """
 
-    def __init__(self, setup: Setup, two_loop: TwoLoop, sampler: TaskSampler | None, examples: int = 1) -> None:
+    def __init__(self, setup: Setup, two_loop: TwoLoop, sampler: TaskSampler | None) -> None:
         super().__init__(setup, two_loop)
-        self._two_loop, self._sampler, self._examples = two_loop, sampler, examples
+        self._two_loop, self._sampler = two_loop, sampler
 
-    def draw(self) -> list[Mixture]:
+    def draw(self, most: int) -> list[int]:
         if self._sampler is not None:
-            return [tuple(self._sampler.draw(self._examples))]
+            return self._sampler.draw(1)
         assert isinstance(self._two_loop, Reptile)
-        return [(self._two_loop.task,)]
+        return [self._two_loop.task]
 
     def shipped_weights(self) -> AbstractContextManager[None]:
         return self._two_loop.slow_weights()

@@ -13,14 +13,11 @@ from torch.optim import Optimizer
 
 from multitune.methods.base import NonFiniteError
 from multitune.methods.optimizer_state import load_plain, to_plain
-from multitune.methods.sampling import CategoricalSampler
+from multitune.methods.sampling import TaskSampler
 from multitune.methods.swep import EmbeddingModel
 from multitune.seeds import seeded
 
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
-Mixture = tuple[int, ...]
-"""The tasks whose next mini-batches make up the batch of one gradient computation: one task, or (where
-``Plan.mixes_tasks``) a task for each example."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,10 @@ class Setup:
         pretrained: the names of those that pretraining left; the others are new.
         task_heads: the names of those that one task alone uses.
         embedding: of the encoder, where it is one of text.
-        probabilities: how often each task is to come, float64 [tasks].
+        probabilities: the share that each task is to have of the training, float64 [tasks].
+        make_sampler: what says whose batch comes next, drawing from a generator: numbers of tasks, or 0 for the one
+            stream of batches that mix them all (``Plan.mixes_tasks``).
         budget: gradient computations of the run.
-        batch_size: examples in one gradient computation.
         make_optimizer: the run's optimizer for some of the parameters; each call makes a new one.
         clip: largest L2 norm of an update's gradient, or None.
         seed: of the order of tasks and of whatever a method draws.
@@ -58,8 +56,8 @@ class Setup:
     task_heads: frozenset[str]
     embedding: WordEmbedding | None
     probabilities: Tensor
+    make_sampler: Callable[[torch.Generator], TaskSampler]
     budget: int
-    batch_size: int
     make_optimizer: Callable[[NamedParameters], Optimizer]
     clip: float | None
     seed: int
@@ -69,9 +67,9 @@ class Setup:
         """T."""
         return len(self.probabilities)
 
-    def sampler(self, *, replacement: bool) -> CategoricalSampler:
-        """Draws tasks with the run's probabilities."""
-        return CategoricalSampler(self.probabilities, generator=self.generator("tasks"), replacement=replacement)
+    def sampler(self) -> TaskSampler:
+        """Says whose batch comes next, one at a time."""
+        return self.make_sampler(self.generator("tasks"))
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of the run's seed; one purpose's draws do not change another's."""
@@ -82,13 +80,16 @@ class Update(ABC):
     """One method at work: which tasks come next, and a step with their losses."""
 
     cost: int = 1
-    """Gradient computations that each of ``draw()`` costs."""
+    """Gradient computations that each batch costs."""
     smallest_step: int = 1
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
 
     @abstractmethod
-    def draw(self) -> list[Mixture]:
-        """The batches of the next step, in order. A loop may give ``step`` fewer, at the end of its budget."""
+    def draw(self, most: int) -> list[int]:
+        """Whose batches the next step takes, in order, at most ``most``: numbers of tasks (0 for a batch of them all).
+
+        ``most`` is what is left of the budget, ``smallest_step`` or more computations, in batches.
+        """
 
     def loss(
         self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
@@ -97,7 +98,7 @@ class Update(ABC):
         return negative_log_likelihood(model(**inputs))
 
     @abstractmethod
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
         """Backpropagate the losses of ``drawn`` one at a time, update the weights, return the losses' values.
 
         ``losses`` is consumed lazily, so that one graph lives at a time.
@@ -158,26 +159,26 @@ class OptimizerUpdate(Update):
 class SingleBatchUpdate(OptimizerUpdate):
     """One batch a step, backpropagated as in plain training."""
 
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        (loss,), (tasks,) = losses, drawn
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+        (loss,) = losses
         loss.backward()
         value = float(loss.detach())
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError("loss", tasks)
-        self._apply(tasks)
+            raise NonFiniteError("loss", drawn)
+        self._apply(drawn)
         return [value]
 
 
-class SequentialUpdate(SingleBatchUpdate):
-    """A step for each drawn task."""
+class PlainUpdate(SingleBatchUpdate):
+    """Plain training: a step for each batch."""
 
     def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
         super().__init__(setup, optimizer)
-        self._sampler = setup.sampler(replacement=True)
+        self._sampler = setup.sampler()
 
-    def draw(self) -> list[Mixture]:
-        return [tuple(self._sampler.draw(1))]
+    def draw(self, most: int) -> list[int]:
+        return self._sampler.draw(1)
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ class RunState:
         log: metrics.jsonl.
         weights: the parameters that train, by name (of a two-loop method, the fast ones).
         update: the method's state: optimizer, task sampler, slow weights, ...
-        batches: where each language is in its epochs.
+        batches: where each stream of mini-batches is.
         best_weights: the shipped weights at the best validation, by name.
     """
 
@@ -88,7 +88,7 @@ class RunState:
     log: str
     weights: dict[str, Tensor]
     update: dict[str, Any]
-    batches: dict[str, dict[str, int]]
+    batches: dict[str, dict[str, Any]]
     best_weights: dict[str, Tensor]
 
 

@@ -132,8 +132,8 @@ class Trainer:
         run, recipe, now = self._run, self._run.recipe, self._now
         begins = now.gradients
         run.update.advance(now.rate * learning_rate(recipe, begins), begins / recipe.budget)
-        drawn = run.update.draw()[: (recipe.budget - begins) // run.update.cost]
-        losses = (run.loss(mixture, begins + n) for n, mixture in enumerate(drawn))
+        drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
+        losses = (run.loss(number) for number in drawn)
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
@@ -212,8 +212,7 @@ class Trainer:
     def _skip(self, error: NonFiniteError) -> None:
         """Tell which batches were at fault; after so many steps in a row as the recipe allows, go back or stop."""
         run, now = self._run, self._now
-        languages = [run.languages[task] for task in dict.fromkeys(error.tasks)]
-        batches = {k: run.batches[k].state_dict() | {"rows": run.batches[k].newest} for k in languages}
+        batches = run.newest(error.tasks)
         self._add_line("skip", what=error.what, batches=batches)
         told = ", ".join(f"{k} (epoch {at['epoch']}, batch {at['position']})" for k, at in batches.items())
         told = f"the {error.what} of {told} is not finite at {now.gradients} gradients"
