@@ -100,6 +100,9 @@ class Recipe(BaseModel):
     """q of proportional."""
     sampling_epochs: Annotated[float, Field(gt=0.0)] = 5.0
     """The most epochs of a language's data under unimax."""
+    task_weights: Literal["sampling", "equal"] = "sampling"
+    """Of the tasks in a step of a combining method: sampling gives each the share that ``sampling`` asks for, equal one
+    weight to all, as the papers do."""
     replay: Replay | None = None
     """Mix in masked language modelling, to replay what pretraining taught; null does not."""
 

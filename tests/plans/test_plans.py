@@ -49,6 +49,7 @@ def setup(net: Net, **changes: Any) -> Setup:
         "task_heads": frozenset(name for name, _ in net.named_parameters() if name.startswith("heads")),
         "embedding": WordEmbedding(hidden_size=4, embedding_size=4),
         "probabilities": PROBABILITIES,
+        "task_weights": "sampling",
         "make_sampler": lambda generator: CategoricalSampler(PROBABILITIES, generator=generator),
         "budget": 30,
         "make_optimizer": lambda named: AdamW([weight for _, weight in named], lr=0.01),
@@ -205,8 +206,73 @@ def test_task_heads_are_left_out_of_the_combination(method: str) -> None:
     (loss,) = net.losses([1])
     (gradient,) = torch.autograd.grad(loss, head.bias)
     update.step([0, 1, 2], net.losses(range(3)))
-    scale = 1 if method.startswith("torchjd") else 3
-    torch.testing.assert_close(head.bias, before - gradient / scale)
+    scale = {"torchjd:Mean": 3}.get(method, 1) * PROBABILITIES[1].float()  # TorchJD's mean is of the shared rows alone
+    torch.testing.assert_close(head.bias, before - gradient * scale)
+
+
+class Arms(nn.Module):
+    """A parameter whose part t is the gradient of task t's loss: orthonormal gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(5))
+
+    def shares(self, method: str, steps: int, **changes: Any) -> Tensor:
+        """What each task has of the gradient on average, as shares of a step's sum."""
+        found = torch.zeros(5)
+        given = {"parameters": [("position", self.position)], "pretrained": frozenset({"position"})}
+        given |= {"task_heads": frozenset(), "probabilities": FIVE} | changes
+        options = given.pop("options", {})
+        update = find(method).model_validate(options).build(setup(Net(), **given))
+
+        def take(*_: Any) -> None:
+            assert self.position.grad is not None
+            found.add_(self.position.grad / self.position.grad.sum() / steps)
+            self.position.grad.zero_()
+
+        vars(update)["_optimizer"].register_step_pre_hook(take)
+        for _ in range(steps):
+            drawn = update.draw(9)
+            update.step(drawn, [1.0 + self.position[task] - self.position[task].detach() for task in drawn])
+        return found
+
+
+FIVE = torch.tensor([0.395, 0.249, 0.157, 0.1, 0.099], dtype=torch.float64)
+"""Five languages of 100k to 100 examples and q = 0.2."""
+WEIGHTED = ["mtl", "pcgrad", "gradvac", "recadam", "swep"]
+WEIGHTED += [f"torchjd:{name}" for name in ("UPGrad", "DualProj", "ConFIG", "AlignedMTL", "Mean", "PCGrad")]
+
+
+def needs_torchjd(method: str) -> None:
+    if method.startswith("torchjd"):
+        pytest.importorskip("quadprog")
+
+
+@pytest.mark.parametrize(("tasks_per_step", "steps", "within"), [(8, 3, 1e-6), (3, 1500, 0.02)])
+@pytest.mark.parametrize("method", WEIGHTED)
+def test_each_task_has_its_share_of_the_gradient(method: str, tasks_per_step: int, steps: int, within: float) -> None:
+    needs_torchjd(method)
+    shares = Arms().shares(method, steps, options={"tasks_per_step": tasks_per_step})
+    torch.testing.assert_close(shares, FIVE.float(), atol=within, rtol=0)
+
+
+@pytest.mark.parametrize("method", WEIGHTED)
+def test_tasks_of_a_step_may_have_equal_weights_as_in_the_papers(method: str) -> None:
+    needs_torchjd(method)
+    torch.testing.assert_close(Arms().shares(method, 1, task_weights="equal"), torch.full((5,), 0.2))
+
+
+@pytest.mark.parametrize("method", ["gradnorm", "famo", "torchjd:MGDA", "torchjd:Constant"])
+def test_methods_that_set_the_weights_themselves_get_the_shares_through_the_draws_alone(method: str) -> None:
+    needs_torchjd(method)
+    options = {"weights": [0.2] * 5} if method == "torchjd:Constant" else {}
+    torch.testing.assert_close(Arms().shares(method, 1, options=options), torch.full((5,), 0.2))
+
+
+def test_a_preference_that_the_recipe_gives_is_kept() -> None:
+    needs_torchjd("torchjd:UPGrad")
+    own = [0.1, 0.2, 0.3, 0.2, 0.2]
+    torch.testing.assert_close(Arms().shares("torchjd:UPGrad", 1, options={"pref_vector": own}), torch.tensor(own))
 
 
 def test_torchjd_steps_are_whole_and_in_the_tasks_order() -> None:

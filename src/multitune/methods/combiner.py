@@ -163,14 +163,19 @@ class Combiner:
         self._last_shared = self._positions(last_shared)
         self._rows = self._parameters[0].new_empty(0, self.layout.width, requires_grad=False)
         self._views: list[list[Tensor]] = []
+        self._scales: dict[int, float] = {}
         method.for_groups(len(self.layout.groups))
 
-    def backward(self, losses: Iterable[Loss], tasks: Sequence[int] | None = None) -> Tensor:
+    def backward(
+        self, losses: Iterable[Loss], tasks: Sequence[int] | None = None, scales: Sequence[float] | None = None
+    ) -> Tensor:
         """Backpropagate each task's loss, combine, and set `.grad`. Returns the losses' values, [n], detached.
 
         losses: one a task, taken one at a time, so that with a generator (or functions) one graph lives at a time; each
         needs a forward pass of its own. A task's loss may be several (an iterable): gradient accumulation, their sum.
         tasks: which of the method's tasks they are (default: all, in order); needed where `losses` has no length.
+        scales: [n], factors of the gradients (default: 1), such as what makes up for how often a task is drawn. The
+        values are returned without them.
 
         Raises NonFiniteError (a ValueError) with the tasks whose loss or gradient is NaN or infinite, before the
         method's state or any parameter has changed; ValueError for losses that are not scalars with a graph, or not n.
@@ -178,6 +183,7 @@ class Combiner:
         indices = self.method.task_indices(tasks, self._count(losses, tasks))
         if not indices:
             raise ValueError("no losses to combine")
+        self._scales = dict(zip(indices, scales or [1.0] * len(indices), strict=True))
         for head in self._heads:
             head.grad = None
         combine = self._stream if isinstance(self.method, StreamingMethod) else self._gather
@@ -259,7 +265,7 @@ class Combiner:
         for part in _parts(loss):
             if part.dim() != 0 or not part.requires_grad:
                 raise ValueError(f"the loss of task {task} must be a scalar with a graph; got {part}")
-            part.backward()
+            part.backward(part.new_full((), self._scales[task]))
             value = value + part.detach()
         for index, (parameter, view) in enumerate(zip(self._parameters, views, strict=True)):
             if not self._reached[index] and parameter.grad is not None:

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -23,6 +23,8 @@ UNFIT = {
     **dict.fromkeys(("MoDoWeighting", "SDMGradWeighting"), "made for gradients of two independent batches a task"),
 }
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
+LINEAR_IN_ROWS = ("CAGrad", "GradVac", "Mean", "PCGrad", "Sum")
+"""Methods around the rows' sum or mean: a row that is scaled has as much more of it."""
 
 
 def torchjd(name: str, /, *, seed: int = 0, **options: Any) -> "TorchJDWeighting | TorchJDAggregator":
@@ -44,7 +46,16 @@ def torchjd(name: str, /, *, seed: int = 0, **options: Any) -> "TorchJDWeighting
     method.by_place = any(isinstance(option, list | Tensor) for option in options.values()) or any(
         isinstance(module, importlib.import_module("torchjd").Stateful) for module in aggregator.modules()
     )
+    if type(aggregator).__name__ in LINEAR_IN_ROWS:
+        method.task_weights = "rows"
+    elif "pref_vector" not in options and _with_preference(aggregator):
+        method.task_weights = "preference"
     return method
+
+
+def _with_preference(aggregator: nn.Module) -> list[Any]:
+    """The parts of an aggregator that take a preference vector, a weight for each row."""
+    return [module for module in aggregator.modules() if hasattr(type(module), "pref_vector")]
 
 
 def _gram_weighting(aggregator: nn.Module) -> nn.Module | None:
@@ -103,13 +114,27 @@ class _TorchJD(Seeded):
 
     by_place = False
     """It has a value for each task, a state or an option, and tells the tasks by the places of their rows."""
+    task_weights: Literal["rows", "preference", "own"] = "own"
+    """How tasks are given weights: by scaling their rows, by `preference`, or not at all: it sets them itself."""
 
     def __init__(self, module: nn.Module, seed: int) -> None:
         super().__init__(seed)
         self.copies: tuple[nn.Module, ...] = (module,)
+        self.preference: Tensor | None = None
+        """A weight for each row, [n], which sum to 1; None leaves it to TorchJD, which weighs them alike."""
 
     def for_groups(self, groups: int) -> None:
         self.copies = tuple(copy.deepcopy(self.copies[0]) for _ in range(groups))
+
+    def _result(self, group: int, matrix: Tensor) -> Tensor:
+        """What a group's module makes of its matrix, with the tasks' weights where it takes any."""
+        module = self.copies[group]
+        if self.preference is not None:
+            for part in _with_preference(module):
+                part.pref_vector = self.preference.to(matrix)
+        found = module(matrix)
+        assert isinstance(found, Tensor)
+        return found
 
     @contextmanager
     def _called(self, device: torch.device) -> Iterator[None]:
@@ -162,7 +187,7 @@ class TorchJDWeighting(_TorchJD, GramMethod):
     def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:
         assert len(grams) == len(self.copies)
         with self._called(grams.device):
-            return torch.stack([part(gram) for part, gram in zip(self.copies, grams, strict=True)])
+            return torch.stack([self._result(group, gram) for group, gram in enumerate(grams)])
 
 
 class TorchJDAggregator(_TorchJD, RowsMethod):
@@ -170,9 +195,7 @@ class TorchJDAggregator(_TorchJD, RowsMethod):
 
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
         with self._called(rows.device):
-            combined = self.copies[group](rows)
-        assert isinstance(combined, Tensor)
-        return combined
+            return self._result(group, rows)
 
 
 def _as_bytes(data: bytes) -> Tensor:

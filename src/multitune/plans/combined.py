@@ -52,16 +52,16 @@ class MixedPlan(Plan):
 
 
 class SeveralTasks(Plan, ABC):
-    """Several tasks a step, with equal say in the combination but for what the method decides."""
+    """Several distinct tasks a step, drawn and weighted so that each has its share, but for what the method decides."""
 
     tasks_per_step: Positive = 8
     """Distinct tasks in one step; each costs one gradient computation."""
 
 
 class MTLPlan(SeveralTasks):
-    """Joint training: one step with the mean gradient of several tasks."""
+    """Joint training: one step with the weighted mean of several tasks' gradients."""
 
-    summary: ClassVar[str] = "joint training: several tasks a step, weighted equally"
+    summary: ClassVar[str] = "joint training: one step with the gradients of several tasks"
     paper: ClassVar[str] = "arXiv 2110.02600, Eq. 1 without regulariser"
 
     def build(self, setup: "Setup") -> "Update":
@@ -86,7 +86,8 @@ class GradNormPlan(SeveralTasks):
         from multitune.methods.gradnorm import GradNorm
         from multitune.plans.combined_update import combined
 
-        return combined(setup, GradNorm(setup.num_tasks, self.alpha, self.lr), self.tasks_per_step)
+        method = GradNorm(setup.num_tasks, self.alpha, self.lr)
+        return combined(setup, method, self.tasks_per_step, weighted=False)
 
 
 class FAMOPlan(SeveralTasks):
@@ -105,7 +106,7 @@ class FAMOPlan(SeveralTasks):
         from multitune.plans.combined_update import combined
 
         method = FAMO(setup.num_tasks, self.lr, self.weight_decay)
-        return combined(setup, method, self.tasks_per_step, mean=False)  # its weights sum to 1
+        return combined(setup, method, self.tasks_per_step, mean=False, weighted=False)  # its weights sum to 1
 
 
 class GroupedTasks(SeveralTasks, ABC):

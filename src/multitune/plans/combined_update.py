@@ -17,18 +17,31 @@ from multitune.plans.update import NamedParameters, OptimizerUpdate, Setup, Upda
 
 
 class CombinedUpdate(OptimizerUpdate):
-    """Several distinct tasks a step, in random order; their gradients are combined into one."""
+    """Several distinct tasks a step, in random order; their gradients are combined into one.
 
-    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
+    Args:
+        setup: of the run.
+        optimizer: of its parameters.
+        combiner: of their gradients.
+        tasks_per_step: how many, or all where there are fewer.
+        weighted: the gradients are scaled so that each task has its share in expectation, but with ``task_weights:
+            equal``; False for methods that set the tasks' weights themselves.
+    """
+
+    def __init__(
+        self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int, *, weighted: bool = True
+    ) -> None:
         super().__init__(setup, optimizer)
         self._sampler = SystematicSampler(setup.probabilities, generator=setup.generator("tasks"))
         self._combiner, self._tasks_per_step = combiner, min(tasks_per_step, setup.num_tasks)
+        self._weighted = weighted and setup.task_weights == "sampling"
 
     def draw(self, most: int) -> list[int]:
         return self._sampler.draw(min(most, self._tasks_per_step))
 
     def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
-        values = self._combiner.backward(losses, tasks=drawn)
+        scales = (len(drawn) * self._sampler.weights(drawn)).tolist() if self._weighted else None
+        values = self._combiner.backward(losses, tasks=drawn, scales=scales)
         self._apply(drawn)
         return [float(value) for value in values]
 
@@ -66,10 +79,17 @@ def combiner(
 
 
 def combined(
-    setup: Setup, method: CombiningMethod, tasks_per_step: int, groups: str = "whole_model", *, mean: bool = True
+    setup: Setup,
+    method: CombiningMethod,
+    tasks_per_step: int,
+    groups: str = "whole_model",
+    *,
+    mean: bool = True,
+    weighted: bool = True,
 ) -> Update:
-    made = combiner(setup, method, groups=groups, mean=mean)
-    return CombinedUpdate(setup, setup.make_optimizer(setup.parameters), made, tasks_per_step)
+    """The update of a method with the run's optimizer; the arguments are ``combiner``'s and ``CombinedUpdate``'s."""
+    made, optimizer = combiner(setup, method, groups=groups, mean=mean), setup.make_optimizer(setup.parameters)
+    return CombinedUpdate(setup, optimizer, made, tasks_per_step, weighted=weighted)
 
 
 class SWEPUpdate(CombinedUpdate):

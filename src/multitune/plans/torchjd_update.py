@@ -1,13 +1,13 @@
 """TorchJD's methods at work."""
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
 
 from multitune.errors import UserError
 from multitune.methods.base import RowsMethod
-from multitune.methods.combiner import Combiner
 from multitune.methods.torchjd import TorchJDAggregator, TorchJDWeighting, torchjd
 from multitune.plans.combined_update import CombinedUpdate, combiner
 from multitune.plans.update import Setup
@@ -15,8 +15,10 @@ from multitune.plans.update import Setup
 if TYPE_CHECKING:
     from multitune.plans.combined import TorchJDPlan
 
+TorchJDMethod = TorchJDWeighting | TorchJDAggregator
 
-def method(aggregator: str, options: dict[str, Any], tasks: int, seed: int = 0) -> TorchJDWeighting | TorchJDAggregator:
+
+def method(aggregator: str, options: dict[str, Any], tasks: int, seed: int = 0) -> TorchJDMethod:
     """TorchJD's ``aggregator`` for steps of so many tasks.
 
     Raises:
@@ -40,8 +42,7 @@ def build(plan: "TorchJDPlan", setup: Setup) -> "TorchJDUpdate":
             f"in every step: set tasks_per_step={setup.num_tasks}"
         )
     _try(plan.aggregator, options, tasks)
-    optimizer = setup.make_optimizer(setup.parameters)
-    return TorchJDUpdate(setup, optimizer, combiner(setup, made, groups=plan.groups, mean=False), tasks)
+    return TorchJDUpdate(setup, made, plan.groups, tasks)
 
 
 def _try(aggregator: str, options: dict[str, Any], tasks: int) -> None:
@@ -55,11 +56,22 @@ def _try(aggregator: str, options: dict[str, Any], tasks: int) -> None:
 
 
 class TorchJDUpdate(CombinedUpdate):
-    """Every step has the same number of tasks, in their order: what TorchJD keeps goes by a task's place."""
+    """Every step has the same number of tasks, in their order: what TorchJD keeps goes by a task's place.
 
-    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
-        super().__init__(setup, optimizer, combiner, tasks_per_step)
+    Tasks get their weights as ``method.task_weights`` says.
+    """
+
+    def __init__(self, setup: Setup, method: TorchJDMethod, groups: str, tasks_per_step: int) -> None:
+        made, optimizer = combiner(setup, method, groups=groups, mean=False), setup.make_optimizer(setup.parameters)
+        super().__init__(setup, optimizer, made, tasks_per_step, weighted=method.task_weights == "rows")
         self.smallest_step = tasks_per_step
+        self._method = method
+        self._preferring = method.task_weights == "preference" and setup.task_weights == "sampling"
 
     def draw(self, most: int) -> list[int]:
         return sorted(super().draw(most))
+
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+        if self._preferring:
+            self._method.preference = self._sampler.weights(drawn)
+        return super().step(drawn, losses)

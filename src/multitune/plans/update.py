@@ -43,6 +43,7 @@ class Setup:
         task_heads: the names of those that one task alone uses.
         embedding: of the encoder, where it is one of text.
         probabilities: the share that each task is to have of the training, float64 [tasks].
+        task_weights: of the tasks in a step: "sampling" gives each its share in expectation, "equal" one weight to all.
         make_sampler: what says whose batch comes next, drawing from a generator: numbers of tasks, or 0 for the one
             stream of batches that mix them all (``Plan.mixes_tasks``).
         budget: gradient computations of the run.
@@ -56,6 +57,7 @@ class Setup:
     task_heads: frozenset[str]
     embedding: WordEmbedding | None
     probabilities: Tensor
+    task_weights: str
     make_sampler: Callable[[torch.Generator], TaskSampler]
     budget: int
     make_optimizer: Callable[[NamedParameters], Optimizer]

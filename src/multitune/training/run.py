@@ -119,6 +119,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         task_heads=frozenset(encoder.own_heads),
         embedding=word_embedding(encoder),
         probabilities=probabilities(recipe, sizes),
+        task_weights=recipe.task_weights,
         make_sampler=partial(_stream_sampler, recipe, plan, sizes),
         budget=recipe.budget,
         make_optimizer=lambda parameters: make_optimizer(parameters, recipe),
