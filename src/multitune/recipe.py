@@ -130,6 +130,8 @@ class Recipe(BaseModel):
     """Largest L2 norm of an update's gradient; null leaves it as it is."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it."""
+    threads: Count | None = None
+    """Threads of the CPU; null takes what torch finds. Another number gives other last bits."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seeds the new weights, the order of batches and tasks, and dropout. Never the split of the data."""
 

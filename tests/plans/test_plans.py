@@ -152,10 +152,82 @@ def test_each_order_of_tasks() -> None:
 
 @pytest.mark.parametrize(
     ("method", "budget", "steps"),
-    [("reptile", 30, 1), ("reptile", 300, 10), ("reptile", 10**6, 1000), ("fish", 30, 3), ("lookahead", 30, 1000)],
+    [
+        ("reptile", 30, 1),
+        ("reptile", 300, 10),
+        ("reptile", 10**6, 1000),
+        ("fish", 30, 3),
+        ("lookahead", 10, 1),
+        ("lookahead", 2400, 100),
+        ("sequential_reptile", 2400, 100),
+        ("sequential_reptile", 10**6, 1000),
+    ],
 )
 def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -> None:
     assert two_loop(made(method, budget=budget))._loop_length == steps
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "eta"),
+    [
+        ("sequential_reptile", {}, (0.5, 1.0)),
+        ("reptile", {"outer_lr_end": 0.8}, (0.5, 0.8)),
+        ("lookahead", {"outer_lr": 0.1}, (0.1, 0.1)),
+        ("fish", {"outer_lr": 0.1, "outer_lr_end": 0.3}, (0.1, 0.3)),
+        ("sequential_reptile", {"outer_optimizer": "nesterov"}, (0.7, 0.7)),
+    ],
+)
+def test_outer_rates_that_no_recipe_sets(method: str, options: dict[str, Any], eta: tuple[float, float]) -> None:
+    loop = two_loop(made(method, options=options))
+    assert (loop._outer_lr_at(0.0), loop._outer_lr_at(1.0)) == eta
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "options", "percent"),
+    [
+        ("sequential_reptile", 2400, {"inner_steps": 1000, "outer_lr": 0.1}, 27),  # 1 - 0.9^3: the last loop is cut
+        ("sequential_reptile", 240, {"inner_steps": 1000}, None),  # eta is all but 1 at the end
+        ("sequential_reptile", 30, {"inner_steps": 30, "outer_lr": 0.4}, 40),
+        ("sequential_reptile", 30, {"inner_steps": 29, "outer_lr": 0.4}, None),
+        ("lookahead", 30, {"inner_steps": 10, "inner_steps_end": 1, "outer_lr": 0.09}, 48),  # loops of 10 7 5 3 2 2 1
+        ("reptile", 36, {"inner_steps": 3, "outer_lr": 0.1}, 34),  # four rounds of three tasks
+        ("fish", 9, {"outer_lr": 0.1, "outer_lr_end": 0.3}, None),
+        ("sequential_reptile", 30, {"outer_lr": 0.1, "outer_optimizer": "nesterov"}, None),
+        ("sequential", 30, {}, None),
+    ],
+)
+def test_a_run_says_where_its_slow_weights_go_less_than_half_the_way(
+    method: str, budget: int, options: dict[str, Any], percent: int | None
+) -> None:
+    notes = made(method, options=options, budget=budget).notes
+    assert [note.split("%")[0] for note in notes] == ([] if percent is None else [f"the shipped weights go {percent}"])
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "lookahead", "fish", "reptile"])
+@pytest.mark.parametrize("budget", [1, 7, 240, 2400, 40000])
+def test_defaults_fit_every_budget(method: str, budget: int) -> None:
+    assert not made(method, budget=budget).notes
+
+
+def test_the_way_that_is_foretold_is_the_way_that_is_gone() -> None:
+    """A step from anywhere goes to 1, so that the slow weights end where their share of the way ends."""
+    weight = nn.Parameter(torch.zeros(()))
+    update = made(
+        "sequential_reptile",
+        options={"inner_steps": 7, "inner_steps_end": 3, "outer_lr": 0.02, "outer_lr_end": 0.1},
+        budget=40,
+        parameters=[("weight", weight)],
+        pretrained=frozenset({"weight"}),
+        task_heads=frozenset(),
+        make_optimizer=lambda named: torch.optim.SGD([weight for _, weight in named], lr=1.0),
+    )
+    for step in range(40):
+        update.advance(1.0, step / 40)
+        update.step(update.draw(40 - step), [(weight - 1.0).square() / 2])
+    update.finish()
+    (note,) = update.notes
+    assert f"go {weight.item():.0%} of the way" in note
+    assert 0.1 < weight.item() < 0.5
 
 
 def after_steps(tasks: list[int]) -> Tensor:

@@ -79,6 +79,13 @@ def test_a_head_computes_what_its_model_would_alone(tiny_model: Path) -> None:
                 torch.testing.assert_close(encoder.head(task)(**inputs).logits, alone.head("")(**inputs).logits)
 
 
+def test_a_head_begins_alike_whichever_others_there_are(tiny_model: Path) -> None:
+    together, alone = dict(loaded(tiny_model).parameters()), dict(loaded(tiny_model, "number").parameters())
+    heads = [name for name in alone if name.startswith("tasks.number.")]
+    assert heads
+    assert all(torch.equal(together[name], alone[name]) for name in heads)
+
+
 def test_a_run_ships_a_model_for_each_head(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("even", "answers", "number", "parts")
     one = recipe(tiny_model, monkeypatch, *names, budget=320, options={"tasks_per_step": 2})

@@ -28,6 +28,7 @@ def runs(results: Sequence[RunResult]) -> Table:
     for result in results:
         average = (_percent(result.average["seen"]), _percent(result.average["unseen"]))
         table.add_row(result.method, str(result.seed), *average, *_cost([result]))
+    table.caption = "\n".join(_notes(results))
     return table
 
 
@@ -45,6 +46,7 @@ def summary(comparison: Comparison) -> Table:
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run"
     )
+    table.caption = "\n".join([table.caption, *_notes(comparison.chosen_runs)])
     return table
 
 
@@ -253,15 +255,22 @@ def synthetic_sweep(found: Synthetic) -> Table:
     return table
 
 
-_COST = ("drift", "minutes", "peak GiB")
+_COST = ("drift", "steps", "ms/gradient", "minutes", "peak GiB")
 
 
-def _cost(results: Sequence[RunResult]) -> tuple[str, str, str]:
-    """Mean drift and minutes, largest peak memory."""
+def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:
+    """Mean drift, optimizer steps, milliseconds a gradient computation and minutes; largest peak memory."""
     count = len(results)
-    drift = sum(result.drift for result in results) / count
+    drift, steps = (sum(values) / count for values in ([r.drift for r in results], [r.steps for r in results]))
+    milliseconds = 1000 * sum(result.step_seconds for result in results) / sum(result.budget for result in results)
     minutes = sum(result.seconds for result in results) / count / 60
-    return f"{drift:.1f}", f"{minutes:.1f}", f"{max(result.peak_memory_bytes for result in results) / 2**30:.2f}"
+    peak = max(result.peak_memory_bytes for result in results) / 2**30
+    return f"{drift:.1f}", f"{steps:.0f}", f"{milliseconds:.1f}", f"{minutes:.1f}", f"{peak:.2f}"
+
+
+def _notes(results: Sequence[RunResult]) -> list[str]:
+    """What has to be said with the scores, once a method."""
+    return list(dict.fromkeys(f"{result.method}: {note}" for result in results for note in result.notes))
 
 
 def _table(first: str, *columns: str) -> Table:

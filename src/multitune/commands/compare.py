@@ -24,6 +24,7 @@ from multitune.report.papers import Beside
 from multitune.results.run import FILE, RunResult
 from multitune.storage.atomic import write_json
 from multitune.tasks import AnyTask
+from multitune.training.arithmetic import settled
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
@@ -119,7 +120,7 @@ def compare(
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
     check_tracker(track)
-    runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
+    runs = _settled(_planned(file, names, seeds, grids.points(grid or {}), overrides or {}), out)
     for one in runs:
         load_plan(one.recipe)
         _check_same(out / one.folder, one.recipe)
@@ -157,6 +158,12 @@ def _planned(
         recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
         runs.append(_Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
     return runs
+
+
+def _settled(runs: Sequence[_Planned], out: Path) -> list[_Planned]:
+    """The runs with one precision and one number of threads for all, where their recipes leave these open."""
+    folders = [out / one.folder for one in runs]
+    return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders])) for one in runs]
 
 
 def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:

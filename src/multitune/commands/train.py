@@ -15,6 +15,7 @@ from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import Interrupted, StopSignal
 from multitune.training import run_folder
+from multitune.training.arithmetic import computing_with, settled
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
 from multitune.training.progress import Silent, Terminal
@@ -54,12 +55,13 @@ def train(
     file = as_file(recipe)
     one = file.resolve(overrides=overrides)
     folder = default_folder(file, one) if out is None else Path(out)
+    one = settled(one, [folder])
     plan = load_plan(one)
     check_tracker(track)
     run_folder.check(folder, one, resume=resume)
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
-    with memory_explained(one):
+    with memory_explained(one), computing_with(one.threads):
         result = run(one, plan, corpus, folder, resume=resume, progress=progress, track=track)
     page.write(folder)
     return result
@@ -120,6 +122,8 @@ def _fit(
             display.say(f"{out} was left by {last_owner}, which ended without a word: its lock is taken over")
         trainer = Trainer(run, out, display, stop)
         trainer.begin(resume=resume)
+        for note in run.update.notes:
+            display.say(f"{title}: {note}")
         trainer.fit(track)
         result = trainer.ship(corpus)
         if stop.requested:
@@ -149,8 +153,11 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         seen=seen,
         average={"seen": mean(seen, parts[0].metric), "unseen": None},
         drift=sum(part.drift for part in parts) / len(parts),
+        steps=sum(part.steps for part in parts),
         seconds=sum(part.seconds for part in parts),
+        step_seconds=sum(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         shipped={"select": recipe.select} | {language: part.shipped for part in parts for language in part.seen},
     )
 

@@ -217,15 +217,14 @@ def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None,
     Args:
         layers: keep the first so many encoder layers.
         dropout: probability everywhere while training; None keeps the model's own.
-        seed: of the weights that pretraining did not leave.
+        seed: of the weights that pretraining did not leave; those of a head do not depend on which others there are.
 
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
     each = task.heads
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        loaded = {code: _load_model(name, one, layers, dropout) for code, one in each.items()}
+    with quiet():
+        loaded = {code: _load_model(name, one, layers, dropout, seed) for code, one in each.items()}
     auto_processor = next(iter(each.values())).auto_processor
     text = auto_processor is AutoTokenizer
     processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
@@ -237,8 +236,10 @@ def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None,
     return Encoder(heads, processor, [*heads.names_of(missing), *heads.replayed])
 
 
-def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:
-    """A model with the task's head, and the names of its new weights."""
+def _load_model(
+    name: str, task: Task, layers: int | None, dropout: float | None, seed: int
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
     config = fetched(name, AutoConfig.from_pretrained)
     task.configure(config)
     if layers is not None:
@@ -247,9 +248,11 @@ def _load_model(name: str, task: Task, layers: int | None, dropout: float | None
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
-    model, info = fetched(
-        name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = fetched(
+            name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+        )
     _pass_through(model, info["missing_keys"])
     if not torch.cuda.is_available():
         quicken(model)

@@ -49,9 +49,11 @@ def build(name: str, task: AnyTask, corpus: Corpus, *, layers: int | None, dropo
     for one in task.heads.values():
         if not isinstance(one, TASKS[wanted]):
             raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = {code: make(one, corpus, layers, dropout) for code, one in task.heads.items()}
+    made = {}
+    for code, one in task.heads.items():  # the weights of a head do not depend on which others there are
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made[code] = make(one, corpus, layers, dropout)
     models = {code: model for code, (model, _) in made.items()}
     processor = next(processor for _, processor in made.values())
     return Encoder(models[""] if "" in models else Heads(models), processor, new=())

@@ -27,7 +27,7 @@ class AveragedUpdate(Update):
         self._inner, self._average, self._interval = inner, average, interval
         self._parameters: list[Tensor] = [weight for _, weight in setup.parameters]
         self._budget, self._gradients, self._taken = setup.budget, 0, False
-        self.cost, self.smallest_step = inner.cost, inner.smallest_step
+        self.cost, self.smallest_step, self.notes = inner.cost, inner.smallest_step, inner.notes
 
     def draw(self, most: int) -> list[int]:
         return self._inner.draw(most)

@@ -13,23 +13,26 @@ if TYPE_CHECKING:
 Steps = Annotated[int, Field(ge=1)]
 OuterRate = Annotated[float, Field(gt=0.0, le=1.0)]
 
-PAPERS_STEPS = 1000
-"""K of arXiv 2110.02600, for Reptile too."""
+LONGEST = 1000
+"""Inner steps at most, where the recipe does not set K: that of arXiv 2110.02600, for Reptile too."""
+OUTER_STEPS = 24
+"""Outer steps of a run, where the recipe does not set K."""
 ROUNDS = 10
-"""Outer steps that Reptile has at least, where the recipe does not set K."""
+"""Those that Reptile has at least, each of which costs T K gradient computations."""
 
 
 class TwoLoopPlan(Plan, ABC):
     """The options that all two-loop methods share."""
 
-    inner_steps: Steps | None
-    """K: steps of an inner loop."""
+    inner_steps: Steps | None = None
+    """K: steps of an inner loop; null takes a 24th of the budget, at most the paper's 1000."""
     inner_steps_end: Steps | None = None
     """K at the end of the budget, reached linearly; null keeps it constant."""
-    outer_lr: OuterRate = 0.1
-    """eta: share of the way from the slow to the fast weights that an outer step goes."""
+    outer_lr: OuterRate | None = None
+    """eta: share of the way from the slow to the fast weights that an outer step goes (the paper: 0.1); null lets it
+    rise from 0.5 to 1 (nesterov: 0.7)."""
     outer_lr_end: OuterRate | None = None
-    """eta at the end of the budget, reached linearly; null keeps it constant."""
+    """eta at the end of the budget, reached linearly; null keeps it constant where ``outer_lr`` is set."""
     inner_state: Literal["carry", "reset"] = "carry"
     """What an outer step does with AdamW's moments: carry or reset."""
     outer_optimizer: Literal["sgd", "nesterov"] = "sgd"
@@ -39,23 +42,24 @@ class TwoLoopPlan(Plan, ABC):
     slow_device: Literal["cpu"] | None = None
     """cpu keeps the slow weights off the accelerator; null beside the fast ones."""
 
+    def fitting_steps(self, setup: "Setup") -> int:
+        """K, or where the recipe does not set it, what fits the run."""
+        return self.inner_steps or min(LONGEST, max(1, setup.budget // OUTER_STEPS))
+
 
 class SequentialReptilePlan(TwoLoopPlan):
-    """Algorithm 1 of arXiv 2110.02600; the defaults are the paper's."""
+    """Algorithm 1 of arXiv 2110.02600, which has K = 1000 and eta = 0.1."""
 
     summary: ClassVar[str] = "K single-task steps on fast weights, then the slow weights follow by a share eta"
     paper: ClassVar[str] = "arXiv 2110.02600, Algorithm 1"
 
-    inner_steps: Steps = PAPERS_STEPS
-    """K: single-task steps in an inner loop."""
-
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.two_loop import SequentialReptile
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
-        optimizer = setup.make_optimizer(setup.parameters)
-        loop = SequentialReptile(optimizer, **loop_options(self, self.inner_steps))
-        return TwoLoopUpdate(setup, loop, setup.sampler())
+        options = loop_options(self, self.fitting_steps(setup))
+        loop = SequentialReptile(setup.make_optimizer(setup.parameters), **options)
+        return TwoLoopUpdate(setup, loop, setup.sampler(), short_way(options, setup.budget))
 
 
 class LookaheadPlan(TwoLoopPlan):
@@ -65,15 +69,13 @@ class LookaheadPlan(TwoLoopPlan):
     paper: ClassVar[str] = "arXiv 1907.08610, Algorithm 1"
     mixes_tasks: ClassVar[bool] = True
 
-    inner_steps: Steps = PAPERS_STEPS
-    """k: steps of the fast weights in an inner loop (the paper: 5, with outer_lr 0.5)."""
-
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.two_loop import Lookahead
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
-        loop = Lookahead(setup.make_optimizer(setup.parameters), **loop_options(self, self.inner_steps))
-        return TwoLoopUpdate(setup, loop, setup.sampler())
+        options = loop_options(self, self.fitting_steps(setup))
+        loop = Lookahead(setup.make_optimizer(setup.parameters), **options)
+        return TwoLoopUpdate(setup, loop, setup.sampler(), short_way(options, setup.budget))
 
 
 class FishPlan(TwoLoopPlan):
@@ -88,11 +90,12 @@ class FishPlan(TwoLoopPlan):
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.sampling import EpochSampler
         from multitune.methods.two_loop import Fish
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
-        optimizer = setup.make_optimizer(setup.parameters)
-        loop = Fish(optimizer, **loop_options(self, self.inner_steps or setup.num_tasks))
-        return TwoLoopUpdate(setup, loop, EpochSampler(setup.num_tasks, generator=setup.generator("tasks")))
+        options = loop_options(self, self.inner_steps or setup.num_tasks)
+        loop = Fish(setup.make_optimizer(setup.parameters), **options)
+        sampler = EpochSampler(setup.num_tasks, generator=setup.generator("tasks"))
+        return TwoLoopUpdate(setup, loop, sampler, short_way(options, setup.budget))
 
 
 class ReptilePlan(TwoLoopPlan):
@@ -109,9 +112,9 @@ class ReptilePlan(TwoLoopPlan):
 
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.two_loop import Reptile
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
         affordable = max(1, setup.budget // (ROUNDS * setup.num_tasks))
-        options = loop_options(self, self.inner_steps or min(PAPERS_STEPS, affordable))
+        options = loop_options(self, self.inner_steps or min(LONGEST, affordable))
         loop = Reptile(setup.make_optimizer(setup.parameters), num_tasks=setup.num_tasks, **options)
-        return TwoLoopUpdate(setup, loop, None)
+        return TwoLoopUpdate(setup, loop, None, short_way(options, setup.budget, trajectories=setup.num_tasks))

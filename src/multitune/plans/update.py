@@ -85,6 +85,8 @@ class Update(ABC):
     """Gradient computations that each batch costs."""
     smallest_step: int = 1
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
+    notes: tuple[str, ...] = ()
+    """What is known before the first step and has to be said with the run's scores, a sentence each."""
 
     @abstractmethod
     def draw(self, most: int) -> list[int]:

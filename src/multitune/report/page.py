@@ -55,13 +55,20 @@ def render(evidence: Evidence) -> str:
 
 @dataclass(frozen=True)
 class MethodLine:
-    """A method in the table of the answer, at its chosen point of a grid: means over its runs, the largest memory."""
+    """A method in the table of the answer, at its chosen point of a grid: means over its runs, the largest memory.
+
+    Attributes:
+        steps: of the optimizer.
+        milliseconds: a gradient computation.
+    """
 
     method: str
     point: str
     sides: Mapping[str, Estimate | None]
     differences: Mapping[str, Estimate | None]
     drift: float
+    steps: float
+    milliseconds: float
     minutes: float
     gibibytes: float
 
@@ -142,6 +149,8 @@ def _method_line(evidence: Evidence, method: str) -> MethodLine:
         sides=comparison.summary[method] if comparison else alone,
         differences=comparison.differences.get(method, {}) if comparison else {},
         drift=sum(result.drift for result in results) / len(results),
+        steps=sum(result.steps for result in results) / len(results),
+        milliseconds=1000 * sum(result.step_seconds for result in results) / sum(result.budget for result in results),
         minutes=sum(result.seconds for result in results) / len(results) / 60,
         gibibytes=max(result.peak_memory_bytes for result in results) / 2**30,
     )

@@ -20,28 +20,38 @@ class RunResult:
 
     Attributes:
         budget: gradient computations spent.
+        steps: optimizer steps made of them.
         metric: the score that ``average`` is of, unweighted over languages; None where there is no such language.
         drift: L2 distance of the shipped weights from the pretrained ones, heads excluded.
         seconds: of training, validations included, over all sessions of the run.
+        step_seconds: of these, those of the steps themselves.
+        precision: of the forward and backward pass.
+        threads: of the CPU.
         shipped: which weights: ``select``, at how many ``gradients``, and their ``dev`` average.
         dropped: language -> dev and test records left out because training never shows their label.
         skipped: language -> bad records that the recipe's ``skip_bad`` left out.
+        notes: what has to be said with the scores, a sentence each.
     """
 
     method: str
     seed: int
     budget: int
+    steps: int
     metric: str
     seen: Scores
     unseen: Scores
     average: dict[str, float | None]
     drift: float
     seconds: float
+    step_seconds: float
     peak_memory_bytes: int
+    precision: str
+    threads: int
     shipped: dict[str, Any]
     dropped: dict[str, int]
     versions: dict[str, str]
     skipped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write results.json, whole or not at all."""

@@ -41,6 +41,8 @@ class Progress:
 
     Attributes:
         gradients: gradient computations spent.
+        steps: optimizer steps made.
+        step_seconds: seconds that these took.
         seconds: seconds trained, over all sessions of the run.
         probe_seconds: those of ``seconds`` that probes took.
         losses: of the steps since the last training line of metrics.jsonl.
@@ -53,6 +55,8 @@ class Progress:
     """
 
     gradients: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
     seconds: float = 0.0
     probe_seconds: float = 0.0
     losses: list[float] = pydantic.Field(default_factory=list)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -130,18 +131,19 @@ class Trainer:
 
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
-        begins = now.gradients
+        begins, began = now.gradients, time.monotonic()
         run.update.advance(now.rate * learning_rate(recipe, begins), begins / recipe.budget)
         drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
         losses = (run.loss(number) for number in drawn)
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
-            now.skipped = 0
+            now.steps, now.skipped = now.steps + 1, 0
         except NonFiniteError as error:
             self._skip(error)
         if self._spent:
             run.update.finish()
+        now.step_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
 
     def _report_and_save(self, before: int) -> None:
@@ -301,15 +303,20 @@ class Trainer:
             method=recipe.method,
             seed=recipe.seed,
             budget=recipe.budget,
+            steps=self._now.steps,
             metric=metric,
             seen=seen,
             unseen=unseen,
             average={"seen": mean(seen, metric), "unseen": mean(unseen, metric)},
             drift=self._run.encoder.drift(),
             seconds=time.monotonic() - self._began,
+            step_seconds=self._now.step_seconds,
             peak_memory_bytes=peak_memory(),
+            precision=self._run.precision,
+            threads=torch.get_num_threads(),
             shipped=dict(shipped),
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.task.versions(),
             skipped=dict(corpus.skipped),
+            notes=list(self._run.update.notes),
         )
