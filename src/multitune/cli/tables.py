@@ -17,9 +17,10 @@ from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.pseudo_tasks import Division
 from multitune.report.papers import BASELINE, Beside, Row
-from multitune.results.run import RunResult, Scores
+from multitune.results.run import RunResult, Scores, mean
 
 NONE = "-"
+MACRO = "macro_f1"
 
 
 def runs(results: Sequence[RunResult]) -> Table:
@@ -28,7 +29,7 @@ def runs(results: Sequence[RunResult]) -> Table:
     for result in results:
         average = (_percent(result.average["seen"]), _percent(result.average["unseen"]))
         table.add_row(result.method, str(result.seed), *average, *_cost([result]))
-    table.caption = "\n".join(_notes(results))
+    table.caption = "\n".join([*_macro(results), *_notes(results)])
     return table
 
 
@@ -46,7 +47,7 @@ def summary(comparison: Comparison) -> Table:
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run"
     )
-    table.caption = "\n".join([table.caption, *_notes(comparison.chosen_runs)])
+    table.caption = "\n".join([table.caption, *_macro(comparison.chosen_runs), *_notes(comparison.chosen_runs)])
     return table
 
 
@@ -67,14 +68,34 @@ def points(comparison: Comparison) -> Table:
 
 def languages(results: Sequence[RunResult]) -> Table:
     """One line a language, one column a run; seen languages first."""
-    many_seeds = len({result.seed for result in results}) > 1
-    names = [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
-    table = _table("", "language", *names)
+    table = _table("", "language", *_names(results))
     for side in ("seen", "unseen"):
         for row, language in enumerate(dict.fromkeys(k for run in results for k in getattr(run, side))):
             found = [getattr(run, side).get(language, {}).get(run.metric) for run in results]
             table.add_row(side if row == 0 else "", language, *(_percent(value) for value in found))
     return table
+
+
+def classes(results: Sequence[RunResult]) -> list[Table]:
+    """One line a label, one column a run: its F1 on seen and on unseen languages; nothing where there are no labels."""
+    names = _names(results)
+    tables = []
+    for group in dict.fromkeys(group for run in results for group in run.by_class):
+        scores = [run.by_class.get(group, {}) for run in results]
+        examples = {label: found["examples"] for run in scores for label, found in run.items()}
+        table = _table("label", "examples", *names)
+        for label in sorted(examples, key=lambda label: (-examples[label], label)):
+            row = (_percent(run[label]["f1"]) if label in run else NONE for run in scores)
+            table.add_row(Text(label), f"{examples[label]:.0f}", *row)
+        table.caption = f"F1 of each label, in percent: {group}"
+        tables.append(table)
+    return tables
+
+
+def _names(results: Sequence[RunResult]) -> list[str]:
+    """What tells runs apart in the head of a table."""
+    many_seeds = len({result.seed for result in results}) > 1
+    return [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
 
 
 def beside(found: Beside) -> Table:
@@ -266,6 +287,26 @@ def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:
     minutes = sum(result.seconds for result in results) / count / 60
     peak = max(result.peak_memory_bytes for result in results) / 2**30
     return f"{drift:.1f}", f"{steps:.0f}", f"{milliseconds:.1f}", f"{minutes:.1f}", f"{peak:.2f}"
+
+
+def _macro(results: Sequence[RunResult]) -> list[str]:
+    """A line with each method's macro-F1, averaged over languages and runs; none where a language has no such score."""
+    if not all(MACRO in scores for run in results for scores in (run.seen | run.unseen).values()):
+        return []
+    said = []
+    for method in dict.fromkeys(run.method for run in results):
+        runs = [run for run in results if run.method == method]
+        seen, unseen = (
+            [mean(side, MACRO) for side in sides]
+            for sides in ([run.seen for run in runs], [run.unseen for run in runs])
+        )
+        said.append(f"{method} {_mean(seen)} / {_mean(unseen)}")
+    return [f"macro-F1, seen / unseen: {'; '.join(said)}"]
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    return _percent(sum(found) / len(found) if found else None)
 
 
 def _notes(results: Sequence[RunResult]) -> list[str]:

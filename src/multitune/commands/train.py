@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multitune import pseudo_tasks
+from multitune import pseudo_tasks, tasks
 from multitune.data.records.corpus import Corpus
+from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
@@ -106,8 +107,9 @@ def _train_each(
             if model.exists():
                 model.rename(out / "model" / language)
             parts.append(RunResult.read(folder))
-        result = _joined(recipe, parts)
         _join_predictions(out)
+        classes = by_class(corpus, tasks.of(corpus), read_statistics(out / "predictions.jsonl"))
+        result = replace(_joined(recipe, parts), by_class=classes)
         result.write(out)
     return result
 

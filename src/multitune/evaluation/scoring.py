@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from multitune.data.records.corpus import Record
+from multitune.data.records.corpus import Corpus, Record
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
 from multitune.tasks import AnyTask, Task
-from multitune.tasks.task import Example
+from multitune.tasks.task import ClassScores, Example
 
 TOKENS = 4096
 """Tokens in a batch of an evaluation, padding included."""
@@ -126,6 +126,25 @@ def predict(
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding
     return found
+
+
+def by_class(
+    corpus: Corpus, task: AnyTask, statistics: Mapping[str, NDArray[np.float64]]
+) -> dict[str, dict[str, ClassScores]]:
+    """The scores of each label on all seen and on all unseen languages; empty for kinds of task without labels.
+
+    Tasks with heads of their own do not share labels: each stands under its own name.
+
+    Args:
+        statistics: language -> [records, statistics].
+    """
+    groups: dict[str, list[str]] = {}
+    for language in statistics:
+        side = "seen" if language in corpus.train else "unseen"
+        groups.setdefault(language if corpus.heads else side, []).append(language)
+    rows = {group: np.concatenate([statistics[code] for code in codes]) for group, codes in groups.items()}
+    found = {group: task.of(groups[group][0]).by_class(own) for group, own in rows.items()}
+    return {group: scores for group, scores in found.items() if scores}
 
 
 def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from multitune.report import causes, outcomes, papers, repeat, training_curves, verdict
 from multitune.report.charts import SHAPES, plot_chart, rows_chart
+from multitune.report.classes import class_lines
 from multitune.report.colours import look
 from multitune.report.evidence import SIDES, Estimate, Evidence, FinishedRun, load
 from multitune.report.examples import examples
@@ -98,6 +99,7 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "baseline": evidence.comparison.baseline if evidence.comparison else leader,
         "methods": [_method_line(evidence, method) for method in evidence.methods if evidence.of(method)],
         "languages": language_lines(evidence, leader),
+        "classes": class_lines(evidence),
         "averages": outcomes.averages(evidence) if evidence.comparison else None,
         "plane": outcomes.plane(evidence),
         "sweeps": outcomes.sweeps(evidence),

@@ -30,6 +30,8 @@ class RunResult:
         shipped: which weights: ``select``, at how many ``gradients``, and their ``dev`` average.
         dropped: language -> dev and test records left out because training never shows their label.
         skipped: language -> bad records that the recipe's ``skip_bad`` left out.
+        by_class: ``seen`` and ``unseen`` (or a task with a head of its own) -> label -> its ``examples``, and its
+            ``precision``, ``recall`` and ``f1``; of kinds of task that have one label a record.
         notes: what has to be said with the scores, a sentence each.
     """
 
@@ -51,6 +53,7 @@ class RunResult:
     dropped: dict[str, int]
     versions: dict[str, str]
     skipped: dict[str, int] = field(default_factory=dict)
+    by_class: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Image classification: one label an image, scored by accuracy."""
+"""Image classification: one label an image, scored by accuracy and macro-F1."""
 
 from collections.abc import Iterator, Sequence
 from typing import final
@@ -43,7 +43,8 @@ class ImageClassification(OneLabel):
         return {"pixel_values": batch["pixel_values"]}
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        return {"accuracy": label_scores(rows, counts)["accuracy"]}
+        scores = label_scores(rows, counts)
+        return {"accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"]}
 
 
 def _coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multitune.data.records.corpus import Corpus
 from multitune.errors import RunError
-from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
+from multitune.evaluation.scoring import Evaluation, by_class, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
@@ -318,5 +318,6 @@ class Trainer:
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.task.versions(),
             skipped=dict(corpus.skipped),
+            by_class=by_class(corpus, self._run.task, evaluation.statistics),
             notes=list(self._run.update.notes),
         )
