@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 
-.PHONY: demo test check-browser check-slow lint bench clean
+.PHONY: demo test check check-browser check-slow lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
@@ -18,6 +18,10 @@ check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/report/test_browser.py
+
+# What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment.
+check: $(SET_UP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m check
 
 # Slow: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader (and
 # 10,000 guided by coverage, where atheris can be installed), files of a gigabyte, signals in each phase of a run.

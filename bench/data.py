@@ -78,7 +78,7 @@ def prepared(folder: Path, model: Path, cache: Path) -> Cost:
         for row in run.batches[language].next()[language]:
             run.examples[language][row]
     batch = (time.monotonic() - ready) / len(run.languages)
-    tokens = np.mean([run.task.of(language).sizes(rows).mean() for language, rows in run.examples.items()])
+    tokens = np.mean([run.task.task(language).sizes(rows).mean() for language, rows in run.examples.items()])
     return Cost(read - began, ready - read, busy, peak_memory(), 1e6 * batch, float(tokens))
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from multitune.methods.two_loop import OuterOptimizer, SequentialReptile
+from multitune.methods.two_loop import SequentialReptile
+from multitune.methods.two_loop_state import OuterOptimizer
 
 EVERY = 5
 NESTEROV = partial(SGD, momentum=0.9, nesterov=True)

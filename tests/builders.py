@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune import plugins
+from multitune.data.corpus import Corpus, Record
+from multitune.data.sets import DATASETS
+from multitune.data.tabular import READERS
+from multitune.plans import METHODS
 from multitune.recipe import Recipe, RecipeFile
+from multitune.results.run import RunResult, Shipped, Sides, average
+from multitune.tasks import TASKS
 from multitune.training import trainer
 from multitune.training.checkpoint import RunState
 
@@ -134,6 +140,26 @@ def zipped(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+def run_result(scores: Mapping[str, Mapping[str, float | None]], **keys: Any) -> RunResult:
+    """A finished run with these scores in the languages that it has seen; the first metric is the main one."""
+    metric = next(metric for own in scores.values() for metric in own)
+    defaults: dict[str, Any] = {
+        "method": "mtl",
+        "seed": 0,
+        "budget": 8,
+        "metric": metric,
+        "unseen": {},
+        "average": Sides(seen=average(scores, metric), unseen=None),
+        "drift": 0.0,
+        "seconds": 1.0,
+        "peak_memory_bytes": 1,
+        "shipped": Shipped(select="last", gradients=8, dev=None),
+        "dropped": {},
+        "versions": {},
+    }
+    return RunResult(seen={language: dict(own) for language, own in scores.items()}, **(defaults | keys))
+
+
 LANGUAGES = ("aa", "bb")
 
 
@@ -197,6 +223,21 @@ RECORDS = {
     "regression": regression,
     "translation": translation,
 }
+
+
+@contextmanager
+def names_restored() -> Iterator[None]:
+    """Afterwards the dicts of kinds, methods, data sets and readers are as they were before, and plugins not loaded."""
+    dicts: tuple[dict[str, Any], ...] = (TASKS, METHODS, DATASETS, READERS)
+    before = [dict(names) for names in dicts]
+    plugins.load.cache_clear()
+    try:
+        yield
+    finally:
+        for names, own in zip(dicts, before, strict=True):
+            names.clear()
+            names.update(own)
+        plugins.load.cache_clear()
 
 
 def accept(state: RunState) -> None:

@@ -1,9 +1,14 @@
 """Recipes: what is read, what wins over what, and one-line errors that say how to mend it."""
 
+import math
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import multitune as mt
 from multitune import recipe as recipes
 from multitune.errors import UserError
 from multitune.recipe import Recipe
@@ -59,21 +64,43 @@ def test_overrides_on_the_command_line() -> None:
 
 
 BAD = {
-    "buget: 3": ("buget", "did you mean 'budget'", "learning_rate"),
-    "budget: many": ("budget", "integer", "'many'"),
-    "budget: 0": ("budget", "greater than or equal to 1", "0"),
-    "languages: []": ("languages", "at least 1"),
-    "languages: [de, 3]": ("languages.1", "string", "3"),
-    "schedule: cosine": ("schedule", "'linear' or 'constant'", "'cosine'"),
-    "probe_every: often": ("probe_every", "a valid integer", "or input should be 'auto'", "'often'"),
-    "dropout: 1.5": ("dropout", "less than or equal to 1"),
+    "buget: 3": ("unknown key 'buget' (did you mean 'budget'?)",),
+    "zzz: 3": ("unknown key 'zzz'; allowed: model, layers", "learning_rate"),
+    "3: 3": ("unknown key '3'",),
+    "methods: {mtl: {3: 3}}\nmethod: mtl": ("unknown key '3'",),
+    "budget: many": ("budget: must be a whole number, not 'many'",),
+    "budget: 0": ("budget: must be at least 1, not 0",),
+    "budget: 1.5": ("budget: must be a whole number, not 1.5",),
+    "budget: null": ("budget: must be a whole number, not null",),
+    "budget: 3000000000": ("budget: must be at most 2147483647",),
+    "seed: 18446744073709551616": ("seed: must be at most 4294967295",),
+    "seed: 1000000000000000000000000000000": ("seed: must be at most 4294967295",),
+    "batch_size: 1000000": ("batch_size: must be at most 65536",),
+    "max_length: 10000000": ("max_length: must be at most 1048576",),
+    "clip: inf": ("clip: must be a finite number, not 'inf'",),
+    "learning_rate: nan": ("learning_rate: must be a finite number",),
+    "freeze_encoder: perhaps": ("freeze_encoder: must be true or false",),
+    "languages: []": ("languages: must be a list of at least 1, not []",),
+    "languages: en": ("languages: must be a list such as [en], not 'en'",),
+    "unseen: fi": ("unseen: must be a list such as [fi], not 'fi'",),
+    "languages: 3": ("languages: must be a list, not 3",),
+    "languages: [de, 3]": ("languages.1: must be text, not 3",),
+    "schedule: cosine": ("schedule: must be 'linear' or 'constant', not 'cosine'",),
+    "probe_every: often": ("probe_every: must be a whole number or 'auto', not 'often'",),
+    "dropout: 1.5": ("dropout: must be at most 1, not 1.5",),
+    "columns: text": ("columns: must be a mapping such as {key: value}, not 'text'",),
+    "path: [a]": ("path: must be text or a mapping such as {key: value}, not ['a']",),
+    f"path: {'x' * 256}": ("path: has a name of more than 255 bytes",),
     "pseudo_tasks: {cluster: 3}": (
-        "unknown key 'pseudo_tasks.cluster' (did you mean 'pseudo_tasks.clusters'?)",
-        "allowed: pseudo_tasks.clusters, pseudo_tasks.pca",
+        "pseudo_tasks: unknown key 'cluster' (did you mean 'clusters'?); allowed: clusters, pca",
     ),
-    "pseudo_tasks: {clusters: 1}": ("pseudo_tasks.clusters", "greater than or equal to 2", "not 1"),
-    "pseudo_tasks: 4": ("pseudo_tasks", "not 4"),
+    "pseudo_tasks: {3: 3}": ("pseudo_tasks: unknown key '3'; allowed: clusters, pca",),
+    "pseudo_tasks: {clusters: 1}": ("pseudo_tasks.clusters: must be at least 2, not 1",),
+    "pseudo_tasks: 4": ("pseudo_tasks: must be a mapping of keys (clusters, pca) to values, not 4",),
+    "replay: {languages: en}": ("replay.languages: must be a list such as [en], not 'en'",),
+    "options: mtl": ("options: must be a mapping such as {key: value}, not 'mtl'",),
     "data: xnli": (":2", "'data' is given twice"),
+    "methods: {mtl: {method: stl}}": ("methods: mtl has a key method",),
     "methods: [mtl]": ("methods", "learning_rate"),
     "path: &a x\nmodel: *a": ("aliases",),
     "path: [": (":3", "not valid YAML"),
@@ -113,3 +140,67 @@ def test_data_is_required() -> None:
 def test_bad_overrides(word: str) -> None:
     with pytest.raises(UserError, match="command line"):
         recipes.parse_overrides([word])
+
+
+NUMBERS = [0, 1, -1, 0.5, -0.0, 1e-5, 1e300, 5e-324, math.inf, -math.inf, math.nan, 2**31, 2**64, True, False, None]
+LIKE_NUMBERS = ["1e-4", "1E5", "+1e5", "1_000", "0x1F", "017", "1:30", "1.", ".5", "inf", ".inf", "nan", "2020-01-01"]
+LIKE_OTHERS = [
+    "no",
+    "on",
+    "null",
+    "~",
+    "true",
+    "TRUE",
+    "=",
+    "<<",
+    "-",
+    "---",
+    "?",
+    "&a",
+    "*a",
+    "!a",
+    "#a",
+    "a: b",
+    "[a]",
+]
+TEXTS = ["", " a ", "a\nb", "a\tb", "\r\n", "\x1b[31m", "\x85", "\u2028", "\ufeff", "é", "😀", '"', "'", "x " * 200]
+LISTS: list[object] = [[], ["a"], [*LIKE_NUMBERS, *LIKE_OTHERS, *TEXTS], ("a", "b"), [1]]
+MAPPINGS: list[object] = [{}, {"a": 1}, {"1e5": "1e5"}, {"a": [1, {"b": None}]}, {"a": math.inf}, {"a": (1,)}, {1: 2}]
+
+
+@pytest.mark.parametrize("key", Recipe.model_fields)
+def test_what_a_recipe_takes_it_writes_and_reads_back(key: str) -> None:
+    """Whatever value is given in Python: it is refused in one line, or YAML gives the same recipe back."""
+    refused = []
+    for value in [*NUMBERS, *LIKE_NUMBERS, *LIKE_OTHERS, *TEXTS, *LISTS, *MAPPINGS, object()]:
+        try:
+            recipe = Recipe(**{"data": "panx", key: value})  # type: ignore[arg-type]
+        except UserError as error:
+            refused.append(str(error))
+        else:
+            assert recipes.validated(recipes.parse(recipes.to_yaml(recipe), "recipe"), "recipe") == recipe
+    for line in refused:
+        assert line.startswith(key)
+        assert "\n" not in line
+        assert not re.search(r"tuple|None|dict|[Ii]nput|pydantic", line.split(", not ")[0]), line
+
+
+@settings(deadline=None)
+@given(st.text(), st.lists(st.text(), min_size=1), st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False)))
+def test_any_text_is_written_and_read_back(text: str, languages: list[str], options: dict[str, object]) -> None:
+    keys = {"data": text, "languages": languages, "columns": {text: text}, "options": options}
+    try:
+        recipe = Recipe(**keys)  # type: ignore[arg-type]
+    except UserError:
+        assert math.inf in map(abs, (value for value in options.values() if isinstance(value, float)))
+    else:
+        assert recipes.validated(recipes.parse(recipes.to_yaml(recipe), "recipe"), "recipe") == recipe
+
+
+def test_in_python_a_mistake_is_the_same_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as in_a_file:
+        recipes.read(written(tmp_path, "data: panx\nbuget: 3\n")).resolve()
+    with pytest.raises(UserError) as in_python:
+        mt.Recipe(data="panx", buget=3)  # type: ignore[call-arg]
+    assert str(in_a_file.value) == f"{tmp_path / 'recipe.yaml'}: {in_python.value}"
+    assert str(in_python.value) == "unknown key 'buget' (did you mean 'budget'?)"

@@ -1,48 +1,71 @@
 """multitune: fine-tune one multilingual model on many languages at once."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multitune import methods
-    from multitune.commands.compare import Comparison, compare
+    from multitune.commands.compare import compare
+    from multitune.commands.evaluate import evaluate
+    from multitune.commands.probe import probe
     from multitune.commands.train import train
-    from multitune.errors import RunError, UserError
+    from multitune.errors import Interrupted, RunError, UserError
     from multitune.methods import SequentialReptile
     from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
+    from multitune.results.comparison import Comparison
+    from multitune.results.probes import Findings
     from multitune.results.run import RunResult
 
-_HOMES = {
-    "Combiner": "multitune.methods.combiner",
-    "Comparison": "multitune.commands.compare",
-    "Recipe": "multitune.recipe",
-    "RunError": "multitune.errors",
-    "RunResult": "multitune.results.run",
-    "SequentialReptile": "multitune.methods",
-    "UserError": "multitune.errors",
-    "compare": "multitune.commands.compare",
-    "train": "multitune.commands.train",
-}
+    __version__: str
 
 __all__ = [
     "Combiner",
     "Comparison",
+    "Findings",
+    "Interrupted",
     "Recipe",
     "RunError",
     "RunResult",
     "SequentialReptile",
     "UserError",
     "compare",
+    "evaluate",
     "methods",
+    "probe",
     "train",
 ]
+
+_HOMES = {
+    "Combiner": "methods.combiner",
+    "Comparison": "results.comparison",
+    "Findings": "results.probes",
+    "Interrupted": "errors",
+    "Recipe": "recipe",
+    "RunError": "errors",
+    "RunResult": "results.run",
+    "SequentialReptile": "methods",
+    "UserError": "errors",
+    "compare": "commands.compare",
+    "evaluate": "commands.evaluate",
+    "probe": "commands.probe",
+    "train": "commands.train",
+}
+"""Public name -> the module that has it."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: transformers takes seconds, and the command line wants none of it."""
+    from importlib import import_module, metadata
+
+    if name == "__version__":
+        return metadata.version("multitune")
     if name == "methods":
         return import_module("multitune.methods")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"multitune.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'multitune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, which ``__getattr__`` imports when they are first used."""
+    return [*__all__, "__version__"]

@@ -1,16 +1,23 @@
 """The exceptions that a user is meant to read: one line each, without a traceback on the command line."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 HEAD, TAIL = 700, 250
 """Characters of a longer message that are kept."""
+FEW = 16
+"""Names that are listed beside the one that was probably meant."""
 
 
 def as_line(text: str) -> str:
     """One line that a terminal shows as it is: control characters escaped, the middle of a long text left out."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text))
-    return _shortened(shown)
+    return _shortened(printable(_shortened(text)))
+
+
+def printable(text: str) -> str:
+    """The text with control characters and the like escaped, so that it cannot drive a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shortened(text: str) -> str:
@@ -39,10 +46,32 @@ class RunError(RuntimeError):
         super().__init__(as_line(message))
 
 
-def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
-    """``unknown key 'buget' (did you mean 'budget'?); allowed: ...`` in one line."""
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM asked the run to end; its checkpoint and its model are saved.
+
+    Attributes:
+        signal: which of the two it was.
+    """
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+def unknown(what: str, name: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
+    """``unknown key 'buget' (did you mean 'budget'?)`` in one line.
+
+    All that is allowed follows where there are few, or where nothing is like the name.
+
+    Args:
+        what: the kind of thing that has the name.
+        name: what was given.
+        allowed: the names that there are.
+        meant: the one that was meant, where that is known; else the one that is spelt most like it.
+    """
     names = list(allowed)
     lower = {each.lower(): each for each in names}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
-    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
-    return f"unknown {what} {name!r}{hint}; allowed: {', '.join(names) or 'none'}"
+    near = [meant] if meant else [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=1)]
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    listed = f"; allowed: {', '.join(names) or 'none'}" if not near or len(names) <= FEW else ""
+    return f"unknown {what} {name!r}{hint}{listed}"

@@ -1,45 +1,64 @@
 """One run as a value: read from YAML with ``key=value`` overrides, validated, saved with the run."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from multitune.errors import UserError, unknown
+from multitune import plugins
+from multitune.errors import UserError
+from multitune.mistakes import describe
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Size = Annotated[int, Field(ge=1, le=2**16)]
+LONGEST_NAME = 255
+"""Bytes of the name of a file."""
+LARGEST_SEED = 2**32 - 1
+"""The largest that every library takes: scikit-learn's is the smallest."""
 LARGEST = 2**16
 """Bytes of a recipe file."""
+_KEYS = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _possible(path: str) -> str:
+    """A path that a system can have."""
+    if "\0" in path or any(len(name.encode(errors="surrogatepass")) > LONGEST_NAME for name in path.split("/")):
+        raise ValueError(f"has a name of more than {LONGEST_NAME} bytes, or with a zero byte, which no file can have")
+    return path
+
+
+PathName = Annotated[str, AfterValidator(_possible)]
 
 
 class PseudoTasks(BaseModel):
     """How the training records are divided into tasks (multitune/pseudo_tasks)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _KEYS
 
-    clusters: Annotated[int, Field(ge=2)] = 4
+    clusters: Annotated[int, Field(ge=2, le=2**16)] = 4
     """Components of the Gaussian mixture, each of which is a task."""
-    pca: Count = 50
+    pca: Size = 50
     """Principal components of the pretrained model's mean-pooled states that the mixture is fitted to."""
 
 
 class Replay(BaseModel):
-    """Masked language modelling as one more task (multitune/tasks/replayed.py)."""
+    """Masked language modelling as one more task (multitune/tasks/heads.py)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _KEYS
 
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    """Of the draws of tasks, that are the replay's."""
+    """Share of the draws of tasks that are the replay's."""
     data: str | None = None
     """The data set whose training texts are replayed; null takes those of the run itself."""
-    path: str | None = None
-    """Its folder."""
+    path: PathName | None = None
+    """Folder of that data set."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Its languages; null takes its own choice."""
+    """Languages of that data set; null takes its own choice."""
 
 
 class Recipe(BaseModel):
@@ -48,9 +67,18 @@ class Recipe(BaseModel):
     Costs are counted in gradient computations: one forward and backward pass of one task's mini-batch.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _KEYS
 
-    model: str = "offline:e5-small"
+    if not TYPE_CHECKING:  # type checkers know the keys from the fields
+
+        def __init__(self, /, **keys: Any) -> None:
+            """Take the keys of a recipe; raise UserError, as a recipe file does, where one is wrong."""
+            try:
+                super().__init__(**keys)
+            except ValidationError as error:
+                raise UserError(describe(error, Recipe)) from error
+
+    model: PathName = "offline:e5-small"
     """A Hub name, a local folder, ``offline:e5-small``, or without pretraining ``scratch:transformer`` (translation)
     and ``scratch:convnet`` (images)."""
     layers: Count | None = None
@@ -60,14 +88,15 @@ class Recipe(BaseModel):
     freeze_encoder: bool = False
     """Train only the weights that pretraining did not leave: the head."""
     trim_vocabulary: bool = True
-    """Train only the embedding rows of tokens that the training data contain (exact; see models/vocabulary.py); where a
-    kind of task predicts tokens, all rows train all the same."""
+    """Train only the embedding rows of tokens that the training data contain; nothing is lost. Where a kind of task
+    predicts tokens, all rows train all the same."""
 
     data: str
-    """A name in ``multitune.data.sets.DATASETS``."""
-    task: Literal["masked_language_modelling"] | None = None
-    """The kind of task, where it is not the data set's own: masked language modelling takes the texts of any set."""
-    path: str | dict[str, str] | None = None
+    """A data set by its name, or ``folder`` for files of your own."""
+    task: str | None = None
+    """The kind of task, where it is not the data set's own: ``masked_language_modelling`` takes the texts of any set,
+    and the columns of ``data: folder`` may be the fields of several kinds."""
+    path: PathName | dict[str, PathName] | None = None
     """Folder with the data set's files; or data set -> folder. A set without one comes from the Hub."""
     columns: dict[str, str] | None = None
     """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
@@ -78,7 +107,7 @@ class Recipe(BaseModel):
     null takes the data set's own choice."""
     skip_bad: bool = False
     """Leave bad records out and count them; otherwise they stop the run."""
-    max_length: Annotated[int, Field(ge=8)] = 128
+    max_length: Annotated[int, Field(ge=8, le=2**20)] = 128
     """Tokens after which a text is cut."""
     train_limit: Count | None = None
     """At most so many training examples a language; null takes all."""
@@ -91,15 +120,15 @@ class Recipe(BaseModel):
 
     method: str = "sequential_reptile"
     """A name that ``multitune methods`` lists."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """The method's own options, as ``multitune methods`` lists them."""
     sampling: Literal["proportional", "uniform", "unimax", "epochs"] = "proportional"
     """How much each language has of the training: by its training examples N as N^q; alike; alike, but no language's
     examples more than ``sampling_epochs`` times (UniMax); or shuffled epochs of the concatenated data."""
     sampling_exponent: Annotated[float, Field(ge=0.0)] = 0.2
-    """q of proportional."""
+    """q, the exponent of sampling: proportional."""
     sampling_epochs: Annotated[float, Field(gt=0.0)] = 5.0
-    """The most epochs of a language's data under unimax."""
+    """The most epochs of a language's data under sampling: unimax."""
     task_weights: Literal["sampling", "equal"] = "sampling"
     """Of the tasks in a step of a combining method: sampling gives each the share that ``sampling`` asks for, equal one
     weight to all, as the papers do."""
@@ -107,16 +136,16 @@ class Recipe(BaseModel):
     """Mix in masked language modelling, to replay what pretraining taught; null does not."""
 
     average: Literal["none", "ema", "snapshots"] = "none"
-    """Ship an average of the weights: exponential over all steps, or the mean of the last snapshots, one taken at each
-    validation."""
-    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    """ema: what is left of the old average after a step."""
+    """Ship an average of the weights: exponential over all steps (outer steps, where the method has two loops), or the
+    mean of the last snapshots, one taken at each validation."""
+    average_horizon: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Of average: ema: the share of the budget after which a value's weight has fallen to 1/e."""
     average_last: Count = 5
-    """snapshots: how many."""
+    """Of average: snapshots: how many are averaged."""
 
     budget: Count = 2400
     """Gradient computations to spend."""
-    batch_size: Count = 16
+    batch_size: Size = 16
     """Examples of one task in one gradient computation."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
@@ -132,7 +161,7 @@ class Recipe(BaseModel):
     """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it."""
     threads: Count | None = None
     """Threads of the CPU; null takes what torch finds. Another number gives other last bits."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     """Seeds the new weights, the order of batches and tasks, and dropout. Never the split of the data."""
 
     validate_every: Count | None = None
@@ -158,13 +187,19 @@ class Recipe(BaseModel):
         return self.validate_every or max(1, self.budget // 6)
 
 
-class RecipeFile(BaseModel):
-    """A recipe as it stands in a file: a run, and what single methods of a comparison want different."""
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe as it stands in a file.
+
+    Attributes:
+        run: keys and values.
+        methods: method -> the keys and values that it has of its own in a comparison.
+        source: the file's path, which error messages name.
+    """
 
     run: dict[str, Any]
     methods: dict[str, dict[str, Any]]
     source: str
-    """The file's path, which error messages name."""
 
     @property
     def name(self) -> str:
@@ -174,9 +209,12 @@ class RecipeFile(BaseModel):
     def resolve(self, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """The run of one method: the file's keys, under that method's own ones, under the overrides.
 
+        The plugins of other packages are loaded first, whose names a recipe may use.
+
         Raises:
-            UserError: a key that no recipe has, or a value that is not allowed for it.
+            UserError: a key that no recipe has, a value that is not allowed for it, or a plugin that is broken.
         """
+        plugins.load()
         given = dict(overrides or {})
         name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
         merged = merge(merge(self.run, self.methods.get(str(name), {})), given) | {"method": name}
@@ -230,6 +268,24 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML that ``_Loader`` reads back: quotes what either kind of loader would not take for text; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Escape what does not print: YAML has line breaks of its own, which it folds."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+_Dumper.yaml_implicit_resolvers = {
+    first: [resolver for loader in (yaml.SafeLoader, _Loader) for resolver in loader.yaml_implicit_resolvers[first]]
+    for first in yaml.SafeLoader.yaml_implicit_resolvers
+}
+
+
 def read(path: str | Path) -> RecipeFile:
     """Read a recipe file.
 
@@ -250,6 +306,9 @@ def read(path: str | Path) -> RecipeFile:
     methods = content.pop("methods", None) or {}
     if not isinstance(methods, dict) or not all(isinstance(keys, dict) for keys in methods.values()):
         raise UserError(f"{path}: methods: must map names of methods to recipe keys, e.g. mtl: {{learning_rate: 1e-4}}")
+    for name, keys in methods.items():
+        if "method" in keys:
+            raise UserError(f"{path}: methods: {name} has a key method; what stands above it is its name already")
     return RecipeFile(run=content, methods=methods, source=str(path))
 
 
@@ -288,41 +347,28 @@ def validated(values: Mapping[str, Any], source: str) -> Recipe:
         UserError: naming ``source``, the key, what is wrong and what is allowed.
     """
     try:
-        return Recipe.model_validate(dict(values))
-    except ValidationError as error:
-        raise UserError(f"{source}: {describe(error, Recipe)}") from error
-
-
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a validation error in one line: the key, what is wrong, what is allowed."""
-    first, *others = error.errors()
-    key = _key(first)
-    if first["type"] == "extra_forbidden":
-        return unknown("key", key, _keys(model, first["loc"][:-1]))
-    if first["type"] == "missing":
-        return f"{key}: is missing"
-    # Where a value may be of several kinds, there is an error for each.
-    said = [f"{one['msg'][0].lower()}{one['msg'][1:]}" for one in (first, *others) if _key(one) == key]
-    return f"{key}: {' or '.join(said)}, not {first['input']!r}"
-
-
-def _keys(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """The keys that are allowed at a place of a recipe: its own, or those of a key that has keys itself."""
-    for key in place:
-        annotation = model.model_fields[str(key)].annotation
-        (model,) = (kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return [".".join(map(str, (*place, name))) for name in model.model_fields]
-
-
-def _key(error: Mapping[str, Any]) -> str:
-    """The recipe key of one of pydantic's errors, without the kinds of value that it tried."""
-    kinds = ("function-", "constrained-", "literal[")
-    return ".".join(str(part) for part in error["loc"] if not str(part).startswith(kinds))
+        return Recipe(**{str(key): value for key, value in values.items()})
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe as it is saved with a run; reading it back gives the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return dumped(recipe.model_dump(mode="json"))
+
+
+def dumped(keys: Mapping[str, Any]) -> str:
+    """Plain keys and values as YAML that ``parse`` reads back alike: a key a line, its list or mapping beside it."""
+    return "".join(
+        yaml.dump(
+            {key: value},
+            Dumper=_Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None if isinstance(value, dict | list) else False,
+        )
+        for key, value in keys.items()
+    )
 
 
 def is_saved_in(path: Path, recipe: Recipe) -> bool:

@@ -11,10 +11,12 @@ import torch
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from builders import names_restored, run_result
 from multitune.cli.app import app
 from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
 from multitune.plans.combined import TorchJDPlan
+from multitune.plans.two_loop import TwoLoopPlan
 from multitune.recipe import Recipe, RecipeFile, parse_overrides, read
 from multitune.training.loading import load_plan
 
@@ -40,11 +42,15 @@ class Regression(torch.nn.Linear):
         return error
 
 
-def readers_own() -> dict[str, Any]:
-    """The loop that a reader of the README has: a model with a loss, an optimizer, batches."""
+def readers_own(page: Path, folder: Path) -> dict[str, Any]:
+    """What a page's reader has: a loop with a model and its loss, an optimizer, batches; or a finished run."""
+    if page.name == "run-folder.md":
+        run_result({"de": {"accuracy": 71.0}}).write(folder / "runs" / "demo-mtl")
+    if page.name != "README.md":
+        return {}
     model = Regression(3, 1)
     optimizer = torch.optim.AdamW(model.parameters())
-    return {"model": model, "optimizer": optimizer, "batches": torch.randn(4, 5, 3)}
+    return {"model": model, "optimizer": optimizer, "batches": torch.randn(48, 5, 3)}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
@@ -52,9 +58,10 @@ def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
-    namespace = readers_own() if page.name == "README.md" else {}
-    for block in blocks(page, "python"):
-        exec(compile(block, name(page), "exec"), namespace)
+    namespace = readers_own(page, tmp_path)
+    with names_restored():
+        for block in blocks(page, "python"):
+            exec(compile(block, name(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=name)
@@ -77,7 +84,8 @@ def default(value: object) -> str:
 def test_tables_of_options_are_the_plans(method: str) -> None:
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
     shared = "The other options are [Sequential Reptile](sequential_reptile.md)" in text
-    documented = options((ROOT / "docs/methods/sequential_reptile.md").read_text(encoding="utf-8")) if shared else {}
+    others = options((ROOT / "docs/methods/sequential_reptile.md").read_text(encoding="utf-8")) if shared else {}
+    documented = {key: value for key, value in others.items() if key in TwoLoopPlan.model_fields}
     fields = PLANS[method].model_fields
     assert documented | options(text) == {key: default(field.default) for key, field in fields.items()}
 

@@ -11,7 +11,8 @@ import multitune as mt
 from builders import corpus, recipe
 from multitune.cli import tables
 from multitune.data import sets
-from multitune.data.records.corpus import Corpus, Head
+from multitune.data.corpus import Corpus, Head
+from multitune.results.run import Side
 
 ESCAPED = "<b>odd</b>"
 
@@ -29,16 +30,17 @@ def test_every_method_has_the_scores_of_each_label(
     for record in (record for split in (made.train, made.test) for records in split.values() for record in records):
         record["label"] = ESCAPED if record["label"] == "odd" else record["label"]
     found = mt.compare(recipe_of(made, tiny_model, monkeypatch), tmp_path, methods=["mixed", "stl"])
-    for run, groups in zip(found.runs, (["seen", "unseen"], ["seen"]), strict=True):
-        assert list(run.by_class) == groups
+    sides: list[tuple[Side, ...]] = [("seen", "unseen"), ("seen",)]
+    for run, groups in zip(found.runs, sides, strict=True):
+        assert tuple(run.by_class) == groups
         for side in groups:
             examples = {label: scores["examples"] for label, scores in run.by_class[side].items()}
-            assert sum(examples.values()) == sum(len(made.test[language]) for language in getattr(run, side))
+            assert sum(examples.values()) == sum(len(made.test[language]) for language in run.scores[side])
             recall = sum(n * run.by_class[side][label]["recall"] for label, n in examples.items())
             assert recall / sum(examples.values()) == pytest.approx(run.average[side]), (
                 "the languages are alike in size"
             )
-            assert all("macro_f1" in scores for scores in getattr(run, side).values())
+            assert all("macro_f1" in scores for scores in run.scores[side].values())
 
     console = Console(width=200, file=io.StringIO())
     with console.capture() as captured:

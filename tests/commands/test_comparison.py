@@ -11,10 +11,11 @@ from builders import comparison_file as file
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.recipe import RecipeFile
-from multitune.tasks import Classification
+from multitune.results.comparison import Comparison
+from multitune.tasks import Classification, HeadMap
 
 METHODS = ("mtl", "sequential_reptile")
-TASK = Classification(("no", "yes"))
+HEADS = HeadMap.of_all(Classification(("no", "yes")))
 
 
 def outcomes(right: int, wrong: int) -> np.ndarray:
@@ -23,40 +24,41 @@ def outcomes(right: int, wrong: int) -> np.ndarray:
 
 
 def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:
-    draws = intervals.bootstrap({"de": outcomes(320, 80)}, TASK)
+    draws = intervals.bootstrap({"de": outcomes(320, 80)}, HEADS)
     found = intervals.from_draws(80.0, draws)
     half = 100 * 1.96 * np.sqrt(0.8 * 0.2 / 400)
-    assert found["low"] == pytest.approx(80 - half, abs=0.6)
-    assert found["high"] == pytest.approx(80 + half, abs=0.6)
+    assert found.low == pytest.approx(80 - half, abs=0.6)
+    assert found.high == pytest.approx(80 + half, abs=0.6)
 
 
 def test_resamples_are_paired_by_language() -> None:
     one, other = outcomes(300, 100), outcomes(310, 90)
-    first, second = (intervals.bootstrap({"de": rows}, TASK) for rows in (one, other))
-    assert np.array_equal(first, intervals.bootstrap({"de": one}, TASK))
+    first, second = (intervals.bootstrap({"de": rows}, HEADS) for rows in (one, other))
+    assert np.array_equal(first, intervals.bootstrap({"de": one}, HEADS))
     difference = intervals.from_draws(2.5, second - first)
     alone = intervals.from_draws(75.0, first)
-    assert difference["high"] - difference["low"] < 0.5 * (alone["high"] - alone["low"])
-    swapped = intervals.bootstrap({"fr": one}, TASK)
+    assert difference.high - difference.low < 0.5 * (alone.high - alone.low)
+    swapped = intervals.bootstrap({"fr": one}, HEADS)
     assert not np.array_equal(first, swapped)
 
 
 def test_languages_count_alike_whatever_their_size() -> None:
-    draws = intervals.bootstrap({"de": outcomes(1000, 0), "yo": outcomes(0, 10)}, TASK)
+    draws = intervals.bootstrap({"de": outcomes(1000, 0), "yo": outcomes(0, 10)}, HEADS)
     assert set(draws) == {50.0}
 
 
 def test_interval_over_seeds_is_students() -> None:
     found = intervals.from_seeds(np.array([1.0, 2.0, 3.0]))
-    assert found["mean"] == 2.0
-    assert found["high"] - 2.0 == pytest.approx(4.302653 / np.sqrt(3))
-    assert found["low"] + found["high"] == pytest.approx(4.0)
+    assert found.mean == 2.0
+    assert found.high - 2.0 == pytest.approx(4.302653 / np.sqrt(3))
+    assert found.low + found.high == pytest.approx(4.0)
 
 
 def test_a_comparison_and_its_contract(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     out = tmp_path / "comparison"
     found = mt.compare(file(tiny_model, tiny_panx), out)
     saved = json.loads((out / "results.json").read_text())
+    assert Comparison.read(out) == found
     assert {"runs", "summary", "baseline", "differences"} <= set(saved)
     assert saved["baseline"] == "mtl"
     assert list(saved["summary"]) == ["mtl", "sequential_reptile"]

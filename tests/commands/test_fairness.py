@@ -77,6 +77,7 @@ def test_runs_of_a_comparison_have_one_precision_and_number_of_threads(
     keys = {"budget": 2, "dev_limit": 1, "precision": "auto"}
     found = mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides=keys)
     before = found.runs[0].threads
+    assert before is not None
     with computing_with(before + 1):  # as if on another machine
         again = mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path, methods=["mtl", "mixed"], overrides=keys)
     assert {(run.precision, run.threads) for run in again.runs} == {(found.runs[0].precision, before)}
@@ -98,6 +99,7 @@ def test_threads_are_the_recipes_and_are_recorded(tmp_path: Path, tiny_model: Pa
 def test_steps_are_counted(tmp_path: Path, tiny_model: Path, tiny_panx: Path, method: str, steps: int) -> None:
     result = mt.train(recipe(tiny_model, tiny_panx, method, dev_limit=1), tmp_path / "run")
     assert result.steps == steps
+    assert result.step_seconds is not None
     assert 0 < result.step_seconds < result.seconds
     assert "ms/gradient" in (shown := printed(tables.runs([result])))
     assert f" {steps} " in shown

@@ -85,7 +85,7 @@ def test_a_comparison_over_a_grid(tmp_path: Path, tiny_model: Path, tiny_panx: P
     assert [run.method for run in found.chosen_runs] == ["mtl", "sequential_reptile"]
     for run in found.chosen_runs:
         assert saved["summary"][run.method]["seen"]["mean"] == pytest.approx(run.average["seen"])
-        assert list(read_statistics(tmp_path / f"{run.method}-learning_rate=0.01-budget=30-seed0/predictions.jsonl"))
+        assert list(read_statistics(tmp_path / f"{run.method}-learning_rate=0.01-budget=30-seed0"))
     table = tables.points(found)
     assert table.row_count == 8
     assert list(table.columns[0].cells).count("*") == 2

@@ -1,6 +1,5 @@
 """Texts of any data set as masked language modelling, heads on a frozen encoder, and a probe that asks them."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ from safetensors.torch import load_file
 import multitune as mt
 from builders import lines, recipe
 from multitune.commands.probe import probe
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records import texts
-from multitune.data.records.corpus import Corpus, Record
 from multitune.errors import UserError
+from multitune.tasks import TASKS
 
 HEAD = {"task": "masked_language_modelling", "freeze_encoder": True, "dropout": 0.0, "budget": 60}
 
@@ -42,12 +42,14 @@ def test_the_probe_asks_the_trained_head(tmp_path: Path, head: Path, tiny_model:
     assert probe(tmp_path / "run").masked_lm is None
     found = probe(tmp_path / "run", mlm_head=head)
     assert found.masked_lm is not None
-    assert found.masked_lm["head"] == str(head / "model")
+    assert found.masked_lm.head == str(head / "model")
     assert any("not pretraining's" in note for note in found.notes)
-    before, after = (found.masked_lm["average"]["seen"][when] for when in ("pretrained", "tuned"))
-    assert before < after, "tuned for entities, the encoder tells the head less"
+    average = found.masked_lm.average.seen
+    assert average.pretrained is not None
+    assert average.tuned is not None
+    assert average.pretrained < average.tuned, "tuned for entities, the encoder tells the head less"
     again = probe(tmp_path / "run", mlm_head=head)
-    assert asdict(again)["masked_lm"] == asdict(found)["masked_lm"]
+    assert again.masked_lm == found.masked_lm
 
 
 def test_heads_that_do_not_fit_are_refused(tmp_path: Path, head: Path, tiny_model: Path, tiny_panx: Path) -> None:
@@ -77,7 +79,7 @@ def test_a_model_without_new_weights_cannot_be_frozen(tmp_path: Path, tiny_lm: P
 )
 def test_the_texts_of_each_kind(task: str, record: Record, text: str) -> None:
     corpus = Corpus(task, ("x",), {"aa": [record]}, {"aa": [record]}, {"aa": [record], "bb": [record]})
-    found = texts.unlabelled(corpus)
+    found = texts.unlabelled(corpus, TASKS, "masked_language_modelling")
     assert found.task == "masked_language_modelling"
     assert found.labels == ()
     assert [list(rows) for rows in (found.train["aa"], found.dev["aa"], found.test["bb"])] == [[{"text": text}]] * 3
@@ -85,5 +87,6 @@ def test_the_texts_of_each_kind(task: str, record: Record, text: str) -> None:
 
 
 def test_images_have_no_texts() -> None:
+    corpus = Corpus("image_classification", ("x",), {}, {}, {"aa": []})
     with pytest.raises(UserError, match="wants texts, and this data set is of image_classification"):
-        texts.unlabelled(Corpus("image_classification", ("x",), {}, {}, {"aa": []}))
+        texts.unlabelled(corpus, TASKS, "masked_language_modelling")

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import multitune as mt
 from builders import lines, recipe, stop_after
 from multitune.cli import tables
 from multitune.commands.probe import probe
-from multitune.errors import UserError
+from multitune.errors import Interrupted, UserError
 from multitune.plans import METHODS
 from multitune.probes import live
-from multitune.storage.interrupt import Interrupted
+from multitune.results.metrics import Validate, read_events
+from multitune.results.probes import Findings
+from multitune.results.run import RunResult
 
 
 def probes(run: Path) -> list[dict[str, Any]]:
@@ -106,6 +107,9 @@ def test_a_run_that_diverges_goes_on_without_probes(tmp_path: Path, tiny_model: 
     result = mt.train(recipe(tiny_model, tiny_panx, "sequential", probe_every=4, **keys), tmp_path)
     assert result.budget == 8
     assert probes(tmp_path) == []
+    assert RunResult.read(tmp_path) == result, "strict JSON, whatever the weights are"
+    assert result.drift is None
+    assert [event.drift for event in read_events(tmp_path) if isinstance(event, Validate)][-1] is None
     with pytest.raises(UserError, match="the loss or gradient of aa, bb is not finite: lower the learning rate"):
         probe(tmp_path)
 
@@ -126,7 +130,7 @@ def test_a_finished_run(tmp_path: Path, tiny_model: Path, relatives: Path) -> No
     said: list[str] = []
     findings = probe(tmp_path, say=said.append)
     saved = json.loads((tmp_path / "probes.json").read_text())
-    assert saved == asdict(findings)
+    assert Findings.read(tmp_path) == findings
     assert len(said) == 4
     assert saved["seen"] == ["de", "fi", "nl", "tr"]
     assert saved["unseen"] == ["es"]
@@ -155,11 +159,10 @@ def test_a_run_that_learnt_nothing_forgot_nothing(tmp_path: Path, tiny_lm: Path,
     found = probe(tmp_path)
     assert found.masked_lm is not None
     assert found.retrieval is not None
-    assert found.drift is not None
-    assert found.masked_lm["tuned"] == found.masked_lm["pretrained"]
-    assert set(found.masked_lm["tuned"]) == {"de", "fi", "nl", "tr", "es"}
-    assert found.retrieval["tuned"] == found.retrieval["pretrained"]
-    assert found.drift["total"] == 0
+    assert found.masked_lm.tuned == found.masked_lm.pretrained
+    assert set(found.masked_lm.tuned) == {"de", "fi", "nl", "tr", "es"}
+    assert found.retrieval.tuned == found.retrieval.pretrained
+    assert found.drift.total == 0
 
 
 def test_the_tables_show_what_was_found(tmp_path: Path, tiny_lm: Path, relatives: Path) -> None:
@@ -172,7 +175,7 @@ def test_the_tables_show_what_was_found(tmp_path: Path, tiny_lm: Path, relatives
         console.print(table)
     text = console.export_text()
     assert found.masked_lm is not None
-    for word in ("a single language has no pairs", "es", "layer.1", f"{found.masked_lm['tuned']['es']:.2f}"):
+    for word in ("a single language has no pairs", "es", "layer.1", f"{found.masked_lm.tuned['es']:.2f}"):
         assert word in text
 
 

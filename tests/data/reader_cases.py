@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data import conll, fields, pairs, parallel, separated, squad, tabular
-from multitune.data.bad import BadRecords, records, sifted
-from multitune.data.records.corpus import Record
+from multitune.data.bad import BadRecords, parsed, records
+from multitune.data.corpus import Record
 
 Read = Callable[[Path, BadRecords | None], Iterator[Record]]
 
 
 def glue(path: Path, bad: BadRecords | None) -> Iterator[Record]:
     """A table without a header, as CoLA's."""
-    return records(sifted(separated.rows(path, {"text": 1, "label": 0}, bad), fields.KINDS[0].record, bad))
+    return records(parsed(separated.rows(path, {"text": 1, "label": 0}, bad), fields.LABELLED_TEXT.record, bad))
 
 
 def scored(path: Path, bad: BadRecords | None) -> Iterator[Record]:
@@ -75,6 +75,9 @@ def dumped(content: Any, indent: int | None = None) -> bytes:
     return json.dumps(content, indent=indent).encode()
 
 
+TAGGED = {"tokens": ["a", "b"], "tags": ["B-X", "O"]}
+
+
 UPOS_LINES = (
     "# text = a b\n1-2\tab\t_\t_\t_\t_\t_\t_\t_\t_\n1\ta\ta\tDET\t_\t_\t2\tdet\t_\t_\n1.1\te\te\tX\t_\t_\t_\t_\t_\t_\n"
 )
@@ -119,6 +122,46 @@ GOOD: dict[str, tuple[Read, str, bytes, list[Record]]] = {
         [answer_record()],
     ),
     "no labels": (inferences, "x.tsv", b"a\tb\n", [{"text": "a", "text_pair": "b"}]),
+    "spaces between columns": (entities, "x.txt", b"a B-X\nb O\n\nc  O\n", [TAGGED, {"tokens": ["c"], "tags": ["O"]}]),
+    "CoNLL-2003": (entities, "x.txt", b"-DOCSTART- -X- -X- O\n\na NNP B-NP B-X\nb VB B-VP O\n", [TAGGED]),
+    "CoNLL-2002": (entities, "x.txt", b"-DOCSTART- -DOCSTART- O\na N B-X\nb V O\n", [TAGGED]),
+    "four columns with tabs": (entities, "x.tsv", b"a\t_\t_\tB-X\nb\t_\t_\tO\n", [TAGGED]),
+    "comments": (
+        entities,
+        "x.txt",
+        b"# id 7 domain=en\na _ _ B-X\nb _ _ O\n\n# _ _ O\n",
+        [TAGGED, {"tokens": ["#"], "tags": ["O"]}],
+    ),
+    "a no-break space as a token": (
+        sentences,
+        "x.tsv",
+        "\u00a0\tO\n".encode(),
+        [{"tokens": ["\u00a0"], "tags": ["O"]}],
+    ),
+    "a no-break space in a list": (
+        tagged,
+        "x.jsonl",
+        dumped({"tokens": ["\u00a0"], "tags": ["O"]}),
+        [{"tokens": ["\u00a0"], "tags": ["O"]}],
+    ),
+    "a long value in quotes": (
+        texts,
+        "x.csv",
+        b'text,label\n"' + b"long " * 40_000 + b'",a\n',
+        [{"text": "long " * 40_000, "label": "a"}],
+    ),
+    "quoted as csv does": (
+        inferences,
+        "x.tsv",
+        b'"a ""b"" c"\t"d"\te\n',
+        [{"text": 'a "b" c', "text_pair": '"d"', "label": "e"}],
+    ),
+    "scores in any notation": (
+        scored,
+        "x.csv",
+        b"a,b,s\nx,y, -1.5e2\nx,y,.5\n",
+        [{"text": "x", "text_pair": "y", "label": -150.0}, {"text": "x", "text_pair": "y", "label": 0.5}],
+    ),
 }
 
 
@@ -257,5 +300,31 @@ BAD: dict[str, tuple[Read, str, bytes, str, int, str]] = {
     "fewer labels than texts": (with_labels, "x.tsv", b"a\tb\nc\td\ne\tf\n\n", ":3", 2, "labels.txt has 2 lines"),
     "unequal lengths": (translations, "x.txt", b"a\nb\nc\n", ":3", 2, "x.txt has 3 lines"),
     "blank line on one side": (translations, "x.txt", b" \nc\n", ":1", 1, "the line is blank"),
+    "a column twice": (texts, "x.csv", b"text,label,text\na,b,c\n", ":1", 0, "column 'text' stands 2 times"),
+    "a key twice": (
+        texts,
+        "x.jsonl",
+        b'{"text": "a", "text": "b", "label": "c"}',
+        ":1",
+        0,
+        "key 'text' stands in it twice",
+    ),
+    "a JSON array": (texts, "x.jsonl", b'[\n {"text": "a",\n  "label": "b"}\n]\n', ":1", 0, "a JSON array"),
+    "columns: is forgotten": (texts, "x.jsonl", b'{"review": "a"}', ":1", 0, "(columns: in the recipe names the keys)"),
+    "no tokens": (tagged, "x.jsonl", b'{"tokens": [], "tags": []}', ":1", 0, "tokens is empty"),
+    "a blank token": (tagged, "x.jsonl", b'{"tokens": [" "], "tags": ["O"]}', ":1", 0, "tokens[0] is blank"),
+    "a blank token in a line": (sentences, "x.tsv", b"  \tO\n", ":1", 0, "the token is empty"),
+    "words that are counted": (sentences, "x.tsv", b"1\tder\tO\tO\n2\tHund\tO\tO\n", ":1", 0, "counts the words"),
+    "fewer columns than before": (entities, "x.txt", b"a N B-X\n\nb O\n", ":3", 1, "a line is 3 columns"),
+    "no column of CoNLL-U": (
+        lambda path, bad: tabular.read(path, bad, columns={"tokens": "form", "pos": "tag"}),
+        "x.conllu",
+        b"1\ta\t_\tX\t_\t_\t_\t_\t_\t_\n",
+        "",
+        0,
+        "no column 'tag' for pos; CoNLL-U has id, form",
+    ),
+    "score with underscores": (scored, "x.csv", b"a,b,s\nx,y,1_000\n", ":2", 0, "score is '1_000'"),
+    "score in other digits": (scored, "x.csv", "a,b,s\nx,y,\u0663\n".encode(), ":2", 0, "it must be a finite number"),
     "not UTF-8 on one side": (translations, "x.txt", b"\xff\nb\n", ":1", 1, "not UTF-8"),
 }

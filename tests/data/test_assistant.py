@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.data.sets import assistant
 from multitune.errors import UserError
+from multitune.storage import cache
 
 for package in assistant.PACKAGES:
     pytest.importorskip(package, reason="needs pip install 'multitune[offline]'")
@@ -228,22 +229,34 @@ def test_more_sentences_a_template_keep_the_first_ones() -> None:
 
 
 def test_the_second_load_reads_what_the_first_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assistant, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = assistant.load(["te"], ["sw"], per_template=2)
-    (file,) = (tmp_path / "multitune").iterdir()
+    (entry,) = (cache.root() / "assistant").iterdir()
+    made = (entry / assistant.FILE).stat()
     assert assistant.load(["te"], ["sw"], per_template=2) == first
     assert assistant.load(["te"], ["sw"], per_template=3) != first
-    file.write_text(file.read_text(encoding="utf-8").replace("HassTurnOn", "Edited"), encoding="utf-8")
-    assert "Edited" in assistant.load(["te"], ["sw"], per_template=2).labels
+    assert (entry / assistant.FILE).stat().st_ino == made.st_ino
+
+
+def test_damaged_sentences_are_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = assistant.load(["te"], ["sw"])
+    (entry,) = (cache.root() / "assistant").iterdir()
+    os.truncate(entry / assistant.FILE, 1000)
+    assert assistant.load(["te"], ["sw"]) == first
+    assert len(caplog.messages) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "multitune").write_text("a file where the folder should be")
-    monkeypatch.setattr(assistant, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert assistant.load(["te"], []).train["te"]
-    assert "not written" in caplog.text
+    (warning,) = caplog.messages
+    assert "XDG_CACHE_HOME" in warning
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builders import zipped
-from multitune.data import images, parquet
+from multitune.data import fields, images, parquet
 from multitune.data.bad import BadRecords, records
-from multitune.data.records.corpus import Record
-from multitune.data.sets import hub_readers
+from multitune.data.corpus import Record
 from multitune.errors import UserError
 from multitune.recipe import parse_overrides
 from multitune.recipe import read as read_recipe
@@ -61,7 +60,7 @@ EDITS = st.lists(
 
 def read_parquet(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
     columns = {"tokens": "tokens", "tags": "ner_tags"}
-    return records(parquet.placed([Path(path)], columns, hub_readers.KINDS["tagging"].record, bad))
+    return records(parquet.placed([Path(path)], columns, fields.ENTITIES.record, bad))
 
 
 def a_parquet_file() -> bytes:

@@ -18,10 +18,11 @@ import pytest
 from builders import real_data
 from multitune.data import sets, squad
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Corpus, Head
+from multitune.data.corpus import Corpus, Head
 from multitune.data.records.texts import unlabelled
 from multitune.data.sets import DATASETS, hub_sets, sources
 from multitune.errors import UserError
+from multitune.tasks import TASKS
 
 datasets = pytest.importorskip("datasets", reason="needs the package datasets (multitune[hub])")
 datasets.disable_progress_bars()
@@ -73,7 +74,7 @@ def shard(config: str, *splits: str) -> list[str]:
 def load(name: str, path: Path | None = None, **options: Any) -> Corpus:
     """A corpus without a single bad record."""
     bad = BadRecords()
-    corpus = sets.load(name, bad, path=None if path is None else str(path), **options)
+    corpus = sets.load(name, bad, TASKS, path=None if path is None else str(path), **options)
     bad.refuse()
     return corpus
 
@@ -247,7 +248,7 @@ def test_lines_of_common_crawl(tmp_path: Path) -> None:
     write(tmp_path, "text", rows, "sw/train/0000.parquet", "yo/train/0000.parquet")
     corpus = load("cc100", tmp_path, languages=["sw"], unseen=["yo"])
     assert corpus.task == "masked_language_modelling"
-    assert plain(unlabelled(corpus)) == plain(corpus)
+    assert plain(unlabelled(corpus, TASKS, corpus.task)) == plain(corpus)
     splits = [{record["text"] for record in split["sw"]} for split in (corpus.train, corpus.dev, corpus.test)]
     assert sum(map(len, splits)) == len(set.union(*splits)) == len(corpus.test["yo"]) == 400
     assert min(map(len, splits)) > 20
@@ -419,7 +420,7 @@ def test_realigned(context: str, texts: list[str], starts: list[int], found: lis
 
 def bad_rows(folder: Path) -> list[tuple[str, str]]:
     bad = BadRecords()
-    sets.load("panx", bad, path=str(folder), languages=["de"], unseen=[])
+    sets.load("panx", bad, TASKS, path=str(folder), languages=["de"], unseen=[])
     return [(place.removeprefix(f"{folder}/"), problem) for place, problem in bad]
 
 
@@ -495,7 +496,7 @@ def test_what_is_in_the_cache_needs_no_network(cache: Path) -> None:
     rows = [QUESTION | {"id": "swahili-1"}, QUESTION | {"id": "finnish-1"}]
     write(tydiqa, "questions", rows, *shard("secondary_task", *TRAIN_DEV))
     options: dict[str, Any] = {"languages": ["sw"], "unseen": ["fi", "xquad"]}
-    corpus = sets.load("tydiqa", BadRecords(), path={"tydiqa": str(tydiqa)}, **options)
+    corpus = sets.load("tydiqa", BadRecords(), TASKS, path={"tydiqa": str(tydiqa)}, **options)
     assert list(corpus.test) == ["sw", "fi", *(f"xquad:{code}" for code in hub_sets.SETS["xquad"].languages)]
 
 

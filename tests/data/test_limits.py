@@ -9,16 +9,21 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet as parquet_files
 
 from builders import png, zipped
 from multitune import recipe
-from multitune.data import images, lines, squad
+from multitune.data import images, lines, parquet, squad
 from multitune.data.bad import KEPT, BadRecords
+from multitune.data.corpus import Record
 from multitune.data.sets import load
 from multitune.errors import UserError
+from multitune.tasks import TASKS
 from reader_cases import Read, article, dumped, inferences, question, questions, sentences, texts, translations
 
 LONG = b"x" * 300
@@ -240,7 +245,7 @@ def test_texts_taken_for_labels_are_told_in_time(tmp_path: Path) -> None:
         (tmp_path / f"{split}-aa.csv").write_text(f"text,label\n{table}")
     bad = BadRecords()
     began = time.process_time()
-    load("folder", bad, path=str(tmp_path))
+    load("folder", bad, TASKS, path=str(tmp_path))
     assert time.process_time() - began < 5
     assert len(bad) == 2 * rows
     assert "never seen in training, which has train 0, train 1, " in next(iter(bad))[1]
@@ -285,3 +290,41 @@ def test_a_recipe_has_a_largest_size(tmp_path: Path) -> None:
     began = time.process_time()
     recipe.read(tmp_path / "recipe.yaml")
     assert time.process_time() - began < 10
+
+
+def packed(path: Path, texts: Any, *, dictionary: bool = True) -> Path:
+    table = pyarrow.table({"text": texts, "label": ["a"] * len(texts)})
+    parquet_files.write_table(table, path, compression="zstd", use_dictionary=dictionary)
+    return path
+
+
+def texts_of_parquet(path: Path, bad: BadRecords) -> list[Record]:
+    columns = {"text": "text", "label": "label"}
+    return [record for _, record in parquet.placed([path], columns, lambda values: values, bad)]
+
+
+def test_one_value_of_many_rows_is_in_memory_once(tmp_path: Path) -> None:
+    """200 rows that point at one text of 12 MB: some kilobytes that would take 2.4 GB."""
+    values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 200, pyarrow.int32()), ["red dog " * 1_500_000])
+    path, bad = packed(tmp_path / "x.parquet", values), BadRecords()
+    before = pyarrow.default_memory_pool().max_memory()
+    assert texts_of_parquet(path, bad) == []
+    assert len(bad) == 200
+    assert "a row of 12000001 characters, more than 4194304" in next(iter(bad))[1]
+    assert pyarrow.default_memory_pool().max_memory() < max(before, 200 << 20)
+
+
+def test_bytes_that_unpack_to_far_more_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "x.parquet", [f"{n}{'a' * 100_000}" for n in range(20)], dictionary=False)
+    assert len(texts_of_parquet(path, BadRecords())) == 20
+    monkeypatch.setattr(parquet, "LARGEST", 1_000_000)
+    bad = BadRecords()
+    assert texts_of_parquet(path, bad) == []
+    assert "unpack to 2000" in next(iter(bad))[1]
+
+
+def test_rows_come_alike_however_many_are_unpacked_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [None, "", *("ä" * n for n in range(50))]
+    path = packed(tmp_path / "x.parquet", texts)
+    monkeypatch.setattr(parquet, "UNPACKED", 100)
+    assert [record["text"] for record in texts_of_parquet(path, BadRecords())] == texts

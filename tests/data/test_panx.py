@@ -8,15 +8,16 @@ import pytest
 from builders import real_data
 from multitune.data import conll, sets
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
+from multitune.tasks import TASKS
 
 LRM = chr(0x200E)
 
 
 def panx(folder: Path | None, **options: Any) -> Corpus:
     bad = BadRecords()
-    corpus = sets.load("panx", bad, path=None if folder is None else str(folder), **options)
+    corpus = sets.load("panx", bad, TASKS, path=None if folder is None else str(folder), **options)
     bad.refuse()
     return corpus
 

@@ -1,14 +1,16 @@
 """Every reader: what it yields in seven scripts, and each kind of bad record, with its message, file and line."""
 
 import gzip
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from builders import real_data
-from multitune.data import conll, pairs, parallel, squad, tabular
-from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Record
+from multitune.data import conll, fields, pairs, parallel, squad, tabular
+from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.corpus import Place, Record
+from multitune.data.fields import Fields
 from multitune.errors import UserError
 from reader_cases import (
     BAD,
@@ -101,10 +103,34 @@ def test_missing_file(tmp_path: Path) -> None:
         list(texts(tmp_path / "none.tsv", BadRecords()))
 
 
-@pytest.mark.parametrize("columns", [{}, {"text": "a"}, {"text": "a", "label": "b", "tags": "c"}, {"txt": "a"}])
-def test_columns_of_no_kind(tmp_path: Path, columns: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"columns: .* no kind of task; allowed: text, label \(classification\); "):
+@pytest.mark.parametrize("columns", [{}, {"label": "a"}, {"text": "a", "label": "b", "tags": "c"}, {"txt": "a"}])
+def test_columns_of_no_record(tmp_path: Path, columns: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"columns: .* no kind of task; allowed: text, label; text, score; "):
         tabular.read(tmp_path / "x.tsv", columns=columns)
+
+
+def test_fields_and_formats_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of ``key: value`` lines, and a record with a count."""
+
+    def rows(path: Path, columns: Mapping[str, str], bad: BadRecords | None) -> Iterator[tuple[Place, dict[str, str]]]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            values = dict(part.split(": ") for part in line.split("; "))
+            yield Place(str(path), [number]), {field: values[column] for field, column in columns.items()}
+
+    def count(value: object, name: str) -> int:
+        if not str(value).isdecimal():
+            raise BadRecord(f"{name} is {value!r}; it must be a whole number")
+        return int(str(value))
+
+    path = tmp_path / "de.pairs"
+    path.write_text("t: a; n: 3\nt: b; n: x\n")
+    columns, counted = {"text": "t", "count": "n"}, Fields({"text": fields.text, "count": count})
+    with pytest.raises(UserError, match=r"de\.pairs: the name of a table ends in one of \.jsonl, \.csv"):
+        list(tabular.read(path, columns=columns, fields=counted))
+    monkeypatch.setitem(tabular.READERS, ".pairs", rows)
+    bad = BadRecords()
+    assert list(tabular.read(path, bad, columns=columns, fields=counted)) == [{"text": "a", "count": 3}]
+    assert list(bad) == [(f"{path}:2", "count is 'x'; it must be a whole number")]
 
 
 def test_real_spans() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import pytest
 from builders import data_folder, real_data
 from multitune.data import sets
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Head
+from multitune.data.fields import LABELLED_TEXT
 from multitune.data.records.balance import balance
-from multitune.data.records.corpus import Corpus, Head
 from multitune.data.sets import DATASETS, hub_sets
 from multitune.errors import UserError
 from multitune.recipe import Recipe
+from multitune.tasks import TASKS
+from multitune.tasks.classification import OneLabel
 from multitune.training.loading import load_corpus
 
 
 def load(name: str, path: Path | Mapping[str, str] | None, **options: Any) -> Corpus:
     """A corpus without a single bad record."""
     bad = BadRecords()
-    corpus = sets.load(name, bad, path=str(path) if isinstance(path, Path) else path, **options)
+    corpus = sets.load(name, bad, TASKS, path=str(path) if isinstance(path, Path) else path, **options)
     bad.refuse()
     return corpus
 
@@ -114,7 +118,7 @@ def test_real_heads() -> None:
     }
     scores = [record["label"] for record in glue.train["STS-B"]]
     assert (min(scores), max(scores)) == (0.0, 5.0)
-    assert {row.label for row in balance(glue)} == {"RTE: entailment", "RTE: not_entailment"}
+    assert {row.label for row in balance(glue, TASKS)} == {"RTE: entailment", "RTE: not_entailment"}
 
 
 def inputs(rows: Sequence[Any]) -> set[str]:
@@ -199,6 +203,42 @@ def test_own_folder(
     assert corpus.test_is_dev == test_is_dev
 
 
+def test_texts_alone_are_of_masked_language_modelling(tmp_path: Path) -> None:
+    corpus = load("folder", written(tmp_path, {"de.jsonl": LINES}), columns={"text": "sentence"})
+    assert (corpus.task, corpus.labels) == ("masked_language_modelling", ())
+    assert counts(corpus.train) == {"de": 166}
+
+
+def test_the_recipe_says_which_kind_where_columns_are_those_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stars(OneLabel, ABC):
+        fields = LABELLED_TEXT
+
+    monkeypatch.setitem(TASKS, "stars", Stars)
+    folder = written(tmp_path, {"de.jsonl": LINES})
+    assert load("folder", folder, columns=COLUMNS).task == "classification"
+    assert load("folder", folder, columns=COLUMNS, task="stars").task == "stars"
+    assert load("folder", folder, columns={"text": "sentence"}, task="stars").task == "masked_language_modelling"
+
+
+def test_a_language_may_be_called_like_a_data_set(tmp_path: Path, tiny_panx: Path) -> None:
+    files = {"train-de.jsonl": LINES, "dev-de.jsonl": LINES[:5], "dev-panx.jsonl": LINES[:7]}
+    folder = written(tmp_path, files)
+    assert list(load("folder", folder, columns=COLUMNS).test) == ["de", "panx"]
+    assert list(load("folder", folder, columns=COLUMNS, unseen=["folder:panx"]).test) == ["de", "panx"]
+    with pytest.raises(UserError, match="panx is of kind tagging"):
+        load("folder", {"folder": str(folder), "panx": str(tiny_panx)}, columns=COLUMNS, unseen=["panx"])
+
+
+def test_languages_of_two_sets_are_never_one(tmp_path: Path) -> None:
+    files = {f"{split}-{code}.tsv": PAIRS for split in ("train", "dev", "test") for code in ("de", "xnli:de")}
+    pawsx = written(tmp_path / "pawsx", dict(files))
+    xnli = written(tmp_path / "xnli", {"test-de.tsv": PAIRS})
+    with pytest.raises(UserError, match="data: pawsx has a language 'xnli:de' of its own, and xnli one of that name"):
+        load("pawsx", {"pawsx": str(pawsx), "xnli": str(xnli)}, languages=["xnli:de"], unseen=["xnli"])
+
+
 def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
     """Equal texts are in one split, whatever else the file holds and wherever it lies."""
     first = load("folder", written(tmp_path / "a", {"de.jsonl": LINES + LINES}), columns=COLUMNS)
@@ -211,7 +251,8 @@ def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
         )
 
 
-PAIRS = "a\tb\tyes\nc\td\tno\n"
+PAIRS = "a\tb\tneutral\nc\td\tentailment\n"
+PARAPHRASES = "a\tb\t0\nc\td\t1\n"
 MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]] = {
     # data set, options, files, what is said
     "no folder": ("multi30k", {"path": None}, {}, "path: is missing; data: multi30k needs the folder with train.en.gz"),
@@ -233,7 +274,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
     "an unseen set without a folder": (
         "pawsx",
         {"unseen": ["sib200"]},
-        {"train-de.tsv": PAIRS, "dev-de.tsv": PAIRS, "test-de.tsv": PAIRS},
+        {"train-de.tsv": PARAPHRASES, "dev-de.tsv": PARAPHRASES, "test-de.tsv": PARAPHRASES},
         "path: is missing; data: sib200",
     ),
     "no images": ("images", {}, {"x.txt": "a"}, "has no zip or npz file of images"),
@@ -244,7 +285,18 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
         "a file 'de_test', which is no language",
     ),
-    "columns of no kind": ("folder", {"columns": {"txt": "a"}}, {"de.jsonl": LINES}, "no kind of task"),
+    "columns of no kind": (
+        "folder",
+        {"columns": {"txt": "a"}},
+        {"de.jsonl": LINES},
+        r"no kind of task; allowed: text, label \(classification\); text \(masked_language_modelling\); ",
+    ),
+    "two tasks of one name": (
+        "images",
+        {},
+        {"a.npz": "", "b.zip": "", "a.zip": ""},
+        r"a\.(npz|zip) and a\.(npz|zip) are both the task 'a'",
+    ),
 }  # fmt: skip
 
 
@@ -263,9 +315,9 @@ def test_an_unseen_set_of_another_kind(tmp_path: Path, tiny_panx: Path) -> None:
 
 
 def test_an_unseen_set_with_other_labels(tmp_path: Path) -> None:
-    pawsx = written(tmp_path / "pawsx", {f"{split}-de.tsv": PAIRS for split in ("train", "dev", "test")})
-    xnli = written(tmp_path / "xnli", {"test-de.tsv": "a\tb\n\nc\td\n", "test.labels.txt": "yes\n\nmaybe\n"})
-    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is never seen in training, which has no, yes"):
+    pawsx = written(tmp_path / "pawsx", {f"{split}-de.tsv": PARAPHRASES for split in ("train", "dev", "test")})
+    xnli = written(tmp_path / "xnli", {"test-de.tsv": "a\tb\n\nc\td\n", "test.labels.txt": "1\n\nmaybe\n"})
+    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is never seen in training, which has 0, 1"):
         load("pawsx", {"pawsx": str(pawsx), "xnli": str(xnli)}, unseen=["xnli:de"])
 
 
@@ -319,3 +371,43 @@ def test_real_captions_say_what_they_are_translated_into() -> None:
 def test_every_set_has_a_name() -> None:
     others = {"assistant", "folder", "images", "mlqa", "panx", "pawsx", "squad", "udpos", "xquad"}
     assert set(REAL) | others | set(hub_sets.SETS) == set(DATASETS)
+
+
+TREEBANK = "# sent_id = 1\n1-2\tdel\t_\t_\t_\t_\t_\t_\t_\t_\n" + "".join(
+    f"{n}\t{word}\t_\t{upos}\tX{n}\t_\t_\t_\t_\t_\n"
+    for n, (word, upos) in enumerate((("de", "ADP"), ("el", "DET"), ("mar", "NOUN")), 1)
+)
+
+
+@pytest.mark.parametrize("name", ["{split}-es.conllu", "es_toy-ud-{split}.conllu"])
+def test_treebanks_as_published(tmp_path: Path, name: str) -> None:
+    files = {name.format(split=split): f"{TREEBANK}\n{TREEBANK}" for split in ("train", "dev", "test")}
+    corpus = load("udpos", written(tmp_path, files))
+    assert list(corpus.train) == ["es"]
+    assert list(corpus.train["es"]) == [{"tokens": ["de", "el", "mar"], "tags": ["ADP", "DET", "NOUN"]}] * 2
+
+
+def test_several_treebanks_of_a_language_are_joined(tmp_path: Path) -> None:
+    files = {f"es_{name}-ud-{split}.conllu": TREEBANK for name in "ab" for split in ("train", "dev", "test")}
+    assert len(load("udpos", written(tmp_path, files)).train["es"]) == 2
+
+
+def test_any_column_of_a_treebank(tmp_path: Path) -> None:
+    files = {f"{split}-es.conllu": TREEBANK for split in ("train", "dev", "test")}
+    corpus = load("folder", written(tmp_path, files), columns={"tokens": "FORM", "pos": "xpos"})
+    assert list(corpus.train["es"]) == [{"tokens": ["de", "el", "mar"], "tags": ["X1", "X2", "X3"]}]
+
+
+@pytest.mark.parametrize("name", ["xnli", "pawsx"])
+def test_a_header_line_is_a_bad_record_where_labels_are_known(tmp_path: Path, name: str) -> None:
+    lines = PAIRS if name == "xnli" else PARAPHRASES
+    files = {f"{split}-de.tsv": f"premise\thypo\tlabel\n{lines}" for split in ("train", "dev", "test")}
+    with pytest.raises(UserError, match=r"train-de\.tsv:1: label 'label'"):
+        load(name, written(tmp_path, files))
+
+
+def test_the_prefix_of_the_language_is_taken_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "de:Anna\tB-PER\nde:lebt\tO\n\nde:a\tO\n:\tO\n\n"
+    corpus = load("panx", written(tmp_path, {"train-de.tsv": text, "dev-de.tsv": text}))
+    assert [record["tokens"] for record in corpus.train["de"]] == [["Anna", "lebt"], ["de:a", ":"]]
+    assert "the prefix de: is taken off all tokens of 1 sentences" in caplog.text

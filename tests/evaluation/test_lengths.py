@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import Balance, balance
-from multitune.data.records.corpus import Corpus
 from multitune.evaluation.lengths import Lengths, measure
+from multitune.tasks import TASKS
 
 RECORDS: dict[str, tuple[list[dict[str, Any]], Lengths]] = {
     # of the tiny tokenizer: one token a word, [CLS] and [SEP] around
@@ -45,7 +46,7 @@ def test_no_tokenizer_no_lengths(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 def test_balance() -> None:
     train = {"aa": [{"label": "x"}] * 3 + [{"label": "y"}], "bb": [{"label": "y"}] * 4}
-    assert balance(Corpus("classification", ("x", "y"), train, {}, {})) == [
+    assert balance(Corpus("classification", ("x", "y"), train, {}, {}), TASKS) == [
         Balance("y", 5, 62.5, (25.0, "aa"), (100.0, "bb")),
         Balance("x", 3, 37.5, (0.0, "bb"), (75.0, "aa")),
     ]

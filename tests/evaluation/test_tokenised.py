@@ -1,25 +1,25 @@
-"""The cache of examples: found by content alone, shared, mended, and never in the way."""
+"""Examples in the cache: found by content alone, shared, mended, and never in the way."""
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tokenizers import processors
 
 from builders import disk
 from multitune import compare
+from multitune.data.corpus import Record
 from multitune.data.records.spool import Spool
 from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.recipe import Recipe
-from multitune.tasks import Classification, MaskedLanguageModelling, Regression, Task
+from multitune.tasks import Classification, HeadMap, MaskedLanguageModelling, Regression, Task
+from multitune.tasks.classification import OneLabel, label_scores
 from multitune.tasks.task import Example
 
 RECORDS = [{"text": "ana sees roma", "label": "x"}, {"text": "oslo", "label": "y"}]
@@ -29,12 +29,12 @@ TASK = Classification(("x", "y"))
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the cache is in a test."""
-    monkeypatch.setattr(tokenised, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "multitune" / "tokenised"
 
 
 def loaded(model: Path) -> Encoder:
-    return encoders.load(str(model), TASK, layers=1, dropout=None, seed=0)
+    return encoders.load(str(model), HeadMap.of_all(TASK), layers=1, dropout=None, seed=0)
 
 
 def plain(examples: Sequence[Example]) -> list[dict[str, Any]]:
@@ -47,13 +47,13 @@ def as_encoded(encoder: Encoder, task: Task = TASK) -> list[dict[str, Any]]:
 
 def test_the_second_run_finds_what_the_first_one_made(folder: Path, tiny_model: Path) -> None:
     first = tokenised.examples(RECORDS, TASK, loaded(tiny_model), 16)
-    (file,) = folder.iterdir()
-    made = file.stat()
+    (entry,) = folder.iterdir()
+    made = (entry / tokenised.FILE).stat()
     again = tokenised.examples(Spool().keep(RECORDS), TASK, loaded(tiny_model), 16)
     assert isinstance(first, Stored)
     assert plain(first) == plain(again) == as_encoded(loaded(tiny_model))
-    assert list(folder.iterdir()) == [file]
-    assert file.stat().st_ino == made.st_ino, "it was not written again"
+    assert list(folder.iterdir()) == [entry]
+    assert (entry / tokenised.FILE).stat().st_ino == made.st_ino, "it was not written again"
 
 
 def test_the_runs_of_a_comparison_share_what_the_first_one_made(
@@ -121,37 +121,59 @@ def test_all_that_decides_is_in_the_key(
     assert len(list(folder.iterdir())) == files
 
 
-def flipped(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+def a_kind(version: str | None, reverse: bool) -> Task:
+    """A kind of a user's own, as a notebook defines it anew each time that its cell is run."""
+
+    class Sentiment(OneLabel):
+        auto_model, metric = Classification.auto_model, "accuracy"
+
+        def encode(self, records: Sequence[Record], tokenizer: Any, max_length: int) -> Iterator[Example]:
+            for record in records:
+                ids = tokenizer(record["text"])["input_ids"]
+                yield {"input_ids": ids[::-1] if reverse else ids, "label": self.number(record["label"])}
+
+        def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            return label_scores(rows, counts)
+
+    if version is not None:
+        Sentiment.version = version
+    return Sentiment(("x", "y"))
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "a few bytes": lambda content: content[:10],
-    "half": lambda content: content[: len(content) // 2],
-    "all but one byte": lambda content: content[:-1],
-    "longer": lambda content: content + b"\0",
-    "zeros": lambda content: b"\0" * len(content),
-    "one bit": flipped,
-}
+def test_an_edited_kind_without_a_version_is_never_given_old_examples(folder: Path, tiny_model: Path) -> None:
+    encoder = loaded(tiny_model)
+    for reverse in (False, True):
+        kind = a_kind(None, reverse)
+        assert plain(tokenised.examples(RECORDS, kind, encoder, 16)) == as_encoded(encoder, kind)
+    assert not folder.exists()
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_made_anew(
-    folder: Path, tiny_model: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_kind_with_a_version_is_kept_until_that_changes(folder: Path, tiny_model: Path) -> None:
+    encoder = loaded(tiny_model)
+    first = plain(tokenised.examples(RECORDS, a_kind("1", False), encoder, 16))
+    assert plain(tokenised.examples(RECORDS, a_kind("1", True), encoder, 16)) == first, "its author has promised it"
+    assert plain(tokenised.examples(RECORDS, a_kind("2", True), encoder, 16)) != first
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_version_of_an_older_class_is_not_a_younger_one_s(folder: Path, tiny_model: Path) -> None:
+    older = type(a_kind("1", False))
+    younger = type("Younger", (older,), {"__module__": "notebook"})
+    tokenised.examples(RECORDS, younger(("x", "y")), loaded(tiny_model), 16)
+    assert not folder.exists()
+
+
+def test_a_damaged_file_is_made_anew(folder: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenised.examples(RECORDS, TASK, loaded(tiny_model), 16)
-    (file,) = folder.iterdir()
-    good = file.read_bytes()
-    file.write_bytes(damage(good))
+    (entry,) = folder.iterdir()
+    good = (entry / tokenised.FILE).read_bytes()
+    (entry / tokenised.FILE).write_bytes(good[:-8])
     assert plain(tokenised.examples(RECORDS, TASK, loaded(tiny_model), 16)) == as_encoded(loaded(tiny_model))
-    assert f"{file.name} " in caplog.text
-    assert "is made anew" in caplog.text
-    assert file.read_bytes() == good
+    assert f"{entry} is damaged" in caplog.text
+    assert (entry / tokenised.FILE).read_bytes() == good
 
 
-def test_a_cache_that_cannot_be_written_is_one_warning(
+def test_without_a_cache_examples_are_held_in_memory(
     folder: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.parent.mkdir(parents=True)
@@ -159,7 +181,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(
     for length in (16, 15):
         assert plain(tokenised.examples(RECORDS, TASK, loaded(tiny_model), length)) == as_encoded(loaded(tiny_model))
     (warning,) = caplog.messages
-    assert warning.startswith(f"{folder}: cannot be written")
+    assert warning.startswith(f"{folder}: the cache cannot be written")
 
 
 def test_a_full_disk_leaves_nothing_behind(
@@ -167,43 +189,8 @@ def test_a_full_disk_leaves_nothing_behind(
 ) -> None:
     records = [{"text": "ana sees roma " * 30, "label": "x"}] * 2000
     with disk(tmp_path / "disk", megabytes=1) as small:
-        monkeypatch.setattr(tokenised, "user_cache_path", lambda name: small / name)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(small))
         found = tokenised.examples(records, TASK, loaded(tiny_model), 128)
         assert len(found) == 2000
         assert "cannot be written (No space left on device)" in caplog.text
         assert list((small / "multitune" / "tokenised").iterdir()) == []
-
-
-def test_what_nobody_uses_for_long_goes(folder: Path, tiny_model: Path) -> None:
-    old, part, young = folder / "old.arrow", folder / ".killed.arrow.x", folder / "young.arrow"
-    part.mkdir(parents=True)
-    (part / "killed.arrow").touch()
-    for file, days in ((old, 31), (part, 31), (young, 29)):
-        file.touch()
-        os.utime(file, (time.time() - days * 24 * 3600,) * 2)
-    tokenised.examples(RECORDS, TASK, loaded(tiny_model), 16)
-    assert not old.exists()
-    assert not part.exists()
-    assert young.exists()
-    assert len(list(folder.iterdir())) == 2
-
-
-def test_processes_at_once_share_one_cache(folder: Path, tiny_model: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    encoder, together = loaded(tiny_model), fork.Barrier(2)
-
-    def ask() -> None:
-        for number in range(30):
-            records = [{"text": f"ana sees {number}", "label": "x"}] * 50
-            together.wait(timeout=60)
-            found = tokenised.examples(records, TASK, encoder, 16)
-            assert plain(found) == plain(list(TASK.encode(records, encoder.tokenizer, 16)))
-
-    both = [fork.Process(target=ask) for _ in range(2)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(timeout=60)
-    assert [one.exitcode for one in both] == [0, 0]
-    assert {file.suffix for file in folder.iterdir()} == {".arrow"}
-    assert len(list(folder.iterdir())) == 30

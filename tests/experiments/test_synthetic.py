@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from multitune.errors import UserError
 from multitune.experiments import synthetic
 from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
 from multitune.report.colours import LOOKS
+from multitune.results.comparison import Interval
 
 SHORT = 60
 LOOPS = [("sequential_reptile", 10, 0.1), ("sequential", 1, 1.0), ("fish", 3, 0.1)]
@@ -147,13 +149,13 @@ def test_where_the_walks_end(monkeypatch: pytest.MonkeyPatch) -> None:
     found = synthetic.run(0)
     mtl = [found.of_figures(start)[0] for start in STARTS]
     assert [[round(value / 10) * 10 for value in outcome.end or []] for outcome in mtl] == [[10, 0], [0, 10], [0, 0]]
-    assert [outcome.cosine["mean"] for outcome in mtl] == pytest.approx([-0.37, -0.37, -0.47], abs=0.01)
+    assert [outcome.cosine.mean for outcome in mtl] == pytest.approx([-0.37, -0.37, -0.47], abs=0.01)
     (joint, *_), (_, small, large) = (
         [o for o in found.sweep if o.method == name] for name in ("mtl", "sequential_reptile")
     )
-    assert large.cosine["low"] > joint.cosine["high"]
-    assert large.distance["low"] > 2.0
-    assert small.cosine["high"] < joint.cosine["low"]
+    assert large.cosine.low > joint.cosine.high
+    assert large.distance.low > 2.0
+    assert small.cosine.high < joint.cosine.low
 
 
 @pytest.mark.parametrize(
@@ -172,12 +174,12 @@ def test_margins(changes: dict[tuple[str, float], float], own: float, same: floa
     cosine |= {("sequential_reptile", 1.0): 0.1} | changes
     sweep = [_outcome(name, rate, value) for (name, rate), value in cosine.items()]
     (found,) = [margin for margin in Synthetic(0, [], sweep, {}).margins() if margin.learning_rate == 1.0]
-    assert list(found.own.values()) == pytest.approx([own, own - 0.1, own + 0.1])
-    assert list(found.same.values()) == pytest.approx([same, same - 0.1, same + 0.1])
+    assert astuple(found.own) == pytest.approx((own, own - 0.1, own + 0.1))
+    assert astuple(found.same) == pytest.approx((same, same - 0.1, same + 0.1))
 
 
 def _outcome(name: str, rate: float, cosine: float) -> Outcome:
-    interval = {"mean": cosine, "low": cosine - 0.1, "high": cosine + 0.1}
+    interval = Interval(cosine, cosine - 0.1, cosine + 0.1)
     return Outcome(name, rate, None, interval, interval, interval, [])
 
 

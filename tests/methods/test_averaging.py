@@ -37,7 +37,7 @@ def averaged(average: WeightAverage, weights: list[Tensor]) -> list[Tensor]:
         return [p.detach().clone() for p in weights]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.75, 0.99])
 def test_exponential_average_is_its_recurrence(decay: float) -> None:
     weights, values = parameters(), trajectory(7)
     average = ExponentialAverage(weights, decay)
@@ -45,10 +45,51 @@ def test_exponential_average_is_its_recurrence(decay: float) -> None:
         move(weights, value)
         average.update()
     for i, result in enumerate(averaged(average, weights)):
-        expected = decay**6 * values[0][i]
-        for step in range(1, 7):
-            expected = expected + (1.0 - decay) * decay ** (6 - step) * values[step][i]
+        expected = torch.zeros_like(result)
+        for step, value in enumerate(values, start=1):
+            weight = max(1.0 - decay, 1.0 / step)
+            expected = (1.0 - weight) * expected + weight * value[i]
         torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_exponential_average_begins_as_the_plain_mean() -> None:
+    weights, values = parameters(), trajectory(7)
+    average = ExponentialAverage(weights, decay=0.9)
+    for value in values:
+        move(weights, value)
+        average.update()
+    torch.testing.assert_close(averaged(average, weights)[0], torch.stack([value[0] for value in values]).mean(0))
+
+
+@pytest.mark.parametrize("decay", [0.2, 0.9])
+def test_a_value_weighs_as_much_as_one_that_was_taken_at_each_moment(decay: float) -> None:
+    """Values that come k moments apart have the weights that k updates with each of them would have."""
+    weights, values = parameters(), trajectory(4)
+    seldom, often = ExponentialAverage(weights, decay), ExponentialAverage(weights, decay)
+    for value, elapsed in zip(values, (3, 1, 5, 2), strict=True):
+        move(weights, value)
+        seldom.update(elapsed)
+        for _ in range(elapsed):
+            often.update()
+    torch.testing.assert_close(averaged(seldom, weights), averaged(often, weights), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [partial(ExponentialAverage, decay=0.999), partial(SnapshotAverage, n=50)])
+def test_averages_of_low_precision_move(kind: Callable[[list[Tensor]], WeightAverage], dtype: torch.dtype) -> None:
+    """A hundredth of the way of one unit in the last place a value: no bf16 or fp16 number could take it in."""
+    weight = torch.ones(3, dtype=dtype)
+    average = kind([weight])
+    for _ in range(25):
+        average.update()
+    weight += torch.finfo(dtype).eps
+    for _ in range(25):
+        average.update()
+    kept = average.state_dict()["kept"]
+    assert {value.dtype for values in kept for value in values} == {torch.float32}
+    mean = torch.stack([values[0] for values in kept]).mean(0)
+    torch.testing.assert_close(mean, torch.full((3,), 1 + torch.finfo(dtype).eps / 2))
+    assert averaged(average, [weight])[0].dtype == dtype
 
 
 @pytest.mark.parametrize(("n", "updates"), [(1, 4), (3, 2), (3, 3), (3, 7)])
@@ -94,6 +135,8 @@ def test_an_average_of_one_point_is_that_point_bitwise(kind: Callable[[list[Tens
         (lambda: ExponentialAverage(parameters(), decay=1.0), "decay=1.0"),
         (lambda: SnapshotAverage(parameters(), n=0), "n=0"),
         (lambda: SnapshotAverage([]), "no parameters"),
+        (lambda: ExponentialAverage(parameters()).update(0.0), "elapsed=0.0"),
+        (lambda: SnapshotAverage(parameters()).update(float("nan")), "elapsed=nan"),
         (lambda: ExponentialAverage(parameters()).weights().__enter__(), r"call update\(\) first"),
         (
             lambda: SnapshotAverage(parameters()).load_state_dict({"kept": [[torch.ones(1)]]}),

@@ -96,10 +96,7 @@ class Training:
     def load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.swep.load_state_dict(state["swep"])
-        if isinstance(self.optimizer, TwoLoop):
-            self.optimizer.load_state_dict(state["optimizer"])
-        else:
-            load_plain(self.optimizer, state["optimizer"])
+        load_plain(self.optimizer, state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.sampler.load_state_dict(state["sampler"])
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from multitune.methods.sampling import (
     CategoricalSampler,
     EpochSampler,
+    PermutedSampler,
     SystematicSampler,
     TaskSampler,
     inclusion,
@@ -139,9 +140,43 @@ def test_epochs_come_in_every_order() -> None:
     assert frequencies_agree(drawn, dict.fromkeys(itertools.permutations(range(3)), 1 / 6))
 
 
+@pytest.mark.parametrize("inner_steps", [1, 4, 9, 50])
+@pytest.mark.parametrize("probabilities", [proportional(TYDIQA), uniform(9), torch.tensor([0.0, 0.05, 0.95])])
+def test_inner_loops_meet_each_task_as_often_as_its_probability_says(probabilities: Tensor, inner_steps: int) -> None:
+    """In every inner loop: rounded up or down. On average: exactly, by a test of the shares that were rounded up."""
+    sampler, loops = PermutedSampler(probabilities, inner_steps, generator=generator(7)), 2_000
+    counts = torch.stack(
+        [torch.tensor(sampler.draw(inner_steps)).bincount(minlength=len(probabilities)) for _ in range(loops)]
+    )
+    expected = inner_steps * probabilities
+    assert bool((counts.sum(1) == inner_steps).all())
+    assert bool(((counts - expected).abs() < 1).all())
+    up = expected - expected.floor()
+    deviation = (up * (1 - up) / loops).sqrt()
+    assert bool(((counts.double().mean(0) - expected).abs() <= 3.5 * deviation + 1e-9).all())
+
+
+@pytest.mark.parametrize("cuts", [[1] * 60, [5] * 12, [3, 7] * 6, [60]])
+def test_with_one_step_a_task_inner_loops_are_those_of_fish(cuts: list[int]) -> None:
+    sampler = PermutedSampler(uniform(5), 5, generator=generator(3))
+    drawn = [task for n in cuts for task in sampler.draw(n)]
+    assert all(sorted(drawn[i : i + 5]) == [0, 1, 2, 3, 4] for i in range(0, 60, 5))
+    three = PermutedSampler(uniform(3), 3, generator=generator(4))
+    orders = [tuple(three.draw(3)) for _ in range(3_000)]
+    assert frequencies_agree(orders, dict.fromkeys(itertools.permutations(range(3)), 1 / 6))
+
+
+def test_an_inner_loop_that_begins_early_drops_what_is_left() -> None:
+    sampler = PermutedSampler(uniform(4), 4, generator=generator(8))
+    sampler.draw(3)
+    sampler.begin(8)
+    assert sorted(sampler.draw(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda g: PermutedSampler(proportional(TYDIQA), 20, generator=g),
         lambda g: CategoricalSampler(proportional(TYDIQA), generator=g),
         lambda g: SystematicSampler(proportional(TYDIQA), generator=g),
         lambda g: EpochSampler(9, generator=g),
@@ -167,6 +202,10 @@ def test_state_continues_where_it_was_taken(make: Callable[[torch.Generator], Ta
         (lambda: uniform(0), "num_tasks=0"),
         (lambda: EpochSampler(0, generator=generator()), "num_tasks=0"),
         (lambda: EpochSampler(3, generator=generator()).draw(0), "at least one"),
+        (lambda: PermutedSampler(uniform(3), 0, generator=generator()), "inner_steps=0"),
+        (lambda: PermutedSampler(uniform(3), 3, generator=generator()).begin(0), "inner_steps=0"),
+        (lambda: PermutedSampler(uniform(3), 3, generator=generator()).draw(0), "at least one"),
+        (lambda: PermutedSampler(torch.tensor([0.5, 0.4]), 3, generator=generator()), "sum to 0.9"),
         (lambda: CategoricalSampler(torch.tensor([0.5, 0.4]), generator=generator()), "sum to 0.9"),
         (lambda: CategoricalSampler(torch.tensor([1.5, -0.5]), generator=generator()), "non-negative"),
         (lambda: CategoricalSampler(torch.tensor([float("nan"), 1.0]), generator=generator()), "sum to nan"),

@@ -150,7 +150,7 @@ def test_reptile_with_one_task_is_sequential_reptile(make: Any, outer: Any, inne
         (b, Reptile(make(b.parameters()), num_tasks=1, **options)),
     ):
         train(model, two_loop, range(14))
-        two_loop.finish()
+        two_loop.close_inner_loop()
     assert same(weights(a), weights(b))
 
 
@@ -242,11 +242,14 @@ def test_schedules_of_both_settings_follow_the_progress(outer: Any) -> None:
     ("make", "steps"),
     [(SequentialReptile, 7), (partial(Reptile, num_tasks=2), 6), (partial(Reptile, num_tasks=2), 12)],
 )
+@pytest.mark.filterwarnings("ignore:finish.. after few outer steps")
 def test_finish_closes_what_is_open_once(make: Callable[..., TwoLoop], steps: int) -> None:
     model = network(dtype=FLOAT)
     two_loop = make(ADAMW(model.parameters()), inner_steps=4, outer_lr=0.5)
     train(model, two_loop, range(steps))
+    assert not two_loop.between_loops
     two_loop.finish()
+    assert two_loop.between_loops
     closed = weights(model)
     with two_loop.slow_weights():
         assert same(weights(model), closed)
@@ -260,7 +263,7 @@ def test_finish_of_reptile_weighs_the_trajectories_begun_equally() -> None:
     x = problem.parameter()
     reptile = Reptile(SGD([x], lr=alpha), 3, eta, num_tasks=3)
     walk(problem, x, reptile, [0, 0, 0, 1])
-    reptile.finish()
+    reptile.close_inner_loop()
     ends = [literal(problem, tasks, len(tasks), alpha, 1.0) for tasks in ([0, 0, 0], [1])]
     expected = problem.start - eta * (problem.start - np.mean(ends, axis=0))
     np.testing.assert_allclose(x.detach().numpy(), expected, rtol=1e-12)
@@ -288,19 +291,6 @@ def test_slow_weights_show_phi_and_give_the_fast_weights_back_bitwise(make: Call
     assert same(weights(model), weights(undisturbed))
 
 
-@pytest.mark.parametrize(
-    "action", [TwoLoop.step, TwoLoop.finish, TwoLoop.state_dict, lambda two_loop: two_loop.slow_weights().__enter__()]
-)
-def test_nothing_happens_to_weights_that_are_only_shown(action: Callable[[TwoLoop], Any]) -> None:
-    model = network()
-    two_loop = SequentialReptile(ADAMW(model.parameters()))
-    train(model, two_loop, range(2))
-    fast = weights(model)
-    with pytest.raises(ValueError, match="slow weights are in the model"), two_loop.slow_weights():
-        action(two_loop)
-    assert same(weights(model), fast)
-
-
 def test_touches_the_parameters_of_the_optimizer_only() -> None:
     model = network()
     head = model[2]
@@ -316,9 +306,9 @@ def test_default_outer_optimizer_keeps_exactly_one_more_copy() -> None:
     train(model, inner, range(2))
     two_loop = SequentialReptile(inner, 2)
     train(model, two_loop, range(5))
-    state = two_loop.state_dict()
-    assert sum(s.numel() for s in state["slow"]) == sum(p.numel() for p in model.parameters())
-    assert (state["outer"], state["initial"]) == (None, {})
+    added = [{*entries} - {*inner.state[p]} for p, entries in two_loop.state.items()]
+    assert added == [{"slow"}] * 4
+    assert [entries["slow"].shape for entries in two_loop.state.values()] == [p.shape for p in model.parameters()]
 
 
 @pytest.mark.parametrize("on_inner", [False, True])
@@ -350,33 +340,56 @@ def test_continues_after_the_inner_optimizers_own_load() -> None:
     inner.load_state_dict(inner.state_dict())
     train(model, two_loop, [2])
     assert two_loop.param_groups is inner.param_groups
-    assert two_loop.state is inner.state
+    assert (two_loop.inner_step, float(two_loop.state[next(model.parameters())]["step"])) == (3, 3)
 
 
 def wrapped(**options: Any) -> SequentialReptile:
     return SequentialReptile(ADAMW(network().parameters()), **options)
 
 
-def add_a_group() -> None:
-    two_loop = wrapped()
-    two_loop.inner.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
-    two_loop.step()
+def begun(**options: Any) -> dict[str, Any]:
+    model = network()
+    two_loop = SequentialReptile(ADAMW(model.parameters()), 2, **options)
+    train(model, two_loop, range(3))
+    return two_loop.state_dict()
 
 
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: wrapped(inner_steps=0), "at least one inner step"),
+    (lambda: wrapped(inner_steps=2.5), "inner_steps=2.5: .* a whole number"),
+    (lambda: wrapped(inner_steps=float("nan")), "inner_steps=nan"),
+    (lambda: wrapped(inner_steps=Linear(0.2, 3.0)), "inner_steps=0"),
+    (lambda: wrapped(inner_steps=lambda progress: float("inf")), "inner_steps=inf"),
     (lambda: wrapped(outer_lr=-0.1), "outer_lr=-0.1"),
+    (lambda: wrapped(outer_lr=0.0), "outer_lr=0.0: choose above 0 and up to 1"),
+    (lambda: wrapped(outer_lr=1.5), "outer_lr=1.5"),
+    (lambda: wrapped(outer_lr=Linear(2.0, 1.0)), "outer_lr=2.0"),
     (lambda: wrapped(outer_lr=float("nan")), "outer_lr=nan"),
     (lambda: wrapped(inner_state="keep"), "'carry' or 'reset'"),
     (lambda: wrapped(inner_steps=Linear(2.0, 4.0)).step(), "set .progress"),
+    (lambda: wrapped(outer_lr=Linear(0.1, 1.0)).step(), "set .progress"),
     (lambda: Reptile(ADAMW(network().parameters()), num_tasks=0), "num_tasks=0"),
-    (add_a_group, "parameters were added"),
-    (lambda: wrapped().load_state_dict(wrapped(outer_optimizer=NESTEROV).state_dict()), "another outer_optimizer"),
+    (lambda: wrapped().load_state_dict(begun(outer_optimizer=NESTEROV)), "with an outer_optimizer: give the same"),
     (
-        lambda: SequentialReptile(SGD([nn.Parameter(torch.ones(2))], lr=0.1)).load_state_dict(wrapped().state_dict()),
+        lambda: SequentialReptile(SGD([nn.Parameter(torch.ones(2))], lr=0.1)).load_state_dict(begun()),
+        "other parameters",
+    ),
+    (
+        lambda: SequentialReptile(SGD([nn.Parameter(torch.ones(2)) for _ in range(4)], lr=0.1)).load_state_dict(
+            begun()
+        ),
         "other parameters",
     ),
 ]
+
+
+def test_an_outer_rate_may_fall_to_zero() -> None:
+    model = network()
+    two_loop = SequentialReptile(ADAMW(model.parameters()), 1, Linear(1.0, 0.0))
+    two_loop.progress = 1.0
+    start = weights(model)
+    train(model, two_loop, range(1))
+    assert same(weights(model), start)
 
 
 @pytest.mark.parametrize(("mistake", "message"), MISTAKES)

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import BertConfig, BertForTokenClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from multitune.models.dropout import ATTENTION, LEVELS, QuickDropout, attention, quicken, thinned
+from multitune.models.dropout import ATTENTION, LEVELS, QuickDropout, attention, thinned, use_quick_dropout
 
 
 class SelfAttention(nn.Module):
@@ -91,7 +91,7 @@ def test_attention_drops_weights_and_keeps_their_mean() -> None:
 
 def test_a_model_keeps_its_weights_its_answers_and_its_configuration(tmp_path: Path) -> None:
     plain, quick = model().eval(), model().eval()
-    quicken(quick)
+    use_quick_dropout(quick)
     ids = torch.arange(20).view(2, 10)
     assert quick.state_dict().keys() == plain.state_dict().keys()
     assert torch.equal(quick(ids).logits, plain(ids).logits)
@@ -103,7 +103,7 @@ def test_a_model_keeps_its_weights_its_answers_and_its_configuration(tmp_path: P
 
 def test_training_draws_anew_and_repeats_with_a_seed() -> None:
     quick = model()
-    quicken(quick)
+    use_quick_dropout(quick)
     ids = torch.arange(20).view(2, 10)
     logits = []
     for seed in (0, 1, 0):

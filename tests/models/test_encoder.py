@@ -1,22 +1,26 @@
 """Encoders: what is new in them, what drift measures, and that the saved model is the one that trained."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.encoder import GAIN, Encoder
-from multitune.tasks import Classification, Tagging
+from multitune.tasks import Classification, HeadMap, Tagging
 
 TEXTS = ["ana sees roma", "the old coro and the old bela", "oslo"]
 
 
 def loaded(folder: Path, *, layers: int | None = None, dropout: float | None = None, seed: int = 0) -> Encoder:
-    task = Classification(("no", "perhaps", "yes"))
-    return encoders.load(str(folder), task, layers=layers, dropout=dropout, seed=seed)
+    heads = HeadMap.of_all(Classification(("no", "perhaps", "yes")))
+    return encoders.load(str(folder), heads, layers=layers, dropout=dropout, seed=seed)
 
 
 def logits(encoder: Encoder) -> torch.Tensor:
@@ -55,6 +59,46 @@ def test_the_saved_model_is_an_ordinary_one_with_the_same_logits(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert model.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
     assert model.config.num_hidden_layers == (layers or 2)
+
+
+USES: dict[str, dict[str, Any]] = {
+    "not at all": {},
+    "cut": {"truncation": True, "max_length": 4},
+    "padded": {"padding": True},
+    "cut and padded": {"truncation": True, "max_length": 8, "padding": "max_length", "pad_to_multiple_of": 4},
+    "cut into windows": {
+        "truncation": "longest_first",
+        "max_length": 9,
+        "stride": 1,
+        "return_overflowing_tokens": True,
+    },
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("ships_both", [False, True])
+def test_a_saved_tokenizer_neither_truncates_nor_pads(
+    tmp_path: Path, tiny_model: Path, use: dict[str, Any], ships_both: bool
+) -> None:
+    """However it was used before, and whatever the model's own does; and saving changes nothing in the one in use."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    if ships_both:
+        own = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+        own.enable_truncation(7)
+        own.enable_padding(length=7)
+        own.save(str(tmp_path / "model" / "tokenizer.json"))
+    encoder = loaded(tmp_path / "model")
+    if use:
+        encoder.tokenizer(TEXTS, **use)
+    backend = encoder.tokenizer.backend_tokenizer
+    before = (backend.truncation, backend.padding)
+    assert encoder.tokenizer_hash == loaded(tiny_model).tokenizer_hash
+    encoder.save(tmp_path / "saved")
+    assert (backend.truncation, backend.padding) == before
+    saved = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+    assert (saved["truncation"], saved["padding"]) == (None, None)
+    encoder.save(tmp_path / "again")
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (tmp_path / "saved" / "tokenizer.json").read_bytes()
 
 
 def test_drift_of_a_known_shift(tiny_model: Path) -> None:
@@ -96,7 +140,8 @@ def test_dropout_while_training(tiny_model: Path, dropout: float | None) -> None
 
 
 def test_tagging_has_no_new_square_layer(tiny_model: Path) -> None:
-    encoder = encoders.load(str(tiny_model), Tagging(("O", "B-PER")), layers=None, dropout=None, seed=0)
+    heads = HeadMap.of_all(Tagging(("O", "B-PER")))
+    encoder = encoders.load(str(tiny_model), heads, layers=None, dropout=None, seed=0)
     new = {name for name, _ in encoder.parameters()} - {name for name, _ in encoder.pretrained_parameters()}
     assert new == {"classifier.weight", "classifier.bias"}
 

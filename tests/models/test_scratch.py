@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from multitune import tasks
-from multitune.data.records.corpus import Corpus, Head
+from multitune.data.corpus import Corpus, Head
 from multitune.errors import UserError
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
-from multitune.tasks import TASKS, Translation
+from multitune.tasks import Translation
 
 TEXTS = {"de": ("A man (old) sits.", "Ein alter Mann sitzt."), "fr": ("A man (old) sits.", "Un vieil homme est assis.")}
 TRAIN = {
@@ -22,7 +22,7 @@ CORPUS = Corpus("translation", (), TRAIN, TRAIN, TRAIN)
 
 
 def built(name: str = "scratch:transformer", corpus: Corpus = CORPUS, **keys: Any) -> Encoder:
-    return scratch.build(name, TASKS[corpus.task](()), corpus, **({"layers": 1, "dropout": None, "seed": 0} | keys))
+    return scratch.build(name, tasks.of(corpus), corpus, **({"layers": 1, "dropout": None, "seed": 0} | keys))
 
 
 def test_texts_come_back_and_the_target_language_is_one_token() -> None:
@@ -56,15 +56,15 @@ def test_tasks_of_images_share_all_but_their_last_layer() -> None:
     labels = {"digits": tuple("0123456789"), "letters": ("0", "a")}
     heads = {name: Head("image_classification", own) for name, own in labels.items()}
     corpus = Corpus("image_classification", (), {}, {}, {}, heads=heads)
-    task = tasks.of(corpus)
-    encoder = scratch.build("scratch:convnet", task, corpus, layers=1, dropout=None, seed=0)
+    one_each = tasks.of(corpus)
+    encoder = scratch.build("scratch:convnet", one_each, corpus, layers=1, dropout=None, seed=0)
     assert {name.rpartition(".")[0] for name in encoder.own_heads} == {
-        "tasks.digits.classifier",
-        "tasks.letters.classifier",
+        "head0.classifier",
+        "head1.classifier",
     }
     for name, own in labels.items():
-        examples = list(task.of(name).encode(records, encoder.tokenizer, 8))
-        inputs = encoder.on_device(task.of(name).inputs(examples, encoder.pad_id))
+        examples = list(one_each.task(name).encode(records, encoder.tokenizer, 8))
+        inputs = encoder.on_device(one_each.task(name).inputs(examples, encoder.pad_id))
         assert inputs["pixel_values"].shape == (1, 3, 32, 32)
         assert encoder.head(name)(**inputs).logits.shape == (1, len(own))
 
@@ -73,7 +73,7 @@ def test_tasks_of_images_share_all_but_their_last_layer() -> None:
     ("name", "kind", "said"),
     [
         ("scratch:transfomer", "translation", "did you mean 'scratch:transformer'"),
-        ("scratch:transformer", "tagging", "is for data of the kind translation, not tagging"),
+        ("scratch:transformer", "tagging", "is for Translation, and the data are of the kind tagging"),
     ],
 )
 def test_mistakes(name: str, kind: str, said: str) -> None:

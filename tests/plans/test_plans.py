@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from multitune.cli import method_table
-from multitune.errors import UserError
+from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
+from multitune.methods.averaging import WeightAverage
+from multitune.methods.base import NonFiniteError
 from multitune.methods.sampling import CategoricalSampler
-from multitune.methods.two_loop import TwoLoop
+from multitune.methods.schedule import outer_lr_at
+from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
 from multitune.plans import METHODS, find, listed
+from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.plan import Plan
 from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.recipe import validated
@@ -96,6 +101,8 @@ def test_every_plan_describes_itself_and_its_options(method: str) -> None:
         ("fish", {"inner_steps": 0}, "inner_steps"),
         ("reptile", {"outer_lr": 0}, "outer_lr"),
         ("sequential_reptile", {"momentum": 1}, "momentum"),
+        ("sequential_reptile", {"order": "shuffled"}, "'random' or 'permuted'"),
+        ("fish", {"order": "permuted"}, "unknown key 'order'"),
         ("swep", {"p": 1}, "options of swep: p: .*less than 1"),
     ],
 )
@@ -150,6 +157,94 @@ def test_each_order_of_tasks() -> None:
     assert met == [0, 0, 1, 1, 2, 2, 0, 0]
 
 
+def steps(update: Update, net: Net, progress: list[float]) -> list[int]:
+    """The tasks of some steps."""
+    met = []
+    for share in progress:
+        update.advance(0.01, share)
+        (task,) = drawn = update.draw(9)
+        update.step(drawn, net.losses([task]))
+        met.append(task)
+    return met
+
+
+def test_permuted_inner_loops_meet_the_tasks_as_often_as_sampling_says() -> None:
+    net, options = Net(), {"inner_steps": 10, "order": "permuted"}
+    met = steps(made("sequential_reptile", net, options), net, [0.0] * 40)
+    assert all([met[i : i + 10].count(task) for task in range(3)] == [5, 3, 2] for i in range(0, 40, 10))
+    assert len({tuple(met[i : i + 10]) for i in range(0, 40, 10)}) > 1
+
+
+def test_permuted_inner_loops_follow_a_schedule_of_their_length() -> None:
+    net, options = Net(), {"inner_steps": 10, "inner_steps_end": 20, "order": "permuted"}
+    met = steps(made("sequential_reptile", net, options), net, [0.0] * 10 + [1.0] * 20)
+    assert [[part.count(task) for task in range(3)] for part in (met[:10], met[10:])] == [[5, 3, 2], [10, 6, 4]]
+
+
+def test_a_skipped_step_does_not_shift_permuted_inner_loops() -> None:
+    net, options = Net(), {"inner_steps": 10, "order": "permuted"}
+    update = made("sequential_reptile", net, options)
+    steps(update, net, [0.0] * 4)
+    with pytest.raises(NonFiniteError, match="the loss of task"):
+        update.step(update.draw(9), [torch.tensor(float("nan"), requires_grad=True)])
+    steps(update, net, [0.0] * 6)
+    met = steps(update, net, [0.0] * 10)
+    assert [met.count(task) for task in range(3)] == [5, 3, 2]
+
+
+def test_weights_that_are_not_finite_are_told_and_do_not_ship() -> None:
+    net = Net()
+    update = made("sequential_reptile", net, {"inner_steps": 2})
+    steps(update, net, [0.0])
+    with torch.no_grad():
+        net.heads[2].weight.fill_(torch.inf)  # type: ignore[operator]
+    with pytest.raises(NonFiniteError, match="the result of a step of task 0 is not finite"):
+        update.step([0], net.losses([0]))
+    with pytest.raises(RunError, match="at the end of the budget the fast weights are NaN or infinite"):
+        update.finish()
+
+
+class Latest(WeightAverage):
+    """The newest value alone; keeps the times between values."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__(net.parameters())
+        self.elapsed: list[float] = []
+
+    def update(self, elapsed: float = 1.0) -> None:
+        self.elapsed.append(elapsed)
+        self._kept = [self._snapshot()]
+
+    def _average(self) -> list[Tensor]:
+        return self._kept[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "elapsed"),
+    [
+        ("sequential", {}, [1] * 13),
+        ("mtl", {"tasks_per_step": 2}, [2, 2, 2, 2, 2, 2, 1]),
+        ("sequential_reptile", {"inner_steps": 4}, [4, 4, 4, 1]),
+        ("reptile", {"inner_steps": 2}, [6, 6, 1]),
+        ("reptile", {"inner_steps": 2, "inner_state": "carry"}, [6, 6, 1]),
+    ],
+)
+def test_an_average_takes_in_each_change_of_what_would_ship(
+    method: str, options: dict[str, Any], elapsed: list[int]
+) -> None:
+    net = Net()
+    average = Latest(net)
+    update = AveragedUpdate(setup(net, budget=13), made(method, net, options, budget=13), average, interval=None)
+    spent = 0
+    while spent < 13:
+        update.advance(0.01, spent / 13)
+        drawn = update.draw(13 - spent)
+        update.step(drawn, net.losses(drawn))
+        spent += len(drawn)
+    update.finish()
+    assert average.elapsed == elapsed
+
+
 @pytest.mark.parametrize(
     ("method", "budget", "steps"),
     [
@@ -164,7 +259,15 @@ def test_each_order_of_tasks() -> None:
     ],
 )
 def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -> None:
-    assert two_loop(made(method, budget=budget))._loop_length == steps
+    assert two_loop(made(method, budget=budget)).loop_length == steps
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("sequential_reptile", SequentialReptile), ("reptile", Reptile), ("lookahead", Lookahead), ("fish", Fish)],
+)
+def test_inner_state_has_the_same_default_in_python_and_in_recipes(method: str, kind: type[TwoLoop]) -> None:
+    assert signature(kind).parameters["inner_state"].default == METHODS[method].model_fields["inner_state"].default
 
 
 @pytest.mark.parametrize(
@@ -179,7 +282,7 @@ def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -
 )
 def test_outer_rates_that_no_recipe_sets(method: str, options: dict[str, Any], eta: tuple[float, float]) -> None:
     loop = two_loop(made(method, options=options))
-    assert (loop._outer_lr_at(0.0), loop._outer_lr_at(1.0)) == eta
+    assert (outer_lr_at(loop._outer_lr, 0.0), outer_lr_at(loop._outer_lr, 1.0)) == eta
 
 
 @pytest.mark.parametrize(

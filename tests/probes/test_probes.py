@@ -1,7 +1,6 @@
 """Probes against closed forms: quadratics' gradients, known orders of languages, families, untouched models."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from multitune.probes import drift, genealogy, proximity
 from multitune.probes.gradient_similarity import cosines, mean_cosine, similarity
+from multitune.results.probes import LanguagePair
 
 OPTIMA = torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0], [3.0, 0.0, 4.0], [-1.0, 0.0, 0.0]])
 
@@ -90,11 +90,10 @@ def test_gradients_that_follow_the_families_are_found_out() -> None:
     distances = np.array([[genealogy.distance(one, other) for other in LANGUAGES] for one in LANGUAGES])
     found = proximity.proximity([*LANGUAGES, "xx"], np.pad(1 - distances, (0, 1)))
     assert found is not None
-    assert found["spearman"] == pytest.approx(-1)
-    assert found["p"] < 0.01
-    assert len(found["pairs"]) == 28, "an unknown language is left out"
-    assert found["pairs"][0] == {"languages": ["de", "nl"], "distance": 0.25, "cosine": 0.75}
-    json.dumps(found)
+    assert found.spearman == pytest.approx(-1)
+    assert found.p < 0.01
+    assert len(found.pairs) == 28, "an unknown language is left out"
+    assert found.pairs[0] == LanguagePair(["de", "nl"], distance=0.25, cosine=0.75)
 
 
 @pytest.mark.parametrize(

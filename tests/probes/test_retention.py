@@ -18,7 +18,7 @@ from multitune.models import masked_lm
 from multitune.models.encoder import Encoder
 from multitune.probes import drift, pairs, retention
 from multitune.probes.pairs import Pairs
-from multitune.tasks import Tagging
+from multitune.tasks import HeadMap, Tagging
 from multitune.tasks.task import Example
 
 WORD_EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
@@ -26,7 +26,7 @@ TAGS = ("B-LOC", "B-PER", "I-PER", "O")
 
 
 def loaded(folder: Path) -> Encoder:
-    return encoders.load(str(folder), Tagging(TAGS), layers=None, dropout=None, seed=0)
+    return encoders.load(str(folder), HeadMap.of_all(Tagging(TAGS)), layers=None, dropout=None, seed=0)
 
 
 def examples(tokenizer: PreTrainedTokenizerBase, count: int = 10) -> list[Example]:

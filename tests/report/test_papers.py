@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
 import multitune as mt
 from builders import comparison_file as file
+from builders import run_result
 from multitune.errors import UserError
 from multitune.report import papers
+from multitune.results.comparison import Pair
 from multitune.results.run import RunResult
 
 AVERAGES = {"mtl": 82.9, "gradvac": 83.8, "reptile": 83.7, "sequential_reptile": 87.5}
@@ -18,25 +21,8 @@ AVERAGES = {"mtl": 82.9, "gradvac": 83.8, "reptile": 83.7, "sequential_reptile":
 
 def finished(method: str, scores: dict[str, float], metric: str = "f1", seed: int = 0) -> RunResult:
     """A run with so many percent in the languages that it has seen, ten less in exact matches."""
-    return RunResult(
-        method=method,
-        seed=seed,
-        budget=8,
-        steps=8,
-        metric=metric,
-        seen={language: {metric: score, "exact_match": score - 10} for language, score in scores.items()},
-        unseen={},
-        average={"seen": sum(scores.values()) / len(scores), "unseen": None},
-        drift=0.0,
-        seconds=1.0,
-        step_seconds=1.0,
-        peak_memory_bytes=1,
-        precision="fp32",
-        threads=1,
-        shipped={},
-        dropped={},
-        versions={},
-    )
+    both = {language: {metric: score, "exact_match": score - 10} for language, score in scores.items()}
+    return run_result(both, method=method, seed=seed)
 
 
 @pytest.mark.parametrize("method", AVERAGES)
@@ -50,16 +36,16 @@ def test_only_what_both_have_is_compared_and_seeds_are_averaged() -> None:
     runs = [finished("mtl", {"de": 70, "fr": 10}), finished("mtl", {"de": 72, "fr": 10}, seed=1)]
     runs += [finished("sequential", {"de": 1, "fr": 1}), finished("gradvac", {"de": 75, "fr": 10})]
     (found,) = papers.beside("table2", "panx", runs)
-    assert found.languages == {"de": {"mtl": {"ours": 71, "paper": 83.4}, "gradvac": {"ours": 75, "paper": 83.9}}}
+    assert found.languages == {"de": {"mtl": Pair(71, 83.4), "gradvac": Pair(75, 83.9)}}
     assert found.mean == found.languages["de"]
-    assert found.gains["gradvac"] == pytest.approx({"ours": 4.0, "paper": 0.5})
+    assert astuple(found.gains["gradvac"]) == pytest.approx((4.0, 0.5))
 
 
 def test_languages_of_another_set_are_found_by_its_name() -> None:
     runs = [finished("mtl", {"en": 50, "de": 50, "mlqa:de": 40, "xquad:es": 30})]
     f1, exact = papers.beside("table3", "tydiqa", runs)
-    assert f1.languages == {"mlqa:de": {"mtl": {"ours": 40, "paper": 50.6}}}
-    assert exact.languages == {"mlqa:de": {"mtl": {"ours": 30, "paper": 35.8}}}
+    assert f1.languages == {"mlqa:de": {"mtl": Pair(40, 50.6)}}
+    assert exact.languages == {"mlqa:de": {"mtl": Pair(30, 35.8)}}
     assert f1.gains == {}
 
 

@@ -5,9 +5,9 @@ import hashlib
 import json
 import re
 import string
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,6 +25,8 @@ from multitune.report.colours import look
 from multitune.report.evidence import load
 from multitune.report.examples import Agreement, examples
 from multitune.report.pictures import HeatMap, Plot, described, pareto_front
+from multitune.results.metrics import Train
+from multitune.results.probes import BeforeAfter, Findings
 from report_folders import HOSTILE, Contents, evidence
 
 PLAIN = Contents()
@@ -122,9 +124,20 @@ def test_training_and_comparing_leave_a_report(tmp_path: Path, tiny_model: Path,
 MISTAKES: dict[str, tuple[str, str | None, str]] = {
     "nothing there": ("results.json", None, "holds no finished run or comparison"),
     "not JSON": ("results.json", "{", r"results.json: not valid JSON"),
-    "not an object": ("mtl-0-seed0/metrics.jsonl", "{}\n[1]\n", r"metrics.jsonl:2: an object of JSON belongs here"),
+    "not an object": ("mtl-0-seed0/metrics.jsonl", "[1]\n", r"metrics.jsonl:1: an object of JSON belongs here"),
+    "not an event": ("mtl-0-seed0/metrics.jsonl", '{"event": "trian"}', r"metrics.jsonl:1: unknown event 'trian'"),
+    "of another schema": (
+        "mtl-0-seed0/clusters.json",
+        '{"schema": 2}',
+        r"clusters.json: has schema 2; .* reads schema 1",
+    ),
+    "a key missing": (
+        "mtl-0-seed0/probes.json",
+        "{}",
+        r"probes.json: is damaged .*: Object missing required field run",
+    ),
     "a run missing": ("mtl-0-seed0/recipe.yaml", None, "mtl-0-seed0: holds no finished run"),
-    "no predictions": ("mtl-0-seed0/predictions.jsonl", None, "predictions.jsonl: is missing"),
+    "no predictions": ("mtl-0-seed0/predictions.jsonl", None, "predictions.jsonl: cannot be read: No such file"),
 }
 
 
@@ -219,8 +232,8 @@ def test_curves_are_the_logs_lines(tmp_path: Path) -> None:
 
 def test_long_logs_are_averaged(tmp_path: Path) -> None:
     folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
-    lines = [{"gradients": n, "event": "train", "seconds": n, "loss": n} for n in range(1, 1001)]
-    report_folders.write_lines(folder / "mtl-0-seed0" / "metrics.jsonl", lines)
+    events = [Train(gradients=n, seconds=float(n), loss=float(n), learning_rate=0.1) for n in range(1, 1001)]
+    report_folders.write_events(folder / "mtl-0-seed0", events)
     points = training_curves.curves(load(folder))["loss"]["gradients"].series[0].points
     assert len(points) == 25
     assert (points[0].x, points[0].y) == (40, 20.5)
@@ -244,9 +257,10 @@ def test_a_side_without_a_language_to_measure_on_is_left_out(tmp_path: Path) -> 
     """English alone was trained on: there is no translation from English into it."""
     folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
     for path in folder.glob("*/probes.json"):
-        probes = json.loads(path.read_text())
-        probes["retrieval"]["average"]["seen"] = {"pretrained": None, "tuned": None}
-        path.write_text(json.dumps(probes))
+        probes = Findings.read(path.parent)
+        assert probes.retrieval is not None
+        average = replace(probes.retrieval.average, seen=BeforeAfter(pretrained=None, tuned=None))
+        replace(probes, retrieval=replace(probes.retrieval, average=average)).write(path.parent)
     (retrieval,) = causes.retention(load(folder))
     assert [title for title, _ in retrieval.groups] == ["unseen languages"]
     assert Page(page.render(load(folder))).of("svg")
@@ -257,7 +271,7 @@ def test_pseudo_tasks_are_shown_once_for_all_runs_that_share_them(tmp_path: Path
     text = page.render(load(folder))
     assert [text.count(f"<h3>cluster-{number}: 25.0 % ") for number in (1, 2, 3, 4)] == [1] * 4
     assert "Do the pseudo-tasks' gradients" in text
-    (folder / "mtl-0-seed0" / "clusters.json").write_text(json.dumps(report_folders.division(3)))
+    report_folders.division(3).write(folder / "mtl-0-seed0")
     assert page.render(load(folder)).count("<h3>cluster-1: ") == 2
 
 
@@ -312,43 +326,6 @@ def test_examples_of_a_single_run_are_its_mistakes(tmp_path: Path) -> None:
     chosen, agreements = examples(evidence(tmp_path, PLAIN).runs[:1])
     assert [example.answers[0].right for example in chosen] == [False] * 10
     assert agreements == []
-
-
-RECORDS: dict[str, tuple[dict[str, Any], Any, Any, tuple[str, str, str]]] = {
-    "entities": (
-        {"tokens": ["Ana", "in", "Rio", "Claro"], "tags": ["B-PER", "O", "B-LOC", "I-LOC"]},
-        ["B-PER", "O", "B-LOC", "I-LOC"],
-        ["O", "O", "O", "O"],
-        ("Ana in Rio Claro", "PER: Ana, LOC: Rio Claro", "nothing"),
-    ),
-    "parts of speech": (
-        {"tokens": ["go", "on"], "tags": ["VERB", "ADP"]},
-        ["VERB", "ADP"],
-        ["NOUN", "ADP"],
-        ("go on", "VERB: go, ADP: on", "NOUN: go, ADP: on"),
-    ),
-    "question answering": (
-        {"id": "1", "question": "Who?", "context": "It was Ada.", "answers": {"text": ["Ada"], "answer_start": [7]}},
-        "Ada",
-        "It",
-        ("Who? | It was Ada.", "Ada", "It"),
-    ),
-    "translation": ({"source": "ja", "target": "yes"}, "yes", "no", ("ja", "yes", "no")),
-    "regression": ({"text": "a", "text_pair": "b", "label": 2.5}, 2.5, 3.0, ("a | b", "2.5", "3.0")),
-}
-
-
-@pytest.mark.parametrize(("record", "good", "bad", "shown"), RECORDS.values(), ids=RECORDS)
-def test_records_of_every_kind_are_shown(
-    tmp_path: Path, record: dict[str, Any], good: Any, bad: Any, shown: tuple[str, str, str]
-) -> None:
-    folder = report_folders.comparison(tmp_path / "comparison", PLAIN)
-    for run, prediction in zip(load(folder).runs, (good, bad), strict=True):
-        line = {"language": "de", "record": record, "prediction": prediction, "statistics": [1.0]}
-        report_folders.write_lines(run.folder / "predictions.jsonl", [line])
-    ((example,), _) = examples(load(folder).runs)
-    assert (example.text, example.reference, example.answers[1].said) == shown
-    assert example.answers[0].said == example.reference
 
 
 @pytest.mark.parametrize("contents", CONTENTS.values(), ids=CONTENTS)

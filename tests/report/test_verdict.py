@@ -6,27 +6,33 @@ from typing import Any
 import pytest
 
 from multitune.report import verdict
-from multitune.report.evidence import Comparison
+from multitune.results.comparison import Comparison, Estimates, Interval
+from multitune.results.run import Sides
 from report_folders import Contents, evidence
 
 
 def comparison(seen: dict[str, float], unseen: dict[str, float], half: float) -> Comparison:
     """Methods with these averages; every interval reaches ``half`` to either side."""
 
-    def interval(mean: float) -> dict[str, float]:
-        return {"mean": mean, "low": mean - half, "high": mean + half}
+    def interval(mean: float) -> Interval:
+        return Interval(mean=mean, low=mean - half, high=mean + half)
 
-    scores = {"seen": seen, "unseen": unseen}
-    pairwise: dict[str, Any] = {
-        one: {
-            other: {side: interval(of[one] - of[other]) if of else None for side, of in scores.items()}
-            for other in seen
-            if other != one
-        }
-        for one in seen
-    }
-    summary = {one: {side: interval(of[one]) if of else None for side, of in scores.items()} for one in seen}
-    return Comparison("a", "bootstrap", summary, {}, pairwise, paper=[])
+    def own(one: str) -> Estimates:
+        return Sides(interval(seen[one]), interval(unseen[one]) if unseen else None)
+
+    def gain(one: str, other: str) -> Estimates:
+        return Sides(interval(seen[one] - seen[other]), interval(unseen[one] - unseen[other]) if unseen else None)
+
+    return Comparison(
+        runs=[],
+        chosen={},
+        metric="f1",
+        baseline="a",
+        summary={one: own(one) for one in seen},
+        differences={},
+        pairwise={one: {other: gain(one, other) for other in seen if other != one} for one in seen},
+        interval="bootstrap",
+    )
 
 
 HEADLINES = {

@@ -23,7 +23,7 @@ def test_masks_depend_on_the_text_alone_until_they_are_drawn_anew(tiny_model: Pa
     (alone,) = TASK.encode(RECORDS[2:], tokenizer, 64)
     assert alone["labels"] == examples[2]["labels"]
     assert alone["input_ids"] == examples[2]["input_ids"]
-    anew = [TASK.varied(alone, seeded(0, "variation", gradient))["labels"] for gradient in (0, 0, 1)]
+    anew = [TASK.augmented(alone, seeded(0, "variation", gradient))["labels"] for gradient in (0, 0, 1)]
     assert anew[0] == anew[1]
     assert len({tuple(labels) for labels in [alone["labels"], *anew]}) == 3
 
@@ -49,7 +49,7 @@ def test_most_are_shown_as_the_mask_some_as_another_token_some_as_they_are(tiny_
     (example,) = TASK.encode(RECORDS[2:], tokenizer, 64)
     shown = []
     for draw in range(500):
-        one = TASK.varied(example, seeded("draw", draw))
+        one = TASK.augmented(example, seeded("draw", draw))
         shown += [
             (seen, label) for seen, label in zip(one["input_ids"], one["labels"], strict=True) if label != IGNORED
         ]
@@ -68,7 +68,7 @@ def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path) -> 
     inputs, targets = TASK.collate(examples, tokenizer.pad_token_id)
     with torch.no_grad():
         whole = model(**inputs, labels=targets)
-        with TASK.sparing(model, targets):
+        with TASK.fewer_logits(model, targets):
             output = model(**inputs)
         assert model(**inputs).logits.shape == whole.logits.shape, "nothing is left behind"
     assert output.logits.shape == (11, len(tokenizer))
@@ -76,7 +76,7 @@ def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path) -> 
     predictions = TASK.join(RECORDS, examples, TASK.decode(output, examples), tokenizer)
     assert sum(one["loss"] for one in predictions) / 11 == pytest.approx(whole.loss.item(), rel=1e-5)
     best = tokenizer.convert_ids_to_tokens(whole.logits.argmax(-1)[targets != IGNORED].tolist())
-    assert [token for one in predictions for token in one["found"]] == best
+    assert [token for one in predictions for token in one["guesses"]] == best
 
 
 def test_scores_by_hand() -> None:
@@ -84,7 +84,7 @@ def test_scores_by_hand() -> None:
     examples = [{"labels": [IGNORED, 0, 1]}]
     ((true, found, nats),) = TASK.decode(output, examples)
     assert (true, found) == ([0, 1], [0, 0])
-    scores = TASK.score([{"text": ""}], [{"tokens": ["a", "b"], "found": ["a", "a"], "loss": nats}])
+    scores = TASK.score([{"text": ""}], [{"tokens": ["a", "b"], "guesses": ["a", "a"], "loss": nats}])
     assert scores == {"accuracy": 50.0, "loss": pytest.approx((0.000335 + 0.693147) / 2, abs=1e-5)}
 
 

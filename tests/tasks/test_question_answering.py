@@ -208,3 +208,21 @@ def test_real_answers_there_and_back(e5: PreTrainedTokenizerBase, name: str) -> 
         unread = one["context"][example["ends"][end] : start + len(answer)]
         assert {unicodedata.category(character) for character in unread} <= {"Cf"}, "zero-width marks"
     assert held == set(range(len(records)))
+
+
+EDGES = {
+    "blanks": ("ana sees roma ", "roma "),
+    "blanks before": (" ana sees roma", " ana"),
+    "marks of direction": ("ana sees \u200eroma\u200f", "\u200eroma\u200f"),
+    "a space of no width": ("ana sees roma\u200b", "roma\u200b"),
+}
+
+
+@pytest.mark.parametrize(("context", "answer"), EDGES.values(), ids=EDGES)
+def test_characters_of_no_token_at_an_answers_edge_lose_no_answer(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture, context: str, answer: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    (example,) = TASK.encode([record(context, answer)], tokenizer, 32)
+    assert example["answer"][0] == example["answer"][1] > NO_ANSWER
+    assert "fit in no window" not in caplog.text

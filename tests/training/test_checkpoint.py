@@ -53,6 +53,18 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert same(vars(found), vars(state(10)))
 
 
+def test_numbers_that_are_not_finite_come_back_and_the_json_is_strict(tmp_path: Path) -> None:
+    diverged = state(10)
+    diverged.progress.dev = float("inf")
+    diverged.update["losses"] = [float("-inf"), float("nan")]
+    written = write(flatten(diverged), tmp_path)
+    json.loads((written / STATE).read_text(), parse_constant=pytest.fail)
+    found, _ = load_newest(tmp_path, RECIPE, accept)
+    assert found is not None
+    assert found.progress.dev == float("inf")
+    assert repr(found.update["losses"]) == "[-inf, nan]"
+
+
 KEPT = {
     "the last two": ([10, 20, 30], 30, ["20", "30"]),
     "and the best": ([10, 20, 30, 40], 10, ["10", "30", "40"]),

@@ -18,11 +18,10 @@ from transformers import PreTrainedModel
 
 import multitune as mt
 from builders import accept, disk, lines, recipe, stop_after
-from multitune.errors import RunError, UserError
+from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe import read, to_yaml
 from multitune.storage import lock
 from multitune.storage.disk import disk_explained
-from multitune.storage.interrupt import Interrupted
 from multitune.tasks import Task
 from multitune.tasks.task import Inputs
 from multitune.training import trainer

@@ -28,7 +28,7 @@ from multitune.training.run import prepare
 
 CASES: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in METHODS},
-    "mtl, bf16, ema": {"precision": "bf16", "average": "ema", "average_decay": 0.8},
+    "mtl, bf16, ema": {"precision": "bf16", "average": "ema", "average_horizon": 0.3},
     "reptile, trimmed, snapshots": {"method": "reptile", "trim_vocabulary": True, "average": "snapshots"},
     "gradvac, probed": {"method": "gradvac", "probe_every": 2},
     "sequential_reptile, halving": {

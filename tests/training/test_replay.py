@@ -13,7 +13,7 @@ from builders import recipe
 from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.seeds import seeded
-from multitune.tasks import REPLAY, MaskedLanguageModelling
+from multitune.tasks import MaskedLanguageModelling
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import Run, prepare
 
@@ -26,9 +26,9 @@ def prepared(one: Recipe) -> Run:
 
 def test_it_has_its_share_of_the_draws(tiny_model: Path, tiny_panx: Path) -> None:
     run = prepared(recipe(tiny_model, tiny_panx, "sequential", **COMMON))
-    assert run.languages == ("aa", "bb", REPLAY)
+    assert run.languages == ("aa", "bb", run.task.replay)
     drawn = [run.languages[task] for _ in range(2000) for task in run.update.draw(9)]
-    assert drawn.count(REPLAY) / len(drawn) == pytest.approx(0.4, abs=0.04)
+    assert drawn.count("replay") / len(drawn) == pytest.approx(0.4, abs=0.04)
     assert drawn.count("aa") > drawn.count("bb") > 0, "the languages share the rest by their sizes"
 
 
@@ -36,16 +36,16 @@ def test_its_loss_is_that_of_a_masked_language_model_on_the_training_texts(tiny_
     one = recipe(tiny_model, tiny_panx, "sequential", **COMMON)
     run = prepared(one)
     texts = [" ".join(record["tokens"]) for rows in load_corpus(one).train.values() for record in rows]
-    assert len(run.examples[REPLAY]) == len(texts)
+    assert len(run.examples["replay"]) == len(texts)
     with torch.no_grad():
         loss = run.loss(2)
 
-    model = run.encoder.head(REPLAY)
+    model = run.encoder.head("replay")
     assert isinstance(model, BertForMaskedLM)
     task, tokenizer = MaskedLanguageModelling(()), AutoTokenizer.from_pretrained(tiny_model)
-    draw = seeded(one.seed, "variation", REPLAY, 0, 1)
+    draw = seeded(one.seed, "variation", "replay", 0, 1)
     encoded = list(task.encode([{"text": text} for text in texts], tokenizer, one.max_length))
-    examples = [task.varied(encoded[row], draw) for row in run.newest([2])[REPLAY]["rows"]]
+    examples = [task.augmented(encoded[row], draw) for row in run.newest([2])["replay"]["rows"]]
     inputs, targets = task.collate(examples, tokenizer.pad_token_id)
     with torch.no_grad():
         torch.testing.assert_close(loss, model(**inputs, labels=targets).loss)
@@ -71,7 +71,7 @@ def test_a_set_without_a_test_split_may_be_replayed_beside_the_choice_of_the_bes
     (tmp_path / "de.jsonl").write_text("".join(f'{{"text": "ana sees {n}", "label": "x"}}\n' for n in range(50)))
     given: dict[str, Any] = {"model": str(tiny_model), "data": "folder", "path": str(tmp_path), "select": "best"}
     one = Recipe(**given | {"replay": {"data": "panx", "path": str(tiny_panx)}})
-    assert len(prepared(one).examples[REPLAY]) > 50
+    assert len(prepared(one).examples["replay"]) > 50
 
 
 def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
@@ -80,7 +80,7 @@ def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path)
         (tmp_path / f"{split}-de.jsonl").write_text("".join(lines))
     keys = COMMON | {"replay": {"data": "folder", "path": str(tmp_path)}}
     run = prepared(recipe(tiny_model, tiny_panx, "sequential", **keys))
-    assert len(run.examples[REPLAY]) == 50
+    assert len(run.examples["replay"]) == 50
 
 
 @pytest.mark.parametrize(

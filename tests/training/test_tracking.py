@@ -8,6 +8,7 @@ import pytest
 import multitune as mt
 from builders import recipe
 from multitune.errors import UserError
+from multitune.results.metrics import Train
 from multitune.training.tracking import tracking
 
 
@@ -28,7 +29,7 @@ def test_tensorboard_shows_the_log(tmp_path: Path, tiny_model: Path, tiny_panx: 
 
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     with tracking(None, recipe(tiny_model, tiny_panx), tmp_path, 0) as log:
-        log(1, "train", {"loss": 1.0})
+        log(Train(gradients=1, seconds=1.0, loss=1.0, learning_rate=0.1))
     assert list(tmp_path.iterdir()) == []
 
 

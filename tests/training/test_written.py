@@ -12,8 +12,7 @@ import pytest
 
 import multitune as mt
 from builders import SIZES, lines, recipe, sentences, stop_after
-from multitune.errors import UserError
-from multitune.storage.interrupt import Interrupted
+from multitune.errors import Interrupted, UserError
 
 
 @contextmanager

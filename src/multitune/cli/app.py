@@ -1,27 +1,35 @@
 """The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
 
+import json
 import os
 import signal
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from multitune.errors import RunError, UserError
-from multitune.storage.interrupt import Interrupted, Leave, leaving
+import multitune
+from multitune.cli.recipe_command import RecipeCommand
+from multitune.errors import Interrupted, RunError, UserError, printable
+from multitune.storage.interrupt import Leave, leaving
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is shown as it is written: markup eats [brackets]
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune one pretrained multilingual model on many languages at once.",
 )
 
+LISTED = 20
+"""Bad records that ``multitune data`` prints."""
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe keys to set, e.g. budget=400.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to set, e.g. budget=400.")
 ]
 Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
@@ -46,7 +54,22 @@ def main() -> None:
         os._exit(_fail("stopped at once", _code(error.signal)))
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"multitune {multitune.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of multitune itself."""
+
+
+@app.command(cls=RecipeCommand)
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -74,7 +97,7 @@ def train(
     _say(f"the report: {folder / 'report.html'}")
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def compare(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -120,19 +143,22 @@ def compare(
     _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], overrides: Overrides = None
 ) -> None:
-    """Score the model of a run again, on its own test languages or on others (unseen=[ja,th])."""
+    """Score the model of a run again.
+
+    Its own test languages are scored, or others: unseen=[ja,th].
+    """
     from multitune.cli import tables
-    from multitune.commands.evaluate import rescore
+    from multitune.commands.evaluate import evaluate as score
     from multitune.recipe import parse_overrides
 
-    _print(tables.scores(rescore(run, parse_overrides(overrides or []))))
+    _print(tables.scores(score(run, parse_overrides(overrides or []))))
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def probe(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     overrides: Overrides = None,
@@ -142,15 +168,18 @@ def probe(
     ] = None,
     by_language: ByLanguage = False,
 ) -> None:
-    """Measure gradient similarity, retention and drift of a run's model; writes RUN/probes.json."""
+    """Measure why a run's model does what it does.
+
+    Gradient similarity of its languages, what is left of pretraining, and drift go to RUN/probes.json.
+    """
     from multitune.cli import tables
-    from multitune.commands.probe import PROBES
     from multitune.commands.probe import probe as measure
     from multitune.recipe import parse_overrides
+    from multitune.results.probes import FILE
 
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
-    _say(f"all of it is in {run / PROBES}")
+    _say(f"all of it is in {run / FILE}")
 
 
 @app.command()
@@ -158,43 +187,62 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a comparison.")],
     figures: Annotated[bool, typer.Option("--figures", help="Also DIR/figures: PDF, SVG and PNG.")] = False,
 ) -> None:
-    """Write report.html anew: the answer and what it rests on, in one file."""
-    if figures:
-        from multitune.report import figures as drawn  # says at once where matplotlib is missing
-    from multitune.report import page
+    """Write the report.html of a run or a comparison anew.
 
-    _print(page.write(folder))
-    if figures:
-        for path in drawn.write(folder, folder / "figures"):
-            _print(path)
+    It has the answer and what the answer rests on, in one file.
+    """
+    from multitune.commands.report import report as write
+
+    for path in write(folder, figures=figures):
+        print(path)
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def data(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Count a recipe's records by language (and pseudo-task) and split, and list the bad ones with file and line."""
+    """Count a recipe's records and list the bad ones.
+
+    Counts are by language, pseudo-task and split; bad records come with file and line.
+    """
     from multitune.recipe import parse_overrides, read
 
     one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
 
     from multitune.cli import tables
-    from multitune.data.bad import BadRecords
+    from multitune.data.bad import BadRecords, counted
     from multitune.data.records.balance import balance
     from multitune.evaluation.lengths import measure
+    from multitune.tasks import TASKS
     from multitune.training.loading import divided, read_corpus
 
     bad = BadRecords()
     corpus = read_corpus(one, bad)
-    lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus)
+    lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus, TASKS)
     _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
-    for place, problem in bad:
-        print(f"{place}: {problem}")
-    if (more := len(bad) - len(list(bad))) > 0:
+    for place, problem in islice(bad, LISTED):
+        print(printable(f"{place}: {problem}"))
+    if (more := len(bad) - LISTED) > 0:
         print(f"and {more} more")
     if bad and not one.skip_bad:
-        raise UserError(f"{one.data}: {len(bad)} bad records, listed above; a run stops unless skip_bad: true")
+        raise UserError(f"{one.data}: {counted(len(bad), 'bad record')}; a run stops unless skip_bad: true")
     division = divided(one, corpus)
     if division is not None:
         _print(tables.clusters(division))
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
+) -> None:
+    """Show what is kept on disk between runs, by use: the offline encoder, sentences, tokenised texts, pseudo-tasks."""
+    from multitune.cli import tables
+    from multitune.commands import cache as kept
+    from multitune.storage.cache import root
+
+    if clear:
+        freed = kept.clear()
+        _say(f"removed: {tables.megabytes(freed)} MB")
+    _print(tables.cache(kept.usage()))
+    _say(f"the cache: {root()}; XDG_CACHE_HOME names another folder")
 
 
 @app.command()
@@ -207,6 +255,14 @@ def methods() -> None:
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for an editor."""
+    from multitune.commands.schema import schema as made
+
+    print(json.dumps(made(), indent=2, ensure_ascii=False))
+
+
+@app.command()
 def synthetic(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for synthetic.json and the figures.")] = Path(
         "runs/synthetic"
@@ -214,14 +270,19 @@ def synthetic(
     seed: Annotated[int, typer.Option(min=0, help="Of the order in which tasks are drawn.")] = 0,
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Only the tables and synthetic.json.")] = False,
 ) -> None:
-    """Run every method on three tasks in the plane, as in Figure 3 of the Sequential Reptile paper."""
+    """Run every method on three tasks in the plane.
+
+    They are those of Figure 3 of the Sequential Reptile paper.
+    """
     from multitune.cli import tables
     from multitune.experiments.synthetic import run
+    from multitune.storage.disk import disk_explained
 
     if not no_figures:
         from multitune.experiments import synthetic_figures  # says at once where matplotlib is missing
+    with disk_explained(out):
+        out.mkdir(parents=True, exist_ok=True)
     found = run(seed)
-    out.mkdir(parents=True, exist_ok=True)
     found.write(out / "synthetic.json")
     _print(tables.synthetic(found), tables.synthetic_sweep(found))
     if not no_figures:
@@ -230,7 +291,7 @@ def synthetic(
 
 
 def _print(*parts: object) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 160
     for part in parts:
@@ -238,7 +299,7 @@ def _print(*parts: object) -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False, markup=False).print(printable(text), soft_wrap=True)
 
 
 def _code(number: signal.Signals) -> int:

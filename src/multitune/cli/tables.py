@@ -1,23 +1,25 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from multitune.commands.compare import Comparison
-from multitune.commands.grid import Point
-from multitune.commands.probe import Findings
+from multitune.commands.cache import Usage
+from multitune.data.corpus import Corpus
 from multitune.data.records.balance import Balance
-from multitune.data.records.corpus import Corpus
-from multitune.evaluation.intervals import Interval
+from multitune.errors import printable
 from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.pseudo_tasks import Division
-from multitune.report.papers import BASELINE, Beside, Row
-from multitune.results.run import RunResult, Scores, mean
+from multitune.report.papers import BASELINE
+from multitune.results.comparison import Beside, Comparison, Interval, Point, Row
+from multitune.results.probes import Findings, Skill
+from multitune.results.run import SIDES, RunResult, Scores, average, mean, milliseconds_a_gradient
 
 NONE = "-"
 MACRO = "macro_f1"
@@ -27,41 +29,38 @@ def runs(results: Sequence[RunResult]) -> Table:
     """One line a run: averages, drift and cost."""
     table = _table("method", "seed", f"seen {results[0].metric}", f"unseen {results[0].metric}", *_COST)
     for result in results:
-        average = (_percent(result.average["seen"]), _percent(result.average["unseen"]))
-        table.add_row(result.method, str(result.seed), *average, *_cost([result]))
-    table.caption = "\n".join([*_macro(results), *_notes(results)])
+        table.add_row(result.method, str(result.seed), *map(_percent, _averages(result)), *_cost([result]))
+    table.caption = _lines([*_macro(results), *_notes(results)])
     return table
 
 
 def summary(comparison: Comparison) -> Table:
-    """One line a method: averages and what they differ from the baseline, with intervals, drift and cost."""
-    metric, baseline = comparison.metric, comparison.baseline
-    table = _table("method", f"seen {metric}", f"- {baseline}", f"unseen {metric}", f"- {baseline}", *_COST)
+    """One line a method: averages and what they gain over the baseline, with intervals, drift and cost."""
+    metric, gain = comparison.metric, _gain_over(comparison.baseline)
+    table = _table("method", f"seen {metric}", gain, f"unseen {metric}", gain, *_COST)
     for method, sides in comparison.summary.items():
         cells = [" ".join([method, *_words(comparison.chosen[method])])]
-        for side in ("seen", "unseen"):
-            difference = comparison.differences.get(method, {}).get(side)
-            cells += [_estimate(sides[side]), _signed(difference)]
+        gains = comparison.differences.get(method)
+        for side in SIDES:
+            cells += [_estimate(sides[side]), _signed(gains[side] if gains else None)]
         table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
-    table.caption = (
+    shown = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run"
     )
-    table.caption = "\n".join([table.caption, *_macro(comparison.chosen_runs), *_notes(comparison.chosen_runs)])
+    table.caption = _lines([shown, *_macro(comparison.chosen_runs), *_notes(comparison.chosen_runs)])
     return table
 
 
 def points(comparison: Comparison) -> Table:
     """One line a run of a grid; a star at the points that the summary is of."""
-    keys = list(comparison.grid[0])
+    keys = list(comparison.runs[0].grid)
     metric = comparison.metric
     table = _table("", "method", *keys, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
-    for run, point in zip(comparison.runs, comparison.grid, strict=True):
-        values = [*(f"{point[key]}" for key in keys), str(run.seed)]
-        averages = (_percent(run.average["seen"]), _percent(run.average["unseen"]))
-        table.add_row(
-            "*" if point == comparison.chosen[run.method] else "", run.method, *values, *averages, *_cost([run])
-        )
+    for run in comparison.runs:
+        star = "*" if run.grid == comparison.chosen[run.method] else ""
+        values = [*(f"{run.grid[key]}" for key in keys), str(run.seed)]
+        table.add_row(star, run.method, *values, *map(_percent, _averages(run)), *_cost([run]))
     table.caption = "*: best on dev, shown below"
     return table
 
@@ -69,25 +68,25 @@ def points(comparison: Comparison) -> Table:
 def languages(results: Sequence[RunResult]) -> Table:
     """One line a language, one column a run; seen languages first."""
     table = _table("", "language", *_names(results))
-    for side in ("seen", "unseen"):
-        for row, language in enumerate(dict.fromkeys(k for run in results for k in getattr(run, side))):
-            found = [getattr(run, side).get(language, {}).get(run.metric) for run in results]
-            table.add_row(side if row == 0 else "", language, *(_percent(value) for value in found))
+    for side in SIDES:
+        for row, language in enumerate(dict.fromkeys(k for run in results for k in run.scores[side])):
+            scores = [run.scores[side].get(language, {}).get(run.metric) for run in results]
+            table.add_row(side if row == 0 else "", language, *(_percent(value) for value in scores))
     return table
 
 
 def classes(results: Sequence[RunResult]) -> list[Table]:
     """One line a label, one column a run: its F1 on seen and on unseen languages; nothing where there are no labels."""
     names = _names(results)
-    tables = []
+    tables: list[Table] = []
     for group in dict.fromkeys(group for run in results for group in run.by_class):
         scores = [run.by_class.get(group, {}) for run in results]
         examples = {label: found["examples"] for run in scores for label, found in run.items()}
         table = _table("label", "examples", *names)
         for label in sorted(examples, key=lambda label: (-examples[label], label)):
             row = (_percent(run[label]["f1"]) if label in run else NONE for run in scores)
-            table.add_row(Text(label), f"{examples[label]:.0f}", *row)
-        table.caption = f"F1 of each label, in percent: {group}"
+            table.add_row(label, f"{examples[label]:.0f}", *row)
+        table.caption = _plain(f"F1 of each label, in percent: {group}")
         tables.append(table)
     return tables
 
@@ -102,15 +101,16 @@ def beside(found: Beside) -> Table:
     """One line a language, one column a method: our score, and the paper's in brackets."""
 
     def cells(row: Row, sign: str = "") -> list[str]:
-        return [f"{row[m]['ours']:{sign}.1f} ({row[m]['paper']:{sign}.1f})" if m in row else "" for m in found.mean]
+        pairs = [row.get(method) for method in found.mean]
+        return [f"{_percent(pair.ours, sign)} ({_percent(pair.paper, sign)})" if pair else "" for pair in pairs]
 
     table = _table("language", *found.mean)
     for language, row in found.languages.items():
-        table.add_row(Text(language), *cells(row))
+        table.add_row(language, *cells(row))
     table.add_section()
     table.add_row(f"mean of {len(found.languages)}", *cells(found.mean))
     if found.gains:
-        table.add_row(f"- {BASELINE}", *cells(found.gains, "+"))
+        table.add_row(_gain_over(BASELINE), *cells(found.gains, "+"))
     table.caption = f"{found.metric}, in brackets the Sequential Reptile paper's: {found.title}"
     return table
 
@@ -130,51 +130,48 @@ def probes(findings: Findings) -> list[Table]:
 
 
 def _cosines(findings: Findings) -> list[Table]:
-    found = findings.gradient_similarity
-    if found is None:
+    similarity, proximity = findings.gradient_similarity, findings.proximity
+    if similarity is None:
         return []
-    table = _table("cosine of gradients", *found["languages"])
-    for language, row in zip(found["languages"], found["cosines"], strict=True):
+    table = _table("cosine of gradients", *similarity.languages)
+    for language, row in zip(similarity.languages, similarity.cosines, strict=True):
         table.add_row(language, *(f"{cosine:.2f}" for cosine in row))
-    table.caption = f"held-out batches, languages by family; mean {found['cosine']:.2f}"
-    if findings.proximity is not None:
-        spearman, p = findings.proximity["spearman"], findings.proximity["p"]
-        table.caption += f"; with distance in the family tree: Spearman {spearman:+.2f}, p = {p:.3f}"
+    table.caption = f"held-out batches, languages by family; mean {similarity.cosine:.2f}"
+    if proximity is not None:
+        table.caption += f"; with genealogical distance: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.3f}"
     return [table]
 
 
 def _by_layer(findings: Findings) -> Table:
     table = _table("layer", "mean cosine", "drift")
-    layers = findings.gradient_similarity["layers"] if findings.gradient_similarity else {}
-    drift = findings.drift["layers"] if findings.drift else {}
-    for layer in layers or drift:
-        cosine = f"{layers[layer]['cosine']:.2f}" if layer in layers else NONE
-        table.add_row(layer, cosine, f"{drift[layer]:.2f}" if layer in drift else NONE)
+    cosines = findings.gradient_similarity.cosine_by_layer if findings.gradient_similarity else {}
+    drift = findings.drift.layers
+    for layer in cosines or drift:
+        table.add_row(layer, _number(cosines.get(layer)), _number(drift.get(layer)))
     return table
 
 
-_SKILLS = {"masked_lm": "masked token, nats", "retrieval": "translation found, %"}
+def _labelled_skills(findings: Findings) -> dict[str, Skill | None]:
+    return {"masked token, nats": findings.masked_lm, "translation found, %": findings.retrieval}
 
 
 def _skills(findings: Findings) -> Table:
     table = _table("retention", "seen before", "after", "unseen before", "after")
-    for skill, label in _SKILLS.items():
-        found = getattr(findings, skill)
-        sides = [] if found is None else found["average"].values()
-        cells = [_number(side[when]) for side in sides for when in ("pretrained", "tuned")]
+    for label, skill in _labelled_skills(findings).items():
+        averages = [skill.average[side] for side in SIDES] if skill else []
+        cells = [_number(value) for average in averages for value in (average.pretrained, average.tuned)]
         table.add_row(label, *(cells or [NONE] * 4))
-    table.caption = "\n".join(findings.notes)
+    table.caption = _lines(findings.notes)
     return table
 
 
 def retention(findings: Findings) -> Table:
     """One line a language: its skills with the pretrained and with the tuned weights."""
-    found = {label: getattr(findings, skill) for skill, label in _SKILLS.items()}
-    present = {label: values for label, values in found.items() if values is not None}
-    table = _table("", "language", *(f"{label}: {when}" for label in present for when in ("before", "after")))
+    skills = {label: skill for label, skill in _labelled_skills(findings).items() if skill is not None}
+    table = _table("", "language", *(f"{label}: {when}" for label in skills for when in ("before", "after")))
     for side, languages in (("seen", findings.seen), ("unseen", findings.unseen)):
         for row, language in enumerate(languages):
-            values = [each[when].get(language) for each in present.values() for when in ("pretrained", "tuned")]
+            values = [each.get(language) for skill in skills.values() for each in (skill.pretrained, skill.tuned)]
             table.add_row(side if row == 0 else "", language, *(_number(value) for value in values))
     return table
 
@@ -211,7 +208,7 @@ def labels(balance: Sequence[Balance]) -> Table:
     table = _table("label", "in training", "%", "least %", "most %")
     for row in balance:
         least, most = (f"{share:.1f} {language}" for share, language in (row.least, row.most))
-        table.add_row(Text(row.label), str(row.times), f"{row.share:.1f}", least, most)
+        table.add_row(row.label, str(row.times), f"{row.share:.1f}", least, most)
     return table
 
 
@@ -220,14 +217,13 @@ def clusters(division: Division) -> Table:
     found = division.description
     table = _table("pseudo-task", "train", "%", "dev", "most frequent label")
     table.add_column("words", overflow="fold")
-    for cluster in found["clusters"]:
-        label = next((f"{label} {percent:.1f} %" for label, percent in cluster["labels"].items()), NONE)
-        dev = len(division.dev.get(cluster["task"], ()))
-        words = " ".join(cluster["words"])
-        numbers = (str(cluster["records"]), f"{cluster['percent']:.1f}", str(dev))
-        table.add_row(cluster["task"], *numbers, Text(label), Text(words))
+    for cluster in found.clusters:
+        label = next((f"{label} {percent:.1f} %" for label, percent in cluster.labels.items()), NONE)
+        dev = len(division.dev.get(cluster.task, ()))
+        numbers = (str(cluster.records), f"{cluster.percent:.1f}", str(dev))
+        table.add_row(cluster.task, *numbers, label, " ".join(cluster.words))
     table.caption = (
-        f"of the records that train_limit and dev_limit leave; the principal components keep {found['variance']:.1f} % "
+        f"of the records that train_limit and dev_limit leave; the principal components keep {found.variance:.1f} % "
         f"of the variance"
     )
     return table
@@ -235,6 +231,21 @@ def clusters(division: Division) -> Table:
 
 def _words(point: Point) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
+
+
+def cache(uses: Sequence[Usage]) -> Table:
+    """One line a use: entries, size, last use."""
+    table = _table("use", "entries", "MB", "last used")
+    for use in uses:
+        table.add_row(Text(use.use), str(use.entries), megabytes(use.size), f"{use.last:%Y-%m-%d}")
+    table.add_section()
+    table.add_row("all", str(sum(use.entries for use in uses)), megabytes(sum(use.size for use in uses)), "")
+    return table
+
+
+def megabytes(size: int) -> str:
+    """Bytes in units of a million."""
+    return f"{size / 1e6:.1f}"
 
 
 def synthetic(found: Synthetic) -> Table:
@@ -248,7 +259,7 @@ def synthetic(found: Synthetic) -> Table:
                 WALKS[walk.method].label,
                 f"{walk.learning_rate:g}",
                 _point(walk.end),
-                f"{walk.distance['mean']:.1f}",
+                f"{walk.distance.mean:.1f}",
                 _half_width(walk.loss, 0),
                 _half_width(walk.cosine, 2),
             )
@@ -281,32 +292,27 @@ _COST = ("drift", "steps", "ms/gradient", "minutes", "peak GiB")
 
 def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:
     """Mean drift, optimizer steps, milliseconds a gradient computation and minutes; largest peak memory."""
-    count = len(results)
-    drift, steps = (sum(values) / count for values in ([r.drift for r in results], [r.steps for r in results]))
-    milliseconds = 1000 * sum(result.step_seconds for result in results) / sum(result.budget for result in results)
-    minutes = sum(result.seconds for result in results) / count / 60
-    peak = max(result.peak_memory_bytes for result in results) / 2**30
-    return f"{drift:.1f}", f"{steps:.0f}", f"{milliseconds:.1f}", f"{minutes:.1f}", f"{peak:.2f}"
+    minutes = sum(result.seconds for result in results) / len(results) / 60
+    gibibytes = max(result.peak_memory_bytes for result in results) / 2**30
+    return (
+        _percent(mean(result.drift for result in results)),
+        _number(mean(result.steps for result in results), 0),
+        _number(milliseconds_a_gradient(results), 1),
+        f"{minutes:.1f}",
+        f"{gibibytes:.2f}",
+    )
 
 
 def _macro(results: Sequence[RunResult]) -> list[str]:
     """A line with each method's macro-F1, averaged over languages and runs; none where a language has no such score."""
-    if not all(MACRO in scores for run in results for scores in (run.seen | run.unseen).values()):
+    if not all(MACRO in own for run in results for side in SIDES for own in run.scores[side].values()):
         return []
     said = []
     for method in dict.fromkeys(run.method for run in results):
         runs = [run for run in results if run.method == method]
-        seen, unseen = (
-            [mean(side, MACRO) for side in sides]
-            for sides in ([run.seen for run in runs], [run.unseen for run in runs])
-        )
-        said.append(f"{method} {_mean(seen)} / {_mean(unseen)}")
+        means = (mean(average(run.scores[side], MACRO) for run in runs) for side in SIDES)
+        said.append(f"{method} {' / '.join(map(_percent, means))}")
     return [f"macro-F1, seen / unseen: {'; '.join(said)}"]
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    return _percent(sum(found) / len(found) if found else None)
 
 
 def _notes(results: Sequence[RunResult]) -> list[str]:
@@ -314,32 +320,56 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
     return list(dict.fromkeys(f"{result.method}: {note}" for result in results for note in result.notes))
 
 
-def _table(first: str, *columns: str) -> Table:
+def _gain_over(baseline: str) -> str:
+    return f"gain over {baseline}"
+
+
+def _averages(result: RunResult) -> tuple[float | None, float | None]:
+    return result.average.seen, result.average.unseen
+
+
+class _PlainTable(Table):
+    """A table whose cells are text: names and labels come from files, and may hold markup or escapes."""
+
+    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
+        """Add a row; a cell that is a string has neither markup nor control characters."""
+        super().add_row(*(_plain(cell) if isinstance(cell, str) else cell for cell in cells), **style)
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _lines(lines: Sequence[str]) -> Text:
+    return Text("\n".join(map(printable, lines)))
+
+
+def _table(first: str, *columns: str) -> _PlainTable:
     """A table whose first column is text and the others are numbers."""
-    table = Table(box=SIMPLE_HEAD, caption_justify="left")
-    table.add_column(Text(first))
+    table = _PlainTable(box=SIMPLE_HEAD, caption_justify="left")
+    table.add_column(_plain(first))
     for column in columns:
-        table.add_column(Text(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
+        table.add_column(_plain(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
     return table
 
 
-def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
+def _percent(value: float | None, sign: str = "") -> str:
+    return _number(value, 1, sign)
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int = 2, sign: str = "") -> str:
+    return NONE if value is None else f"{value:{sign}.{digits}f}"
 
 
 def _estimate(interval: Interval | None) -> str:
     if interval is None:
         return NONE
-    return f"{interval['mean']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def _half_width(interval: Interval, digits: int, sign: str = "") -> str:
-    half = interval["high"] - interval["mean"]
-    return f"{interval['mean']:{sign}.{digits}f}" + (f" ±{half:.{digits}f}" if half else "")
+    half = interval.high - interval.mean
+    return f"{interval.mean:{sign}.{digits}f}" + (f" ±{half:.{digits}f}" if half else "")
 
 
 def _point(point: Sequence[float]) -> str:
@@ -349,4 +379,4 @@ def _point(point: Sequence[float]) -> str:
 def _signed(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    return f"{interval['mean']:+.1f} [{interval['low']:+.1f}, {interval['high']:+.1f}]"
+    return f"{interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"

@@ -1,7 +1,7 @@
 """Several methods, seeds and points of a grid: run what is missing, then summarise with intervals."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,75 +11,24 @@ from numpy.typing import NDArray
 
 from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
-from multitune.commands.grid import Grid, Point
+from multitune.commands.grid import Grid
 from multitune.commands.train import train
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
-from multitune.evaluation.intervals import Interval
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
 from multitune.report import page, papers
-from multitune.report.papers import Beside
-from multitune.results.run import FILE, RunResult
-from multitune.storage.atomic import write_json
-from multitune.tasks import AnyTask
+from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point
+from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
+from multitune.storage.disk import disk_explained
+from multitune.tasks import HeadMap
 from multitune.training.arithmetic import settled
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
 BASELINES = ("mixed", "mtl")
 """What every other method has to beat: ordinary fine-tuning, or the papers' joint training."""
-SIDES = ("seen", "unseen")
-Sides = dict[str, Interval | None]
-"""For ``seen`` and ``unseen`` an estimate with its interval; None where a method has no such languages."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found, as its results.json has it; scores in percent.
-
-    Attributes:
-        runs: every run's result.
-        folders: each run's folder inside the comparison's, in the order of ``runs``.
-        grid: each run's point of the grid, in the same order; empty ones without a grid.
-        chosen: method -> the point that the summary shows: of those with its largest budget the best on dev.
-        metric: the score that is averaged over languages.
-        baseline: the method that differences are from: the first of ``BASELINES`` among the methods, else the first.
-        summary: method -> its average over seen and over unseen languages.
-        differences: method -> its averages less the baseline's.
-        pairwise: method -> every other method -> its averages less the other's.
-        interval: how low and high were found.
-        paper: the summarised runs beside a table of the paper, once a metric; empty where none was asked for.
-    """
-
-    runs: list[RunResult]
-    folders: list[str]
-    grid: list[Point]
-    chosen: dict[str, Point]
-    metric: str
-    baseline: str
-    summary: dict[str, Sides]
-    differences: dict[str, Sides]
-    pairwise: dict[str, dict[str, Sides]]
-    interval: str
-    paper: list[Beside] = field(default_factory=list)
-
-    @property
-    def chosen_runs(self) -> list[RunResult]:
-        """The runs that the summary is of: without a grid all."""
-        return [run for run, point in zip(self.runs, self.grid, strict=True) if point == self.chosen[run.method]]
-
-    def write(self, out: Path) -> None:
-        """Write results.json: each run with its folder and its point of the grid."""
-        places = zip(self.folders, self.grid, strict=True)
-        content = asdict(self)
-        runs = [
-            run | {"folder": folder, "grid": point}
-            for run, (folder, point) in zip(content["runs"], places, strict=True)
-        ]
-        del content["folders"], content["grid"]
-        write_json(out / FILE, content | {"runs": runs})
 
 
 def compare(
@@ -119,19 +68,22 @@ def compare(
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
+    if "method" in (overrides or {}):
+        raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
     check_tracker(track)
     runs = _settled(_planned(file, names, seeds, grids.points(grid or {}), overrides or {}), out)
     for one in runs:
         load_plan(one.recipe)
-        _check_same(out / one.folder, one.recipe)
+        with disk_explained(out):
+            _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
-    data, task = runs[0].recipe.data, tasks.of(corpora[0])
+    data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
-        papers.columns(paper, data, task.metric, names, corpora[0].test)
+        papers.columns(paper, data, heads.metric, names, corpora[0].test)
     for one, corpus in zip(runs, corpora, strict=True):
         if not (out / one.folder / FILE).exists():
             train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
-    comparison = summarise(out, {one.folder: one.point for one in runs}, task)
+    comparison = summarise(out, {one.folder: one.point for one in runs}, heads)
     if paper is not None:
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
     comparison.write(out)
@@ -176,56 +128,59 @@ def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
     return [corpora[_data_of(one.recipe)] for one in runs]
 
 
-def summarise(out: Path, folders: Mapping[str, Point], task: AnyTask) -> Comparison:
+def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Comparison:
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
     Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
     bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
     """
-    runs = {folder: RunResult.read(out / folder) for folder in folders}
-    chosen = _chosen(list(runs.values()), list(folders.values()))
-    shown = {folder: run for folder, run in runs.items() if folders[folder] == chosen[run.method]}
+    runs = [
+        ComparedRun(**vars(RunResult.read(out / folder)), folder=folder, grid=point)
+        for folder, point in folders.items()
+    ]
+    chosen = _chosen(runs)
+    shown = [run for run in runs if run.grid == chosen[run.method]]
     methods = tuple(chosen)
     baseline = next((method for method in BASELINES if method in methods), methods[0])
     several = len(shown) > len(methods)
-    measured = _over_seeds(list(shown.values())) if several else _over_examples(out, shown, task)
+    measured = _over_seeds(shown) if several else _over_examples(out, shown, heads)
 
-    def less(method: str, other: str) -> Sides:
-        return {side: _interval(_less(measured[method, side], measured[other, side])) for side in SIDES}
+    def gain(method: str, other: str) -> Estimates:
+        return _sides(lambda side: _gain(measured[method, side], measured[other, side]))
+
+    def own(method: str) -> Estimates:
+        return _sides(lambda side: measured[method, side])
 
     return Comparison(
-        runs=list(runs.values()),
-        folders=list(folders),
-        grid=list(folders.values()),
+        runs=runs,
         chosen=chosen,
-        metric=task.metric,
+        metric=heads.metric,
         baseline=baseline,
-        summary={method: {side: _interval(measured[method, side]) for side in SIDES} for method in methods},
-        differences={method: less(method, baseline) for method in methods if method != baseline},
-        pairwise={method: {other: less(method, other) for other in methods if other != method} for method in methods},
+        summary={method: own(method) for method in methods},
+        differences={method: gain(method, baseline) for method in methods if method != baseline},
+        pairwise={method: {other: gain(method, other) for other in methods if other != method} for method in methods},
         interval="Student's t over seeds" if several else "paired bootstrap over test examples",
     )
 
 
-def _chosen(runs: Sequence[RunResult], grid: Sequence[Point]) -> dict[str, Point]:
+def _chosen(runs: Sequence[ComparedRun]) -> dict[str, Point]:
     """Method -> the point that is summarised."""
-    by_method: dict[str, list[tuple[RunResult, Point]]] = {}
-    for run, point in zip(runs, grid, strict=True):
-        by_method.setdefault(run.method, []).append((run, point))
+    by_method: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        by_method.setdefault(run.method, []).append(run)
     return {method: _best(own) for method, own in by_method.items()}
 
 
-def _best(runs: Sequence[tuple[RunResult, Point]]) -> Point:
+def _best(runs: Sequence[ComparedRun]) -> Point:
     """The point with the highest dev average over seeds, at the largest budget: costs stay equal."""
-    largest = max(run.budget for run, _ in runs)
-    points = [point for run, point in runs if run.budget == largest]
-    return max(points, key=lambda point: np.mean([_dev(run) for run, at in runs if at == point]))
+    largest = max(run.budget for run in runs)
+    points = [run.grid for run in runs if run.budget == largest]
+    return max(points, key=lambda point: np.mean([_dev(run) for run in runs if run.grid == point]))
 
 
 def _dev(run: RunResult) -> float:
-    """The dev average of the shipped weights; of single-language models the mean of theirs."""
-    parts = [part for part in run.shipped.values() if isinstance(part, dict)] or [run.shipped]
-    return float(np.mean([part["dev"] for part in parts]))
+    """The dev average of the shipped weights; below every other where it is not finite."""
+    return float("-inf") if run.shipped.dev is None else run.shipped.dev
 
 
 @dataclass(frozen=True)
@@ -236,8 +191,8 @@ class _Measured:
     draws: NDArray[np.float64] | None
 
 
-def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | None]:
-    values: dict[tuple[str, str], list[float | None]] = {}
+def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured | None]:
+    values: dict[tuple[str, Side], list[Score]] = {}
     for run in runs:
         for side in SIDES:
             values.setdefault((run.method, side), []).append(run.average[side])
@@ -247,22 +202,26 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, str], _Measured | 
     }
 
 
-def _over_examples(out: Path, runs: Mapping[str, RunResult], task: AnyTask) -> dict[tuple[str, str], _Measured | None]:
-    measured: dict[tuple[str, str], _Measured | None] = {}
-    for folder, run in runs.items():
-        statistics = read_statistics(out / folder / "predictions.jsonl")
-        for side, scores in (("seen", run.seen), ("unseen", run.unseen)):
-            average = run.average[side]
-            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, task)
+def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> dict[tuple[str, Side], _Measured | None]:
+    measured: dict[tuple[str, Side], _Measured | None] = {}
+    for run in runs:
+        statistics = read_statistics(out / run.folder)
+        for side in SIDES:
+            average, scores = run.average[side], run.scores[side]
+            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, heads)
             measured[run.method, side] = None if average is None else _Measured(np.array([average]), draws)
     return measured
 
 
-def _less(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
+def _gain(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
     if of is None or baseline is None:
         return None
     draws = None if of.draws is None or baseline.draws is None else of.draws - baseline.draws
     return _Measured(of.values - baseline.values, draws)
+
+
+def _sides(measured: Callable[[Side], _Measured | None]) -> Estimates:
+    return Sides(seen=_interval(measured("seen")), unseen=_interval(measured("unseen")))
 
 
 def _interval(measured: _Measured | None) -> Interval | None:

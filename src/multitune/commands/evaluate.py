@@ -5,32 +5,56 @@ from pathlib import Path
 from typing import Any
 
 from multitune import tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
-from multitune.evaluation.scoring import Encoded, evaluate
+from multitune.evaluation import scoring
+from multitune.evaluation.scoring import Encoded
+from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.recipe import Recipe, read
-from multitune.results.run import Scores
+from multitune.results.run import Scores, finite_scores
+from multitune.storage.disk import check_readable
+from multitune.tasks import HeadMap
 from multitune.training.loading import load_corpus, load_plan
 
+USED = ("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length", "test_limit", "precision")
+"""Recipe keys that decide a score when the model is given."""
 
-def rescore(run: Path, overrides: Mapping[str, Any]) -> Scores:
-    """Scores in percent of ``run``'s ``model/`` on the test split of its recipe, changed by ``overrides``.
+
+def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Scores:
+    """Score a run's ``model/`` on the test split of its recipe, changed by ``overrides``.
+
+    Args:
+        run: a run folder.
+        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; those of the data, ``max_length``,
+            ``test_limit`` and ``precision``.
+
+    Returns:
+        Language -> metric -> score in percent.
 
     Raises:
-        UserError: not a run folder with a model, or bad overrides.
+        UserError: not a run folder with a model, or overrides that are bad or that a score does not depend on.
     """
+    run, overrides = Path(run), overrides or {}
+    check_readable(run)
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
+    check_used("evaluate", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     corpus = load_corpus(recipe)
-    if not (load_plan(recipe).one_model_per_task or corpus.heads):
-        return _scores(run / "model", recipe, corpus, list(corpus.test))
-    return {k: v for code in corpus.train for k, v in _scores(run / "model" / code, recipe, corpus, [code]).items()}
+    heads = tasks.of(corpus)
+    if load_plan(recipe).one_model_per_task:
+        folders = {run / "model" / language: [language] for language in corpus.train}
+    else:
+        folders = {run / "model" / heads.folder(group[0]): group for group in heads.groups(corpus.test).values()}
+    parts = (_scores(folder, recipe, corpus, heads, languages) for folder, languages in folders.items())
+    return {language: scores for part in parts for language, scores in part.items()}
 
 
-def _scores(folder: Path, recipe: Recipe, corpus: Corpus, languages: list[str]) -> Scores:
-    task = tasks.of(corpus)
-    encoder = encoders.load(str(folder), task.of(languages[0]), layers=None, dropout=None, seed=recipe.seed)
+def _scores(folder: Path, recipe: Recipe, corpus: Corpus, heads: HeadMap, languages: list[str]) -> Scores:
+    """The scores of languages that share the model in a folder."""
+    one = HeadMap.of_all(heads.task(languages[0]))
+    encoder = encoders.load(str(folder), one, layers=None, dropout=None, seed=recipe.seed)
     test = {language: corpus.test[language] for language in languages}
-    return evaluate(encoder, task, Encoded.of(test, task, encoder, recipe.max_length), recipe.precision).scores
+    encoded = Encoded.of(test, heads, encoder, recipe.max_length)
+    return finite_scores(scoring.evaluate(encoder, heads, encoded, recipe.precision).scores)

@@ -7,11 +7,10 @@ from typing import Any
 
 from multitune.errors import UserError
 from multitune.recipe import merge, nested, parse
+from multitune.results.comparison import Point
 
 Grid = Mapping[str, Sequence[Any]]
 """Recipe key (``options.inner_steps`` for a method's option) -> the values to try."""
-Point = dict[str, Any]
-"""One value for each key of a grid; empty without a grid."""
 
 ELSEWHERE = {"method": "--methods", "methods": "--methods", "seed": "--seeds"}
 

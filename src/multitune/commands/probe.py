@@ -1,16 +1,17 @@
-"""Probes of a finished run: ``probes.json`` beside its model (docs/probes.md)."""
+"""Probes of a finished run: ``probes.json`` beside its model."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
+from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.models import masked_lm
 from multitune.models.encoder import Encoder
@@ -21,48 +22,47 @@ from multitune.probes.live import rounded, summary
 from multitune.probes.pairs import CLDR, Pairs, from_cldr, from_folder
 from multitune.probes.proximity import proximity
 from multitune.recipe import Recipe, read
-from multitune.results.run import FILE, RunResult
-from multitune.storage.atomic import write_json
-from multitune.tasks import OwnHeads, Task
+from multitune.results.json_files import finite
+from multitune.results.probes import (
+    BeforeAfter,
+    Drift,
+    Findings,
+    LayeredSimilarity,
+    LayerSimilarity,
+    MaskedTokens,
+    ProbedRun,
+    Proximity,
+    Retrieval,
+)
+from multitune.results.run import FILE, RunResult, Sides, mean
+from multitune.storage.disk import check_readable
+from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.loading import load_corpus, load_encoder, load_plan
 from multitune.training.run import word_embedding
 from multitune.versions import versions
 
-PROBES = "probes.json"
+USED = (
+    *("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length"),
+    *("train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model", "precision"),
+)
+"""Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
 """Test sentences a language, at most, whose masked tokens are predicted."""
 
 
-@dataclass
-class Findings:
-    """What probes.json holds; docs/probes.md has the shape of each part. None where it could not be measured."""
-
-    run: dict[str, Any]
-    seen: list[str]
-    unseen: list[str]
-    gradient_similarity: dict[str, Any] | None = None
-    proximity: dict[str, Any] | None = None
-    masked_lm: dict[str, Any] | None = None
-    retrieval: dict[str, Any] | None = None
-    drift: dict[str, Any] | None = None
-    notes: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=versions)
-
-
 def probe(
-    run: Path,
+    run: str | Path,
     overrides: Mapping[str, Any] | None = None,
     *,
-    pairs: Path | None = None,
-    mlm_head: Path | None = None,
+    pairs: str | Path | None = None,
+    mlm_head: str | Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Findings:
     """Measure a finished run's ``model/`` beside the model that it began with, and write ``run/probes.json``.
 
     Args:
         run: a run folder.
-        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; the data and the languages may differ.
+        overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``: those of ``USED``.
         pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
         mlm_head: a finished run of masked language modelling on the same model with ``freeze_encoder: true``, whose
             head is asked for masked tokens.
@@ -72,35 +72,22 @@ def probe(
         UserError: not a finished run, one without its model or with one for each language, bad overrides, a bad folder,
             or a missing package.
     """
+    run = Path(run)
+    for folder in (run, pairs, mlm_head):
+        check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
-    head = None if mlm_head is None else _head(mlm_head, recipe)
+    head = None if mlm_head is None else _head(Path(mlm_head), recipe)
     corpus = load_corpus(recipe)
-    task = tasks.of(corpus)
-    if isinstance(task, OwnHeads):
+    heads = tasks.of(corpus)
+    if heads.shared is None:
         raise UserError(f"{run}: its tasks have heads, and so models, of their own; probe needs one model of several")
-    texts = from_cldr(corpus.test) if pairs is None else from_folder(pairs, corpus.test)
-    pretrained = load_encoder(recipe, task, corpus)
-    tuned = encoders.load(str(run / "model"), task, layers=None, dropout=None, seed=recipe.seed)
-    findings = Findings(
-        run={"method": result.method, "seed": result.seed, "budget": result.budget},
-        seen=list(corpus.train),
-        unseen=[language for language in corpus.test if language not in corpus.train],
-    )
-    with _timed("gradient_similarity", findings, say):
-        division = pseudo_tasks.divide(recipe, corpus, pretrained)
-        by_task = corpus.dev if division is None else division.dev
-        _compare_gradients(findings, tuned, task, by_task, recipe)
-    if word_embedding(tuned) is None:
-        findings.notes.append("masked_lm, retrieval: these are skills of encoders of text")
-    else:
-        with _timed("masked_lm", findings, say):
-            _ask_masked_tokens(findings, tuned, task, corpus, recipe, head)
-        with _timed("retrieval", findings, say):
-            _find_translations(findings, pretrained, tuned, texts, CLDR if pairs is None else str(pairs))
-    with _timed("drift", findings, say):
-        moved = drift.between(pretrained, tuned)
-        findings.drift = {"total": drift.total(moved), "layers": drift.by_layer(moved)}
-    write_json(run / PROBES, asdict(findings))
+    texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
+    pretrained = load_encoder(recipe, heads, corpus)
+    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)
+    about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
+    measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
+    findings = measuring.findings(about, head, texts, CLDR if pairs is None else str(pairs))
+    findings.write(run)
     return findings
 
 
@@ -109,39 +96,11 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
         raise UserError(f"{run}: holds no finished run; probe needs its recipe.yaml, results.json and model/")
     if not (run / "model").exists():
         raise UserError(f"{run}: has no model/; probe needs a run with save_model: true")
+    check_used("probe", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     if load_plan(recipe).one_model_per_task:
         raise UserError(f"{run}: {recipe.method} has a model for each language; probe needs one model of several")
     return recipe, RunResult.read(run)
-
-
-@contextmanager
-def _timed(part: str, findings: Findings, say: Callable[[str], None]) -> Iterator[None]:
-    say(f"probing: {part.replace('_', ' ')}")
-    began = time.monotonic()
-    yield
-    findings.seconds[part] = time.monotonic() - began
-
-
-def _compare_gradients(
-    findings: Findings, tuned: Encoder, task: Task, by_task: Mapping[str, Sequence[Record]], recipe: Recipe
-) -> None:
-    if len(by_task) < 2:
-        findings.notes.append("gradient_similarity: a single language has no pairs")
-        return
-    dev = Encoded.of(by_task, task, tuned, recipe.max_length)
-    precision = resolve(recipe.precision, tuned.device)
-    found = measure(tuned, task, held_out(dev, recipe.batch_size), precision)
-    findings.gradient_similarity = summary(found) | {"layers": _layers(found)}
-    findings.proximity = proximity(found.tasks, cosines(found.gram).numpy())
-    if findings.proximity is None:
-        findings.notes.append("proximity: fewer than four languages of known family, or all equally distant")
-
-
-def _layers(found: Similarity) -> dict[str, Any]:
-    return {
-        layer: {"cosine": mean_cosine(gram), "cosines": rounded(cosines(gram))} for layer, gram in found.grams.items()
-    }
 
 
 def _head(run: Path, recipe: Recipe) -> Path:
@@ -149,7 +108,7 @@ def _head(run: Path, recipe: Recipe) -> Path:
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
     found = read(run / "recipe.yaml").resolve()
-    if found.task != "masked_language_modelling" or not found.freeze_encoder:
+    if TASKS.get(found.task or "") is not MaskedLanguageModelling or not found.freeze_encoder:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
     if (found.model, found.layers) != (recipe.model, recipe.layers):
         raise UserError(
@@ -159,57 +118,137 @@ def _head(run: Path, recipe: Recipe) -> Path:
     return run / "model"
 
 
-def _ask_masked_tokens(
-    findings: Findings, tuned: Encoder, task: Task, corpus: Corpus, recipe: Recipe, head: Path | None
-) -> None:
-    model = masked_lm.load(recipe.model, recipe.layers) if head is None else masked_lm.load(str(head), None)
-    if model is None or tuned.tokenizer.mask_token is None:
-        findings.notes.append(
-            f"masked_lm: {recipe.model} ships no head for masked tokens; --mlm-head takes a trained one"
+@dataclass
+class _Measuring:
+    """A run being probed.
+
+    Attributes:
+        pretrained: the model that it began with.
+        tuned: the one that it shipped.
+        notes: what could not be measured, and why.
+        seconds: probe -> seconds.
+    """
+
+    recipe: Recipe
+    corpus: Corpus
+    heads: HeadMap
+    pretrained: Encoder
+    tuned: Encoder
+    say: Callable[[str], None]
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def languages(self) -> Sides[list[str]]:
+        """Those that the run trained on, and those that it was only tested on."""
+        train, test = self.corpus.train, self.corpus.test
+        return Sides(seen=list(train), unseen=[language for language in test if language not in train])
+
+    def findings(self, run: ProbedRun, head: Path | None, texts: Mapping[str, Pairs], source: str) -> Findings:
+        """All that can be measured."""
+        with self._timed("gradient_similarity"):
+            similarity, related = self._gradients()
+        masked, retrieved = None, None
+        if word_embedding(self.tuned) is None:
+            self.notes.append("masked_lm, retrieval: these are skills of encoders of text")
+        else:
+            with self._timed("masked_lm"):
+                masked = self._masked_tokens(head)
+            with self._timed("retrieval"):
+                retrieved = self._translations(texts, source)
+        with self._timed("drift"):
+            moved = drift.between(self.pretrained, self.tuned)
+        return Findings(
+            run=run,
+            seen=self.languages.seen,
+            unseen=self.languages.unseen,
+            gradient_similarity=similarity,
+            proximity=related,
+            masked_lm=masked,
+            retrieval=retrieved,
+            drift=Drift(finite(drift.total(moved)), {k: finite(v) for k, v in drift.by_layer(moved).items()}),
+            notes=self.notes,
+            seconds=self.seconds,
+            versions=versions(),
         )
-        return
-    model.to(tuned.device)  # type: ignore[arg-type]
-    test = held_out(Encoded.of(corpus.test, task, tuned, recipe.max_length), SENTENCES)
-    before = retention.masked_lm_losses(model, tuned.tokenizer, test)
-    masked_lm.put_in(model, tuned.head(findings.seen[0]))
-    after = retention.masked_lm_losses(model, tuned.tokenizer, test)
-    findings.masked_lm = {"head": "pretrained" if head is None else str(head)} | _before_and_after(
-        findings, before, after
-    )
-    if head is not None:
-        findings.notes.append(
-            f"masked_lm: the head is not pretraining's, but was trained on the frozen encoder ({head})"
-        )
-    elif recipe.layers is not None:
-        findings.notes.append(f"masked_lm: the head was pretrained on all layers, not on the first {recipe.layers}")
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        self.say(f"probing: {part.replace('_', ' ')}")
+        began = time.monotonic()
+        yield
+        self.seconds[part] = time.monotonic() - began
+
+    def _gradients(self) -> tuple[LayeredSimilarity | None, Proximity | None]:
+        recipe, tuned = self.recipe, self.tuned
+        division = pseudo_tasks.divide(recipe, self.corpus, self.pretrained)
+        by_task = self.corpus.dev if division is None else division.dev
+        if len(by_task) < 2:
+            self.notes.append("gradient_similarity: a single language has no pairs")
+            return None, None
+        batches = held_out(Encoded.of(by_task, self.heads, tuned, recipe.max_length), recipe.batch_size)
+        found = measure(tuned, self.heads, batches, resolve(recipe.precision, tuned.device))
+        related = proximity(found.tasks, cosines(found.gram).numpy())
+        if related is None:
+            self.notes.append("proximity: fewer than four languages of known family, or all equally distant")
+        return LayeredSimilarity(**summary(found), layers=_layers(found)), related
+
+    def _masked_tokens(self, head: Path | None) -> MaskedTokens | None:
+        recipe, tuned = self.recipe, self.tuned
+        model = masked_lm.load(recipe.model, recipe.layers) if head is None else masked_lm.load(str(head), None)
+        if model is None or tuned.tokenizer.mask_token is None:
+            self.notes.append(
+                f"masked_lm: {recipe.model} ships no head for masked tokens; --mlm-head takes a trained one"
+            )
+            return None
+        model.to(tuned.device)  # type: ignore[arg-type]
+        test = held_out(Encoded.of(self.corpus.test, self.heads, tuned, recipe.max_length), SENTENCES)
+        before = retention.masked_lm_losses(model, tuned.tokenizer, test)
+        masked_lm.put_in(model, tuned.head(self.languages.seen[0]))
+        after = retention.masked_lm_losses(model, tuned.tokenizer, test)
+        if head is not None:
+            self.notes.append(
+                f"masked_lm: the head is not pretraining's, but was trained on the frozen encoder ({head})"
+            )
+        elif recipe.layers is not None:
+            self.notes.append(f"masked_lm: the head was pretrained on all layers, not on the first {recipe.layers}")
+        skill = _before_and_after(self.languages, before, after)
+        return MaskedTokens(**skill, head="pretrained" if head is None else str(head))
+
+    def _translations(self, texts: Mapping[str, Pairs], source: str) -> Retrieval | None:
+        left_out = [k for k in (*self.languages.seen, *self.languages.unseen) if k not in texts]
+        if left_out:
+            self.notes.append(f"retrieval: no pairs with English for {', '.join(left_out)}")
+        if not texts:
+            return None
+        before, after = (retention.retrieval(encoder, texts) for encoder in (self.pretrained, self.tuned))
+        size = {language: len(pairs.texts) for language, pairs in texts.items()}
+        return Retrieval(**_before_and_after(self.languages, before, after), pairs=source, size=size)
 
 
-def _find_translations(
-    findings: Findings, pretrained: Encoder, tuned: Encoder, pairs: Mapping[str, Pairs], source: str
-) -> None:
-    left_out = [language for language in (*findings.seen, *findings.unseen) if language not in pairs]
-    if left_out:
-        findings.notes.append(f"retrieval: no pairs with English for {', '.join(left_out)}")
-    if not pairs:
-        return
-    before, after = (retention.retrieval(encoder, pairs) for encoder in (pretrained, tuned))
-    about = {"pairs": source, "size": {language: len(each.texts) for language, each in pairs.items()}}
-    findings.retrieval = about | _before_and_after(findings, before, after)
+def _layers(found: Similarity) -> dict[str, LayerSimilarity]:
+    return {k: LayerSimilarity(mean_cosine(gram), rounded(cosines(gram))) for k, gram in found.grams.items()}
 
 
-def _before_and_after(findings: Findings, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+class _BeforeAndAfter(TypedDict):
+    """The attributes of ``Skill``."""
+
+    pretrained: dict[str, float | None]
+    tuned: dict[str, float | None]
+    average: Sides[BeforeAfter]
+
+
+def _before_and_after(
+    languages: Sides[list[str]], before: Mapping[str, float], after: Mapping[str, float]
+) -> _BeforeAndAfter:
     """Both by language, and their averages over seen and unseen languages."""
-    sides = {"seen": findings.seen, "unseen": findings.unseen}
+    pretrained, tuned = ({k: finite(value) for k, value in values.items()} for values in (before, after))
+
+    def average(names: Sequence[str]) -> BeforeAfter:
+        return BeforeAfter(*(mean(values[k] for k in names if k in values) for values in (pretrained, tuned)))
+
     return {
-        "pretrained": before,
-        "tuned": after,
-        "average": {
-            side: {"pretrained": _average(before, languages), "tuned": _average(after, languages)}
-            for side, languages in sides.items()
-        },
+        "pretrained": pretrained,
+        "tuned": tuned,
+        "average": Sides(seen=average(languages.seen), unseen=average(languages.unseen)),
     }
-
-
-def _average(values: Mapping[str, float], languages: Sequence[str]) -> float | None:
-    found = [values[language] for language in languages if language in values]
-    return sum(found) / len(found) if found else None

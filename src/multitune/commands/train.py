@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
+from multitune.errors import Interrupted
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.report import page
-from multitune.results.run import FILE, RunResult, mean
+from multitune.results import predictions
+from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
-from multitune.storage.interrupt import Interrupted, StopSignal
+from multitune.storage.interrupt import StopSignal
 from multitune.training import run_folder
 from multitune.training.arithmetic import computing_with, settled
 from multitune.training.loading import load_corpus, load_plan
@@ -95,20 +97,19 @@ def _train_each(
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         (out / "model").mkdir(exist_ok=True)
         for language, budget in _shares(recipe, corpus).items():
-            folder = out / "languages" / language
+            folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
                 reset_peak_memory()
-                only = _only(corpus, language)
                 run = prepare(one, only, plan)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
-            model = folder / "model" / language if corpus.heads else folder / "model"
+            model = folder / "model" / tasks.of(only).folder(language)
             if model.exists():
                 model.rename(out / "model" / language)
             parts.append(RunResult.read(folder))
         _join_predictions(out)
-        classes = by_class(corpus, tasks.of(corpus), read_statistics(out / "predictions.jsonl"))
+        classes = by_class(corpus, tasks.of(corpus), read_statistics(out))
         result = replace(_joined(recipe, parts), by_class=classes)
         result.write(out)
     return result
@@ -153,18 +154,23 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         parts[0],
         budget=recipe.budget,
         seen=seen,
-        average={"seen": mean(seen, parts[0].metric), "unseen": None},
-        drift=sum(part.drift for part in parts) / len(parts),
-        steps=sum(part.steps for part in parts),
+        average=Sides(seen=average(seen, parts[0].metric), unseen=None),
+        drift=mean(part.drift for part in parts),
+        steps=total(part.steps for part in parts),
         seconds=sum(part.seconds for part in parts),
-        step_seconds=sum(part.step_seconds for part in parts),
+        step_seconds=total(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
-        shipped={"select": recipe.select} | {language: part.shipped for part in parts for language in part.seen},
+        shipped=Shipped(
+            select=recipe.select,
+            gradients=sum(part.shipped.gradients for part in parts),
+            dev=mean(part.shipped.dev for part in parts),
+            languages={language: part.shipped for part in parts for language in part.seen},
+        ),
     )
 
 
 def _join_predictions(out: Path) -> None:
-    with replaced(out / "predictions.jsonl") as beside, beside.open("w", encoding="utf-8") as joined:
-        for file in sorted((out / "languages").glob("*/predictions.jsonl")):
+    with replaced(out / predictions.FILE) as beside, beside.open("w", encoding="utf-8") as joined:
+        for file in sorted((out / "languages").glob(f"*/{predictions.FILE}")):
             joined.write(file.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError, as_line
 
 Raw = TypeVar("Raw")
@@ -53,8 +53,13 @@ class BadRecords:
             return
         place, problem = self._found[0]
         more = len(self) - 1
-        which = f"{more} more bad record{'s' if more > 1 else ''}; " if more else ""
+        which = f"{counted(more, 'more bad record')}; " if more else ""
         raise UserError(f"{place}: {problem} ({which}multitune data lists all, skip_bad: true leaves them out)")
+
+
+def counted(number: int, what: str) -> str:
+    """``1 bad record``, ``2 bad records``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def report(bad: BadRecords | None, place: str, problem: str) -> None:
@@ -68,15 +73,15 @@ def report(bad: BadRecords | None, place: str, problem: str) -> None:
     bad.add(place, problem)
 
 
-def sifted(
-    found: Iterable[tuple[Place, Raw]], parse: Callable[[Raw], Record], bad: BadRecords | None
+def parsed(
+    rows: Iterable[tuple[Place, Raw]], parse: Callable[[Raw], Record], bad: BadRecords | None
 ) -> Iterator[Placed]:
-    """Parse what a reader found, and report whatever ``parse`` raises ``BadRecord`` for.
+    """Parse the rows of a reader, and report whatever ``parse`` raises ``BadRecord`` for.
 
     Raises:
         UserError: a bad record, and ``bad`` is None.
     """
-    for place, raw in found:
+    for place, raw in rows:
         try:
             record = parse(raw)
         except BadRecord as problem:

@@ -1,31 +1,28 @@
-"""Token-tag files: one ``token TAB tag`` a line, a blank line between sentences; and CoNLL-U, by its file's ending.
+"""Token-tag files: a token, perhaps other columns, and its tag a line; a blank line between sentences.
 
-WikiANN (PAN-X) and XTREME's part-of-speech files have two columns. A ``.conllu`` file has the ten columns of CoNLL-U
-(then FORM and UPOS are read), or three: number, token, tag, as one export of WikiANN has.
+WikiANN (PAN-X) and XTREME's part-of-speech files have two columns with a tab between; MasakhaNER, CoNLL-2002 and
+CoNLL-2003 have two to four with spaces between. A ``.conllu`` file has the ten columns of CoNLL-U (then
+FORM and UPOS are read), or three: number, token, tag, as one export of WikiANN has.
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
-from multitune.data import lines
-from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.bad import BadRecord, BadRecords, parsed, records
+from multitune.data.corpus import Placed, Record
+from multitune.data.sentences import sentences, splitter
 
 log = logging.getLogger(__name__)
 
-Line = tuple[int, str]
-Pick = Callable[[Sequence[str], int], tuple[str, str]]
 Check = Callable[[Sequence[str]], None]
 
 SCHEMES = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "plain tags": "."}
 """The prefixes of each scheme; ``.`` stands for a tag without one."""
 
-NO_TOKEN = re.compile(r"#|\d+[-.]\d+\t")
-"""In CoNLL-U a comment, a multiword token (1-2) or an empty node (1.1)."""
+WIDTHS = {"\t": (2, 4), " ": (2, 3, 4)}
+"""Columns of a token-tag file by what separates them: the token, perhaps its part of speech and chunk, and the tag."""
 
 
 def read(path: str | Path, bad: BadRecords | None = None, *, strict: bool = False) -> Iterator[Record]:
@@ -34,7 +31,8 @@ def read(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fals
     Quotes are text. A token may look empty (U+200E does); it may not be empty. A sentence with a bad line is bad.
 
     Args:
-        path: a UTF-8 file, plain or gzipped, with or without a byte-order mark.
+        path: a UTF-8 file, plain or gzipped, with or without a byte-order mark. Tabs separate its columns, or spaces
+            where the first line has no tab. Marks of documents and comments are no tokens.
         bad: takes the bad sentences; None raises at the first.
         strict: refuse tag sequences that are not IOB2 (O, B-TYPE, or I-TYPE after a tag of the same TYPE). Published
             sets hold some; without ``strict`` they come as they stand, and scorers read such an I-TYPE as a B-TYPE.
@@ -49,9 +47,9 @@ def read(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fals
 def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = False) -> Iterator[Placed]:
     """As ``read``, each with its place: the line of every token."""
     path = Path(path)
-    pick = _of_conllu if ".conllu" in path.suffixes else _of_two
     check = check_iob2 if strict else OneScheme().check
-    return sifted(_sentences(path, bad), lambda rows: _parse(rows, pick, check), bad)
+    columns = _of_conllu if ".conllu" in path.suffixes else _Columns().of
+    return parsed(sentences(path, bad), lambda rows: _parse(rows, columns, check), bad)
 
 
 def lenient(found: Iterable[Placed]) -> Iterator[Placed]:
@@ -63,6 +61,20 @@ def lenient(found: Iterable[Placed]) -> Iterator[Placed]:
         yield place, record
     for file, count in (+loose).items():
         log.warning("%s: %d I- tags open an entity, which IOB2 does not allow; they are scored as B- tags", file, count)
+
+
+def unprefixed(found: Iterable[Placed], code: str) -> Iterator[Placed]:
+    """The same, with tokens that begin with their language (``de:Anna``, as WikiANN was first published) without it."""
+    prefix = f"{code}:"
+    cut: Counter[str] = Counter()
+    for place, record in found:
+        tokens = record["tokens"]
+        if all(token.startswith(prefix) and token != prefix for token in tokens):
+            cut[place.file] += 1
+            record = record | {"tokens": [token.removeprefix(prefix) for token in tokens]}
+        yield place, record
+    for file, count in cut.items():
+        log.warning("%s: the prefix %s is taken off all tokens of %d sentences", file, prefix, count)
 
 
 def check_iob2(tags: Sequence[str]) -> None:
@@ -97,45 +109,51 @@ class OneScheme:
         self._fitting.update(tags)
 
 
-def _sentences(path: Path, bad: BadRecords | None) -> Iterator[tuple[Place, list[Line]]]:
-    """The lines of each sentence; one with a line that is not UTF-8 is left out, as that line is reported already."""
-    conllu = ".conllu" in path.suffixes
-    rows: list[Line] = []
-    size, known = 0, len(bad or ())
-    for number, line in chain(lines.numbered(path, bad), [(0, "")]):
-        if conllu and NO_TOKEN.match(line):
-            continue
-        if line.strip(" \t"):
-            size += len(line) + 1
-            rows += [(number, line)] if size <= lines.LONGEST else []
-            continue
-        if size > lines.LONGEST:
-            problem = f"a sentence of more than {lines.LONGEST} characters; a blank line ends each"
-            report(bad, f"{path}:{rows[0][0]}", problem)
-        elif rows and len(bad or ()) == known:
-            yield Place(str(path), [number for number, _ in rows]), rows
-        rows, size, known = [], 0, len(bad or ())
-
-
-def _parse(rows: Sequence[Line], pick: Pick, check: Check) -> Record:
-    pairs = [pick(line.split("\t"), label) for label, (_, line) in enumerate(rows)]
+def _parse(rows: Sequence[str], columns: Callable[[Sequence[str]], list[tuple[str, str]]], check: Check) -> Record:
+    pairs = columns(rows)
     tags = [tag for _, tag in pairs]
     check(tags)
     return {"tokens": [token for token, _ in pairs], "tags": tags}
 
 
-def _of_two(columns: Sequence[str], label: int) -> tuple[str, str]:
+class _Columns:
+    """Tokens and tags of a file's sentences, once its first one has shown what separates columns, and how many."""
+
+    def __init__(self) -> None:
+        self._split: Callable[[str], list[str]] | None = None
+        self._width = 0
+
+    def of(self, rows: Sequence[str]) -> list[tuple[str, str]]:
+        """The first and last column of each line; raises ``BadRecord``."""
+        if self._split is None:
+            self._split, allowed = splitter(rows), WIDTHS["\t" if "\t" in rows[0] else " "]
+            width = len(self._split(rows[-1]))
+            self._width = width if width in allowed else allowed[0]
+        found = [self._of_line(self._split(row), label) for label, row in enumerate(rows)]
+        if len(found) > 1 and [token for token, _ in found] == [str(number + 1) for number in range(len(found))]:
+            raise BadRecord("the first column counts the words; a line is token TAB tag")
+        return found
+
+    def _of_line(self, columns: Sequence[str], label: int) -> tuple[str, str]:
+        if len(columns) != self._width:
+            usual = "token TAB tag" if self._width == 2 else f"{self._width} columns, as in the first sentence"
+            raise BadRecord(f"{len(columns)} columns; a line is {usual}, or blank between sentences", label)
+        return _filled(columns[0], columns[-1].strip(), label)
+
+
+def _filled(token: str, tag: str, label: int) -> tuple[str, str]:
     """The token and tag of a line; ``label`` counts the lines of the sentence."""
-    if len(columns) != 2:
-        problem = f"{len(columns)} columns; a line is token TAB tag, or blank between sentences"
-        raise BadRecord(problem, label)
-    token, tag = columns[0], columns[1].strip()
-    if not token or not tag:
-        raise BadRecord(f"the {'tag' if token else 'token'} is empty; a line is token TAB tag", label)
+    for name, value in (("token", token), ("tag", tag)):
+        if not value.strip(" \t"):
+            raise BadRecord(f"the {name} is empty; a line is token TAB tag", label)
     return token, tag
 
 
-def _of_conllu(columns: Sequence[str], label: int) -> tuple[str, str]:
-    if len(columns) not in (3, 10):
-        raise BadRecord(f"{len(columns)} columns; CoNLL-U has 10, or number, token and tag", label)
-    return _of_two([columns[1], columns[3 if len(columns) == 10 else 2]], label)
+def _of_conllu(rows: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
+    for label, row in enumerate(rows):
+        columns = row.split("\t")
+        if len(columns) not in (3, 10):
+            raise BadRecord(f"{len(columns)} columns; CoNLL-U has 10, or number, token and tag", label)
+        found.append(_filled(columns[1], columns[3 if len(columns) == 10 else 2].strip(), label))
+    return found

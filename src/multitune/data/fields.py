@@ -1,20 +1,23 @@
 """The fields of a record, checked: what is missing, blank, of another type or no Unicode text is a bad record."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from multitune.data import conll
 from multitune.data.bad import BadRecord
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+
+NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def text(value: Any, name: str) -> str:
     """A text that is not blank and can be written as UTF-8 (JSON may hold half a surrogate pair)."""
     if not isinstance(value, str):
-        raise BadRecord(f"{name} is {_kind(value)}; it must be text")
+        raise BadRecord(f"{name} is {_type(value)}; it must be text")
     if not value.strip():
         raise BadRecord(f"{name} is blank")
     try:
@@ -32,20 +35,34 @@ def label(value: Any, name: str) -> str:
 def score(value: Any, name: str) -> float:
     """A finite number, or text that is one."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        number = float(value) if _is_number(value) else math.nan
+    except OverflowError:
         number = math.nan
     if not math.isfinite(number):
         raise BadRecord(f"{name} is {value!r}; it must be a finite number")
     return number
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, or text that every program reads as one (Python's float takes 1_000 and ٣ too)."""
+    if isinstance(value, str):
+        return NUMBER.fullmatch(value.strip()) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def words(value: Any, name: str) -> list[str]:
     """A list of texts, or one text with spaces between them."""
-    found = value.split(" ") if isinstance(value, str) else value
-    if not isinstance(found, list) or not found:
-        raise BadRecord(f"{name} is {_kind(value)}; it must be a list of texts, or a text with single spaces between")
-    return [text(word, f"{name}[{index}]") for index, word in enumerate(found)]
+    split = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(split, list):
+        raise BadRecord(f"{name} is {_type(value)}; it must be a list of texts, or a text with single spaces between")
+    if not split:
+        raise BadRecord(f"{name} is empty; a sentence has at least one token")
+    return [_word(word, f"{name}[{index}]") for index, word in enumerate(split)]
+
+
+def _word(value: Any, name: str) -> str:
+    """A token or tag: more than spaces and tabs, though it may look blank, as a no-break space does."""
+    return value if isinstance(value, str) and value.isspace() and value.strip(" \t\r\n") else text(value, name)
 
 
 def answers(value: Any, name: str) -> dict[str, list[Any]]:
@@ -85,52 +102,60 @@ def _accept(record: Record) -> None:
     """What the fields' own checks pass is good."""
 
 
+Check = Callable[[Any, str], Any]
+"""Turns a value into that of a field, or raises ``BadRecord``, whose message begins with its second argument."""
+
+
 @dataclass(frozen=True)
-class Kind:
-    """The fields that a user's own files have for a kind of task.
+class Fields:
+    """The fields of a record.
 
     Attributes:
-        required: field -> its check; ``score`` becomes the record's ``label``, ``pos`` its ``tags``.
+        required: field -> its check.
+        optional: the same of fields that a record may lack.
+        check: looks at the record as a whole, and raises ``BadRecord``.
+        renamed: field -> what it is called in the record.
     """
 
-    task: str
-    required: Mapping[str, Callable[[Any, str], Any]]
-    optional: Mapping[str, Callable[[Any, str], Any]] = field(default_factory=dict)
+    required: Mapping[str, Check]
+    optional: Mapping[str, Check] = field(default_factory=dict)
     check: Callable[[Record], None] = _accept
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def fields(self) -> Mapping[str, Callable[[Any, str], Any]]:
+    def checks(self) -> Mapping[str, Check]:
+        """The check of every field."""
         return {**self.required, **self.optional}
 
+    def fit(self, names: Collection[str]) -> bool:
+        """Whether a record may have just these fields."""
+        return self.required.keys() <= set(names) <= self.checks.keys()
+
     def record(self, values: Mapping[str, Any]) -> Record:
-        """A record from a line's values by field; raises ``BadRecord``."""
-        record = {RENAMED.get(name, name): self.fields[name](value, name) for name, value in values.items()}
+        """A record from a line's values by field.
+
+        Raises:
+            BadRecord: a value or the record is not as it should be.
+        """
+        record = {self.renamed.get(name, name): self.checks[name](value, name) for name, value in values.items()}
         self.check(record)
         return record
 
 
-RENAMED = {"score": "label", "pos": "tags"}
-
 PAIR = {"text_pair": text}
-KINDS = (
-    Kind("classification", {"text": text, "label": label}, PAIR),
-    Kind("regression", {"text": text, "score": score}, PAIR),
-    Kind("tagging", {"tokens": words, "tags": words}, check=_check_entities),
-    Kind("pos_tagging", {"tokens": words, "pos": words}, check=check_tags),
-    Kind("translation", {"source": text, "target": text}),
-    Kind("question_answering", {"context": text, "question": text, "answers": answers}, {"id": label}, check_spans),
-)
+TEXT = Fields({"text": text})
+LABELLED_TEXT = Fields({"text": text, "label": label}, PAIR)
+SCORED_TEXT = Fields({"text": text, "score": score}, PAIR, renamed={"score": "label"})
+ENTITIES = Fields({"tokens": words, "tags": words}, check=_check_entities)
+PARTS_OF_SPEECH = Fields({"tokens": words, "pos": words}, check=check_tags, renamed={"pos": "tags"})
+TRANSLATION = Fields({"source": text, "target": text})
+QUESTION = Fields({"context": text, "question": text, "answers": answers}, {"id": label}, check_spans)
+
+ALL = (LABELLED_TEXT, SCORED_TEXT, ENTITIES, PARTS_OF_SPEECH, TRANSLATION, QUESTION, TEXT)
+"""The fields of the records that readers yield."""
 
 
-def kind_of(fields: Sequence[str]) -> Kind | None:
-    """The kind of task that has just these fields, or None."""
-    for kind in KINDS:
-        if set(kind.required) <= set(fields) <= set(kind.fields):
-            return kind
-    return None
-
-
-def _kind(value: Any) -> str:
+def _type(value: Any) -> str:
     return "missing" if value is None else f"of type {type(value).__name__}"
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multitune.data import fields
-from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
+from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError
 
 LARGEST = 64 * 2**20
@@ -71,7 +71,7 @@ def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
     if path.suffix != ".zip" and not path.is_dir():
         raise UserError(f"{path}: is no folder, zip or npz file of images")
     require()
-    return sifted(_archived(path, bad) if path.suffix == ".zip" else _in_folder(path), _decoded, bad)
+    return parsed(_archived(path, bad) if path.suffix == ".zip" else _in_folder(path), _decoded, bad)
 
 
 def _in_folder(root: Path) -> Iterator[tuple[Place, Raw]]:

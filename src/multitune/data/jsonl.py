@@ -7,7 +7,7 @@ from typing import Any
 
 from multitune.data import lines
 from multitune.data.bad import BadRecords, report
-from multitune.data.records.corpus import Place
+from multitune.data.corpus import Place
 
 
 def rows(
@@ -23,27 +23,41 @@ def rows(
     Raises:
         UserError: naming file and line: no JSON object, or a key is missing.
     """
-    for number, line in lines.numbered(path, bad):
-        if not line.strip():
-            continue
+    filled = ((number, line) for number, line in lines.numbered(path, bad) if line.strip())
+    for count, (number, line) in enumerate(filled):
         found = _object(line)
         lacking = [] if isinstance(found, str) else [key for key in columns.values() if key not in found]
+        if isinstance(found, str) and count == 0 and line.lstrip().startswith("[") and found.startswith("not JSON"):
+            report(
+                bad, f"{path}:{number}", "a JSON array; here each line is one JSON object, as jq -c '.[]' writes them"
+            )
+            return
         if isinstance(found, str):
             report(bad, f"{path}:{number}", found)
         elif lacking:
-            report(bad, f"{path}:{number}", f"no key {lacking[0]!r}; the line has {', '.join(map(repr, found))}")
+            has = ", ".join(map(repr, found)) or "none"
+            problem = f"no key {lacking[0]!r}; the line has {has} (columns: in the recipe names the keys)"
+            report(bad, f"{path}:{number}", problem)
         else:
             yield Place(str(path), [number]), {field: found[key] for field, key in columns.items()}
+
+
+def _keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"key {twice!r} stands in it twice")
+    return found
 
 
 def _object(line: str) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_pairs_hook=_keyed_once)
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} (column {error.colno})"
     except RecursionError:
         return "JSON too deeply nested"
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # a key twice, or a number of more digits than Python converts
         return f"not JSON: {error}"
     return found if isinstance(found, dict) else f"a {type(found).__name__}; a line is one JSON object"

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multitune.data import fields, lines
-from multitune.data.bad import BadRecord, BadRecords, records, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.bad import BadRecord, BadRecords, parsed, records
+from multitune.data.corpus import Place, Placed, Record
 
 
 def read(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path | None = None) -> Iterator[Record]:
-    """Yield ``{"text", "text_pair", "label"}`` a line, without ``label`` where neither file has it. Quotes are text.
+    """Yield ``{"text", "text_pair", "label"}`` a line, without ``label`` where neither file has it.
+
+    Quotes are text, but around a value whose own quotes are all doubled, as csv writes it.
 
     Args:
         path: a UTF-8 file of two or three columns, plain or gzipped.
@@ -24,7 +26,7 @@ def read(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path 
 
 def placed(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path | None = None) -> Iterator[Placed]:
     """As ``read``, each with its place."""
-    return sifted(_rows(path, bad, labels), _parse, bad)
+    return parsed(_rows(path, bad, labels), _parse, bad)
 
 
 def _rows(
@@ -44,4 +46,11 @@ def _parse(raw: tuple[int, list[str]]) -> Record:
     if len(columns) != width:
         raise BadRecord(f"{len(columns)} columns with the label; a line is text TAB text{' TAB label' * (width == 3)}")
     names = ("text", "text_pair", "label")[:width]
-    return {name: fields.text(value, name) for name, value in zip(names, columns, strict=True)}
+    return {name: fields.text(_unquoted(value), name) for name, value in zip(names, columns, strict=True)}
+
+
+def _unquoted(value: str) -> str:
+    """The value without the quoting that a csv writer gives one with quotes in it; XTREME's PAWS-X has it."""
+    inner = value[1:-1]
+    quoted = value.startswith('"') and value.endswith('"') and '""' in inner and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if quoted else value

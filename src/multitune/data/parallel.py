@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multitune.data import fields, lines
-from multitune.data.bad import BadRecords, records, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.bad import BadRecords, parsed, records
+from multitune.data.corpus import Place, Placed, Record
 
 
 def read(source: str | Path, target: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
@@ -25,7 +25,7 @@ def read(source: str | Path, target: str | Path, bad: BadRecords | None = None) 
 def placed(source: str | Path, target: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
     """As ``read``, each with its place in the source file."""
     rows = ((Place(str(source), [number]), pair) for number, pair in lines.aligned([source, target], bad))
-    return sifted(rows, lambda pair: _parse(pair, target), bad)
+    return parsed(rows, lambda pair: _parse(pair, target), bad)
 
 
 def _parse(pair: tuple[str, ...], target: str | Path) -> Record:

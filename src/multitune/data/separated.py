@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multitune.data import lines
 from multitune.data.bad import BadRecords, report
-from multitune.data.records.corpus import Place
+from multitune.data.corpus import Place
 
 Row = tuple[Place, dict[str, str]]
 
@@ -40,8 +40,15 @@ def rows(
     named = any(isinstance(column, str) for column in columns.values())
     found = {field: _position(column, head) for field, column in columns.items()}
     for field, column in columns.items():
+        if head.count(str(column)) > 1 and isinstance(column, str):
+            report(bad, f"{path}:{number}", f"column {column!r} stands {head.count(column)} times in the header")
+            return
         if found[field] is None:
-            has = f"the header has {', '.join(head)}" if named else f"the first row has {len(head)} columns"
+            has = (
+                f"the header has {', '.join(head)} (columns: in the recipe names them)"
+                if named
+                else f"the first row has {len(head)} columns"
+            )
             report(bad, f"{path}:{number}", f"no column {column!r} for {field}: {has}")
             return
     for number, row in split if named else chain([first], split):
@@ -64,6 +71,7 @@ def _plain(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, list
 def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterator[tuple[int, list[str]]]:
     """Rows by the number of their first line; a row may go over several lines."""
     source = _RowLines(lines.numbered(path, bad))
+    csv.field_size_limit(lines.LONGEST)  # Python's own limit, of the process, is 128 KiB
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         source.begin_row()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data import fields, lines
-from multitune.data.bad import BadRecord, BadRecords, records, report, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
+from multitune.data.corpus import Place, Placed, Record
 
 MOST_BLANKS = 16
 """That were cut off before a context: those of TyDiQA have up to 9."""
@@ -34,7 +34,7 @@ def read(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
 
 def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
     """As ``read``, each with its place: the line of its id."""
-    return sifted(_questions(str(path), bad), _parse, bad)
+    return parsed(_questions(str(path), bad), _parse, bad)
 
 
 def _questions(file: str, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]:

@@ -1,54 +1,75 @@
-"""A user's own tables: JSONL, CSV or TSV by the file's ending, with the columns that the user names."""
+"""A user's own tables: JSONL, CSV, TSV or CoNLL-U by the file's ending, with the columns that the user names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from multitune.data import fields, jsonl, separated
-from multitune.data.bad import BadRecords, records, sifted
-from multitune.data.records.corpus import Placed, Record
+from multitune.data import conllu, jsonl, separated
+from multitune.data.bad import BadRecords, parsed, records
+from multitune.data.corpus import Place, Placed, Record
+from multitune.data.fields import ALL, Fields
 from multitune.errors import UserError
 
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz")
 COLUMNS = {"text": "text", "label": "label"}
 
+Rows = Callable[[Path, Mapping[str, str], BadRecords | None], Iterator[tuple[Place, Mapping[str, Any]]]]
+"""Reads a file's rows, each with its place, as values by field; takes field -> column, and what takes bad rows."""
 
-def read(path: str | Path, bad: BadRecords | None = None, *, columns: Mapping[str, str] = COLUMNS) -> Iterator[Record]:
-    """Yield the records of a file; the fields named in ``columns`` tell their kind.
+READERS: dict[str, Rows] = {
+    ".jsonl": jsonl.rows,
+    ".csv": separated.rows,
+    ".tsv": separated.rows,
+    ".conllu": conllu.rows,
+}
+"""The ending of a file's name -> its reader, which is also given files that end in ``.gz`` beside that."""
+
+
+def read(
+    path: str | Path,
+    bad: BadRecords | None = None,
+    *,
+    columns: Mapping[str, str] = COLUMNS,
+    fields: Fields | None = None,
+) -> Iterator[Record]:
+    """Yield the records of a file.
 
     ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``score`` (and ``text_pair``): regression;
     ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target``: translation;
-    ``context``, ``question``, ``answers`` (and ``id``): question answering. Tokens and tags are lists in JSONL, and
-    have single spaces between in CSV and TSV; answers are ``{"text": [...], "answer_start": [...]}``, so JSONL alone.
+    ``context``, ``question``, ``answers`` (and ``id``): question answering; ``text``: texts alone. Tokens and tags are
+    lists in JSONL, and have single spaces between in CSV and TSV; in CoNLL-U they are columns such as ``form`` and
+    ``upos``. Answers are ``{"text": [...], "answer_start": [...]}``, so JSONL alone.
 
     Args:
-        path: a UTF-8 file, plain or gzipped, whose name ends in one of ``SUFFIXES``.
+        path: a UTF-8 file, plain or gzipped, whose name ends in one of ``suffixes()``.
         bad: takes the bad records; None raises at the first.
         columns: field -> column (CSV and TSV have a header) or key.
+        fields: of the records; None takes those of ``multitune.data.fields`` that ``columns`` names.
 
     Raises:
-        UserError: fields of no kind of task; or naming file and line: a missing column, a bad value.
+        UserError: fields of no kind of record, another ending; or naming file and line: a missing column, a bad value.
     """
-    return records(placed(path, bad, kind=kind(columns), columns=columns))
+    fields = fields or next((each for each in ALL if each.fit(columns)), None)
+    if fields is None:
+        raise UserError(no_such_fields(columns, [", ".join(each.required) for each in ALL]))
+    return records(placed(path, bad, fields=fields, columns=columns))
 
 
 def placed(
-    path: str | Path, bad: BadRecords | None = None, *, kind: fields.Kind, columns: Mapping[str, str]
+    path: str | Path, bad: BadRecords | None = None, *, fields: Fields, columns: Mapping[str, str]
 ) -> Iterator[Placed]:
     """As ``read``, each with its place."""
-    rows = jsonl.rows if ".jsonl" in Path(path).suffixes else separated.rows
-    return sifted(rows(path, columns, bad), kind.record, bad)
+    path = Path(path)
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix not in READERS:
+        raise UserError(f"{path}: the name of a table ends in one of {', '.join(suffixes())}")
+    return parsed(READERS[suffix](path, columns, bad), fields.record, bad)
 
 
-def kind(columns: Mapping[str, str]) -> fields.Kind:
-    """The kind of task that has these fields.
+def suffixes() -> tuple[str, ...]:
+    """The endings of the names of files that can be read."""
+    return (*READERS, *(f"{suffix}.gz" for suffix in READERS))
 
-    Raises:
-        UserError: there is none.
-    """
-    found = fields.kind_of(list(columns))
-    if found is None:
-        allowed = "; ".join(f"{', '.join(kind.required)} ({kind.task})" for kind in fields.KINDS)
-        raise UserError(
-            f"columns: {', '.join(columns) or 'none'} are the fields of no kind of task; allowed: {allowed}"
-        )
-    return found
+
+def no_such_fields(columns: Mapping[str, str], allowed: list[str]) -> str:
+    """What to say of columns that no kind of record has."""
+    return f"columns: {', '.join(columns) or 'none'} are the fields of no kind of task; allowed: {'; '.join(allowed)}"

@@ -7,26 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from multitune.tasks import AnyTask, Task
+from multitune.results.comparison import Interval
+from multitune.tasks import HeadMap, Task
 
 RESAMPLES = 1000
 CHUNK = 50
 """Resamples drawn at a time, so that memory stays at CHUNK x examples."""
 
-Interval = dict[str, float]
-"""``mean``, ``low`` and ``high``: an estimate and its 95 % interval."""
 
-
-def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: AnyTask) -> NDArray[np.float64]:
+def bootstrap(statistics: Mapping[str, NDArray[np.float64]], heads: HeadMap) -> NDArray[np.float64]:
     """Average scores over languages of resampled test sets, [RESAMPLES].
 
     Each language's examples are drawn with replacement, by a generator that depends on the language alone: two runs on
     one test set get the same resamples, so that differences of their draws are paired.
 
     Args:
-        statistics: language -> [examples, statistics], as the task scores them.
+        statistics: language -> [examples, statistics], as the language's task scores them.
     """
-    scores = [_draws(language, rows, task.of(language)) for language, rows in statistics.items()]
+    scores = [_draws(language, rows, heads.task(language)) for language, rows in statistics.items()]
     average: NDArray[np.float64] = np.mean(scores, axis=0)
     return average
 
@@ -34,14 +32,14 @@ def bootstrap(statistics: Mapping[str, NDArray[np.float64]], task: AnyTask) -> N
 def from_draws(estimate: float, draws: NDArray[np.float64]) -> Interval:
     """The percentile interval of bootstrap draws around an estimate."""
     low, high = np.percentile(draws, [2.5, 97.5])
-    return {"mean": estimate, "low": float(low), "high": float(high)}
+    return Interval(mean=estimate, low=float(low), high=float(high))
 
 
 def from_seeds(values: NDArray[np.float64]) -> Interval:
     """The mean of a value a seed, [seeds > 1], with Student's t interval."""
     half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     estimate = float(values.mean())
-    return {"mean": estimate, "low": estimate - half, "high": estimate + half}
+    return Interval(mean=estimate, low=estimate - half, high=estimate + half)
 
 
 def _draws(language: str, rows: NDArray[np.float64], task: Task) -> NDArray[np.float64]:

@@ -1,32 +1,22 @@
 """How long a corpus's records are in a model's tokens, and how many of them ``max_length`` cuts."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus
+from multitune.data.kind import Text
 from multitune.data.records.limits import limited
 from multitune.errors import UserError
 from multitune.models.encoder import load_tokenizer
+from multitune.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
 SAMPLE = 1000
 """The most records of a language and split that are measured: a fixed random choice."""
-
-INPUTS: dict[str, Callable[[Record], tuple[Any, ...]]] = {
-    "classification": lambda record: (record["text"], record.get("text_pair")),
-    "regression": lambda record: (record["text"], record.get("text_pair")),
-    "tagging": lambda record: (record["tokens"],),
-    "pos_tagging": lambda record: (record["tokens"],),
-    "question_answering": lambda record: (record["question"], record["context"]),
-    "masked_language_modelling": lambda record: (record["text"],),
-    "translation": lambda record: (record["source"],),
-}
-"""Kind of task -> what the tokenizer is given of a record; images have no tokens."""
 
 
 class Lengths(NamedTuple):
@@ -48,18 +38,18 @@ def measure(corpus: Corpus, model: str, max_length: int) -> dict[str, Lengths]:
         log.warning("tokens are not counted: %s", error)
         return {}
     sample = limited(corpus, train=SAMPLE, dev=SAMPLE, test=SAMPLE)
-    found = {}
+    lengths = {}
     for language in corpus.test:
-        task = corpus.heads[language].task if corpus.heads else corpus.task
+        kind = TASKS[corpus.head(language).task]
         splits = (sample.train, sample.test) if corpus.test_is_dev else (sample.train, sample.dev, sample.test)
         records = [record for split in splits for record in split.get(language, ())]
-        if task in INPUTS and records:
-            counts = np.array([_tokens(task, record, tokenizer) for record in records])
+        if kind.tokenised and records:
+            counts = np.array([_tokens(kind.texts(record), tokenizer) for record in records])
             over = 100 * float((counts > max_length).mean())
-            found[language] = Lengths(float(counts.mean()), float(np.percentile(counts, 95)), over)
-    return found
+            lengths[language] = Lengths(float(counts.mean()), float(np.percentile(counts, 95)), over)
+    return lengths
 
 
-def _tokens(task: str, record: Record, tokenizer: PreTrainedTokenizerBase) -> int:
-    words = task in ("tagging", "pos_tagging")
-    return len(tokenizer(*INPUTS[task](record), is_split_into_words=words, verbose=False)["input_ids"])
+def _tokens(texts: tuple[Text, ...], tokenizer: PreTrainedTokenizerBase) -> int:
+    words = isinstance(texts[0], list)
+    return len(tokenizer(*texts, is_split_into_words=words, verbose=False)["input_ids"])

@@ -1,6 +1,5 @@
 """Predictions and scores of a split, language by language."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
 from multitune.evaluation import tokenised
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
-from multitune.tasks import AnyTask, Task
+from multitune.results.predictions import Prediction, prediction_line, read_predictions
+from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import ClassScores, Example
 
 TOKENS = 4096
@@ -32,9 +32,10 @@ class Encoded:
     examples: Mapping[str, Sequence[Example]]
 
     @staticmethod
-    def of(records: Mapping[str, Sequence[Record]], task: AnyTask, encoder: Encoder, max_length: int) -> "Encoded":
+    def of(records: Mapping[str, Sequence[Record]], heads: HeadMap, encoder: Encoder, max_length: int) -> "Encoded":
         """Tokenise a split, or find it tokenised."""
-        return Encoded(records, {k: tokenised.examples(v, task.of(k), encoder, max_length) for k, v in records.items()})
+        examples = {k: tokenised.examples(v, heads.task(k), encoder, max_length) for k, v in records.items()}
+        return Encoded(records, examples)
 
     @property
     def tokens(self) -> list[int]:
@@ -64,29 +65,21 @@ class Evaluation:
 
 
 def evaluate(
-    encoder: Encoder, task: AnyTask, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
+    encoder: Encoder, heads: HeadMap, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
 ) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
     ``check`` is called before each batch and language, and may raise to give up.
     """
     predictions: dict[str, list[Any]] = {}
-    for languages in _sharing_a_head(task, split):
-        predictions |= _predictions(encoder, task.of(languages[0]), languages, split, precision, check)
+    for number, languages in heads.groups(split.examples).items():
+        predictions |= _predictions(encoder, heads.tasks[number], languages, split, precision, check)
     statistics: dict[str, NDArray[np.float64]] = {}
     for k, v in split.records.items():
         check()
-        statistics[k] = task.of(k).all_statistics(v, predictions[k])
-    scores = {k: task.scores_of(k, v) for k, v in statistics.items()}
+        statistics[k] = heads.task(k).all_statistics(v, predictions[k])
+    scores = {k: heads.scores_of(k, v) for k, v in statistics.items()}
     return Evaluation({k: predictions[k] for k in split.records}, statistics, scores)
-
-
-def _sharing_a_head(task: AnyTask, split: Encoded) -> list[list[str]]:
-    """The languages of each head."""
-    groups: dict[Task, list[str]] = {}
-    for language in split.examples:
-        groups.setdefault(task.of(language), []).append(language)
-    return list(groups.values())
 
 
 def _predictions(
@@ -121,7 +114,7 @@ def predict(
             check()
             chosen = [examples[row] for row in rows]
             inputs, targets = task.collate(chosen, encoder.pad_id)
-            with task.sparing(model, targets):
+            with task.fewer_logits(model, targets):
                 output = task.forward(model, encoder.on_device(inputs))
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding
@@ -129,7 +122,7 @@ def predict(
 
 
 def by_class(
-    corpus: Corpus, task: AnyTask, statistics: Mapping[str, NDArray[np.float64]]
+    corpus: Corpus, heads: HeadMap, statistics: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, dict[str, ClassScores]]:
     """The scores of each label on all seen and on all unseen languages; empty for kinds of task without labels.
 
@@ -141,9 +134,9 @@ def by_class(
     groups: dict[str, list[str]] = {}
     for language in statistics:
         side = "seen" if language in corpus.train else "unseen"
-        groups.setdefault(language if corpus.heads else side, []).append(language)
+        groups.setdefault(language if language in heads.own else side, []).append(language)
     rows = {group: np.concatenate([statistics[code] for code in codes]) for group, codes in groups.items()}
-    found = {group: task.of(groups[group][0]).by_class(own) for group, own in rows.items()}
+    found = {group: heads.task(groups[group][0]).by_class(own) for group, own in rows.items()}
     return {group: scores for group, scores in found.items() if scores}
 
 
@@ -159,22 +152,24 @@ def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:
         yield batch
 
 
-def write_predictions(path: Path, split: Encoded, evaluation: Evaluation) -> None:
-    """One JSON object a line: language, the record (without its image), its prediction and its statistics."""
+def write_predictions(path: Path, heads: HeadMap, split: Encoded, evaluation: Evaluation) -> None:
+    """One JSON object a line: language, record (without its image), prediction, statistics, how a report shows it."""
     with path.open("w", encoding="utf-8") as file:
-        for language, predictions in evaluation.predictions.items():
-            rows = zip(split.records[language], predictions, evaluation.statistics[language].tolist(), strict=True)
+        for language, own in evaluation.predictions.items():
+            rows = zip(split.records[language], own, evaluation.statistics[language].tolist(), strict=True)
             for record, prediction, statistics in rows:
-                shown = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
-                line = {"language": language, "record": shown, "prediction": prediction, "statistics": statistics}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                plain = {key: value for key, value in record.items() if not isinstance(value, np.ndarray)}
+                shown = heads.task(language).shown(record, prediction).cut()
+                file.write(prediction_line(Prediction(language, plain, prediction, statistics, shown)))
 
 
-def read_statistics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Language -> [records, statistics] of a file that ``write_predictions`` wrote."""
-    rows: dict[str, list[list[float]]] = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            rows.setdefault(row["language"], []).append(row["statistics"])
-    return {language: np.array(statistics) for language, statistics in rows.items()}
+def read_statistics(folder: Path) -> dict[str, NDArray[np.float64]]:
+    """Language -> [records, statistics] of a run folder's predictions; NaN for what is not finite.
+
+    Raises:
+        UserError: as ``read_predictions`` does.
+    """
+    rows: dict[str, list[list[float | None]]] = {}
+    for row in read_predictions(folder):
+        rows.setdefault(row.language, []).append(row.statistics)
+    return {language: np.array(statistics, dtype=np.float64) for language, statistics in rows.items()}

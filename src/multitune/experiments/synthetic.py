@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multitune.evaluation.intervals import Interval, from_seeds
+from multitune.evaluation.intervals import from_seeds
 from multitune.methods.base import CombiningMethod
 from multitune.methods.combiner import Combiner
 from multitune.methods.gradnorm import GradNorm
@@ -25,6 +25,7 @@ from multitune.methods.recadam import RecAdam
 from multitune.methods.sampling import CategoricalSampler, EpochSampler, TaskSampler, uniform
 from multitune.methods.torchjd import torchjd
 from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
+from multitune.results.comparison import Interval
 from multitune.storage.atomic import write_json
 from multitune.versions import versions
 
@@ -304,11 +305,11 @@ class Synthetic:
         """Whether the ordering of the paper's Figure 3h holds at each of LEARNING_RATES."""
         cosine = {(outcome.method, outcome.learning_rate): outcome.cosine for outcome in self.sweep}
         others = [name for name in FIGURE_3 if name != "sequential_reptile"]
-        own = max(cosine[name, METHODS[name].learning_rate]["mean"] for name in others)
+        own = max(cosine[name, METHODS[name].learning_rate].mean for name in others)
         found = []
         for rate in LEARNING_RATES:
             ours = cosine["sequential_reptile", rate]
-            same = max(cosine[name, rate]["mean"] for name in others if (name, rate) in cosine)
+            same = max(cosine[name, rate].mean for name in others if (name, rate) in cosine)
             found.append(Margin(rate, _less(ours, own), _less(ours, same)))
         return found
 
@@ -384,8 +385,8 @@ def _interval(values: Tensor) -> Interval:
     """values: [records, starts, seeds]."""
     by_seed = values.mean((0, 1)).numpy()
     mean = float(by_seed.mean())
-    return from_seeds(by_seed) if len(by_seed) > 1 else {"mean": mean, "low": mean, "high": mean}
+    return from_seeds(by_seed) if len(by_seed) > 1 else Interval(mean, mean, mean)
 
 
 def _less(interval: Interval, value: float) -> Interval:
-    return {key: bound - value for key, bound in interval.items()}
+    return Interval(interval.mean - value, interval.low - value, interval.high - value)

@@ -53,7 +53,7 @@ def learning_rates(found: Synthetic) -> Figure:
     for name in found.methods:
         outcomes = [outcome for outcome in found.sweep if outcome.method == name]
         _curve(by_rate, name, [outcome.learning_rate for outcome in outcomes], outcomes)
-        _curve(by_loss, name, [outcome.loss["mean"] for outcome in outcomes], outcomes)
+        _curve(by_loss, name, [outcome.loss.mean for outcome in outcomes], outcomes)
     by_rate.set(xscale="log", xlabel="learning rate (inner, where there are two)", ylabel="mean pairwise cosine")
     rates = sorted({outcome.learning_rate for outcome in found.sweep})
     by_rate.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -85,7 +85,7 @@ def _trajectory(axes: Axes, found: Synthetic, outcome: Outcome) -> None:
 
 def _heat_map(figure: Figure, axes: Axes, outcomes: Sequence[Outcome], letter: str) -> None:
     """Methods x (pairs of tasks, and their mean)."""
-    values = [[*outcome.pairs, outcome.cosine["mean"]] for outcome in outcomes]
+    values = [[*outcome.pairs, outcome.cosine.mean] for outcome in outcomes]
     image = axes.imshow(values, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
     for row, cells in enumerate(values):
         for column, value in enumerate(cells):
@@ -106,11 +106,10 @@ def _ink(value: float) -> str:
 def _curve(axes: Axes, name: str, x: list[float], outcomes: Sequence[Outcome]) -> None:
     colour, marker = look(name).light, look(name).marker
     cosines = [outcome.cosine for outcome in outcomes]
-    mean, low, high = ([cosine[key] for cosine in cosines] for key in ("mean", "low", "high"))
-    bars = [[m - lo for m, lo in zip(mean, low, strict=True)], [hi - m for m, hi in zip(mean, high, strict=True)]]
+    bars = [[cosine.mean - cosine.low for cosine in cosines], [cosine.high - cosine.mean for cosine in cosines]]
     axes.errorbar(
         x,
-        mean,
+        [cosine.mean for cosine in cosines],
         yerr=bars,
         color=colour,
         marker=marker,

@@ -7,14 +7,25 @@ from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.recadam import RecAdam
+from multitune.methods.sampling import (
+    CategoricalSampler,
+    EpochSampler,
+    PermutedSampler,
+    SystematicSampler,
+    proportional,
+    uniform,
+    unimax,
+)
 from multitune.methods.schedule import Linear
 from multitune.methods.swep import SWEP
 from multitune.methods.torchjd import torchjd
-from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile
+from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
 
 __all__ = [
     "FAMO",
     "SWEP",
+    "CategoricalSampler",
+    "EpochSampler",
     "ExponentialAverage",
     "Fish",
     "GradNorm",
@@ -23,9 +34,15 @@ __all__ = [
     "Linear",
     "Lookahead",
     "PCGrad",
+    "PermutedSampler",
     "RecAdam",
     "Reptile",
     "SequentialReptile",
     "SnapshotAverage",
+    "SystematicSampler",
+    "TwoLoop",
+    "proportional",
     "torchjd",
+    "uniform",
+    "unimax",
 ]

@@ -1,5 +1,6 @@
 """Weight averaging: the control that any method can be given, evaluated and shipped in place of the last weights."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,15 +9,19 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from multitune.methods.slow_weights import precise
+
 
 class WeightAverage(ABC):
     """An average of the values that parameters had at each :meth:`update`.
 
-    Which values, and how often, is the caller's choice: after every step, at each validation, or of a two-loop method's
-    slow weights by an update within ``slow_weights()``.
+    Which values, and how often, is the caller's choice: after every step, at each validation, or once an outer step,
+    by an update within a two-loop method's ``slow_weights()``. The average of bf16 and fp16 weights is kept in fp32,
+    since they cannot hold what one more value changes.
 
     Args:
-        parameters: the weights to average; nothing writes to them except :meth:`weights`.
+        parameters: the weights to average, which need not include frozen ones; nothing writes to them except
+            :meth:`weights`.
 
     Raises:
         ValueError: no parameters.
@@ -29,8 +34,12 @@ class WeightAverage(ABC):
         self._kept: list[list[Tensor]] = []
 
     @abstractmethod
-    def update(self) -> None:
-        """Take the parameters' present values into the average."""
+    def update(self, elapsed: float = 1.0) -> None:
+        """Take the parameters' present values into the average, ``elapsed`` (in any unit of time) after the last ones.
+
+        Raises:
+            ValueError: elapsed is not positive.
+        """
 
     @contextmanager
     def weights(self) -> Iterator[None]:
@@ -43,7 +52,7 @@ class WeightAverage(ABC):
         """
         if not self._kept:
             raise ValueError("nothing to average yet: call update() first")
-        own = self._snapshot()
+        own = [p.detach().clone() for p in self._parameters]
         try:
             self._write(self._average())
             yield
@@ -73,7 +82,7 @@ class WeightAverage(ABC):
         """The averaged weights, shaped as the parameters."""
 
     def _snapshot(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self._parameters]
+        return [p.detach().to(precise(p.dtype), copy=True) for p in self._parameters]
 
     @torch.no_grad()
     def _write(self, values: list[Tensor]) -> None:
@@ -82,11 +91,15 @@ class WeightAverage(ABC):
 
 @final
 class ExponentialAverage(WeightAverage):
-    """EMA: a <- decay a + (1 - decay) theta at each update, a = theta at the first; one more copy of the weights.
+    """EMA: a <- a + w (theta - a), w = max(1 - decay, 1 / s) at update s; one more copy of the weights.
+
+    So the first 1 / (1 - decay) values have equal weights, and the average is never biased towards the first of them.
+    Where updates are not one unit of time apart, w = max(1 - decay^e, e / t), e the time since the last one and t that
+    since the start.
 
     Args:
         parameters: the weights to average.
-        decay: in [0, 1); the average reaches back some 1 / (1 - decay) updates.
+        decay: in [0, 1), for one unit of time; the average reaches back some 1 / (1 - decay) of them.
 
     Raises:
         ValueError: decay outside [0, 1), or no parameters.
@@ -96,14 +109,25 @@ class ExponentialAverage(WeightAverage):
         super().__init__(parameters)
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay={decay}: choose at least 0 and below 1, e.g. 0.999")
-        self._decay = decay
+        self._decay, self._time = decay, 0.0
 
     @torch.no_grad()
-    def update(self) -> None:
-        if self._kept:
-            torch._foreach_lerp_(self._kept[0], self._parameters, 1.0 - self._decay)
-        else:
+    def update(self, elapsed: float = 1.0) -> None:
+        _check_time(elapsed)
+        self._time += elapsed
+        if not self._kept:
             self._kept = [self._snapshot()]
+            return
+        weight = max(1.0 - self._decay**elapsed, elapsed / self._time)
+        values = [p.detach().to(kept.dtype) for p, kept in zip(self._parameters, self._kept[0], strict=True)]
+        torch._foreach_lerp_(self._kept[0], values, weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"time": self._time}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._time = state["time"]
 
     def _average(self) -> list[Tensor]:
         return self._kept[0]
@@ -129,7 +153,9 @@ class SnapshotAverage(WeightAverage):
             raise ValueError(f"n={n}: at least one snapshot is needed")
         self._n = n
 
-    def update(self) -> None:
+    def update(self, elapsed: float = 1.0) -> None:
+        """Keep one more snapshot; all have the same weight, whenever they were taken."""
+        _check_time(elapsed)
         self._kept = [*self._kept, self._snapshot()][-self._n :]
 
     def _average(self) -> list[Tensor]:
@@ -137,3 +163,8 @@ class SnapshotAverage(WeightAverage):
         for taken, weights in enumerate(self._kept[1:], start=2):
             torch._foreach_lerp_(mean, weights, 1.0 / taken)
         return mean
+
+
+def _check_time(elapsed: float) -> None:
+    if not 0.0 < elapsed < math.inf:
+        raise ValueError(f"elapsed={elapsed}: a positive time since the last update is needed")

@@ -1,9 +1,15 @@
-"""Any torch optimizer's state in terms of JSON and tensors: string keys, lists, strings, numbers, None and tensors."""
+"""Any torch optimizer's state: in terms of JSON and tensors, as copies, and as numbers in its parameter groups."""
 
 from collections.abc import Mapping
-from typing import Any
+from copy import deepcopy
+from typing import Any, Generic, TypeVar
 
+from torch import Tensor
 from torch.optim import Optimizer
+
+Entries = dict[Tensor, dict[str, Any]]
+"""An optimizer's entries for each of its parameters, as ``optimizer.state`` has them."""
+Value = TypeVar("Value")
 
 
 def to_plain(value: Any) -> Any:
@@ -31,3 +37,36 @@ def load_plain(optimizer: Optimizer, plain: Mapping[str, Any]) -> None:
     ]
     state = {int(index): entries for index, entries in plain["state"].items()}
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def copied(entries: Mapping[Tensor, Mapping[str, Any]]) -> Entries:
+    """Copies of entries, under the same parameters."""
+    return {parameter: deepcopy(dict(own)) for parameter, own in entries.items()}
+
+
+class InGroups(Generic[Value]):
+    """An attribute of an optimizer that is kept in each of its parameter groups, where torch's tools save and load it.
+
+    Args:
+        start: its value at the beginning, and where the groups were loaded from an optimizer that has no such thing.
+    """
+
+    def __init__(self, start: Value) -> None:
+        self.start = start
+
+    def __set_name__(self, owner: type[Optimizer], name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Optimizer, owner: type[Optimizer] | None = None) -> Value:
+        value: Value = optimizer.param_groups[0].get(self._name, self.start)
+        return value
+
+    def __set__(self, optimizer: Optimizer, value: Value) -> None:
+        for group in optimizer.param_groups:
+            group[self._name] = value
+
+
+def kept_in_groups(optimizer: Optimizer) -> list[InGroups[Any]]:
+    """All such attributes of an optimizer."""
+    kinds = type(optimizer).__mro__
+    return [attribute for kind in kinds for attribute in vars(kind).values() if isinstance(attribute, InGroups)]

@@ -237,6 +237,61 @@ class EpochSampler(TaskSampler):
         return self._epoch[torch.randperm(len(self._epoch), generator=self._generator)]
 
 
+@final
+class PermutedSampler(TaskSampler):
+    """Inner loops of K steps that meet each task K p_t times, rounded up or down, in random order.
+
+    A task's expected count is K p_t exactly (:func:`systematic`). With K = T and uniform p every task comes once, as in
+    the inner loops of Fish.
+
+    Args:
+        probabilities: [tasks], as :class:`CategoricalSampler` takes them.
+        inner_steps: K of the inner loops; one begins where the last one ends, or where :meth:`begin` is called.
+        generator: a CPU generator, advanced once per inner loop.
+
+    Raises:
+        ValueError: inner_steps below 1, or probabilities as of :class:`CategoricalSampler`.
+    """
+
+    def __init__(self, probabilities: Tensor, inner_steps: int, *, generator: torch.Generator) -> None:
+        super().__init__(probabilities, generator)
+        _check(self.probabilities)
+        self._left: list[int] = []
+        self.begin(inner_steps)
+
+    def begin(self, inner_steps: int) -> None:
+        """Begin an inner loop of ``inner_steps`` steps with the next draw; what is left of the last one is dropped.
+
+        Raises:
+            ValueError: inner_steps below 1.
+        """
+        if inner_steps < 1:
+            raise ValueError(f"inner_steps={inner_steps}: at least one inner step is needed")
+        self._inner_steps, self._left = inner_steps, []
+
+    def draw(self, n: int) -> list[int]:
+        if n < 1:
+            raise ValueError(f"cannot draw {n} tasks: draw at least one")
+        while len(self._left) < n:
+            self._left += self._inner_loop()
+        drawn, self._left = self._left[:n], self._left[n:]
+        return drawn
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"inner_steps": self._inner_steps, "left": list(self._left)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._inner_steps, self._left = state["inner_steps"], [int(task) for task in state["left"]]
+
+    def _inner_loop(self) -> list[int]:
+        """Tasks in random order, as often as a systematic draw on the shuffled tasks says, shuffled again."""
+        tasks = self.probabilities.nonzero().squeeze(1)
+        tasks = tasks[torch.randperm(len(tasks), generator=self._generator)]
+        drawn = tasks[systematic(self._inner_steps * self.probabilities[tasks], self._generator)]
+        return [int(task) for task in drawn[torch.randperm(len(drawn), generator=self._generator)]]
+
+
 def _check(probabilities: Tensor) -> None:
     total = float(probabilities.sum())
     if probabilities.ndim != 1 or not abs(total - 1.0) < 1e-6 or bool((probabilities < 0).any()):

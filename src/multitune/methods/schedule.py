@@ -5,6 +5,7 @@ allowed. It is the one convention for every schedule (inner learning rate, outer
 training loop that knows its budget can drive all of them, and a resumed run needs no schedule state.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,3 +50,29 @@ def value_at(value: float | Schedule, progress: float | None) -> float:
     if not 0.0 <= progress <= 1.0:
         raise ValueError(f"progress={progress}: a share of the training in [0, 1] is needed")
     return value(progress)
+
+
+def inner_steps_at(value: float | Schedule, progress: float | None) -> int:
+    """K, the steps of an inner loop that begins at ``progress``; what a schedule gives is rounded.
+
+    Raises:
+        ValueError: not a whole number, or below 1; and as ``value_at``.
+    """
+    steps = value_at(value, progress)
+    if callable(value) and math.isfinite(steps):
+        steps = round(steps)
+    if not (float(steps).is_integer() and steps >= 1):
+        raise ValueError(f"inner_steps={steps}: at least one inner step is needed, and a whole number of them")
+    return int(steps)
+
+
+def outer_lr_at(value: float | Schedule, progress: float | None) -> float:
+    """eta, the outer learning rate at ``progress``; a schedule may reach 0.
+
+    Raises:
+        ValueError: above 1, below 0, or the number 0; and as ``value_at``.
+    """
+    eta = value_at(value, progress)
+    if not 0.0 <= eta <= 1.0 or (eta == 0.0 and not callable(value)):
+        raise ValueError(f"outer_lr={eta}: choose above 0 and up to 1 (the paper: 0.1)")
+    return eta

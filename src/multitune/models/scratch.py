@@ -13,13 +13,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.errors import UserError, unknown
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
-from multitune.tasks import TASKS, AnyTask, Task
+from multitune.tasks import HeadMap, ImageClassification, Task, Translation
 from multitune.tasks.task import Processor
 from multitune.tasks.translation import language_mark
 
@@ -36,7 +35,9 @@ IMAGE = 32
 """Height and width of the images that the convolutional network sees."""
 
 
-def build(name: str, task: AnyTask, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+def build(
+    name: str, heads: HeadMap, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int
+) -> Encoder:
     """The model ``scratch:...`` for a corpus, with random weights: all of them are new, and ``drift`` starts there.
 
     Raises:
@@ -46,17 +47,15 @@ def build(name: str, task: AnyTask, corpus: Corpus, *, layers: int | None, dropo
     if kind not in MODELS:
         raise UserError(f"model: {unknown('model', name, [PREFIX + each for each in MODELS])}")
     wanted, make = MODELS[kind]
-    for one in task.heads.values():
-        if not isinstance(one, TASKS[wanted]):
-            raise UserError(f"model: {name} is for data of the kind {wanted}, not {corpus.task}")
-    made = {}
-    for code, one in task.heads.items():  # the weights of a head do not depend on which others there are
+    if not all(isinstance(task, wanted) for task in heads.tasks):
+        raise UserError(f"model: {name} is for {wanted.__name__}, and the data are of the kind {corpus.task}")
+    made = []
+    for task in heads.tasks:  # the weights of a head do not depend on which others there are
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made[code] = make(one, corpus, layers, dropout)
-    models = {code: model for code, (model, _) in made.items()}
-    processor = next(processor for _, processor in made.values())
-    return Encoder(models[""] if "" in models else Heads(models), processor, new=())
+            made.append(make(task, corpus, layers, dropout))
+    models = [model for model, _ in made]
+    return Encoder(models[0] if len(models) == 1 else Heads(models), heads, made[0][1], new=())
 
 
 def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:
@@ -104,8 +103,16 @@ def convnet(task: Task, corpus: Corpus, layers: int | None, dropout: float | Non
         layer_scale_init_value=1.0,
     )
     task.configure(config)
-    processor = ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
-    return ConvNextForImageClassification(config), processor
+    return ConvNextForImageClassification(config), _image_processor()
+
+
+def _image_processor() -> Processor:
+    from transformers import ViTImageProcessorPil  # imports Pillow, which is an extra
+
+    try:
+        return ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE})
+    except ImportError as error:
+        raise UserError("model: scratch:convnet needs the package pillow; pip install 'multitune[images]'") from error
 
 
 def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -122,8 +129,8 @@ def trained_tokenizer(texts: Iterable[str], marks: Iterable[str]) -> PreTrainedT
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, eos_token=eos, unk_token=unk)
 
 
-MODELS: Mapping[str, tuple[str, Callable[[Task, Corpus, int | None, float | None], Made]]] = {
-    "convnet": ("image_classification", convnet),
-    "transformer": ("translation", transformer),
+MODELS: Mapping[str, tuple[type[Task], Callable[[Task, Corpus, int | None, float | None], Made]]] = {
+    "convnet": (ImageClassification, convnet),
+    "transformer": (Translation, transformer),
 }
 """Name -> the kind of task that it is for, and how it is made: task, corpus, the recipe's layers and dropout."""

@@ -4,6 +4,7 @@ A plan has a method's options, and builds a run's update from them; torch is loa
 stands for every aggregator of TorchJD besides.
 """
 
+from multitune import plugins
 from multitune.errors import UserError, unknown
 from multitune.plans import combined, regularised, two_loop
 from multitune.plans.plan import Plan
@@ -42,7 +43,8 @@ def find(name: str) -> type[Plan]:
 
 
 def listed() -> dict[str, type[Plan]]:
-    """``METHODS`` and a line for TorchJD's."""
+    """``METHODS``, those of plugins among them, and a line for TorchJD's."""
+    plugins.load()
     return METHODS | {f"{TORCHJD}NAME": combined.TorchJDPlan}
 
 

@@ -18,15 +18,16 @@ class AveragedUpdate(Update):
     Args:
         setup: of the run.
         inner: the method.
-        average: over the run's parameters.
-        interval: gradient computations between two values that the average takes in; 1 takes in every step's. The
-            weights at the end of the budget are the last of them.
+        average: over the run's parameters; its unit of time is a gradient computation.
+        interval: gradient computations between two values that the average takes in; None takes in every change of the
+            weights to ship (an ordinary method's steps, a two-loop method's outer steps). The weights at the end of the
+            budget are the last value in both cases.
     """
 
-    def __init__(self, setup: Setup, inner: Update, average: WeightAverage, interval: int) -> None:
+    def __init__(self, setup: Setup, inner: Update, average: WeightAverage, interval: int | None) -> None:
         self._inner, self._average, self._interval = inner, average, interval
         self._parameters: list[Tensor] = [weight for _, weight in setup.parameters]
-        self._budget, self._gradients, self._taken = setup.budget, 0, False
+        self._budget, self._gradients, self._taken_at = setup.budget, 0, 0
         self.cost, self.smallest_step, self.notes = inner.cost, inner.smallest_step, inner.notes
 
     def draw(self, most: int) -> list[int]:
@@ -38,22 +39,26 @@ class AveragedUpdate(Update):
         return self._inner.loss(model, inputs, negative_log_likelihood)
 
     def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+        changed = False
         try:
-            return self._inner.step(drawn, losses)
+            values = self._inner.step(drawn, losses)
+            changed = self._inner.ships_anew
+            return values
         finally:  # a step that is skipped, because its loss is not finite, is spent too
-            self._count(self.cost * len(drawn))
+            self._count(self.cost * len(drawn), changed)
 
-    def _count(self, spent: int) -> None:
+    def _count(self, spent: int, changed: bool) -> None:
         before = self._gradients
         self._gradients += spent
+        due = changed if self._interval is None else self._gradients // self._interval > before // self._interval
         ends = self._budget - self._gradients < self.smallest_step  # finish() takes in the weights of the last step
-        if self._gradients // self._interval > before // self._interval and not ends:
+        if due and not ends:
             self._take()
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:
         with self._inner.shipped_weights():
-            if not self._taken:
+            if not self._taken_at:
                 yield
                 return
             with self._average.weights():
@@ -71,15 +76,15 @@ class AveragedUpdate(Update):
         torch._foreach_copy_(self._parameters, averaged)
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"average": self._average.state_dict(), "gradients": self._gradients, "taken": self._taken}
+        own = {"average": self._average.state_dict(), "gradients": self._gradients, "taken_at": self._taken_at}
         return {"inner": self._inner.state_dict()} | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._inner.load_state_dict(state["inner"])
         self._average.load_state_dict(state["average"])
-        self._gradients, self._taken = state["gradients"], state["taken"]
+        self._gradients, self._taken_at = state["gradients"], state["taken_at"]
 
     def _take(self) -> None:
         with self._inner.shipped_weights():
-            self._average.update()
-        self._taken = True
+            self._average.update(self._gradients - self._taken_at)
+        self._taken_at = self._gradients

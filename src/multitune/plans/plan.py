@@ -16,7 +16,7 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 class Plan(BaseModel, ABC):
     """A method as recipes know it: its options, and how a run's update is built from them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
     summary: ClassVar[str]
     paper: ClassVar[str]
     one_model_per_task: ClassVar[bool] = False

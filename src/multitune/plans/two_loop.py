@@ -53,13 +53,23 @@ class SequentialReptilePlan(TwoLoopPlan):
     summary: ClassVar[str] = "K single-task steps on fast weights, then the slow weights follow by a share eta"
     paper: ClassVar[str] = "arXiv 2110.02600, Algorithm 1"
 
+    order: Literal["random", "permuted"] = "random"
+    """random: each step's task is drawn by itself; permuted: an inner loop meets each task as often as its probability
+    says, rounded up or down, in random order (with K = T and alike probabilities: once)."""
+
     def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.sampling import PermutedSampler
         from multitune.methods.two_loop import SequentialReptile
         from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
-        options = loop_options(self, self.fitting_steps(setup))
+        steps = self.fitting_steps(setup)
+        options = loop_options(self, steps)
         loop = SequentialReptile(setup.make_optimizer(setup.parameters), **options)
-        return TwoLoopUpdate(setup, loop, setup.sampler(), short_way(options, setup.budget))
+        notes = short_way(options, setup.budget)
+        if self.order == "random":
+            return TwoLoopUpdate(setup, loop, setup.sampler(), notes)
+        sampler = PermutedSampler(setup.probabilities, steps, generator=setup.generator("tasks"))
+        return TwoLoopUpdate(setup, loop, sampler, notes)
 
 
 class LookaheadPlan(TwoLoopPlan):

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import SGD
 
-from multitune.methods.sampling import TaskSampler
-from multitune.methods.schedule import Linear, Schedule, value_at
+from multitune.errors import RunError
+from multitune.methods.base import NonFiniteError
+from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.sampling import PermutedSampler, TaskSampler
+from multitune.methods.schedule import Linear, Schedule, inner_steps_at, outer_lr_at
+from multitune.methods.slow_weights import NonFiniteWeightsError
 from multitune.methods.two_loop import Reptile, TwoLoop
 from multitune.plans.update import Setup, SingleBatchUpdate
 
@@ -34,10 +38,16 @@ class TwoLoopUpdate(SingleBatchUpdate):
         self._two_loop, self._sampler, self.notes = two_loop, sampler, tuple(notes)
 
     def draw(self, most: int) -> list[int]:
+        if isinstance(self._sampler, PermutedSampler) and self._two_loop.inner_step == 0:
+            self._sampler.begin(self._two_loop.loop_length)
         if self._sampler is not None:
             return self._sampler.draw(1)
         assert isinstance(self._two_loop, Reptile)
         return [self._two_loop.task]
+
+    @property
+    def ships_anew(self) -> bool:
+        return self._two_loop.between_loops
 
     def shipped_weights(self) -> AbstractContextManager[None]:
         return self._two_loop.slow_weights()
@@ -47,16 +57,26 @@ class TwoLoopUpdate(SingleBatchUpdate):
         self._two_loop.progress = progress
 
     def finish(self) -> None:
-        self._two_loop.finish()
+        try:
+            self._two_loop.close_inner_loop()
+        except NonFiniteWeightsError as error:
+            raise RunError(f"at the end of the budget {error} (learning_rate)") from error
 
     def state_dict(self) -> dict[str, Any]:
         sampler = self._sampler.state_dict() if self._sampler else None
-        return {"sampler": sampler, "two_loop": self._two_loop.state_dict()}
+        return {"sampler": sampler, "two_loop": to_plain(self._two_loop.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._sampler:
             self._sampler.load_state_dict(state["sampler"])
-        self._two_loop.load_state_dict(state["two_loop"])
+        load_plain(self._two_loop, state["two_loop"])
+
+    def _apply(self, tasks: Sequence[int]) -> None:
+        try:
+            super()._apply(tasks)
+        except NonFiniteWeightsError as error:
+            self._two_loop.zero_grad()
+            raise NonFiniteError("result of a step", tasks) from error
 
 
 def loop_options(plan: "TwoLoopPlan", inner_steps: int) -> dict[str, Any]:
@@ -96,8 +116,8 @@ def short_way(options: Mapping[str, Any], budget: int, trajectories: int = 1) ->
         return []
     left, done, outer_steps = 1.0, 0, 0
     while done < budget:
-        done = min(budget, done + trajectories * round(value_at(options["inner_steps"], done / budget)))
-        left *= 1.0 - value_at(options["outer_lr"], (done - 1) / budget)
+        done = min(budget, done + trajectories * inner_steps_at(options["inner_steps"], done / budget))
+        left *= 1.0 - outer_lr_at(options["outer_lr"], (done - 1) / budget)
         outer_steps += 1
     if left <= 0.5:
         return []

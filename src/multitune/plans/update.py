@@ -88,6 +88,11 @@ class Update(ABC):
     notes: tuple[str, ...] = ()
     """What is known before the first step and has to be said with the run's scores, a sentence each."""
 
+    @property
+    def ships_anew(self) -> bool:
+        """Whether the newest step has changed the weights that the method would ship."""
+        return True
+
     @abstractmethod
     def draw(self, most: int) -> list[int]:
         """Whose batches the next step takes, in order, at most ``most``: numbers of tasks (0 for a batch of them all).

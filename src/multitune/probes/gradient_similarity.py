@@ -18,7 +18,7 @@ from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
 from multitune.probes import genealogy
 from multitune.seeds import seeded
-from multitune.tasks import AnyTask
+from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Example, Inputs
 
 
@@ -112,7 +112,7 @@ def held_out(split: Encoded, batch_size: int) -> dict[str, list[Example]]:
     return chosen
 
 
-def measure(encoder: Encoder, task: AnyTask, batches: Mapping[str, Sequence[Example]], precision: str) -> Similarity:
+def measure(encoder: Encoder, heads: HeadMap, batches: Mapping[str, Sequence[Example]], precision: str) -> Similarity:
     """The similarity of languages on a batch each, ordered by family, with the weights that the model holds.
 
     Raises:
@@ -120,13 +120,13 @@ def measure(encoder: Encoder, task: AnyTask, batches: Mapping[str, Sequence[Exam
     """
     languages = genealogy.by_family(batches)
     flat = [example for batch in batches.values() for example in batch]
-    tokens = {int(token) for example in flat for token in example["input_ids"]} if task.can_trim else None
+    tokens = {int(token) for example in flat for token in example["input_ids"]} if heads.can_trim else None
     own = set(encoder.own_heads)
     with encoder.probed(tokens) as trimmed:
-        losses = (_loss(encoder, task, k, batches[k], trimmed, precision) for k in languages)
-        heads = [weight for name, weight in encoder.parameters() if name in own]
+        losses = (_loss(encoder, heads.task(k), k, batches[k], trimmed, precision) for k in languages)
+        own_weights = [weight for name, weight in encoder.parameters() if name in own]
         try:
-            return similarity(languages, encoder.parameters(), losses, heads)
+            return similarity(languages, encoder.parameters(), losses, own_weights)
         except NonFiniteError as error:
             named = ", ".join(languages[task] for task in error.tasks)
             raise Diverged(f"the loss or gradient of {named} is not finite: lower the learning rate") from error
@@ -134,14 +134,14 @@ def measure(encoder: Encoder, task: AnyTask, batches: Mapping[str, Sequence[Exam
 
 def _loss(
     encoder: Encoder,
-    task: AnyTask,
+    task: Task,
     language: str,
     examples: Sequence[Example],
     trimmed: Callable[[Inputs], Inputs],
     precision: str,
 ) -> Tensor:
-    own, model = task.of(language), encoder.head(language)
-    inputs, targets = own.collate(examples, encoder.pad_id)
+    model = encoder.head(language)
+    inputs, targets = task.collate(examples, encoder.pad_id)
     targets = targets.to(encoder.device)
-    with autocast(encoder.device, precision), own.sparing(model, targets):
-        return own.loss(model(**encoder.on_device(trimmed(inputs))), targets)
+    with autocast(encoder.device, precision), task.fewer_logits(model, targets):
+        return task.loss(model(**encoder.on_device(trimmed(inputs))), targets)

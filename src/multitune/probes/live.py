@@ -1,4 +1,4 @@
-"""Probes of a run that trains: how often, and what a line of metrics.jsonl says (docs/probes.md)."""
+"""Probes of a run that trains: how often, and what one says."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,8 @@ from torch import Tensor
 from multitune.probes import drift, genealogy
 from multitune.probes.gradient_similarity import Similarity, cosines, mean_cosine
 from multitune.recipe import Recipe
+from multitune.results.json_files import finite
+from multitune.results.metrics import Probe, When
 
 SHARE = 1 / 32
 """Of a run's gradient computations, the most that ``probe_every: auto`` adds, one for each language and probe. One in a
@@ -28,17 +30,28 @@ def interval(recipe: Recipe, languages: int) -> int | None:
     return -(-recipe.budget // probes) if probes else None
 
 
-def line(found: Similarity, moved: Mapping[str, float]) -> dict[str, Any]:
-    """What a probe's line says: ``found`` of the languages, and the L2 distance of each weight from where it began."""
-    return summary(found) | {
-        "layers": {layer: round(mean_cosine(gram), DIGITS) for layer, gram in found.grams.items()},
-        "drift": drift.total(moved),
-        "drift_by_layer": drift.by_layer(moved),
-    }
+def event(when: When, found: Similarity, moved: Mapping[str, float], *, probe_seconds: float, share: float) -> Probe:
+    """A probe as an event of its run.
+
+    Args:
+        when: it was.
+        found: of the languages' gradients.
+        moved: the L2 distance of each weight from where it began, by name.
+        probe_seconds, share: as ``Probe`` has them.
+    """
+    return Probe(
+        **when,
+        **summary(found),
+        layers={layer: round(mean_cosine(gram), DIGITS) for layer, gram in found.grams.items()},
+        drift=finite(drift.total(moved)),
+        drift_by_layer={layer: finite(distance) for layer, distance in drift.by_layer(moved).items()},
+        probe_seconds=probe_seconds,
+        share=share,
+    )
 
 
 def summary(found: Similarity) -> dict[str, Any]:
-    """The keys that a line of metrics.jsonl and probes.json have in common."""
+    """The attributes of ``GradientSimilarity``, which a probe in training and one of a finished run share."""
     return {
         "languages": list(found.tasks),
         "families": [genealogy.family(language) for language in found.tasks],

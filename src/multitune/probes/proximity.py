@@ -7,13 +7,14 @@ p-value comes from a Mantel test (Mantel 1967): the languages of one matrix are 
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from multitune.probes import genealogy
+from multitune.results.probes import LanguagePair, Proximity
 
 Matrix = NDArray[np.float64]
 
@@ -51,8 +52,8 @@ def mantel(distances: Matrix, cosines: Matrix, permutations: int = PERMUTATIONS)
     return Correlation(observed, (1 + extreme) / (1 + permutations))
 
 
-def proximity(languages: Sequence[str], cosines: Matrix) -> dict[str, Any] | None:
-    """What probes.json says of proximity (docs/probes.md), from cosines [languages, languages].
+def proximity(languages: Sequence[str], cosines: Matrix) -> Proximity | None:
+    """How the cosines of languages' gradients, [languages, languages], go with their genealogical distance.
 
     Languages that the table of families has not are left out; None where fewer than four are left, or where all
     distances are alike.
@@ -66,16 +67,10 @@ def proximity(languages: Sequence[str], cosines: Matrix) -> dict[str, Any] | Non
     if found is None:
         return None
     pairs = [
-        {"languages": [names[i], names[j]], "distance": distances[i, j], "cosine": cosines[known[i], known[j]]}
+        LanguagePair([names[i], names[j]], float(distances[i, j]), float(cosines[known[i], known[j]]))
         for i, j in combinations(range(len(names)), 2)
     ]
-    return {
-        "spearman": found.spearman,
-        "p": found.p,
-        "permutations": PERMUTATIONS,
-        "distance": genealogy.NAME,
-        "pairs": pairs,
-    }
+    return Proximity(found.spearman, found.p, PERMUTATIONS, genealogy.NAME, pairs)
 
 
 def _centred_ranks(values: Matrix) -> Matrix:

@@ -49,7 +49,7 @@ def _masked_lm_loss(
         labels = inputs.pop("labels")
         chosen = int((labels != IGNORED).sum())
         if chosen:
-            with task.sparing(model, labels):
+            with task.fewer_logits(model, labels):
                 loss = task.loss(model(**inputs), labels)
             total, count = total + chosen * float(loss), count + chosen
     return total / count if count else None

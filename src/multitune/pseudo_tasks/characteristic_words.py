@@ -21,11 +21,11 @@ def characteristic_words(groups: Sequence[Sequence[str]], most: int) -> list[lis
     if len(vocabulary) < 2:
         return [[] for _ in groups]
     table = np.array([[count[word] for word in vocabulary] for count in counts], dtype=np.float64)
-    found = []
+    characteristic = []
     for scores in _z_scores(table):
         best = np.argsort(-scores, kind="stable")[:most].tolist()
-        found.append([vocabulary[word] for word in best if scores[word] > 0])
-    return found
+        characteristic.append([vocabulary[word] for word in best if scores[word] > 0])
+    return characteristic
 
 
 def _z_scores(counts: NDArray[np.float64]) -> NDArray[np.float64]:

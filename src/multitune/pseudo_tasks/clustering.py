@@ -4,20 +4,22 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
+from multitune.data.kind import Text
 from multitune.evaluation.scoring import token_batches
 from multitune.models.encoder import Encoder
 from multitune.recipe import PseudoTasks
-from multitune.storage.atomic import published
+from multitune.storage import cache
 from multitune.tasks.task import Example, padded, rows_of, together
+from multitune.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +27,13 @@ SEED, ITERATIONS = 0, 1000
 """Of the mixture's first guess (never the run's seed, as with the split of the data), and of its fit, at most."""
 NEAREST = 20
 """Inputs nearest to a cluster's centre that are kept."""
-_REVISION = 1  # of all that is done here: raise it with every change, so that nothing older is taken from the cache
+CODE = ("pseudo_tasks/clustering.py", "evaluation/scoring.py", "models/encoder.py", "tasks/task.py")
+"""What decides the clusters, beside the installed packages."""
+FILE = "clusters.json"
 
 Matrix = NDArray[np.float64]
-Input = tuple[Any, ...]
-"""What the tokenizer is given of a record: a text or its words, and perhaps a second text or None."""
+Input = tuple[Text, ...]
+"""What the tokenizer reads of a record: a text or its words, and perhaps a second text; as many for each record."""
 
 
 class Clustering(NamedTuple):
@@ -53,24 +57,19 @@ def clustered(
 ) -> Clustering:
     """The clusters of ``train``, from the cache where they were found before; ``dev`` is assigned to them.
 
-    A cache that cannot be written is only a warning; then they are found again in each run.
-
     Args:
         encoder: with the weights that pretraining left.
         max_length: tokens after which an input is cut.
     """
-    key = _key([train, dev, settings.model_dump(), max_length], encoder)
-    path = user_cache_path("multitune") / "pseudo-tasks" / key
-    cached = _read(path)
-    if cached is not None:
-        return cached
-    log.warning("pseudo_tasks: encoding %d records, once for all runs with this data and model", len(train) + len(dev))
-    found = fitted(encoded(train, encoder, max_length), encoded(dev, encoder, max_length), settings)
-    try:
-        _write(path, found)
-    except OSError as error:
-        log.warning("pseudo_tasks: %s cannot be written (%s), so that every run encodes anew", path, error.strerror)
-    return found
+
+    def make() -> Clustering:
+        count = len(train) + len(dev)
+        log.warning("pseudo_tasks: encoding %d records, once for all runs with this data and model", count)
+        return fitted(encoded(train, encoder, max_length), encoded(dev, encoder, max_length), settings)
+
+    packages = versions() | {name: metadata.version(name) for name in ("scikit-learn", "scipy")}
+    key = cache.key(train, dev, settings.model_dump(), max_length, _model(encoder), packages, cache.code(*CODE))
+    return cache.kept("pseudo-tasks", key, make=make, write=_write, read=_read)
 
 
 def fitted(train: Matrix, dev: Matrix, settings: PseudoTasks) -> Clustering:
@@ -108,16 +107,16 @@ def _examples(inputs: Sequence[Input], encoder: Encoder, max_length: int) -> lis
     words = isinstance(inputs[0][0], list)
     examples: list[Example] = []
     for some in together(inputs):
-        texts = [list(column) for column in zip(*some, strict=True) if column[0] is not None]
+        texts = [list(column) for column in zip(*some, strict=True)]
         encoding = encoder.tokenizer(*texts, is_split_into_words=words, truncation=True, max_length=max_length)
         examples += rows_of(encoding)
     return examples
 
 
-def _key(given: Sequence[Any], encoder: Encoder) -> str:
-    """A hash of all that decides the clusters: inputs and settings, and the content of tokenizer and model."""
+def _model(encoder: Encoder) -> str:
+    """A hash of the content of model and tokenizer."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (json.dumps([_REVISION, *given]), encoder.model.config.to_json_string(), encoder.spelling):
+    for part in (encoder.model.config.to_json_string(), encoder.tokenizer_hash):
         digest.update(part.encode())
     for name, weight in encoder.pretrained_parameters():
         digest.update(f"{name} {tuple(weight.shape)}".encode())
@@ -125,23 +124,9 @@ def _key(given: Sequence[Any], encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> Clustering | None:
-    """A clustering from the cache; None where there is none, or a damaged one: its first line is a hash of the rest."""
-    if not path.exists():
-        return None
-    head, _, content = path.read_bytes().partition(b"\n")
-    if head.decode(errors="replace") != content_hash(content):
-        log.warning("pseudo_tasks: %s is damaged; the clusters are found anew", path)
-        return None
-    return Clustering(**json.loads(content))
+def _write(found: Clustering, folder: Path) -> None:
+    (folder / FILE).write_text(json.dumps(found._asdict()), encoding="utf-8")
 
 
-def _write(path: Path, found: Clustering) -> None:
-    content = json.dumps(found._asdict()).encode()
-    with published(path) as beside:
-        beside.write_bytes(content_hash(content).encode() + b"\n" + content)
-
-
-def content_hash(content: bytes) -> str:
-    """BLAKE2b of 16 bytes, in hexadecimal digits."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _read(folder: Path) -> Clustering:
+    return Clustering(**json.loads((folder / FILE).read_text(encoding="utf-8")))

@@ -4,25 +4,24 @@ The Sequential Reptile paper (arXiv 2110.02600, section 4.3) does so for zero-sh
 pretrained model, reduced by PCA and clustered by a Gaussian mixture. docs/pseudo-tasks.md lists what is done otherwise.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from multitune.data.records.corpus import Corpus, Record, labels_of
+from multitune.data.corpus import Corpus, Record
+from multitune.data.kind import readable
 from multitune.errors import UserError
-from multitune.evaluation.lengths import INPUTS
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.pseudo_tasks.characteristic_words import characteristic_words
-from multitune.pseudo_tasks.clustering import Clustering, Input, clustered, content_hash
+from multitune.pseudo_tasks.clustering import Clustering, Input, clustered
 from multitune.recipe import Recipe
-from multitune.storage.atomic import write_json
+from multitune.results.clusters import FILE, Cluster, Clusters
+from multitune.tasks import TASKS
 
-KINDS = ("classification", "pos_tagging", "question_answering", "regression", "tagging")
-FILE = "clusters.json"
 WORDS, LABELS, NEAREST, LONGEST_TEXT = 12, 5, 3, 400
 """Of a cluster's description: words, labels, inputs, and characters after which one is cut."""
 WORDS_OF = 5000
@@ -36,12 +35,12 @@ class Division:
     Attributes:
         train: task -> training records of all languages, in the data's order; the largest task comes first.
         dev: task -> dev records that the mixture assigns to it; tasks without any are left out.
-        description: what ``clusters.json`` holds (docs/pseudo-tasks.md).
+        description: what ``clusters.json`` holds.
     """
 
     train: dict[str, list[Record]]
     dev: dict[str, list[Record]]
-    description: dict[str, Any]
+    description: Clusters
 
 
 def check(recipe: Recipe, corpus: Corpus) -> None:
@@ -53,9 +52,10 @@ def check(recipe: Recipe, corpus: Corpus) -> None:
     settings = recipe.pseudo_tasks
     if settings is None:
         return
-    if corpus.heads or corpus.task not in KINDS:
+    if corpus.heads or not TASKS[corpus.task].can_divide:
         kind = "tasks with heads of their own" if corpus.heads else f"the kind {corpus.task}"
-        raise UserError(f"pseudo_tasks: data: {recipe.data} is of {kind}; allowed: {', '.join(KINDS)}")
+        allowed = ", ".join(name for name, task in TASKS.items() if task.can_divide)
+        raise UserError(f"pseudo_tasks: data: {recipe.data} is of {kind}; allowed: {allowed}")
     if recipe.model.startswith(scratch.PREFIX):
         raise UserError(f"pseudo_tasks: {recipe.model} is not pretrained, and the clusters are the pretrained model's")
     different = len({repr(each) for records in corpus.train.values() for each in _inputs(corpus.task, records)})
@@ -102,12 +102,12 @@ def divide(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> Division | None:
     return Division(
         train=_by_task(tasks, train, found.train),
         dev={task: records for task, records in _by_task(tasks, dev, found.dev).items() if records},
-        description={
-            "model": recipe.model,
-            "variance": found.variance,
-            "hash": content_hash(json.dumps(found.train).encode()),
-            "clusters": _described(tasks, corpus, found),
-        },
+        description=Clusters(
+            model=recipe.model,
+            variance=found.variance,
+            hash=hashlib.blake2b(json.dumps(found.train).encode(), digest_size=16).hexdigest(),
+            clusters=_described(tasks, corpus, found),
+        ),
     )
 
 
@@ -118,12 +118,12 @@ def write(folder: Path, division: Division) -> None:
         UserError: the run that is resumed there was begun with other clusters.
     """
     path = folder / FILE
-    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["hash"] != division.description["hash"]:
+    if path.exists() and Clusters.read(folder).hash != division.description.hash:
         raise UserError(
             f"--resume: {path} tells of other clusters than this machine finds; go on where the run was begun, or "
             f"begin it anew in another folder"
         )
-    write_json(path, division.description)
+    division.description.write(folder)
 
 
 def _by_task(tasks: Sequence[str], records: Sequence[Record], clusters: Sequence[int]) -> dict[str, list[Record]]:
@@ -133,29 +133,29 @@ def _by_task(tasks: Sequence[str], records: Sequence[Record], clusters: Sequence
     return divided
 
 
-def _inputs(kind: str, records: Sequence[Record]) -> list[Input]:
-    return [INPUTS[kind](record) for record in records]
+def _inputs(task: str, records: Sequence[Record]) -> list[Input]:
+    return [TASKS[task].texts(record) for record in records]
 
 
-def _described(tasks: Sequence[str], corpus: Corpus, found: Clustering) -> list[dict[str, Any]]:
+def _described(tasks: Sequence[str], corpus: Corpus, found: Clustering) -> list[Cluster]:
     """What ``clusters.json`` says of each cluster."""
     languages, train = zip(*((k, record) for k, records in corpus.train.items() for record in records), strict=True)
     inputs = _inputs(corpus.task, train)
     members: list[list[int]] = [[] for _ in tasks]
     for row, cluster in enumerate(found.train):
         members[cluster].append(row)
-    texts = [[_shown(inputs[row]) for row in _spread(rows)] for rows in members]
+    texts = [[readable(inputs[row]) for row in _spread(rows)] for rows in members]
     about = zip(tasks, members, characteristic_words(texts, WORDS), found.nearest, strict=True)
     return [
-        {
-            "task": task,
-            "records": len(rows),
-            "percent": 100 * len(rows) / len(train),
-            "languages": Counter(languages[row] for row in rows),
-            "labels": _shares(label for row in rows for label in labels_of(corpus.task, train[row])),
-            "words": words,
-            "nearest": [_cut(_shown(each)) for each in _unlike(inputs[row] for row in nearest)][:NEAREST],
-        }
+        Cluster(
+            task=task,
+            records=len(rows),
+            percent=100 * len(rows) / len(train),
+            languages=dict(Counter(languages[row] for row in rows)),
+            labels=_shares(label for row in rows for label in TASKS[corpus.task].labels_of(train[row])),
+            words=words,
+            nearest=[_cut(readable(each)) for each in _unlike(inputs[row] for row in nearest)][:NEAREST],
+        )
         for task, rows, words, nearest in about
     ]
 
@@ -175,15 +175,10 @@ def _unlike(inputs: Iterable[Input]) -> Iterator[Input]:
     """Those that have no text in common with one before: a premise has several hypotheses, a context questions."""
     met: set[str] = set()
     for each in inputs:
-        texts = {repr(text) for text in each if text is not None}
+        texts = set(map(repr, each))
         if met.isdisjoint(texts):
             yield each
         met |= texts
-
-
-def _shown(given: Input) -> str:
-    """An input for a reader."""
-    return " | ".join(" ".join(text) if isinstance(text, list) else text for text in given if text is not None)
 
 
 def _cut(text: str) -> str:

@@ -1,10 +1,12 @@
 """Pictures of why methods differ, from the probes of their runs: alignment, proximity, drift by layer, retention."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from multitune.report.evidence import SIDES, Evidence, FinishedRun
+from multitune.report.evidence import Evidence, FinishedRun
 from multitune.report.pictures import HeatMap, Plot, Point, Row, Rows, Series
+from multitune.results.metrics import Probe
+from multitune.results.probes import Findings, LanguagePair, LayeredSimilarity, Skill
+from multitune.results.run import SIDES, Side
 
 PRETRAINED = "pretrained"
 """Stands where a method's name stands for the model before training."""
@@ -23,10 +25,10 @@ def heat_maps(evidence: Evidence) -> list[HeatMap]:
     for run in first_runs(evidence):
         similarity = _similarity(run)
         if similarity:
-            values = tuple(tuple(row) for row in similarity["cosines"])
-            title = f"{evidence.label(run)}: mean {similarity['cosine']:.3f}"
+            values = tuple(tuple(row) for row in similarity.cosines)
+            title = f"{evidence.label(run)}: mean {similarity.cosine:.3f}"
             name = f"cosines-{run.method}".replace(":", "-")
-            languages, families = tuple(similarity["languages"]), tuple(similarity["families"])
+            languages, families = tuple(similarity.languages), tuple(similarity.families)
             found.append(HeatMap(name, title, languages, families, values))
     return found
 
@@ -37,9 +39,7 @@ def by_layer(evidence: Evidence) -> list[Plot]:
     for run in first_runs(evidence):
         similarity, drift = _similarity(run), _drift(run)
         if similarity:
-            cosines[run.method] = {
-                k: v if isinstance(v, float) else v["cosine"] for k, v in similarity["layers"].items()
-            }
+            cosines[run.method] = similarity.cosine_by_layer
         if drift:
             drifts[run.method] = drift
     plots = [
@@ -50,54 +50,48 @@ def by_layer(evidence: Evidence) -> list[Plot]:
 
 
 def proximity(evidence: Evidence) -> list[Plot]:
-    """Cosines of pairs of languages against their typological distance, a plot a method."""
+    """Cosines of pairs of languages against their genealogical distance, a plot a method."""
     found = []
     for run in first_runs(evidence):
-        measured = (run.probes or {}).get("proximity")
+        measured = run.probes and run.probes.proximity
         if measured:
             name = f"proximity-{run.method}".replace(":", "-")
-            title = (
-                f"Relatedness and alignment, {run.method}: Spearman {measured['spearman']:.2f}, p = {measured['p']:.3g}"
-            )
-            points = tuple(_pair(pair) for pair in measured["pairs"])
+            title = f"Relatedness and alignment, {run.method}: Spearman {measured.spearman:.2f}, p = {measured.p:.3g}"
+            points = tuple(_pair(pair) for pair in measured.pairs)
             series = Series(run.method, run.method, points, joined=False)
             names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
-            found.append(Plot(name, title, "typological distance", "cosine", (series,), names=names))
+            found.append(Plot(name, title, "genealogical distance", "cosine", (series,), names=names))
     return found
 
 
 def retention(evidence: Evidence) -> list[Rows]:
     """What the encoder could do before, and still can: masked-LM loss and retrieval, averaged over languages."""
-    skills = (
-        ("masked_lm", "Masked-language-model loss (lower is better)", "nats a masked token"),
-        ("retrieval", "Cross-lingual retrieval (higher is better)", "accuracy, %"),
-    )
-    found = []
-    for skill, title, label in skills:
-        groups = tuple((side, _kept(evidence, skill, side)) for side in SIDES)
-        if any(rows for _, rows in groups):
-            groups = tuple((f"{side} languages", rows) for side, rows in groups if rows)
-            found.append(Rows(skill.replace("_", "-"), title, label, groups))
-    return found
+    masked = ("masked-lm", "Masked-language-model loss (lower is better)", "nats a masked token")
+    retrieved = ("retrieval", "Cross-lingual retrieval (higher is better)", "accuracy, %")
+    return [
+        *_skill(evidence, lambda found: found.masked_lm, *masked),
+        *_skill(evidence, lambda found: found.retrieval, *retrieved),
+    ]
 
 
 def notes(evidence: Evidence) -> list[str]:
     """What the probes could not measure, and why."""
-    return list(dict.fromkeys(note for run in evidence.shown for note in (run.probes or {}).get("notes", ())))
+    return list(dict.fromkeys(note for run in evidence.shown if run.probes for note in run.probes.notes))
 
 
-def _similarity(run: FinishedRun) -> Mapping[str, Any] | None:
+def _similarity(run: FinishedRun) -> LayeredSimilarity | Probe | None:
     """Of the finished model where it was probed, else of the last probe in training."""
-    found = (run.probes or {}).get("gradient_similarity")
-    during = run.measured("probe")
-    return found or (during[-1] if during and len(during[-1]["languages"]) > 1 else None)
+    if run.probes and run.probes.gradient_similarity:
+        return run.probes.gradient_similarity
+    during = run.measured(Probe)
+    return during[-1] if during else None
 
 
-def _drift(run: FinishedRun) -> Mapping[str, float] | None:
-    found = (run.probes or {}).get("drift")
-    during = run.measured("probe")
-    layers: Mapping[str, float] | None = found["layers"] if found else during[-1]["drift_by_layer"] if during else None
-    return layers
+def _drift(run: FinishedRun) -> dict[str, float]:
+    """L2 distance of each layer, where it is known and finite."""
+    during = run.measured(Probe)
+    layers = run.probes.drift.layers if run.probes else during[-1].drift_by_layer if during else {}
+    return {layer: distance for layer, distance in layers.items() if distance is not None}
 
 
 def _layers(name: str, title: str, label: str, values: Mapping[str, Mapping[str, float]]) -> Plot:
@@ -109,9 +103,9 @@ def _layers(name: str, title: str, label: str, values: Mapping[str, Mapping[str,
     return Plot(name, title, "layer, from the input", label, series, x_ticks=tuple(k.rpartition(".")[2] for k in names))
 
 
-def _pair(pair: Mapping[str, Any]) -> Point:
-    said = f"{'–'.join(pair['languages'])}: distance {pair['distance']:.2f}, cosine {pair['cosine']:.3f}"
-    return Point(pair["distance"], pair["cosine"], said)
+def _pair(pair: LanguagePair) -> Point:
+    said = f"{'–'.join(pair.languages)}: distance {pair.distance:.2f}, cosine {pair.cosine:.3f}"
+    return Point(pair.distance, pair.cosine, said)
 
 
 def _extremes(points: tuple[Point, ...]) -> tuple[Point, ...]:
@@ -120,12 +114,19 @@ def _extremes(points: tuple[Point, ...]) -> tuple[Point, ...]:
     return ordered if len(ordered) <= MOST_NAMES else ordered[: MOST_NAMES // 2] + ordered[-MOST_NAMES // 2 :]
 
 
-def _kept(evidence: Evidence, skill: str, side: str) -> tuple[Row, ...]:
+def _skill(evidence: Evidence, of: Callable[[Findings], Skill | None], name: str, title: str, label: str) -> list[Rows]:
+    """One skill's picture, where any run has it."""
+    skills = {run.method: skill for run in first_runs(evidence) if run.probes and (skill := of(run.probes))}
+    groups = tuple((f"{side} languages", rows) for side in SIDES if (rows := _kept(skills, side)))
+    return [Rows(name, title, label, groups)] if groups else []
+
+
+def _kept(skills: Mapping[str, Skill], side: Side) -> tuple[Row, ...]:
+    """The pretrained model's average, then each method's; none where no such language has text to measure on."""
     rows: list[Row] = []
-    for run in first_runs(evidence):
-        measured = (run.probes or {}).get(skill)
-        average = measured["average"][side] if measured else None
-        if average and average["tuned"] is not None:  # there may be no such language with text to measure on
-            rows += [] if rows else [Row(PRETRAINED, PRETRAINED, average["pretrained"])]
-            rows.append(Row(run.method, run.method, average["tuned"]))
+    for method, skill in skills.items():
+        average = skill.average[side]
+        if average.tuned is not None and average.pretrained is not None:
+            rows += [] if rows else [Row(PRETRAINED, PRETRAINED, average.pretrained)]
+            rows.append(Row(method, method, average.tuned))
     return tuple(rows)

@@ -1,17 +1,15 @@
 """Test examples on which methods disagree (of a single run: those it gets wrong), and how often they do."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqeval.metrics.sequence_labeling import get_entities
-
 from multitune.report.evidence import FinishedRun
+from multitune.results.shown import Shown
 
-MOST_EXAMPLES, LONGEST_TEXT = 40, 400
-"""Examples in a report, or one a language where that is more; characters after which a text is cut."""
+MOST_EXAMPLES = 40
+"""Examples in a report, or one a language where that is more."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +56,31 @@ def examples(runs: Sequence[FinishedRun]) -> tuple[list[Example], list[Agreement
     """
     by_language: dict[str, list[Example]] = {}
     patterns: Counter[tuple[bool | None, ...]] = Counter()
-    for language, record, predictions in _aligned(runs):
-        found = Example(language, _text(record), _reference(record), _answers(record, predictions))
-        if len(found.answers) == len(runs):
-            patterns[found.pattern] += 1
-        if _telling(found):
-            by_language.setdefault(language, []).append(found)
+    for example in _aligned(runs):
+        if len(example.answers) == len(runs):
+            patterns[example.pattern] += 1
+        if _telling(example):
+            by_language.setdefault(example.language, []).append(example)
     return _choice(by_language), _agreements([run.method for run in runs], patterns)
 
 
-def _aligned(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, Mapping[str, Any], dict[str, Any]]]:
-    """Language, record and method -> prediction; runs that were tested on another record there are left out."""
-    rows: dict[tuple[str, int], tuple[Mapping[str, Any], dict[str, Any]]] = {}
+def _aligned(runs: Sequence[FinishedRun]) -> Iterator[Example]:
+    """The test examples with each run's answer; runs that were tested on another record there are left out."""
+    rows: dict[tuple[str, int], tuple[Mapping[str, Any], dict[str, Shown]]] = {}
     for run in runs:
         met: Counter[str] = Counter()
         for line in run.predictions():
-            language = line["language"]
-            record, predictions = rows.setdefault((language, met[language]), (line["record"], {}))
-            if record == line["record"]:
-                predictions[run.method] = line["prediction"]
+            language = line.language
+            record, answers = rows.setdefault((language, met[language]), (line.record, {}))
+            if record == line.record and line.shown is not None:
+                answers[run.method] = line.shown
             met[language] += 1
-    for (language, _), (record, predictions) in rows.items():
-        yield language, record, predictions
+    for (language, _), (_, answers) in rows.items():
+        if not answers:
+            continue
+        first = next(iter(answers.values()))
+        said = tuple(Answer(method, shown.prediction, shown.right) for method, shown in answers.items())
+        yield Example(language, first.text, first.reference, said)
 
 
 def _telling(example: Example) -> bool:
@@ -121,49 +122,3 @@ def _agreements(methods: Sequence[str], patterns: Mapping[tuple[bool | None, ...
         counts = (pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
         found.append(Agreement(methods[0], other, *counts))
     return found
-
-
-def _answers(record: Mapping[str, Any], predictions: Mapping[str, Any]) -> tuple[Answer, ...]:
-    return tuple(Answer(method, _said(record, said), _right(record, said)) for method, said in predictions.items())
-
-
-def _right(record: Mapping[str, Any], prediction: Any) -> bool | None:
-    if "label" in record and isinstance(record["label"], str):
-        return bool(record["label"] == prediction)
-    if "tags" in record:
-        return bool(record["tags"] == prediction)
-    if "answers" in record:
-        return prediction in record["answers"]["text"]
-    return None
-
-
-def _text(record: Mapping[str, Any]) -> str:
-    if "tokens" in record:
-        return _cut(" ".join(record["tokens"]))
-    found = [record[key] for key in ("question", "text", "text_pair", "source", "context") if record.get(key)]
-    return _cut(" | ".join(found))
-
-
-def _reference(record: Mapping[str, Any]) -> str:
-    if "tags" in record:
-        return _said(record, record["tags"])
-    if "answers" in record:
-        return _cut(" | ".join(dict.fromkeys(record["answers"]["text"])))
-    return _cut(str(record.get("label", record.get("target", ""))))
-
-
-def _said(record: Mapping[str, Any], prediction: Any) -> str:
-    if "tags" in record:
-        return _cut(", ".join(f"{tag}: {words}" for tag, words in _phrases(record["tokens"], prediction)) or "nothing")
-    return _cut(prediction if isinstance(prediction, str) else json.dumps(prediction, ensure_ascii=False))
-
-
-def _phrases(tokens: Sequence[str], tags: Sequence[str]) -> list[tuple[str, str]]:
-    """Entities and their words; every token where tags are of single tokens, such as parts of speech."""
-    if all(tag == "O" or tag[:2] in ("B-", "I-") for tag in tags):
-        return [(kind, " ".join(tokens[first : last + 1])) for kind, first, last in get_entities(list(tags))]
-    return list(zip(tags, tokens, strict=True))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

@@ -2,8 +2,9 @@
 
 from collections.abc import Hashable
 
-from multitune.report.evidence import SIDES, Evidence, FinishedRun
+from multitune.report.evidence import Evidence, FinishedRun
 from multitune.report.pictures import Plot, Point, Row, Rows, Series, pareto_front
+from multitune.results.run import SIDES, Side
 
 SIDE_TITLES = {"seen": "languages seen in training", "unseen": "unseen languages"}
 
@@ -14,7 +15,7 @@ def averages(evidence: Evidence) -> Rows:
     groups = []
     for side in SIDES:
         intervals = {method: sides[side] for method, sides in evidence.comparison.summary.items()}
-        rows = tuple(Row(k, k, v["mean"], v["low"], v["high"]) for k, v in intervals.items() if v is not None)
+        rows = tuple(Row(k, k, v.mean, v.low, v.high) for k, v in intervals.items() if v is not None)
         if rows:
             groups.append((f"{len(evidence.languages(side))} {SIDE_TITLES[side]}", rows))
     return Rows("averages", "Average over languages", f"{evidence.metric}, %", tuple(groups))
@@ -59,7 +60,7 @@ def _in_plane(evidence: Evidence, run: FinishedRun) -> Point:
     return Point(seen, unseen, f"{evidence.label(run)}: seen {seen:.1f}, unseen {unseen:.1f}")
 
 
-def _sweep(evidence: Evidence, key: str, side: str) -> Plot:
+def _sweep(evidence: Evidence, key: str, side: Side) -> Plot:
     values = sorted({run.grid[key] for run in evidence.runs}, key=lambda value: (isinstance(value, str), value))
     lines: dict[Hashable, list[Point]] = {}
     methods: dict[Hashable, str] = {}

@@ -15,11 +15,15 @@ from multitune.report import causes, outcomes, papers, repeat, training_curves, 
 from multitune.report.charts import SHAPES, plot_chart, rows_chart
 from multitune.report.classes import class_lines
 from multitune.report.colours import look
-from multitune.report.evidence import SIDES, Estimate, Evidence, FinishedRun, load
+from multitune.report.evidence import Evidence, FinishedRun, load
 from multitune.report.examples import examples
 from multitune.report.pictures import HeatMap, described
+from multitune.results.clusters import Clusters
+from multitune.results.comparison import Estimates, Interval
+from multitune.results.run import SIDES, Side, Sides, mean, milliseconds_a_gradient
 
 FILE = "report.html"
+NO_GAINS: Estimates = Sides(seen=None, unseen=None)
 
 
 def write(folder: Path) -> Path:
@@ -65,11 +69,11 @@ class MethodLine:
 
     method: str
     point: str
-    sides: Mapping[str, Estimate | None]
-    differences: Mapping[str, Estimate | None]
-    drift: float
-    steps: float
-    milliseconds: float
+    sides: Sides[Interval | float | None]
+    gains: Estimates
+    drift: float | None
+    steps: float | None
+    milliseconds: float | None
     minutes: float
     gibibytes: float
 
@@ -134,33 +138,30 @@ def language_lines(evidence: Evidence, leader: str) -> list[LanguageLine]:
     return lines
 
 
-def _score(runs: Sequence[FinishedRun], side: str, language: str) -> float | None:
+def _score(runs: Sequence[FinishedRun], side: Side, language: str) -> float | None:
     """The mean over runs; None where one of them has no score."""
-    scores = [getattr(run.result, side).get(language, {}).get(run.result.metric) for run in runs]
-    return None if None in scores or not scores else sum(scores) / len(scores)
+    return mean(run.result.scores[side].get(language, {}).get(run.result.metric) for run in runs)
 
 
 def _method_line(evidence: Evidence, method: str) -> MethodLine:
     results = [run.result for run in evidence.of(method)]
     comparison = evidence.comparison
-    average = {side: results[0].average[side] for side in SIDES}
-    alone = {side: None if mean is None else {"mean": mean} for side, mean in average.items()}
     return MethodLine(
         method=method,
         point=", ".join(f"{key}={value}" for key, value in evidence.of(method)[0].grid.items()),
-        sides=comparison.summary[method] if comparison else alone,
-        differences=comparison.differences.get(method, {}) if comparison else {},
-        drift=sum(result.drift for result in results) / len(results),
-        steps=sum(result.steps for result in results) / len(results),
-        milliseconds=1000 * sum(result.step_seconds for result in results) / sum(result.budget for result in results),
+        sides=comparison.summary[method] if comparison else results[0].average,
+        gains=comparison.differences.get(method, NO_GAINS) if comparison else NO_GAINS,
+        drift=mean(result.drift for result in results),
+        steps=mean(result.steps for result in results),
+        milliseconds=milliseconds_a_gradient(results),
         minutes=sum(result.seconds for result in results) / len(results) / 60,
         gibibytes=max(result.peak_memory_bytes for result in results) / 2**30,
     )
 
 
-def _divisions(evidence: Evidence) -> list[Mapping[str, Any]]:
+def _divisions(evidence: Evidence) -> list[Clusters]:
     """What pseudo-tasks the shown runs had: the same ones in all of them, unless a grid is over their number."""
-    found: list[Mapping[str, Any]] = []
+    found: list[Clusters] = []
     for run in evidence.shown:
         if run.division is not None and run.division not in found:
             found.append(run.division)
@@ -187,15 +188,14 @@ def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
-def _interval(interval: Estimate | None) -> str:
-    if interval is None:
-        return "–"
-    ends = f" [{_number(interval['low'])}, {_number(interval['high'])}]" if "low" in interval else ""
-    return f"{_number(interval['mean'])}{ends}"
+def _interval(estimate: Interval | float | None) -> str:
+    if isinstance(estimate, Interval):
+        return f"{_number(estimate.mean)} [{_number(estimate.low)}, {_number(estimate.high)}]"
+    return _number(estimate)
 
 
-def _signed(interval: Estimate | None) -> str:
+def _signed(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    mean, low, high = (_number(interval[key], sign="+") for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    middle, low, high = (_number(value, sign="+") for value in (interval.mean, interval.low, interval.high))
+    return f"{middle} [{low}, {high}]"

@@ -9,24 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TypedDict
 
 from multitune.errors import UserError, unknown
-from multitune.results.run import RunResult, Scores
+from multitune.results.comparison import Beside, Pair
+from multitune.results.run import RunResult, Scores, mean
 
 BASELINE = "mtl"
 """The method that the paper's are compared with."""
-
-
-class Pair(TypedDict):
-    """One figure of ours and the paper's."""
-
-    ours: float
-    paper: float
-
-
-Row = dict[str, Pair]
-"""Method -> its pair."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +32,6 @@ class PaperTable:
     sets: Sequence[str]
     metrics: Sequence[str]
     scores: Mapping[str, Mapping[str, Sequence[float]]]
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Our figures and the paper's, in the methods and languages (or tasks) that both have; in percent.
-
-    Attributes:
-        table: its name.
-        languages: language, as the runs call it -> pairs.
-        mean: over these languages.
-        gains: the means less joint training's; empty where that is not in both.
-    """
-
-    table: str
-    title: str
-    metric: str
-    languages: dict[str, Row]
-    mean: Row
-    gains: Row
 
 
 @cache
@@ -127,25 +97,22 @@ def _in_metric(name: str, metric: str, scores: Mapping[str, Sequence[Scores]], c
     rows = {
         language: {
             method: Pair(
-                ours=_mean(each[language][metric] for each in found), paper=table.scores[method][column][number]
+                ours=mean(each[language][metric] for each in found), paper=table.scores[method][column][number]
             )
             for method, found in scores.items()
         }
         for language, column in common.items()
     }
-    mean = {method: _combined(*(row[method] for row in rows.values())) for method in scores}
+    means = {method: _mean([row[method] for row in rows.values()]) for method in scores}
     others = [method for method in scores if method != BASELINE and BASELINE in scores]
-    return Beside(name, table.title, metric, rows, mean, {m: _less(mean[m], mean[BASELINE]) for m in others})
+    gains = {method: _gain(means[method], means[BASELINE]) for method in others}
+    return Beside(name, table.title, metric, rows, means, gains)
 
 
-def _combined(*pairs: Pair) -> Pair:
-    return Pair(ours=_mean(pair["ours"] for pair in pairs), paper=_mean(pair["paper"] for pair in pairs))
+def _mean(pairs: Sequence[Pair]) -> Pair:
+    return Pair(ours=mean(pair.ours for pair in pairs), paper=sum(pair.paper for pair in pairs) / len(pairs))
 
 
-def _less(pair: Pair, other: Pair) -> Pair:
-    return Pair(ours=pair["ours"] - other["ours"], paper=pair["paper"] - other["paper"])
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+def _gain(pair: Pair, over: Pair) -> Pair:
+    ours = None if pair.ours is None or over.ours is None else pair.ours - over.ours
+    return Pair(ours=ours, paper=pair.paper - over.paper)

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
-from multitune.recipe import Recipe
+from multitune.recipe import Recipe, dumped
 from multitune.report.evidence import Evidence
 
 
@@ -14,12 +12,12 @@ def recipe(evidence: Evidence) -> str:
     given = {run.method: _given(run.recipe, run.grid) for run in reversed(evidence.runs)}  # each method's first run
     first = next(reversed(given.values()))
     if evidence.comparison is None:
-        return _yaml(first)
+        return dumped(first)
     common = {k: v for k, v in first.items() if k != "method" and all(keys.get(k) == v for keys in given.values())}
     own = {
         method: {k: v for k, v in given[method].items() if k not in {*common, "method"}} for method in evidence.methods
     }
-    return _yaml(common | {"methods": own})
+    return dumped(common | {"methods": own})
 
 
 def command(evidence: Evidence) -> str:
@@ -32,20 +30,10 @@ def command(evidence: Evidence) -> str:
             values.setdefault(key, {})[str(value)] = None
     grid = [f"--grid {key}={','.join(points)}" for key, points in values.items()]
     seeds = [f"--seeds {evidence.seeds}"] if evidence.seeds > 1 else []
-    paper = [f"--paper {evidence.comparison.paper[0]['table']}"] if evidence.comparison.paper else []
+    paper = [f"--paper {evidence.comparison.paper[0].table}"] if evidence.comparison.paper else []
     return " ".join(["multitune compare recipe.yaml", *seeds, *grid, *paper])
 
 
 def _given(recipe: Recipe, grid: Mapping[str, Any]) -> dict[str, Any]:
     keys = recipe.model_dump(mode="json", exclude_defaults=True)
     return {"method": recipe.method} | {key: value for key, value in keys.items() if key not in grid}
-
-
-def _yaml(keys: Mapping[str, Any]) -> str:
-    """A key a line, its list or mapping beside it."""
-    return "".join(
-        yaml.safe_dump(
-            {key: value}, allow_unicode=True, default_flow_style=None if isinstance(value, dict | list) else False
-        )
-        for key, value in keys.items()
-    )

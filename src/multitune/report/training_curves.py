@@ -2,39 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 
-from multitune.report.evidence import Event, Evidence, FinishedRun
+from multitune.report.evidence import Evidence, FinishedRun
 from multitune.report.pictures import Plot, Point, Series
+from multitune.results.metrics import Event, Probe, Train, Validate
 
 COSTS = {"gradients": "gradient computations", "seconds": "seconds"}
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a curve shows: a number in each line of one event."""
+    """What a curve shows: a number of each event of one kind; None where it is not finite."""
 
     name: str
     title: str
-    event: str
     label: str
-    value: Callable[[Event], float]
+    values: Callable[[FinishedRun], list[tuple[Event, float | None]]]
     digits: int
     most: int = 100
-    """Points of a series; more lines of the log are averaged."""
+    """Points of a series; more events are averaged."""
 
 
 def measures(metric: str) -> list[Measure]:
     """The curves, each against either cost."""
     return [
-        Measure("dev", f"Score on dev: {metric}", "validate", f"dev {metric}, %", lambda line: line["average"], 1),
-        Measure("loss", "Training loss", "train", "loss", lambda line: line["loss"], 3, most=25),
-        Measure("drift", "Drift from the pretrained weights", "validate", "L2 distance", lambda line: line["drift"], 2),
-        Measure(
-            "cosine", "Alignment of the languages' gradients", "probe", "mean cosine", lambda line: line["cosine"], 3
-        ),
+        Measure("dev", f"Score on dev: {metric}", f"dev {metric}, %", _scores, digits=1),
+        Measure("loss", "Training loss", "loss", _losses, digits=3, most=25),
+        Measure("drift", "Drift from the pretrained weights", "L2 distance", _drifts, digits=2),
+        Measure("cosine", "Alignment of the languages' gradients", "mean cosine", _cosines, digits=3),
     ]
 
 
@@ -58,10 +55,10 @@ def cosine_against_loss(evidence: Evidence) -> list[Plot]:
 
 def _path(evidence: Evidence, run: FinishedRun) -> tuple[Point, ...]:
     points = []
-    for line in run.measured("probe"):
-        loss, cosine = sum(line["losses"]) / len(line["losses"]), line["cosine"]
-        said = f"{evidence.label(run)} at {line['gradients']} gradients: loss {loss:.2f}, cosine {cosine:.3f}"
-        points.append(Point(loss, cosine, said))
+    for event in run.measured(Probe):
+        loss = sum(event.losses) / len(event.losses)
+        said = f"{evidence.label(run)} at {event.gradients} gradients: loss {loss:.2f}, cosine {event.cosine:.3f}"
+        points.append(Point(loss, event.cosine, said))
     return tuple(points)
 
 
@@ -71,19 +68,35 @@ def _plot(evidence: Evidence, measure: Measure, cost: str) -> Plot:
 
 
 def _series(evidence: Evidence, courses: Sequence[Sequence[Point]]) -> tuple[Series, ...]:
-    """The shown runs' curves, where they have points; what a diverged run has measured as NaN or infinite is none."""
-    finite = [tuple(point for point in points if isfinite(point.x) and isfinite(point.y)) for points in courses]
-    shown = zip(evidence.shown, finite, strict=True)
-    return tuple(Series(evidence.label(run), run.method, points) for run, points in shown if points)
+    """The shown runs' curves, where they have points."""
+    shown = zip(evidence.shown, courses, strict=True)
+    return tuple(Series(evidence.label(run), run.method, tuple(points)) for run, points in shown if points)
 
 
 def _course(evidence: Evidence, run: FinishedRun, measure: Measure, cost: str) -> tuple[Point, ...]:
-    """A point a line of the log, or a stretch of lines: their mean, at the last one."""
-    lines = run.measured(measure.event)
+    """A point an event, or a stretch of events: their mean, at the last one."""
+    measured = [(event, value) for event, value in measure.values(run) if value is not None]
     points = []
-    for stretch in np.array_split(np.arange(len(lines)), min(len(lines), measure.most)) if lines else []:
-        value = sum(measure.value(lines[n]) for n in stretch) / len(stretch)
-        last = lines[stretch[-1]]
-        where = f"{last['gradients']} gradients, {last['seconds']:.0f} s"
-        points.append(Point(last[cost], value, f"{evidence.label(run)}: {value:.{measure.digits}f} at {where}"))
+    for stretch in np.array_split(np.arange(len(measured)), min(len(measured), measure.most)) if measured else []:
+        value = sum(measured[n][1] for n in stretch) / len(stretch)
+        last, _ = measured[stretch[-1]]
+        said = f"{value:.{measure.digits}f} at {last.gradients} gradients, {last.seconds:.0f} s"
+        at = last.gradients if cost == "gradients" else last.seconds
+        points.append(Point(at, value, f"{evidence.label(run)}: {said}"))
     return tuple(points)
+
+
+def _scores(run: FinishedRun) -> list[tuple[Event, float | None]]:
+    return [(event, event.average) for event in run.measured(Validate)]
+
+
+def _losses(run: FinishedRun) -> list[tuple[Event, float | None]]:
+    return [(event, event.loss) for event in run.measured(Train)]
+
+
+def _drifts(run: FinishedRun) -> list[tuple[Event, float | None]]:
+    return [(event, event.drift) for event in run.measured(Validate)]
+
+
+def _cosines(run: FinishedRun) -> list[tuple[Event, float | None]]:
+    return [(event, event.cosine) for event in run.measured(Probe)]

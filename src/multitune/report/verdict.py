@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multitune.report.evidence import SIDES, Comparison, Estimate, Evidence
+from multitune.report.evidence import Evidence
+from multitune.results.comparison import Comparison, Interval
+from multitune.results.metrics import Validate
+from multitune.results.run import SIDES, Side
 
 STILL_RISING = 2.0
 """Points of dev score gained between the last two validations above which a run was cut off while it learnt."""
@@ -14,23 +17,23 @@ class Lead:
     """The method with the highest average on one side, and how far it is ahead of each other.
 
     Attributes:
-        ahead: other method -> the leader's average less the other's.
+        ahead: other method -> what the leader's average gains over the other's.
     """
 
-    side: str
+    side: Side
     leader: str
-    score: Estimate
-    ahead: Mapping[str, Estimate]
+    score: Interval
+    ahead: Mapping[str, Interval]
 
     @property
-    def beaten(self) -> dict[str, Estimate]:
+    def beaten(self) -> dict[str, Interval]:
         """The methods that it is surely ahead of, and by how much."""
-        return {method: less for method, less in self.ahead.items() if less["low"] > 0.0}
+        return {method: gain for method, gain in self.ahead.items() if gain.low > 0.0}
 
     @property
-    def rivals(self) -> dict[str, Estimate]:
-        """The methods that it cannot be told apart from: the interval of the difference includes none."""
-        return {method: less for method, less in self.ahead.items() if less["low"] <= 0.0}
+    def rivals(self) -> dict[str, Interval]:
+        """The methods that it cannot be told apart from: the interval of the difference includes zero."""
+        return {method: gain for method, gain in self.ahead.items() if gain.low <= 0.0}
 
     @property
     def unbeaten(self) -> list[str]:
@@ -88,22 +91,24 @@ def caveats(evidence: Evidence) -> list[str]:
     return found
 
 
-def _lead(comparison: Comparison, side: str) -> Lead | None:
+def _lead(comparison: Comparison, side: Side) -> Lead | None:
     scores = {method: sides[side] for method, sides in comparison.summary.items()}
     measured = {method: score for method, score in scores.items() if score is not None}
     if not measured:
         return None
-    leader = max(measured, key=lambda method: measured[method]["mean"])
+    leader = max(measured, key=lambda method: measured[method].mean)
     ahead = {other: sides[side] for other, sides in comparison.pairwise[leader].items()}
-    return Lead(side, leader, measured[leader], {other: less for other, less in ahead.items() if less is not None})
+    return Lead(side, leader, measured[leader], {other: gain for other, gain in ahead.items() if gain is not None})
 
 
 def _last_gain(evidence: Evidence, method: str) -> float:
     """The mean gain of dev score between the last two validations of the method's runs."""
     gains = []
     for run in evidence.of(method):
-        scores = [line["average"] for line in run.measured("validate")]
-        gains += [scores[-1] - scores[-2]] if len(scores) > 1 else []
+        scores = [event.average for event in run.measured(Validate)[-2:]]
+        match scores:
+            case [float(before), float(last)]:
+                gains.append(last - before)
     return sum(gains) / len(gains) if gains else 0.0
 
 

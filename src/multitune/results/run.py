@@ -1,71 +1,155 @@
-"""What a run reports: results.json, its versions and its peak memory."""
+"""What a run reports: results.json."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from multitune.storage.atomic import write_json
-
-Scores = dict[str, dict[str, float]]
-"""Language -> {metric: percent}."""
+from multitune.results.json_files import JsonFile, finite
 
 FILE = "results.json"
 
+Language = Annotated[str, "language"]
+Metric = Annotated[str, "metric"]
+Group = Annotated[str, "side or task"]
+Label = Annotated[str, "label"]
+Score = float | None
+"""Percent (a loss in nats); None where it is not finite: the model has diverged."""
+Scores = dict[Language, dict[Metric, Score]]
+Side = Literal["seen", "unseen"]
+SIDES: tuple[Side, Side] = ("seen", "unseen")
+
+Value = TypeVar("Value", covariant=True)
+Number = TypeVar("Number", int, float)
+
 
 @dataclass(frozen=True)
-class RunResult:
-    """One finished run, as its results.json has it; scores in percent.
+class Sides(Generic[Value]):
+    """A value for the languages seen in training and one for the unseen ones; ``sides["seen"]`` is ``sides.seen``."""
+
+    seen: Value
+    unseen: Value
+
+    def __getitem__(self, side: Side) -> Value:
+        return self.seen if side == "seen" else self.unseen
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Which weights a run ships.
 
     Attributes:
+        select: the recipe's: ``last`` or ``best``.
+        gradients: gradient computations that they had seen.
+        dev: their average on dev in percent; null where it is not finite.
+        languages: with a model for each language (``stl``), which weights each ships; ``gradients`` is then their sum,
+            and ``dev`` their mean.
+    """
+
+    select: str
+    gradients: int
+    dev: Score
+    languages: "dict[Language, Shipped]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunResult(JsonFile):
+    """One finished run; scores in percent.
+
+    Attributes:
+        method: its name.
+        seed: of all that the run drew at random.
         budget: gradient computations spent.
-        steps: optimizer steps made of them.
-        metric: the score that ``average`` is of, unweighted over languages; None where there is no such language.
-        drift: L2 distance of the shipped weights from the pretrained ones, heads excluded.
+        metric: the score that ``average`` is of.
+        seen: the scores of the languages that were trained on; null where a score is not finite.
+        unseen: those of the others.
+        average: the mean of ``metric`` over languages, unweighted; null without such languages, or where a score is.
+        drift: L2 distance of the shipped weights from the pretrained ones, heads excluded; null where the weights are
+            not finite: the run has diverged.
         seconds: of training, validations included, over all sessions of the run.
-        step_seconds: of these, those of the steps themselves.
-        precision: of the forward and backward pass.
-        threads: of the CPU.
-        shipped: which weights: ``select``, at how many ``gradients``, and their ``dev`` average.
-        dropped: language -> dev and test records left out because training never shows their label.
-        skipped: language -> bad records that the recipe's ``skip_bad`` left out.
+        peak_memory_bytes: the most that the process, or the accelerator, had in use.
+        shipped: which weights ``model/`` holds.
+        dropped: dev and test records left out because training never shows their label.
+        versions: of Python and the packages that decide the numbers, and how scores were computed.
+        skipped: bad records that the recipe's ``skip_bad`` left out.
+        steps: optimizer steps made of the budget; null in files that do not say.
+        step_seconds: of ``seconds`` those of the steps themselves; null in files that do not say.
+        precision: of the forward and backward pass; null in files that do not say.
+        threads: of the CPU; null in files that do not say.
         by_class: ``seen`` and ``unseen`` (or a task with a head of its own) -> label -> its ``examples``, and its
             ``precision``, ``recall`` and ``f1``; of kinds of task that have one label a record.
         notes: what has to be said with the scores, a sentence each.
     """
 
+    NAME: ClassVar[str] = FILE
+    SCHEMA: ClassVar[int] = 1
+
     method: str
     seed: int
     budget: int
-    steps: int
     metric: str
     seen: Scores
     unseen: Scores
-    average: dict[str, float | None]
-    drift: float
+    average: Sides[Score]
+    drift: float | None
     seconds: float
-    step_seconds: float
     peak_memory_bytes: int
-    precision: str
-    threads: int
-    shipped: dict[str, Any]
-    dropped: dict[str, int]
-    versions: dict[str, str]
-    skipped: dict[str, int] = field(default_factory=dict)
-    by_class: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    shipped: Shipped
+    dropped: dict[Language, int]
+    versions: dict[Annotated[str, "name"], str]
+    skipped: dict[Language, int] = field(default_factory=dict)
+    steps: int | None = None
+    step_seconds: float | None = None
+    precision: str | None = None
+    threads: int | None = None
+    by_class: dict[Group, dict[Label, dict[Metric, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def write(self, folder: Path) -> None:
-        """Write results.json, whole or not at all."""
-        write_json(folder / FILE, asdict(self))
+    @property
+    def scores(self) -> Sides[Scores]:
+        """``seen`` and ``unseen`` together."""
+        return Sides(self.seen, self.unseen)
 
-    @staticmethod
-    def read(folder: Path) -> "RunResult":
-        """Read a run folder's results.json."""
-        return RunResult(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    def to_records(self) -> list[dict[str, Any]]:
+        """A flat dict for each language and metric, as ``pandas.DataFrame`` takes them.
+
+        Its keys are ``method``, ``seed``, ``language``, ``side`` ("seen" or "unseen"), ``metric`` and ``score``.
+        """
+        return [
+            {"method": self.method, "seed": self.seed, "language": language, "side": side} | measured
+            for side in SIDES
+            for language, scores in self.scores[side].items()
+            for measured in ({"metric": metric, "score": score} for metric, score in scores.items())
+        ]
 
 
-def mean(scores: Mapping[str, Mapping[str, float]], metric: str) -> float | None:
-    """The unweighted mean of a metric over languages; None without languages."""
-    return sum(score[metric] for score in scores.values()) / len(scores) if scores else None
+def finite_scores(scores: Mapping[str, Mapping[str, float]]) -> Scores:
+    """Scores as files have them: None for what is not finite."""
+    return {language: {metric: finite(score) for metric, score in own.items()} for language, own in scores.items()}
+
+
+def average(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Score:
+    """The unweighted mean of a metric over languages; None without languages, or where a score is None."""
+    return mean(own[metric] for own in scores.values())
+
+
+def total(values: Iterable[Number | None]) -> Number | None:
+    """The sum; None of no value, or where one of them is None."""
+    known: list[Number] = []
+    for value in values:
+        if value is None:
+            return None
+        known.append(value)
+    return sum(known[1:], known[0]) if known else None
+
+
+def milliseconds_a_gradient(results: Sequence[RunResult]) -> float | None:
+    """What a gradient computation takes in the steps of some runs; None where a run does not say."""
+    seconds = total(result.step_seconds for result in results)
+    return None if seconds is None else 1000 * seconds / sum(result.budget for result in results)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean; None of no value, or where one of them is None."""
+    found = list(values)
+    summed = total(found)
+    return None if summed is None else summed / len(found)

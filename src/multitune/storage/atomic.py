@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 PRIVATE = 0o600
@@ -28,26 +27,13 @@ def replaced(path: Path) -> Iterator[Path]:
         yield beside
         unlock(beside)
         for written in [beside, *beside.rglob("*")]:
-            _sync(written)
+            sync(written)
         if path.is_dir():
             shutil.rmtree(path)
         beside.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         remove(beside)
-
-
-@contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """As ``replaced``, for a file that several processes may write at once: each has a place of its own.
-
-    The last one stays. It is not synced: this is for what can be made anew.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        beside = Path(folder) / path.name
-        yield beside
-        beside.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,7 +69,8 @@ def remove_parts(folder: Path) -> None:
         remove(part)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -92,5 +79,9 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write strict JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON has no word for.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from multitune.errors import RunError, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP}
 BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 
 
@@ -30,6 +30,18 @@ def disk_explained(out: Path) -> Iterator[None]:
         if told is None:
             raise
         raise told from error
+
+
+def check_readable(path: Path) -> None:
+    """Find out whether the system lets a path be looked at; a missing one is the caller's business.
+
+    Raises:
+        UserError: its name is too long, or a folder above it is closed.
+    """
+    try:
+        path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def error_number(error: OSError | SafetensorError) -> int | None:

@@ -9,14 +9,6 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):
-    """A signal asked the run to end. Its checkpoint and its model are saved; ``signal`` says which it was."""
-
-    def __init__(self, message: str, number: signal.Signals) -> None:
-        super().__init__(message)
-        self.signal = number
-
-
 class StopRequested(Exception):
     """A signal has come; raised at a safe place, for the run to save what it has. ``signal`` says which it was."""
 

@@ -1,14 +1,13 @@
 """Kinds of task, one file each."""
 
-from multitune.data.records.corpus import Corpus
-from multitune.tasks.classification import Classification
+from multitune.data.corpus import Corpus
+from multitune.tasks.classification import Classification, OneLabel
+from multitune.tasks.heads import HeadMap
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
-from multitune.tasks.own_heads import OwnHeads
 from multitune.tasks.question_answering import QuestionAnswering
 from multitune.tasks.regression import Regression
-from multitune.tasks.replayed import REPLAY, Replayed
-from multitune.tasks.tagging import PosTagging, Tagging
+from multitune.tasks.tagging import PosTagging, Tagging, TokenTask
 from multitune.tasks.task import Task
 from multitune.tasks.translation import Translation
 
@@ -23,31 +22,27 @@ TASKS: dict[str, type[Task]] = {
     "translation": Translation,
 }
 
-AnyTask = Task | OwnHeads | Replayed
-"""One task for all languages, or one for each, or either with a replay."""
 
-
-def of(corpus: Corpus) -> Task | OwnHeads:
-    """The task of a corpus, with its labels."""
+def of(corpus: Corpus) -> HeadMap:
+    """The tasks of a corpus's languages, with their labels."""
     if corpus.heads:
-        return OwnHeads({name: TASKS[head.task](head.labels) for name, head in corpus.heads.items()})
-    return TASKS[corpus.task](corpus.labels)
+        return HeadMap.of_each({name: TASKS[head.task](head.labels) for name, head in corpus.heads.items()})
+    return HeadMap.of_all(TASKS[corpus.task](corpus.labels))
 
 
 __all__ = [
-    "REPLAY",
     "TASKS",
-    "AnyTask",
     "Classification",
+    "HeadMap",
     "ImageClassification",
     "MaskedLanguageModelling",
-    "OwnHeads",
+    "OneLabel",
     "PosTagging",
     "QuestionAnswering",
     "Regression",
-    "Replayed",
     "Tagging",
     "Task",
+    "TokenTask",
     "Translation",
     "of",
 ]

@@ -46,17 +46,17 @@ def exact_and_f1(prediction: str, answers: Sequence[str], mlqa: str | None = Non
 
     Without answers the question has none: both are 1 where the prediction has no words, as in SQuAD 2.0.
     """
-    found = words(prediction, mlqa)
+    predicted = words(prediction, mlqa)
     if not answers:
-        return float(not found), float(not found)
+        return float(not predicted), float(not predicted)
     true = [words(answer, mlqa) for answer in answers]
-    return max(float(found == answer) for answer in true), max(_f1(found, answer) for answer in true)
+    return max(float(predicted == answer) for answer in true), max(_f1(predicted, answer) for answer in true)
 
 
-def _f1(found: Sequence[str], true: Sequence[str]) -> float:
+def _f1(predicted: Sequence[str], true: Sequence[str]) -> float:
     """Twice the words in both over all words; 0 where either has none, as in SQuAD 1.1."""
-    both = sum((Counter(found) & Counter(true)).values())
-    return 2 * both / (len(found) + len(true)) if both else 0.0
+    both = sum((Counter(predicted) & Counter(true)).values())
+    return 2 * both / (len(predicted) + len(true)) if both else 0.0
 
 
 def _is_punctuation(character: str) -> bool:

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import LABELLED_TEXT
 from multitune.tasks.task import ClassScores, Example, Task, encode_texts, ratio
 
 
 class OneLabel(Task):
     """Records with one ``"label"`` each; a prediction is a label."""
+
+    label_field = "label"
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([example["label"] for example in examples])
@@ -25,15 +28,6 @@ class OneLabel(Task):
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return (float(self.number(record["label"])), float(self.number(prediction)))
 
-    def by_class(self, rows: NDArray[np.float64]) -> dict[str, ClassScores]:
-        t, p, hits = label_counts(rows, np.ones(len(rows)))
-        scores = zip(ratio(hits, p), ratio(hits, t), ratio(2 * hits, t + p), strict=True)
-        return {
-            self.labels[number]: {"examples": int(t[number]), "precision": precision, "recall": recall, "f1": f1}
-            for number, (precision, recall, f1) in enumerate(scores)
-            if t[number] + p[number] > 0
-        }
-
 
 @final
 class Classification(OneLabel):
@@ -42,6 +36,7 @@ class Classification(OneLabel):
     Of a pair that is too long, the end of the longer text is cut off.
     """
 
+    fields = LABELLED_TEXT
     auto_model = AutoModelForSequenceClassification
     metric = "accuracy"
 
@@ -53,6 +48,9 @@ class Classification(OneLabel):
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return label_scores(rows, counts)
+
+    def by_class(self, rows: NDArray[np.float64]) -> dict[str, ClassScores]:
+        return scores_by_label(rows, self.labels)
 
 
 def label_scores(rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -74,6 +72,17 @@ def label_scores(rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict
         "accuracy": ratio(c, s),
         "macro_f1": ratio(2 * hits, t + p).sum(-1) / (t + p > 0).sum(-1),
         "matthews": ratio(c * s - (p * t).sum(-1), spread),
+    }
+
+
+def scores_by_label(rows: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
+    """The scores of each label that is true or predicted at least once; ``rows`` are ``label_scores``'s."""
+    t, p, hits = label_counts(rows, np.ones(len(rows)))
+    scores = zip(ratio(hits, p), ratio(hits, t), ratio(2 * hits, t + p), strict=True)
+    return {
+        labels[number]: {"examples": int(t[number]), "precision": precision, "recall": recall, "f1": f1}
+        for number, (precision, recall, f1) in enumerate(scores)
+        if t[number] + p[number] > 0
     }
 
 

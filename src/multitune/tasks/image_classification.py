@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from multitune.data.records.corpus import Record
-from multitune.tasks.classification import OneLabel, label_scores
-from multitune.tasks.task import Example, Inputs
+from multitune.data.corpus import Record
+from multitune.data.kind import Text
+from multitune.tasks.classification import OneLabel, label_scores, scores_by_label
+from multitune.tasks.task import ClassScores, Example, Inputs
 
 SIZE = 32
 """What an image counts for where the tokens of a batch are counted."""
@@ -23,11 +24,19 @@ class ImageClassification(OneLabel):
     The model's own image processor resizes and normalises, batch by batch; an image without colours is shown as grey.
     """
 
+    tokenised = can_divide = can_replay = can_trim = False
     auto_model = AutoModelForImageClassification
     auto_processor = AutoImageProcessor
     metric = "accuracy"
-    can_trim = False
-    tokenised = False
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return ()
+
+    @classmethod
+    def content(cls, record: Record) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = record["image"]
+        return image
 
     def encode(self, records: Sequence[Record], processor: BaseImageProcessor, max_length: int) -> Iterator[Example]:
         for record in records:
@@ -45,6 +54,9 @@ class ImageClassification(OneLabel):
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         scores = label_scores(rows, counts)
         return {"accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"]}
+
+    def by_class(self, rows: NDArray[np.float64]) -> dict[str, ClassScores]:
+        return scores_by_label(rows, self.labels)
 
 
 def _coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import TEXT
 from multitune.errors import UserError
+from multitune.results.shown import Shown
 from multitune.seeds import seeded
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
@@ -23,18 +25,20 @@ AS_MASK, AS_ANY = 0.8, 0.1
 
 @final
 class MaskedLanguageModelling(Task):
-    """Records ``{"text": str}``; a prediction is ``{"tokens": [str], "found": [str], "loss": float}``.
+    """Records ``{"text": str}``; a prediction is ``{"tokens": [str], "guesses": [str], "loss": float}``.
 
-    ``tokens`` were masked, ``found`` is the model's guess at each, ``loss`` the sum of their negative log-likelihoods
-    in nats. In evaluations a text's masked tokens depend on the text alone: any two models face the same ones. In
+    ``tokens`` were masked, ``guesses`` are the model's, ``loss`` is the sum of the tokens' negative log-likelihoods in
+    nats. In evaluations a text's masked tokens depend on the text alone: any two models face the same ones. In
     training they are drawn anew each time.
 
     Scores: ``accuracy`` in percent, and ``loss`` in nats per masked token.
     """
 
+    fields = TEXT
+    unlabelled = True
+    can_divide = can_replay = can_trim = False
     auto_model = AutoModelForMaskedLM
     metric = "accuracy"
-    can_trim = False
 
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""
@@ -54,9 +58,9 @@ class MaskedLanguageModelling(Task):
             )
             for example, special, record in zip(rows_of(encoded), encoded["special_tokens_mask"], some, strict=True):
                 whole = example | {"original": example["input_ids"], "special": special} | vocabulary
-                yield self.varied(whole, seeded("mask", record["text"]))
+                yield self.augmented(whole, seeded("mask", record["text"]))
 
-    def varied(self, example: Example, generator: torch.Generator) -> Example:
+    def augmented(self, example: Example, generator: torch.Generator) -> Example:
         original = torch.tensor(example["original"], dtype=torch.long)
         ordinary = torch.tensor(example["special"]).logical_not().nonzero()[:, 0]
         count = max(1, round(SHARE * len(ordinary)))
@@ -73,8 +77,8 @@ class MaskedLanguageModelling(Task):
         return padded_rows([example["labels"] for example in examples], IGNORED)
 
     @contextmanager
-    def sparing(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
-        """Inside, logits are those of masked tokens alone, [masked, vocabulary], at a seventh of the cost."""
+    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
+        """A context in which logits are those of masked tokens, [masked, vocabulary], at a seventh of the cost."""
         output = model.get_output_embeddings()
         assert isinstance(output, nn.Module)
         masked = targets != IGNORED
@@ -101,14 +105,18 @@ class MaskedLanguageModelling(Task):
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         spelt = tokenizer.convert_ids_to_tokens
-        return [{"tokens": spelt(true), "found": spelt(best), "loss": loss} for true, best, loss in found]
+        return [{"tokens": spelt(true), "guesses": spelt(best), "loss": loss} for true, best, loss in decoded]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        tokens, guesses = (" ".join(prediction[which]) for which in ("tokens", "guesses"))
+        return Shown(record["text"], tokens, guesses, right=None)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        right = sum(a == b for a, b in zip(prediction["tokens"], prediction["found"], strict=True))
+        right = sum(a == b for a, b in zip(prediction["tokens"], prediction["guesses"], strict=True))
         return (prediction["loss"], float(right), float(len(prediction["tokens"])))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -1,6 +1,7 @@
 """Extractive question answering: the answer is a stretch of the context, found through windows of tokens."""
 
 import logging
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import QUESTION
+from multitune.data.kind import Text, readable
+from multitune.results.shown import Shown
 from multitune.tasks.answers import exact_and_f1
 from multitune.tasks.task import Example, Task, ratio, together
 
 log = logging.getLogger(__name__)
 
-QUESTION, OVERLAP = 6, 3
+SHARE, OVERLAP = 6, 3
 """A question is cut after a sixth of a window's tokens, two windows share a third: of 384 these are the papers' 64
 and 128."""
 ANSWER_TOKENS = 30
@@ -56,8 +60,23 @@ class QuestionAnswering(Task):
     answers, i.e. in sets of SQuAD 2.0's kind.
     """
 
+    fields = QUESTION
     auto_model = AutoModelForQuestionAnswering
     metric = "f1"
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["question"], record["context"])
+
+    @classmethod
+    def plain_text(cls, record: Record) -> str:
+        context: str = record["context"]
+        return context
+
+    @classmethod
+    def content(cls, record: Record) -> str:
+        """The context: its questions stay together."""
+        return cls.plain_text(record)
 
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 2  # where an answer starts, and where it ends
@@ -102,15 +121,22 @@ class QuestionAnswering(Task):
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
         windows: list[list[Window]] = [[] for _ in records]
-        for example, window in zip(examples, found, strict=True):
+        for example, window in zip(examples, decoded, strict=True):
             windows[example["record"]].append(window)
         may_have_none = any(not record["answers"]["text"] for record in records)
         pairs = zip(records, windows, strict=True)
         return [_prediction(record["context"], own, may_have_none) for record, own in pairs]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        answers = " | ".join(dict.fromkeys(record["answers"]["text"]))
+        exact, _ = self.statistics(record, prediction)
+        return Shown(
+            readable(self.texts(record)), answers or "no answer", prediction["text"] or "no answer", right=exact == 1
+        )
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return exact_and_f1(prediction["text"], record["answers"]["text"], record.get("mlqa_language"))
@@ -138,7 +164,7 @@ def best_pairs(starts: Tensor, ends: Tensor) -> tuple[NDArray[Any], NDArray[Any]
 
 def _windows(records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
     windows: BatchEncoding = tokenizer(
-        _cut([record["question"] for record in records], tokenizer, max(1, max_length // QUESTION)),
+        _cut([record["question"] for record in records], tokenizer, max(1, max_length // SHARE)),
         [record["context"] for record in records],
         truncation="only_second",
         max_length=max_length,
@@ -181,16 +207,22 @@ def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: i
 
 
 def _answer(record: Record, tokens: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> tuple[int, int]:
-    """The first and the last token that have a character of the first answer."""
+    """The first and the last token that have a character of the first answer, blanks at its edges left out."""
     answers = record["answers"]
     if not answers["text"] or not len(tokens):
         return NO_ANSWER, NO_ANSWER
-    start = answers["answer_start"][0]
-    end = start + len(answers["text"][0])
+    text = answers["text"][0]
+    shown = [place for place, character in enumerate(text) if _is_shown(character)] or range(len(text))
+    start, end = answers["answer_start"][0] + shown[0], answers["answer_start"][0] + shown[-1] + 1
     first, last = int(np.searchsorted(ends, start, side="right")), int(np.searchsorted(starts, end)) - 1
     if starts[0] > start or ends[-1] < end or first > last:
         return NO_ANSWER, NO_ANSWER
     return int(tokens[first]), int(tokens[last])
+
+
+def _is_shown(character: str) -> bool:
+    """Whether a character may be part of a token: not a blank, a mark of direction, a joiner or another of no width."""
+    return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: NDArray[Any]) -> list[Span]:
@@ -198,7 +230,7 @@ def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: 
     real = scores > -np.inf
     places = np.searchsorted(example["tokens"], np.stack([firsts[real], lasts[real]]))
     starts, ends = np.asarray(example["starts"])[places[0]], np.asarray(example["ends"])[places[1]]
-    return [Span(*found) for found in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
+    return [Span(*span) for span in zip(scores[real].tolist(), starts.tolist(), ends.tolist(), strict=True)]
 
 
 def _prediction(context: str, windows: Sequence[Window], may_have_none: bool) -> dict[str, Any]:

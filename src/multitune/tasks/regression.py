@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import SCORED_TEXT
+from multitune.data.kind import readable
+from multitune.results.shown import Shown
 from multitune.tasks.task import Example, Task, encode_texts, ratio
 
 ROUNDING = 1e-9
@@ -20,6 +23,7 @@ ROUNDING = 1e-9
 class Regression(Task):
     """Records as in classification, but ``"label"`` is a float; so is a prediction. The loss is the squared error."""
 
+    fields = SCORED_TEXT
     auto_model = AutoModelForSequenceClassification
     metric = "pearson"
 
@@ -40,17 +44,20 @@ class Regression(Task):
         return torch.nn.functional.mse_loss(output.logits[:, 0].float(), targets)
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[float]:
-        found: list[float] = output.logits[:, 0].tolist()
-        return found
+        scores: list[float] = output.logits[:, 0].tolist()
+        return scores
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        return Shown(readable(self.texts(record)), f"{record['label']:.2f}", f"{prediction:.2f}", right=None)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         return (float(record["label"]), float(prediction))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        true, found = rows.T
+        true, predicted = rows.T
         return {
-            "pearson": pearson(true, found, counts),
-            "spearman": pearson(ranks(true, counts), ranks(found, counts), counts),
+            "pearson": pearson(true, predicted, counts),
+            "spearman": pearson(ranks(true, counts), ranks(predicted, counts), counts),
         }
 
 

@@ -1,5 +1,6 @@
 """Token tagging: entities, scored by F1 as seqeval (and so the papers) count them, and parts of speech, by accuracy."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, final
 
@@ -9,7 +10,10 @@ from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH
+from multitune.data.kind import Text, readable
+from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 
@@ -20,8 +24,13 @@ class TokenTask(Task):
     tokenizer drops) is predicted as ``unread``.
     """
 
+    label_field = "tags"
     auto_model = AutoModelForTokenClassification
     unread: ClassVar[str]
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["tokens"],)
 
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -55,32 +64,53 @@ class TokenTask(Task):
         numbers = (np.where(own >= 0, best[row, own], len(self.labels)) for row, own in enumerate(firsts))
         return [[names[number] for number in own.tolist()] for own in numbers]
 
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        reference, said = (self._phrases(record["tokens"], tags) or "nothing" for tags in (record["tags"], prediction))
+        return Shown(readable(self.texts(record)), reference, said, right=record["tags"] == prediction)
+
+    @abstractmethod
+    def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        """What the tags say, each beside its tokens."""
+
 
 @final
 class Tagging(TokenTask):
     """Entities in IOB2, scored by the F1, precision and recall of whole ones."""
 
+    fields = ENTITIES
     metric = "f1"
     unread = "O"
 
+    def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        entities = get_entities(list(tags))
+        return ", ".join(f"{kind}: {' '.join(tokens[first : last + 1])}" for kind, first, last in entities)
+
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        true, found = set(get_entities(record["tags"])), set(get_entities(prediction))
-        return (float(len(true & found)), float(len(found)), float(len(true)))
+        true, predicted = set(get_entities(record["tags"])), set(get_entities(prediction))
+        return (float(len(true & predicted)), float(len(predicted)), float(len(true)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        right, found, true = sums(rows, counts)
-        return {"f1": ratio(2 * right, found + true), "precision": ratio(right, found), "recall": ratio(right, true)}
+        right, predicted, true = sums(rows, counts)
+        return {
+            "f1": ratio(2 * right, predicted + true),
+            "precision": ratio(right, predicted),
+            "recall": ratio(right, true),
+        }
 
 
 @final
 class PosTagging(TokenTask):
     """Parts of speech, scored by accuracy over all tokens; CoNLL-U's mark for "nothing said" is never right."""
 
+    fields = PARTS_OF_SPEECH
     metric = "accuracy"
     unread = "_"
 
+    def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
+        return ", ".join(f"{tag}: {token}" for tag, token in zip(tags, tokens, strict=True))
+
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        right = sum(true == found for true, found in zip(record["tags"], prediction, strict=True))
+        right = sum(true == predicted for true, predicted in zip(record["tags"], prediction, strict=True))
         return (float(right), float(len(prediction)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

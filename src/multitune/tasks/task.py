@@ -1,5 +1,6 @@
-"""What every kind of task tells the loop and the evaluation: its head, encoding, loss, predictions and scores."""
+"""A kind of task: its records, head, encoding, loss, predictions and scores, and how reports show it."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.kind import Kind, readable
 from multitune.data.records.stored import Stored
+from multitune.results.shown import Shown
 
 Example = dict[str, Any]
 """An encoded record, or a part of one: ``input_ids`` of a text, and what the kind of task needs, numbers and lists of
@@ -36,11 +39,12 @@ IGNORED = -100
 Item = TypeVar("Item")
 
 
-class Task(ABC):
+class Task(Kind, ABC):
     """A kind of task with its labels. Its head is the Hugging Face architecture's own.
 
-    Records become examples (``encode``), examples batches (``collate``), the model's output for a batch a finding for
-    each example (``decode``), findings predictions of records (``join``), predictions rows of statistics, rows scores.
+    Records become examples (``encode``), examples batches (``collate``); the model's output for a batch becomes what it
+    says of each example (``decode``), and that predictions of records (``join``), which become rows of statistics, and
+    those scores.
     """
 
     auto_model: ClassVar[Any]
@@ -52,21 +56,13 @@ class Task(ABC):
 
     can_trim: ClassVar[bool] = True
     """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
-    tokenised: ClassVar[bool] = True
-    """Examples are numbers and lists of whole numbers, ``input_ids`` among them, that take time to make."""
+    version: ClassVar[str | None] = None
+    """Of ``encode`` in a kind from outside the package; to be changed with it. Examples of a kind whose class does not
+    name one are not kept on disk, so that nobody is given those of an older ``encode``."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
-
-    @property
-    def heads(self) -> "dict[str, Task]":
-        """The task of each head, by the head's name: there is one, without a name."""
-        return {"": self}
-
-    def of(self, language: str) -> "Task":
-        """The task of a language: where one head serves all, this one (``OwnHeads`` has others)."""
-        return self
 
     def number(self, label: str) -> int:
         """The index of a label in the head's output."""
@@ -84,8 +80,8 @@ class Task(ABC):
         A record may have several examples, where ``join`` knows which are whose.
         """
 
-    def varied(self, example: Example, generator: torch.Generator) -> Example:
-        """The example as training meets it this time; by default as it is."""
+    def augmented(self, example: Example, generator: torch.Generator) -> Example:
+        """An example as training meets it this time; by default as it is."""
         return example
 
     def sizes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
@@ -111,8 +107,8 @@ class Task(ABC):
             output.logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="mean"
         )
 
-    def sparing(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
-        """Inside, the model leaves out what ``loss`` and ``decode`` do not read; by default nothing."""
+    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
+        """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all."""
         return nullcontext()
 
     def forward(self, model: PreTrainedModel, inputs: Inputs) -> Any:
@@ -121,18 +117,24 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, output: Any, examples: Sequence[Example]) -> list[Any]:
-        """What the output of a batch says of each of its examples."""
+        """For each example of a batch what the model's output says of it."""
 
     def join(
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: Processor,
     ) -> list[Any]:
-        """A prediction for each record, plain JSON values, from what was found in their examples."""
+        """A prediction for each record, plain JSON values, from what was decoded in their examples."""
         assert len(records) == len(examples)
-        return list(found)
+        return list(decoded)
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        """How a report shows a test record and its prediction; by default, right is what equals the label."""
+        right = None if self.label_field is None else bool(record[self.label_field] == prediction)
+        said = prediction if isinstance(prediction, str) else json.dumps(prediction, ensure_ascii=False)
+        return Shown(readable(self.texts(record)), ", ".join(self.labels_of(record)), said, right)
 
     @abstractmethod
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
@@ -163,10 +165,6 @@ class Task(ABC):
     def score_rows(self, rows: NDArray[np.float64]) -> dict[str, float]:
         """Scores in percent from the statistics of each record, [records, statistics]."""
         return {metric: float(value) for metric, value in self.scores(rows, np.ones(len(rows))).items()}
-
-    def scores_of(self, language: str, rows: NDArray[np.float64]) -> dict[str, float]:
-        """Scores in percent of one language, from the statistics of its records."""
-        return self.score_rows(rows)
 
     def all_statistics(self, records: Sequence[Record], predictions: Sequence[Any]) -> NDArray[np.float64]:
         """The statistics of each record, [records, statistics]."""

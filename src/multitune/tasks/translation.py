@@ -11,8 +11,11 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from multitune.data.records.corpus import Record
+from multitune.data.corpus import Record
+from multitune.data.fields import TRANSLATION
+from multitune.data.kind import Text
 from multitune.errors import UserError
+from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 
 LONGEST = 2
@@ -28,9 +31,14 @@ class Translation(Task):
     default for that language.
     """
 
+    fields = TRANSLATION
+    can_divide = can_replay = can_trim = False
     auto_model = AutoModelForSeq2SeqLM
     metric = "bleu"
-    can_trim = False
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        return (record["source"],)
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__(labels)
@@ -65,24 +73,27 @@ class Translation(Task):
     def forward(self, model: PreTrainedModel, inputs: Inputs) -> Tensor:
         """Token ids of translations, [examples, length]."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        found = model.generate(  # type: ignore[operator]
+        tokens = model.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=mask, num_beams=1, do_sample=False, max_new_tokens=LONGEST * ids.shape[1] + 10
         )
-        assert isinstance(found, torch.Tensor)
-        return found
+        assert isinstance(tokens, torch.Tensor)
+        return tokens
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[list[int]]:
-        found: list[list[int]] = output.tolist()
-        return found
+        tokens: list[list[int]] = output.tolist()
+        return tokens
 
     def join(
         self,
         records: Sequence[Record],
         examples: Sequence[Example],
-        found: Sequence[Any],
+        decoded: Sequence[Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Any]:
-        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in decoded]
+
+    def shown(self, record: Record, prediction: Any) -> Shown:
+        return Shown(record["source"], record["target"], prediction, right=None)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         """sacreBLEU's own sufficient statistics: those of BLEU, then those of chrF."""
@@ -96,7 +107,7 @@ class Translation(Task):
         ends = 2 + 2 * words.max_ngram_order  # two lengths, and matches and n-grams of each order
         bleu = [words._compute_score_from_stats(row[:ends]).score for row in _whole_numbers(sums)]
         chrf = [self._chrf._compute_score_from_stats(row[ends:]).score for row in _whole_numbers(sums)]
-        return {name: np.reshape(found, sums.shape[:-1]) for name, found in (("bleu", bleu), ("chrf", chrf))}
+        return {name: np.reshape(values, sums.shape[:-1]) for name, values in (("bleu", bleu), ("chrf", chrf))}
 
     def versions(self) -> dict[str, str]:
         """sacreBLEU's signatures of the scores."""

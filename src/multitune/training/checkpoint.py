@@ -6,6 +6,7 @@ A checkpoint is a folder, named by its gradient count (and how often the run wen
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -140,7 +141,7 @@ def write(flat: Flat, folder: Path) -> Path:
         with replaced(folder / flat.name) as beside:
             beside.mkdir()
             save_file(flat.tensors, beside / TENSORS)
-            (beside / STATE).write_text(json.dumps(flat.plain), encoding="utf-8")
+            (beside / STATE).write_text(json.dumps(flat.plain, allow_nan=False), encoding="utf-8")
             (beside / SUMS).write_text(_sums(beside), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         if error_number(error) not in FULL:
@@ -294,7 +295,7 @@ def _no_space(flat: Flat, folder: Path, free: int) -> RunError:
 
 
 def _plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a nested state; tensors move to ``tensors`` and leave their name. Keys may be numbers."""
+    """Strict JSON for a nested state; tensors move to ``tensors`` and leave their name. Keys may be numbers."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach()
         return {"tensor": name}
@@ -302,6 +303,8 @@ def _plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"items": [[key, _plain(inner, f"{name}.{key}", tensors)] for key, inner in value.items()]}
     if isinstance(value, list | tuple):
         return {"list": [_plain(inner, f"{name}.{index}", tensors) for index, inner in enumerate(value)]}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(value)}
     assert value is None or isinstance(value, bool | int | float | str), f"{name} holds a {type(value).__name__}"
     return value
 
@@ -313,6 +316,8 @@ def _restored(value: Any, tensors: dict[str, Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors.pop(content)
+    if kind == "number":
+        return float(content)
     if kind == "items":
         return {key: _restored(inner, tensors) for key, inner in content}
     return [_restored(inner, tensors) for inner in content]

@@ -8,19 +8,20 @@ from pydantic import ValidationError
 from multitune import pseudo_tasks, tasks
 from multitune.data import sets
 from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records import texts
-from multitune.data.records.corpus import Corpus, Record
 from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
 from multitune.data.sets import DATASETS
 from multitune.errors import RunError, UserError, unknown
+from multitune.mistakes import describe
 from multitune.models import encoder as encoders
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
-from multitune.recipe import Recipe, describe
-from multitune.tasks import AnyTask
+from multitune.recipe import Recipe
+from multitune.tasks import TASKS, HeadMap
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         corpus = sets.load(
             recipe.data,
             bad,
+            TASKS,
+            task=recipe.task,
             path=recipe.path,
             languages=recipe.languages,
             unseen=recipe.unseen,
@@ -78,7 +81,24 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         raise UserError(
             "select: best would choose on the very sentences that are reported: this data has no test split"
         )
-    return corpus if recipe.task is None else texts.unlabelled(corpus)
+    return _of_kind(recipe, corpus)
+
+
+def _of_kind(recipe: Recipe, corpus: Corpus) -> Corpus:
+    """The corpus as one of the kind of task that the recipe names, if it names one.
+
+    Raises:
+        UserError: no such kind, or one that wants other records.
+    """
+    for each in (corpus.task, *(head.task for head in corpus.heads.values())):
+        if each not in TASKS:
+            raise UserError(f"data: {recipe.data} is of an {unknown('kind of task', each, TASKS)}")
+    if recipe.task is None or (recipe.task == corpus.task and not corpus.heads):
+        return corpus
+    if recipe.task not in TASKS or not TASKS[recipe.task].unlabelled:
+        allowed = [*([] if corpus.heads else [corpus.task]), *(name for name, kind in TASKS.items() if kind.unlabelled)]
+        raise UserError(f"task: data: {recipe.data} has no records of {recipe.task}; allowed: {', '.join(allowed)}")
+    return texts.unlabelled(corpus, TASKS, recipe.task)
 
 
 def load_plan(recipe: Recipe) -> Plan:
@@ -88,6 +108,9 @@ def load_plan(recipe: Recipe) -> Plan:
         UserError: an unknown method or option, or a value that is not allowed.
     """
     kind = find(recipe.method)
+    for key in recipe.options:
+        if key in Recipe.model_fields and key not in kind.model_fields:
+            raise UserError(f"options of {recipe.method}: {key} is a key of the recipe itself; write it beside options")
     try:
         plan = kind.model_validate(recipe.options)
     except ValidationError as error:
@@ -109,13 +132,14 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     replay = recipe.replay
     if replay is None:
         return []
-    if corpus.task not in texts.TEXTS.keys() - {"translation", "masked_language_modelling"}:
-        raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {corpus.task}")
+    for task in {corpus.head(language).task for language in corpus.train}:
+        if not TASKS[task].can_replay:
+            raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {task}")
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
         source = load_corpus(recipe.model_copy(update=keys | {"task": None, "select": "last"}))
-    return joined(list(texts.unlabelled(source).train.values()))
+    return joined(list(texts.of_split(source.train, source, TASKS).values()))
 
 
 def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
@@ -130,12 +154,14 @@ def divided(recipe: Recipe, corpus: Corpus) -> Division | None:
     return pseudo_tasks.divide(recipe, corpus, load_encoder(recipe, tasks.of(corpus), corpus))
 
 
-def load_encoder(recipe: Recipe, task: AnyTask, corpus: Corpus) -> Encoder:
-    """The recipe's model with a head for the task: pretrained, or new and made for the corpus.
+def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
+    """The recipe's model with these heads: pretrained, or new and made for the corpus.
 
     Raises:
         UserError: the model cannot be had.
     """
     if recipe.model.startswith(scratch.PREFIX):
-        return scratch.build(recipe.model, task, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
-    return encoders.load(recipe.model, task, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+        return scratch.build(
+            recipe.model, heads, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed
+        )
+    return encoders.load(recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)

@@ -10,9 +10,7 @@ import torch
 
 from multitune.errors import RunError
 from multitune.recipe import Recipe
-
-NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""In the message of the plain RuntimeError that torch raises on the CPU."""
+from multitune.storage.memory import is_out_of_memory
 
 
 @contextmanager
@@ -25,7 +23,7 @@ def memory_explained(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and NO_MEMORY not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise RunError(_more_memory(recipe)) from error
 

@@ -1,12 +1,11 @@
-"""metrics.jsonl: a JSON object a line."""
+"""metrics.jsonl while its run goes on."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+from multitune.results.metrics import Back, Event, Skip, event_line, read_event
 from multitune.storage.atomic import write_text
 
-FAULTS = ("skip", "back")
+FAULTS = (Skip, Back)
 """Events that stay in the log when a run goes back to before them."""
 
 
@@ -20,10 +19,10 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Append a line."""
+    def add(self, event: Event) -> None:
+        """Append an event's line."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(event_line(event))
 
     def text(self) -> str:
         """All lines."""
@@ -35,5 +34,5 @@ class MetricsLog:
 
     def go_back(self, text: str) -> None:
         """Restore ``text``, with which the log begins, but keep what later lines tell of faults."""
-        later = self.text()[len(text) :].splitlines(keepends=True)
-        self.restore(text + "".join(line for line in later if json.loads(line)["event"] in FAULTS))
+        later = (read_event(line) for line in self.text()[len(text) :].split("\n") if line)
+        self.restore(text + "".join(event_line(event) for event in later if isinstance(event, FAULTS)))

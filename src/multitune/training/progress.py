@@ -7,6 +7,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from multitune.errors import printable
 from multitune.training.checkpoint_writer import Written
 
 
@@ -93,4 +94,4 @@ class Terminal:
             )
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, soft_wrap=True)
+        self._progress.console.print(printable(text), markup=False, soft_wrap=True)

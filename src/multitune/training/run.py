@@ -1,5 +1,6 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
-from multitune.data.records.corpus import Corpus
+from multitune.data.corpus import Corpus
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.sampling import EpochSampler, TaskSampler
@@ -24,7 +25,7 @@ from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.seeds import seeded
-from multitune.tasks import REPLAY, AnyTask, Replayed
+from multitune.tasks import HeadMap, MaskedLanguageModelling
 from multitune.tasks.task import Example
 from multitune.training.batching import Batches, MixedBatches, TaskBatches
 from multitune.training.loading import load_encoder, replayed
@@ -37,7 +38,7 @@ class Run:
     """A run with everything loaded, before or between its steps."""
 
     recipe: Recipe
-    task: AnyTask
+    task: HeadMap
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
@@ -60,9 +61,9 @@ class Run:
         meets a mini-batch with the same dropout.
         """
         stream = self._stream(number)
-        rows: dict[str, list[Example]] = {}
+        rows: dict[int, list[Example]] = {}
         for language, drawn in stream.next().items():
-            rows.setdefault(self.head_of(language), []).extend(self.examples[language][row] for row in drawn)
+            rows.setdefault(self.task.number(language), []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", *stream.place)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
@@ -78,17 +79,13 @@ class Run:
     def _stream(self, number: int) -> Batches:
         return tuple(self.batches.values())[number]
 
-    def head_of(self, language: str) -> str:
-        """The first language that is trained with the same head."""
-        return next(code for code in self.languages if self.task.of(code) is self.task.of(language))
-
-    def _loss(self, language: str, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
-        """The method's loss of examples that share the head of ``language``."""
-        task, model = self.task.of(language), self.encoder.head(language)
-        inputs, targets = task.collate([task.varied(example, draw) for example in examples], self.encoder.pad_id)
+    def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
+        """The method's loss of examples that share a head."""
+        task, model = self.task.tasks[head], self.encoder.numbered(head)
+        inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
         inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
         targets = targets.to(self.encoder.device)
-        with task.sparing(model, targets):
+        with task.fewer_logits(model, targets):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
 
@@ -98,21 +95,23 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     Raises:
         UserError: the model cannot be had, or the data cannot be divided into pseudo-tasks.
     """
-    own, replay = tasks.of(corpus), replayed(recipe, corpus)
-    task = Replayed(own) if replay else own
-    encoder = load_encoder(recipe, task, corpus)
+    heads, replay = tasks.of(corpus), replayed(recipe, corpus)
+    if replay:
+        heads = heads.with_replay(MaskedLanguageModelling(()), corpus.test)
+    encoder = load_encoder(recipe, heads, corpus)
     division = pseudo_tasks.divide(recipe, corpus, encoder)
     if recipe.freeze_encoder:
         encoder.freeze()
     records = corpus.train if division is None else division.train
-    train = Encoded.of({**records, **({REPLAY: replay} if replay else {})}, task, encoder, recipe.max_length)
-    dev = Encoded.of(corpus.dev, task, encoder, recipe.max_length)
-    if recipe.trim_vocabulary and task.can_trim:
+    trained = records if heads.replay is None else {**records, heads.replay: replay}
+    train = Encoded.of(trained, heads, encoder, recipe.max_length)
+    dev = Encoded.of(corpus.dev, heads, encoder, recipe.max_length)
+    if recipe.trim_vocabulary and heads.can_trim:
         encoder.trim(train.tokens)
     encoder.remember()
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
-    lengths = {language: task.of(language).sizes(rows) for language, rows in examples.items()}
+    lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
@@ -128,15 +127,15 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     )
     return Run(
         recipe=recipe,
-        task=task,
+        task=heads,
         encoder=encoder,
         update=averaged(plan.build(setup), setup, recipe),
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
         dev=dev,
-        dev_by_task=dev if division is None else Encoded.of(division.dev, task, encoder, recipe.max_length),
-        test=Encoded.of(corpus.test, task, encoder, recipe.max_length),
+        dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
+        test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
         division=division,
     )
@@ -173,7 +172,8 @@ def averaged(update: Update, setup: Setup, recipe: Recipe) -> Update:
     """The method, with the recipe's weight averaging around it."""
     weights = [weight for _, weight in setup.parameters]
     if recipe.average == "ema":
-        return AveragedUpdate(setup, update, ExponentialAverage(weights, recipe.average_decay), interval=1)
+        average = ExponentialAverage(weights, decay=math.exp(-1 / (recipe.average_horizon * recipe.budget)))
+        return AveragedUpdate(setup, update, average, interval=None)
     if recipe.average == "snapshots":
         return AveragedUpdate(setup, update, SnapshotAverage(weights, recipe.average_last), recipe.validation_interval)
     return update

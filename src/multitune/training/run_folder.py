@@ -9,6 +9,7 @@ from multitune.recipe import Recipe, to_yaml
 from multitune.results.run import FILE
 from multitune.storage import lock
 from multitune.storage.atomic import remove_parts, write_text
+from multitune.storage.disk import disk_explained
 
 
 def check(out: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -17,12 +18,15 @@ def check(out: Path, recipe: Recipe, *, resume: bool) -> None:
     Raises:
         UserError: it is none of these, or another process has it.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"--out: {out} is a file; name a folder")
-    lock.check_free(out)
-    _check_content(out, recipe, resume=resume)
+    with disk_explained(out):
+        if out.is_symlink() and not out.exists():
+            raise UserError(f"--out: {out} is a link to nothing; name a folder")
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise UserError(f"--out: {out} is a file; name a folder")
+        lock.check_free(out)
+        _check_content(out, recipe, resume=resume)
 
 
 @contextmanager

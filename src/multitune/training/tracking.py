@@ -8,10 +8,11 @@ from typing import Any
 
 from multitune.errors import UserError, unknown
 from multitune.recipe import Recipe, to_yaml
+from multitune.results.metrics import Event
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
-Log = Callable[[int, str, Mapping[str, Any]], None]
-"""Takes gradient computations so far, an event and what it measured, as a line of metrics.jsonl has them."""
+Log = Callable[[Event], None]
+"""Takes an event of the run, as metrics.jsonl does."""
 
 
 def check_tracker(name: str | None) -> None:
@@ -47,7 +48,7 @@ def tracking(name: str | None, recipe: Recipe, out: Path, gradients: int) -> Ite
     if name == "tensorboard":
         tracker.log({"recipe": to_yaml(recipe)}, step=gradients)
     try:
-        yield lambda step, event, measured: tracker.log(dict(_numbers(event, measured)), step=step)
+        yield lambda event: tracker.log(dict(_numbers(event.EVENT, event.measured())), step=event.gradients)
     finally:
         tracker.finish()
 

@@ -1,24 +1,25 @@
 """The one training loop, and what stands around it: validating, checkpoints, faults, shipping."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multitune.data.records.corpus import Corpus
-from multitune.errors import RunError
+from multitune.data.corpus import Corpus
+from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, by_class, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
-from multitune.results.run import RunResult, mean
+from multitune.results import metrics, predictions
+from multitune.results.json_files import finite
+from multitune.results.metrics import Back, Event, FaultyBatch, Skip, Train, Validate, When
+from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
 from multitune.storage.atomic import replaced
-from multitune.storage.interrupt import Interrupted, StopRequested, StopSignal
+from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.training import checkpoint
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
@@ -42,7 +43,7 @@ class Trainer:
     def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal) -> None:
         self._run, self._out, self._display, self._stop = run, out, display, stop
         self._recipe, self._checkpoints = to_yaml(run.recipe), out / "checkpoints"
-        self._log = MetricsLog(out / "metrics.jsonl")
+        self._log = MetricsLog(out / metrics.FILE)
         self._now = Progress()
         self._best_weights: dict[str, Tensor] = {}
         self._saved_at: int | None = None
@@ -89,14 +90,12 @@ class Trainer:
         Raises:
             Interrupted: a signal has come; the newest checkpoint has all that was learnt.
         """
-        run, out, now = self._run, self._out, self._now
-        shipped = {"select": run.recipe.select, "gradients": now.gradients, "dev": now.dev}
+        run, out = self._run, self._out
         for name, weights in (("last", self._weights()), ("best", self._best_weights)):
             with replaced(self._checkpoints / f"{name}.safetensors") as beside:
                 save_file(weights, beside)
         if run.recipe.select == "best":
             run.encoder.load_weights(self._best_weights)
-            shipped |= {"gradients": int(now.best["gradients"]), "dev": now.best["average"]}
         self._display.say(f"evaluating {len(corpus.test)} languages")
         try:
             evaluation = evaluate(run.encoder, run.task, run.test, run.precision, self._stop.check)
@@ -104,9 +103,9 @@ class Trainer:
             raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
         if run.recipe.save_model:
             self._save_model()
-        with replaced(out / "predictions.jsonl") as beside:
-            write_predictions(beside, run.test, evaluation)
-        result = self._result(corpus, evaluation, shipped)
+        with replaced(out / predictions.FILE) as beside:
+            write_predictions(beside, run.task, run.test, evaluation)
+        result = self._result(corpus, evaluation)
         result.write(out)
         checkpoint.clear(self._checkpoints)
         return result
@@ -176,7 +175,7 @@ class Trainer:
             return
         loss = sum(self._now.losses) / len(self._now.losses)
         rate = self._now.rate * learning_rate(self._run.recipe, self._now.gradients)
-        self._add_line("train", loss=loss, learning_rate=rate)
+        self._add(Train(**self._when, loss=finite(loss), learning_rate=rate))
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
         self._now.losses = []
 
@@ -191,7 +190,8 @@ class Trainer:
                 now.best = {"average": now.dev, "gradients": now.gradients, "backs": now.backs}
                 self._best_weights = self._weights()
         now.validated = now.gradients
-        self._add_line("validate", average=now.dev, drift=drift, dev=evaluation.scores)
+        scores = finite_scores(evaluation.scores)
+        self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
         self._display.validated(now.gradients, now.dev, run.task.metric, drift)
 
     def _probe(self) -> None:
@@ -207,16 +207,16 @@ class Trainer:
         now.probe_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
         share = now.probe_seconds / now.seconds
-        self._add_line("probe", **live.line(found, moved), probe_seconds=now.probe_seconds, share=share)
+        self._add(live.event(self._when, found, moved, probe_seconds=now.probe_seconds, share=share))
         if self._spent:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
     def _skip(self, error: NonFiniteError) -> None:
         """Tell which batches were at fault; after so many steps in a row as the recipe allows, go back or stop."""
         run, now = self._run, self._now
-        batches = run.newest(error.tasks)
-        self._add_line("skip", what=error.what, batches=batches)
-        told = ", ".join(f"{k} (epoch {at['epoch']}, batch {at['position']})" for k, at in batches.items())
+        batches = {k: FaultyBatch(**at) for k, at in run.newest(error.tasks).items()}
+        self._add(Skip(**self._when, what=error.what, batches=batches))
+        told = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
         told = f"the {error.what} of {told} is not finite at {now.gradients} gradients"
         self._display.say(f"{told}: step skipped")
         now.skipped += 1
@@ -238,7 +238,7 @@ class Trainer:
         now = self._now
         now.backs, now.stuck = failed.backs + 1, failed.stuck + 1
         now.seconds, now.probe_seconds = failed.seconds, failed.probe_seconds
-        self._add_line("back", failed_at=failed.gradients, rate=now.rate)
+        self._add(Back(**self._when, failed_at=failed.gradients, rate=now.rate))
         self._display.say(f"back to {now.gradients} gradients, with {now.rate:g} of the recipe's learning rate")
 
     def _end_early(self, stop: StopRequested) -> None:
@@ -291,14 +291,25 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self._run.encoder.parameters()}
 
-    def _add_line(self, event: str, **measured: Any) -> None:
-        self._log.add({"gradients": self._now.gradients, "event": event, "seconds": self._now.seconds} | measured)
-        self._track(self._now.gradients, event, measured)
+    @property
+    def _when(self) -> When:
+        return {"gradients": self._now.gradients, "seconds": self._now.seconds}
 
-    def _result(self, corpus: Corpus, evaluation: Evaluation, shipped: Mapping[str, Any]) -> RunResult:
-        recipe, metric = self._run.recipe, self._run.task.metric
-        seen = {language: scores for language, scores in evaluation.scores.items() if language in corpus.train}
-        unseen = {language: scores for language, scores in evaluation.scores.items() if language not in corpus.train}
+    def _add(self, event: Event) -> None:
+        self._log.add(event)
+        self._track(event)
+
+    def _shipped(self) -> Shipped:
+        """Which weights the recipe selects."""
+        select, now = self._run.recipe.select, self._now
+        if select == "best":
+            return Shipped(select, gradients=int(now.best["gradients"]), dev=finite(now.best["average"]))
+        return Shipped(select, gradients=now.gradients, dev=finite(now.dev))
+
+    def _result(self, corpus: Corpus, evaluation: Evaluation) -> RunResult:
+        recipe, metric, scores = self._run.recipe, self._run.task.metric, finite_scores(evaluation.scores)
+        seen = {language: own for language, own in scores.items() if language in corpus.train}
+        unseen = {language: own for language, own in scores.items() if language not in corpus.train}
         return RunResult(
             method=recipe.method,
             seed=recipe.seed,
@@ -307,14 +318,14 @@ class Trainer:
             metric=metric,
             seen=seen,
             unseen=unseen,
-            average={"seen": mean(seen, metric), "unseen": mean(unseen, metric)},
-            drift=self._run.encoder.drift(),
+            average=Sides(seen=average(seen, metric), unseen=average(unseen, metric)),
+            drift=finite(self._run.encoder.drift()),
             seconds=time.monotonic() - self._began,
             step_seconds=self._now.step_seconds,
             peak_memory_bytes=peak_memory(),
             precision=self._run.precision,
             threads=torch.get_num_threads(),
-            shipped=dict(shipped),
+            shipped=self._shipped(),
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.task.versions(),
             skipped=dict(corpus.skipped),

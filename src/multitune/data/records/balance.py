@@ -1,9 +1,11 @@
 """How a corpus's labels are spread over its training languages."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from multitune.data.records.corpus import Corpus, Head, labels_of
+from multitune.data.corpus import Corpus, Head
+from multitune.data.kind import Kind
 
 
 class Balance(NamedTuple):
@@ -16,16 +18,18 @@ class Balance(NamedTuple):
     most: tuple[float, str]
 
 
-def balance(corpus: Corpus) -> list[Balance]:
+def balance(corpus: Corpus, kinds: Mapping[str, type[Kind]]) -> list[Balance]:
     """Every label, the frequent ones first, shares in percent; tasks with heads of their own one by one."""
     if not corpus.heads:
-        return _of_one_head(Head(corpus.task, corpus.labels), corpus, list(corpus.train), "")
-    return [row for task, head in corpus.heads.items() for row in _of_one_head(head, corpus, [task], f"{task}: ")]
+        head = Head(corpus.task, corpus.labels)
+        return _of_one_head(head, kinds[head.task], corpus, list(corpus.train), "")
+    heads = corpus.heads.items()
+    return [row for name, head in heads for row in _of_one_head(head, kinds[head.task], corpus, [name], f"{name}: ")]
 
 
-def _of_one_head(head: Head, corpus: Corpus, languages: list[str], prefix: str) -> list[Balance]:
+def _of_one_head(head: Head, kind: type[Kind], corpus: Corpus, languages: Sequence[str], prefix: str) -> list[Balance]:
     counts = {
-        language: Counter(label for record in corpus.train[language] for label in labels_of(head.task, record))
+        language: Counter(label for record in corpus.train[language] for label in kind.labels_of(record))
         for language in languages
     }
     total = sum(counts.values(), start=Counter())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records.rows import chosen
 from multitune.seeds import seeded
 

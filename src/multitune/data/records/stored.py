@@ -1,7 +1,5 @@
 """Rows of numbers and of lists of whole numbers in Arrow files, read where they lie: the files are mapped."""
 
-import hashlib
-import logging
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from multitune.data.records.rows import Row, Rows
-from multitune.storage.atomic import published
-
-log = logging.getLogger(__name__)
-
-DIGEST = 16
-"""Bytes of the hash at the end of a file, behind what Arrow wrote."""
 
 
 @final
@@ -50,18 +42,9 @@ class Stored(Rows):
         return values
 
     def write(self, path: Path) -> None:
-        """Write a file that ``opened`` reads, whole or not at all, whoever else is writing it.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, self._batch.schema) as writer:
+        """Write a file that ``opened`` reads."""
+        with path.open("wb") as file, pa.ipc.new_file(file, self._batch.schema) as writer:
             writer.write_batch(self._batch)
-        content = sink.getvalue()
-        with published(path) as beside, beside.open("wb") as file:
-            file.write(content)
-            file.write(_digest(content))
 
 
 def stored(rows: Iterable[Row]) -> Stored:
@@ -76,25 +59,10 @@ def stored(rows: Iterable[Row]) -> Stored:
     return Stored(pa.record_batch({name: column.arrow() for name, column in columns.items()}))
 
 
-def opened(path: Path) -> Stored | None:
-    """What ``Stored.write`` has written; None where there is no such file, or a damaged one, which is told."""
-    try:
-        with pa.memory_map(str(path)) as file:
-            content = file.read_buffer()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, pa.ArrowInvalid) as error:
-        log.warning("%s cannot be read (%s), and is made anew", path, error)
-        return None
-    arrow = content[: max(0, content.size - DIGEST)]
-    if content[arrow.size :].to_pybytes() != _digest(arrow):
-        log.warning("%s is damaged, and is made anew", path)
-        return None
-    return Stored(pa.ipc.open_file(pa.BufferReader(arrow)).get_batch(0))
-
-
-def _digest(content: pa.Buffer) -> bytes:
-    return hashlib.blake2b(content, digest_size=DIGEST).digest()
+def opened(path: Path) -> Stored:
+    """What ``Stored.write`` has written, mapped into memory."""
+    with pa.memory_map(str(path)) as file:
+        return Stored(pa.ipc.open_file(file).get_batch(0))
 
 
 class _Numbers:

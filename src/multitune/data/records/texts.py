@@ -1,48 +1,41 @@
 """The texts of any data set without their labels, for masked language modelling."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Record
+from multitune.data.kind import Kind
 from multitune.data.records.rows import View
 from multitune.errors import UserError
 
-TEXTS: dict[str, Callable[[Record], str]] = {
-    "classification": lambda record: " ".join(filter(None, (record["text"], record.get("text_pair")))),
-    "regression": lambda record: " ".join(filter(None, (record["text"], record.get("text_pair")))),
-    "tagging": lambda record: " ".join(record["tokens"]),
-    "pos_tagging": lambda record: " ".join(record["tokens"]),
-    "masked_language_modelling": lambda record: record["text"],
-    "question_answering": lambda record: record["context"],
-    "translation": lambda record: record["source"],
-}
-"""Kind of task -> the text of a record."""
 
+def unlabelled(corpus: Corpus, kinds: Mapping[str, type[Kind]], task: str) -> Corpus:
+    """A corpus with the texts of another.
 
-def unlabelled(corpus: Corpus) -> Corpus:
-    """A corpus of masked language modelling with the texts of another.
+    Args:
+        task: the kind of task that it is for, whose records are ``{"text": str}``.
 
     Raises:
-        UserError: a corpus of images.
+        UserError: as ``of_split`` does.
     """
-    tasks = {language: corpus.heads[language].task if corpus.heads else corpus.task for language in corpus.test}
+    train, dev, test = (of_split(split, corpus, kinds) for split in (corpus.train, corpus.dev, corpus.test))
+    return replace(corpus, task=task, labels=(), train=train, dev=dev, test=test, heads={})
+
+
+def of_split(
+    split: Mapping[str, Sequence[Record]], corpus: Corpus, kinds: Mapping[str, type[Kind]]
+) -> dict[str, Sequence[Record]]:
+    """The texts of a split of a corpus: language -> ``{"text": str}`` for each record.
+
+    Raises:
+        UserError: records that are not of text, such as images.
+    """
+    tasks = {language: corpus.head(language).task for language in split}
     for task in tasks.values():
-        if task not in TEXTS:
-            raise UserError(f"task: masked_language_modelling wants texts, and this data set is of {task}")
-
-    def texts(split: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
-        return {language: _texts(records, TEXTS[tasks[language]]) for language, records in split.items()}
-
-    return replace(
-        corpus,
-        task="masked_language_modelling",
-        labels=(),
-        train=texts(corpus.train),
-        dev=texts(corpus.dev),
-        test=texts(corpus.test),
-        heads={},
-    )
+        if not kinds[task].tokenised:
+            raise UserError(f"data: masked language modelling wants texts, and this data set is of {task}")
+    return {language: _texts(records, kinds[tasks[language]]) for language, records in split.items()}
 
 
-def _texts(records: Sequence[Record], text: Callable[[Record], str]) -> View:
-    return View(len(records), lambda number: {"text": text(records[number])})
+def _texts(records: Sequence[Record], kind: type[Kind]) -> View:
+    return View(len(records), lambda number: {"text": kind.plain_text(records[number])})

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Corpus, Wanted
+from multitune.data.corpus import Corpus, Wanted
+from multitune.data.kind import Kind
 from multitune.data.sets import assistant, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE
@@ -41,7 +42,9 @@ DATASETS: dict[str, Load] = {
 def load(
     name: str,
     bad: BadRecords,
+    kinds: Mapping[str, type[Kind]],
     *,
+    task: str | None = None,
     path: str | Mapping[str, str] | None = None,
     languages: Sequence[str] | None = None,
     unseen: Sequence[str] | None = None,
@@ -52,10 +55,13 @@ def load(
     Args:
         name: in ``DATASETS``.
         bad: takes the bad records.
+        kinds: the kinds of task by name (``multitune.tasks.TASKS``).
+        task: the kind, where the columns of ``folder`` are the fields of several.
         path: the folder of the set, or set -> folder where there are several sets.
         languages: to train on; None takes the set's own choice.
-        unseen: languages of the set (``fi``), other sets (``mlqa``) and languages of those (``xquad:de``), which the
-            corpus calls ``set:language``; None takes the set's own choice.
+        unseen: languages of the set (``fi``; where one is called like another set, ``folder:mlqa``), other sets
+            (``mlqa``) and languages of those (``xquad:de``), which the corpus calls ``set:language``; None takes the
+            set's own choice.
         columns: field -> column, for ``folder``.
 
     Raises:
@@ -67,13 +73,14 @@ def load(
     others = _of_other_sets(name, unseen or ())
     if columns is not None and "folder" not in (name, *others):
         raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
-    inside = None if unseen is None else [each for each in unseen if each.partition(":")[0] not in others]
-    corpus = DATASETS[name](Wanted(paths.get(name), languages, inside, columns), bad)
+    inside = [each.removeprefix(f"{name}:") for each in unseen or () if each.partition(":")[0] not in others]
+    wanted = Wanted(kinds, paths.get(name), languages, None if unseen is None else inside, columns, task=task)
+    corpus = DATASETS[name](wanted, bad)
     for language in corpus.train:
         if language in (".", "..") or "/" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
-        wanted = Wanted(paths.get(other), (), codes, columns, corpus.labels)
+        wanted = Wanted(kinds, paths.get(other), (), codes, columns, corpus.labels, corpus.task)
         corpus = _with_unseen(corpus, name, other, DATASETS[other](wanted, bad))
     return corpus
 
@@ -99,18 +106,19 @@ def _check_names(name: str, paths: Mapping[str, str | None], languages: Sequence
             raise UserError(f"path: {each!r} is a folder for no data set that is used; used: {', '.join(used)}")
 
 
-def _with_unseen(corpus: Corpus, name: str, other: str, found: Corpus) -> Corpus:
+def _with_unseen(corpus: Corpus, name: str, other: str, unseen: Corpus) -> Corpus:
     """The corpus with the test records of another set beside its own."""
-    if corpus.heads or found.task != corpus.task:
-        raise UserError(f"unseen: {other} is of kind {found.task}, the model of data: {name} of kind {corpus.task}")
-    unknown = sorted(set(found.labels) - set(corpus.labels))
+    if corpus.heads or unseen.task != corpus.task:
+        raise UserError(f"unseen: {other} is of kind {unseen.task}, the model of data: {name} of kind {corpus.task}")
+    unknown = sorted(set(unseen.labels) - set(corpus.labels))
     if unknown:
         raise UserError(f"unseen: {other} has labels that data: {name} has not, such as {unknown[0]!r}")
-    return replace(
-        corpus,
-        test={**corpus.test, **{f"{other}:{code}": records for code, records in found.test.items()}},
-        skipped=corpus.skipped | {f"{other}:{code}": count for code, count in found.skipped.items()},
-    )
+    test = {f"{other}:{code}": records for code, records in unseen.test.items()}
+    twice = sorted(test.keys() & corpus.test.keys())
+    if twice:
+        raise UserError(f"unseen: data: {name} has a language {twice[0]!r} of its own, and {other} one of that name")
+    skipped = {f"{other}:{code}": count for code, count in unseen.skipped.items()}
+    return replace(corpus, test={**corpus.test, **test}, skipped=corpus.skipped | skipped)
 
 
 __all__ = ["DATASETS", "load"]

@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.resources
 import importlib.util
 import json
-import logging
 import random
 import sys
 from collections import Counter, defaultdict
@@ -24,19 +23,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_cache_path
-
-from multitune.data.records.corpus import Corpus, Record
+from multitune.data.corpus import Corpus, Record
 from multitune.errors import UserError
-from multitune.storage.atomic import published
+from multitune.storage import cache
 
 if TYPE_CHECKING:
     from multitune.data.sets.templates import Grammar
 
-log = logging.getLogger(__name__)
-
-SOURCE_FILES = ("assistant.py", "cldr.py", "templates.py")
+CODE = ("data/sets/assistant.py", "data/sets/cldr.py", "data/sets/templates.py", "data/corpus.py")
 PACKAGES = ("babel", "hassil", "home_assistant_intents")
+FILE = "assistant-sentences.json"
 DEFAULT_LANGUAGES = ("de", "nl", "en", "fr", "ru", "zh-CN", "es", "fi", "ar", "ko", "hi", "vi")
 
 DEV_SHARE, TEST_SHARE = 0.1, 0.2
@@ -107,13 +103,14 @@ def load(
     sizes = {"per_template": per_template, "dev_size": dev_size, "test_size": test_size}
     _check_languages(languages, unseen)
     _check_sizes(sizes)
-    cache = _cache_file({"languages": languages, "unseen": unseen, **sizes})
-    if cache.exists():
-        stored = json.loads(cache.read_text(encoding="utf-8"))
-        return Corpus(**{**stored, "labels": tuple(stored["labels"])})
-    corpus = generate(languages, unseen, **sizes)
-    _write_atomically(cache, json.dumps(asdict(corpus), ensure_ascii=False))
-    return corpus
+    versions = [importlib.metadata.version(name) for name in PACKAGES]
+    return cache.kept(
+        "assistant",
+        cache.key(languages, unseen, sizes, versions, sys.version_info[:2], cache.code(*CODE)),
+        make=lambda: generate(languages, unseen, **sizes),
+        write=_write,
+        read=_read,
+    )
 
 
 def generate(
@@ -259,21 +256,13 @@ def _only(labels: Sequence[str], split: Mapping[str, list[Record]]) -> tuple[dic
     return kept, +Counter({code: len(records) - len(kept[code]) for code, records in split.items()})
 
 
-def _cache_file(arguments: Mapping[str, Any]) -> Path:
-    """Where the records for these arguments belong; another version of a package or of this code has another file."""
-    versions = [importlib.metadata.version(name) for name in PACKAGES]
-    code = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SOURCE_FILES]
-    key = json.dumps([arguments, versions, sys.version_info[:2], code])
-    return user_cache_path("multitune") / f"assistant-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+def _write(corpus: Corpus, folder: Path) -> None:
+    (folder / FILE).write_text(json.dumps(asdict(corpus), ensure_ascii=False), encoding="utf-8")
 
 
-def _write_atomically(file: Path, text: str) -> None:
-    """A cache that cannot be written costs the next run some seconds and this one nothing."""
-    try:
-        with published(file) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        log.warning("%s: not written (%s); the sentences will be drawn again next time", file, error)
+def _read(folder: Path) -> Corpus:
+    stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return Corpus(**{**stored, "labels": tuple(stored["labels"])})
 
 
 def _require_packages() -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import LABELS, Corpus, Head, Place, Placed, Record, Wanted, labels_of
+from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
+from multitune.data.kind import Kind
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.errors import UserError
@@ -113,7 +115,8 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     ):
         if part is not None:
             _require(key, codes, files, folder, part, layout)
-    reading = _Reading(layout, languages, bad, tuple(wanted.labels or layout.labels))
+    kind = wanted.kinds[layout.task]
+    reading = _Reading(layout, kind, languages, bad, tuple(wanted.labels or layout.labels))
     records = {code: reading.records(layout.train, train[code], code) for code in languages}
     reading.settle_labels()
     test = {
@@ -159,12 +162,8 @@ def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRec
     )
 
 
-def tenth(place: Place, record: Record) -> int:
-    """A number from 0 to 9 for the record's input: the same wherever the file lies and whatever else it holds.
-
-    Records alike in text (in context, for questions) or image get one number, so that no split shares them.
-    """
-    content = next(record[name] for name in ("context", "source", "tokens", "text", "image") if name in record)
+def tenth(content: Any) -> int:
+    """A number from 0 to 9 for a text, a list of words or an array: the same wherever it stands."""
     data = repr(content).encode() if isinstance(content, str | list) else content.tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % 10
 
@@ -173,32 +172,35 @@ DEV, TEST = 8, 9
 """Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
 
 
-def divided(name: str) -> tuple[Part, Part, Part]:
-    """The splits of one file that holds them all, 8 : 1 : 1 by a hash of each record's input."""
+def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Part]:
+    """The splits of one file that holds them all, 8 : 1 : 1 by a hash of each record's content.
+
+    Records alike in content, a text, a list of words or an array, are never in two splits.
+    """
+
+    def split(record: Record) -> int:
+        """Which of ten parts it belongs to; where it says itself whether it is for the test, that decides."""
+        if "test" not in record:
+            return tenth(content(record))
+        return TEST if record["test"] else min(tenth(content(record)), DEV)
+
     return (
-        Part((name,), keep=lambda place, record: _split(place, record) < DEV),
-        Part((name,), keep=lambda place, record: _split(place, record) == DEV),
-        Part((name,), keep=lambda place, record: _split(place, record) == TEST),
+        Part((name,), keep=lambda place, record: split(record) < DEV),
+        Part((name,), keep=lambda place, record: split(record) == DEV),
+        Part((name,), keep=lambda place, record: split(record) == TEST),
     )
-
-
-def _split(place: Place, record: Record) -> int:
-    """Which of ten parts a record belongs to; where it says itself whether it is for the test, that decides."""
-    if "test" not in record:
-        return tenth(place, record)
-    return TEST if record["test"] else min(tenth(place, record), DEV)
 
 
 class _Reading:
     """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
 
-    def __init__(self, layout: Layout, trained: Collection[str], bad: BadRecords, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, layout: Layout, kind: type[Kind], trained: Collection[str], bad: BadRecords, labels: tuple[str, ...]
+    ) -> None:
         self.labels = labels
         self.skipped: Counter[str] = Counter()
-        self._layout, self._trained, self._bad = layout, trained, bad
-        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = (
-            list if layout.task == "image_classification" else Spool().keep
-        )
+        self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
+        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
 
@@ -207,12 +209,12 @@ class _Reading:
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
-        found = self._keep(record for _, record in placed)
+        kept = self._keep(record for _, record in placed)
         self.skipped[code] += len(self._bad) - before
-        if not found and not self.skipped[code]:
+        if not kept and not self.skipped[code]:
             divided = "too few records to divide into train, dev and test; give each a file of its own"
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
-        return found
+        return kept
 
     def settle_labels(self) -> None:
         """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
@@ -234,7 +236,7 @@ class _Reading:
         keeps = {part: part.keep for part in all_parts if part is not None and part.keep is not None}
         rows = {part: array("q") for part in keeps}
 
-        def told() -> Iterator[Record]:
+        def noted() -> Iterator[Record]:
             for number, (place, record) in enumerate(placed):
                 for part, keep in keeps.items():
                     if keep(place, record):
@@ -242,32 +244,32 @@ class _Reading:
                         break
                 yield {"place": place, "record": record}
 
-        kept = self._keep(told())
+        kept = self._keep(noted())
         return {part: chosen(kept, numbers) for part, numbers in rows.items()}
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
         """What is left when records with labels that are not allowed are reported."""
-        if self._layout.task not in LABELS:
+        if self._kind.label_field is None:
             yield from placed
             return
         allowed = dict.fromkeys(self.labels)
         for place, record in placed:
-            problem = _label_problem(record, self._layout.task, allowed)
+            problem = _label_problem(record, self._kind, self._kind.label_field, allowed)
             if problem is None:
                 if not self.labels:
-                    self._shown.update(labels_of(self._layout.task, record))
+                    self._shown.update(self._kind.labels_of(record))
                 yield place, record
             else:
                 self._bad.add(place.of(problem[0]), problem[1])
 
 
-def _label_problem(record: Record, task: str, allowed: Collection[str]) -> tuple[int, str] | None:
+def _label_problem(record: Record, kind: type[Kind], field: str, allowed: Collection[str]) -> tuple[int, str] | None:
     """The number of a label that is not allowed, and what to say of it; without ``allowed`` every label is."""
-    if LABELS[task] not in record:
-        return 0, "has no label: neither a column of its own nor a file of labels"
-    for number, label in enumerate(labels_of(task, record)):
+    if field not in record:
+        return 0, f"has no {field}: neither a column of its own nor a file of labels"
+    for number, label in enumerate(kind.labels_of(record)):
         if allowed and label not in allowed:
-            what = f"{'tag' if LABELS[task] == 'tags' else 'label'} {label!r}"
+            what = f"{field.removesuffix('s')} {label!r}"
             return number, f"{what} is never seen in training, which has {_first_of(allowed)}"
     return None
 
@@ -318,16 +320,16 @@ def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
     """The languages with all files of a part, sorted by their names in files."""
     if part is None:
         return {}
-    found: Files = {}
+    files: Files = {}
     for suffix in layout.suffixes:
         for code in _codes(folder, layout, part, suffix):
             shards = [_shards(folder, name, code, suffix) for name in part.names]
             language = layout.codes.get(code, code)
-            if all(shards) and language in found:
-                raise UserError(f"{shards[0][0]}: a second file for {language!r} beside {found[language][0].name}")
+            if all(shards) and language in files:
+                raise UserError(f"{shards[0][0]}: a second file for {language!r} beside {files[language][0].name}")
             if all(shards):
-                found[language] = tuple(chain.from_iterable(shards))
-    return found
+                files[language] = tuple(chain.from_iterable(shards))
+    return files
 
 
 def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
@@ -350,10 +352,10 @@ def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
     return [path] if path.exists() else []
 
 
-def _require(key: str, languages: Sequence[str], found: Files, folder: Path, part: Part, layout: Layout) -> None:
+def _require(key: str, languages: Sequence[str], files: Files, folder: Path, part: Part, layout: Layout) -> None:
     for language in languages:
-        if language not in found:
+        if language not in files:
             code = next((code for code, known in layout.codes.items() if known == language), language)
             missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
-            has = ", ".join(found) or "no language"
+            has = ", ".join(files) or "no language"
             raise UserError(f"{key}: no data for {language!r} ({missing}); there is some for: {has}")

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 
 from multitune.data import parquet
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Corpus, Wanted
+from multitune.data.corpus import Corpus, Wanted
 from multitune.data.sets import folders
 from multitune.data.sets.folders import Layout, Part
 from multitune.errors import UserError

@@ -8,26 +8,26 @@ from typing import Any
 
 from multitune.data import conll, fields, images, parquet, squad
 from multitune.data.bad import BadRecords
-from multitune.data.records.corpus import Placed, Record
+from multitune.data.corpus import Placed, Record
+from multitune.data.fields import Fields
 from multitune.data.sets.folders import Reader
 from multitune.data.sets.sources import TYDIQA_LANGUAGES, with_mlqa_language
 
 log = logging.getLogger(__name__)
 
-KINDS = {kind.task: kind for kind in fields.KINDS}
-ENTITIES = {"tokens": "tokens", "tags": "ner_tags"}
-QUESTIONS = {name: name for name in ("id", "context", "question", "answers")}
+ENTITY_COLUMNS = {"tokens": "tokens", "tags": "ner_tags"}
+QUESTION_COLUMNS = {name: name for name in ("id", "context", "question", "answers")}
 
 HALF = 100
 """Classes of each half of Tiny ImageNet."""
 
 
-def table(task: str, columns: Mapping[str, str], *, numbered: bool = False) -> Reader:
-    """Rows whose columns are the fields of a kind of task; ``numbered``: classes are called by their numbers."""
-    return lambda paths, code, bad: parquet.placed(paths, columns, KINDS[task].record, bad, numbered=numbered)
+def table(fields: Fields, columns: Mapping[str, str], *, numbered: bool = False) -> Reader:
+    """Rows whose columns hold the fields of a record; ``numbered``: classes are called by their numbers."""
+    return lambda paths, code, bad: parquet.placed(paths, columns, fields.record, bad, numbered=numbered)
 
 
-entities = table("tagging", ENTITIES)
+entities = table(fields.ENTITIES, ENTITY_COLUMNS)
 
 
 def entities_unseen(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -38,7 +38,7 @@ def entities_unseen(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterat
         fields.check_tags(record)
         scheme.check(record["tags"])
 
-    return conll.lenient(parquet.placed(paths, ENTITIES, replace(KINDS["tagging"], check=check).record, bad))
+    return conll.lenient(parquet.placed(paths, ENTITY_COLUMNS, replace(fields.ENTITIES, check=check).record, bad))
 
 
 def questions(
@@ -49,17 +49,17 @@ def questions(
     where: Callable[[Mapping[str, Any]], bool] = lambda values: True,
 ) -> Iterator[Placed]:
     """Questions; a warning counts those whose answers are moved to where the context has them."""
-    unchecked, moved = replace(KINDS["question_answering"], check=lambda record: None), 0
+    unchecked, moved = replace(fields.QUESTION, check=lambda record: None), 0
 
     def parse(values: Mapping[str, Any]) -> Record:
         nonlocal moved
-        found = unchecked.record(values)
-        record = squad.realigned(found)
+        as_published = unchecked.record(values)
+        record = squad.realigned(as_published)
         fields.check_spans(record)
-        moved += record is not found
+        moved += record is not as_published
         return record
 
-    yield from parquet.placed(paths, QUESTIONS, parse, bad, where=where)
+    yield from parquet.placed(paths, QUESTION_COLUMNS, parse, bad, where=where)
     if moved:
         log.warning("%s: answers of %d questions of %s moved to where they are", parquet.shown(paths[0]), moved, code)
 
@@ -77,14 +77,17 @@ def mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
 def from_english(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """OPUS-100's pairs: one model translates into several languages, so each record says which."""
     columns = {"source": "translation.en", "target": f"translation.{code}"}
-    found = parquet.placed(paths, columns, KINDS["translation"].record, bad)
-    return ((place, record | {"target_language": code}) for place, record in found)
+    placed = parquet.placed(paths, columns, fields.TRANSLATION.record, bad)
+    return ((place, record | {"target_language": code}) for place, record in placed)
 
 
 def lines(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """CC-100's lines; blank ones stand between documents and are no texts."""
-    parse = fields.Kind("masked_language_modelling", {"text": fields.text}).record
-    return parquet.placed(paths, {"text": "text"}, parse, bad, where=lambda values: str(values["text"]).strip() != "")
+
+    def has_text(values: Mapping[str, Any]) -> bool:
+        return str(values["text"]).strip() != ""
+
+    return parquet.placed(paths, {"text": "text"}, fields.TEXT.record, bad, where=has_text)
 
 
 def pictures(image: str = "image", label: str = "label", half: int | None = None) -> Reader:

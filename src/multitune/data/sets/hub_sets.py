@@ -3,9 +3,11 @@
 Splits are used, and labels spelt, as in the folders of the same sets (sources.py).
 """
 
+from operator import itemgetter
 from typing import Any
 
-from multitune.data.records.corpus import Place, Record
+from multitune.data.corpus import Place, Record
+from multitune.data.fields import LABELLED_TEXT, PARTS_OF_SPEECH, SCORED_TEXT
 from multitune.data.sets import hub_readers as read
 from multitune.data.sets.folders import DEV, Layout, Part, Reader, divided, tenth
 from multitune.data.sets.hub import HubSet
@@ -68,9 +70,9 @@ def _questions(name: str, reader: Reader, repository: str, folder: str, *rest: A
     return _set(name, "question_answering", reader, repository, folder, *rest, **options)
 
 
-INFERENCE = read.table("classification", {"text": "premise", "text_pair": "hypothesis", "label": "label"})
-PAIRS = read.table("classification", {"text": "sentence1", "text_pair": "sentence2", "label": "label"})
-POS = read.table("pos_tagging", {"tokens": "tokens", "pos": "pos_tags"})
+INFERENCE = read.table(LABELLED_TEXT, {"text": "premise", "text_pair": "hypothesis", "label": "label"})
+PAIRS = read.table(LABELLED_TEXT, {"text": "sentence1", "text_pair": "sentence2", "label": "label"})
+POS = read.table(PARTS_OF_SPEECH, {"tokens": "tokens", "pos": "pos_tags"})
 
 TEXTS = (
     _entities("panx", XTREME, "PAN-X.{}", codes=_codes(PANX_ALL)),
@@ -132,7 +134,7 @@ TEXTS = (
     ),
     HubSet(
         "xu-song/cc100-samples",
-        Layout("cc100", "masked_language_modelling", read.lines, *divided("{}/train/*.parquet")),
+        Layout("cc100", "masked_language_modelling", read.lines, *divided("{}/train/*.parquet", itemgetter("text"))),
         (),
         revision="refs/convert/parquet",
     ),
@@ -145,11 +147,11 @@ def _glue(name: str, folder: str, reader: Reader, *, task: str = "classification
 
 def _numbered(**columns: str) -> Reader:
     """Classes are numbers in the original files of the task."""
-    return read.table("classification", columns | {"label": "label"}, numbered=True)
+    return read.table(LABELLED_TEXT, columns | {"label": "label"}, numbered=True)
 
 
 def _named(text: str, text_pair: str) -> Reader:
-    return read.table("classification", {"text": text, "text_pair": text_pair, "label": "label"})
+    return read.table(LABELLED_TEXT, {"text": text, "text_pair": text_pair, "label": "label"})
 
 
 GLUE = {
@@ -163,7 +165,7 @@ GLUE = {
     "STS-B": _glue(
         "STS-B",
         "stsb",
-        read.table("regression", {"text": "sentence1", "text_pair": "sentence2", "score": "label"}),
+        read.table(SCORED_TEXT, {"text": "sentence1", "text_pair": "sentence2", "score": "label"}),
         task="regression",
     ),
 }
@@ -172,7 +174,7 @@ GLUE = {
 
 def _validates(place: Place, record: Record) -> bool:
     """A tenth of the training images, where the set has none for validation."""
-    return tenth(place, record) == DEV
+    return tenth(record["image"]) == DEV
 
 
 def _images(

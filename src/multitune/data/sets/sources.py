@@ -5,11 +5,13 @@ for each set.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from multitune.data import conll, fields, pairs, parallel, separated, squad
-from multitune.data.bad import BadRecords, sifted
-from multitune.data.records.corpus import Place, Placed, Record
+from multitune.data import conll, pairs, parallel, separated, squad
+from multitune.data.bad import BadRecords, parsed
+from multitune.data.corpus import Place, Placed, Record
+from multitune.data.fields import LABELLED_TEXT, SCORED_TEXT, Fields
 from multitune.data.sets.folders import Layout, Part, Reader
 
 TRAIN, DEV, TEST = Part(("train-{}.tsv",)), Part(("dev-{}.tsv",)), Part(("test-{}.tsv",))
@@ -23,11 +25,16 @@ def _one(read: Callable[[Path, BadRecords], Iterator[Placed]]) -> Reader:
 
 
 def _iob2(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-    return conll.placed(paths[0], bad, strict=True)
+    return conll.unprefixed(conll.placed(paths[0], bad, strict=True), code)
 
 
 def _any_tags(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-    return conll.lenient(conll.placed(paths[0], bad))
+    return conll.lenient(conll.unprefixed(conll.placed(paths[0], bad), code))
+
+
+def _treebanks(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    """A language may have several."""
+    return chain.from_iterable(conll.placed(path, bad) for path in paths)
 
 
 def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -36,29 +43,41 @@ def _pairs(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed
 
 def _captions(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """Multi30k's: one model translates into several languages, so each record says which."""
-    found = parallel.placed(paths[0], paths[1], bad)
-    return ((place, record | {"target_language": code}) for place, record in found)
+    placed = parallel.placed(paths[0], paths[1], bad)
+    return ((place, record | {"target_language": code}) for place, record in placed)
 
 
 def _mlqa(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     return with_mlqa_language(squad.placed(paths[0], bad), code)
 
 
-def with_mlqa_language(found: Iterator[Placed], code: str) -> Iterator[Placed]:
+def with_mlqa_language(placed: Iterator[Placed], code: str) -> Iterator[Placed]:
     """MLQA's scores depend on the language of the answers: the context's, in ``context`` or ``context-question``."""
-    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in found)
+    return ((place, record | {"mlqa_language": code.partition("-")[0]}) for place, record in placed)
 
 
-def _table(task: str, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
-    (kind,) = (kind for kind in fields.KINDS if kind.task == task)
-    return lambda paths, code, bad: sifted(separated.rows(paths[0], columns, bad, quoted=quoted), kind.record, bad)
+def _table(fields: Fields, columns: Mapping[str, str | int], *, quoted: bool = False) -> Reader:
+    return lambda paths, code, bad: parsed(separated.rows(paths[0], columns, bad, quoted=quoted), fields.record, bad)
 
 
 # PAN-X: the papers report dev.
 PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_any_tags),)
 
 UPOS_TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
-UDPOS = (Layout("udpos", "pos_tagging", _one(conll.placed), TRAIN, DEV, TEST, labels=tuple(UPOS_TAGS.split())),)
+UDPOS_NAMES = ("{}-{{}}.tsv", "{}-{{}}.conllu", "{{}}_*-ud-{}.conllu")
+"""XTREME's, ours, and those that treebanks are published under: es_ancora-ud-train.conllu."""
+UDPOS = tuple(
+    Layout(
+        "udpos",
+        "pos_tagging",
+        _treebanks,
+        train=Part((name.format("train"),)),
+        dev=Part((name.format("dev"),)),
+        test=Part((name.format("test"),)),
+        labels=tuple(UPOS_TAGS.split()),
+    )
+    for name in UDPOS_NAMES
+)
 
 TYDIQA_LANGUAGES = {
     "arabic": "ar",
@@ -118,11 +137,14 @@ def _validates(place: Place, record: Record) -> bool:
     return (place.lines[0] - 1) // 3 % 10 == 9
 
 
+INFERENCES = ("contradiction", "entailment", "neutral")
+"""The labels of XNLI and MNLI."""
+
 # XNLI's training data are MultiNLI, English; without them dev, which is labelled, is trained on, and validates.
 XNLI_TESTS = (Part(("test-{}.tsv", "test.labels.txt")), TEST)
 XNLI_DEV = DEV.names
 XNLI = (
-    *(Layout("xnli", "classification", _pairs, TRAIN, DEV, test) for test in XNLI_TESTS),
+    *(Layout("xnli", "classification", _pairs, TRAIN, DEV, test, labels=INFERENCES) for test in XNLI_TESTS),
     *(
         Layout(
             "xnli",
@@ -132,20 +154,23 @@ XNLI = (
             Part(XNLI_DEV, keep=_validates),
             test,
             trained=("en",),
+            labels=INFERENCES,
         )
         for test in XNLI_TESTS
     ),
 )
 
+BINARY = ("0", "1")
 PAWSX = (
-    Layout("pawsx", "classification", _pairs, TRAIN, DEV, TEST),
+    Layout("pawsx", "classification", _pairs, TRAIN, DEV, TEST, labels=BINARY),
     Layout(
         "pawsx",
         "classification",
-        _table("classification", SENTENCES | {"label": "label"}),
+        _table(LABELLED_TEXT, SENTENCES | {"label": "label"}),
         Part(("{}/train.tsv",)),
         Part(("{}/dev_2k.tsv",)),
         Part(("{}/test_2k.tsv",)),
+        labels=BINARY,
     ),
 )
 
@@ -154,7 +179,7 @@ SIB200 = (
     Layout(
         "sib200",
         "classification",
-        _table("classification", {"text": "text", "label": "category"}, quoted=True),
+        _table(LABELLED_TEXT, {"text": "text", "label": "category"}, quoted=True),
         Part(("{}/train.tsv",)),
         Part(("{}/dev.tsv",)),
         Part(("{}/test.tsv",)),
@@ -189,20 +214,32 @@ FOLDERS = {
 """Name -> the layouts in which it is found."""
 
 
-def _glue(name: str, task: str, columns: Mapping[str, str | int], *, dev: str = "dev") -> tuple[Layout, ...]:
+ENTAILED = ("entailment", "not_entailment")
+"""The labels of QNLI and RTE."""
+
+
+def _glue(
+    name: str,
+    columns: Mapping[str, str | int],
+    labels: tuple[str, ...],
+    *,
+    task: str = "classification",
+    fields: Fields = LABELLED_TEXT,
+    dev: str = "dev",
+) -> tuple[Layout, ...]:
     """One task; the labels of its test file are not published, so dev is reported."""
     train, validation = Part((f"{name}/train.tsv",)), Part((f"{name}/{dev}.tsv",))
-    return (Layout("glue", task, _table(task, columns), train, validation, codes={"": name}),)
+    return (Layout("glue", task, _table(fields, columns), train, validation, codes={"": name}, labels=labels),)
 
 
 GLUE = {
-    "CoLA": _glue("CoLA", "classification", {"text": 3, "label": 1}),
-    "MNLI": _glue("MNLI", "classification", SENTENCES | {"label": "gold_label"}, dev="dev_matched"),
-    "MRPC": _glue("MRPC", "classification", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}),
-    "QNLI": _glue("QNLI", "classification", {"text": "question", "text_pair": "sentence", "label": "label"}),
-    "QQP": _glue("QQP", "classification", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}),
-    "RTE": _glue("RTE", "classification", SENTENCES | {"label": "label"}),
-    "SST-2": _glue("SST-2", "classification", {"text": "sentence", "label": "label"}),
-    "STS-B": _glue("STS-B", "regression", SENTENCES | {"score": "score"}),
+    "CoLA": _glue("CoLA", {"text": 3, "label": 1}, BINARY),
+    "MNLI": _glue("MNLI", SENTENCES | {"label": "gold_label"}, INFERENCES, dev="dev_matched"),
+    "MRPC": _glue("MRPC", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}, BINARY),
+    "QNLI": _glue("QNLI", {"text": "question", "text_pair": "sentence", "label": "label"}, ENTAILED),
+    "QQP": _glue("QQP", {"text": "question1", "text_pair": "question2", "label": "is_duplicate"}, BINARY),
+    "RTE": _glue("RTE", SENTENCES | {"label": "label"}, ENTAILED),
+    "SST-2": _glue("SST-2", {"text": "sentence", "label": "label"}, BINARY),
+    "STS-B": _glue("STS-B", SENTENCES | {"score": "score"}, (), task="regression", fields=SCORED_TEXT),
 }
 """Task -> its layout; the tasks have heads of their own."""

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from multitune.data.records.rows import Row
+
+if TYPE_CHECKING:
+    from multitune.data.kind import Kind
 
 Record = Row
 
@@ -23,16 +26,6 @@ class Place(NamedTuple):
 Placed = tuple[Place, Record]
 
 
-LABELS = {"classification": "label", "image_classification": "label", "tagging": "tags", "pos_tagging": "tags"}
-"""Kind of task -> what holds a record's label or labels; the other kinds have none."""
-
-
-def labels_of(task: str, record: Record) -> list[str]:
-    """All labels of a record: one, one a token, or none."""
-    found = record[LABELS[task]] if task in LABELS else []
-    return [found] if isinstance(found, str) else found
-
-
 class Head(NamedTuple):
     """A kind of task with its labels."""
 
@@ -45,18 +38,22 @@ class Wanted:
     """What a recipe asks of a data set.
 
     Attributes:
+        kinds: the kinds of task by name: how records of each are checked, and which fields they have in own files.
         path: the folder with the files.
         languages: to train on; None leaves the choice to the data set, () trains on none.
         unseen: to evaluate beside these; None leaves the choice to the data set.
         columns: field of a record -> column, where the files have columns of a user's own.
         labels: all that may occur, where the training data of another set have settled it.
+        task: the kind of task, where the files alone do not settle it.
     """
 
+    kinds: Mapping[str, "type[Kind]"]
     path: str | None = None
     languages: Sequence[str] | None = None
     unseen: Sequence[str] | None = None
     columns: Mapping[str, str] | None = None
     labels: Sequence[str] | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,3 +85,7 @@ class Corpus:
     test_is_dev: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
+
+    def head(self, language: str) -> Head:
+        """The kind of task and the labels of a language."""
+        return self.heads[language] if self.heads else Head(self.task, self.labels)

@@ -1,0 +1,62 @@
+"""What data sets know of a kind of task: the fields of its records, what holds their labels, what their text is."""
+
+from typing import Any, ClassVar
+
+from multitune.data.corpus import Record
+from multitune.data.fields import Fields
+
+Text = str | list[str]
+"""A text, or the list of its words."""
+
+
+class Kind:
+    """A kind of task as far as it can be told without a model. ``multitune.tasks.Task`` adds what a model needs.
+
+    The defaults are those of records ``{"text": str}``, with ``"text_pair": str`` where there are two texts.
+    """
+
+    fields: ClassVar[Fields | None] = None
+    """What a record has in a user's own files (``data: folder``); None where such files cannot hold it."""
+    label_field: ClassVar[str | None] = None
+    """What holds a record's label, or the list of its labels; None where it has none."""
+    tokenised: ClassVar[bool] = True
+    """Records are plain JSON values that a tokenizer reads; examples are numbers and lists of whole numbers,
+    ``input_ids`` among them, that take time to make."""
+    unlabelled: ClassVar[bool] = False
+    """Records are texts alone, so that the texts of any data set will do."""
+    can_divide: ClassVar[bool] = True
+    """Training records can be divided into pseudo-tasks: the model is an encoder of their texts."""
+    can_replay: ClassVar[bool] = True
+    """Masked language modelling can be replayed beside it: the model is an encoder of text."""
+
+    @classmethod
+    def labels_of(cls, record: Record) -> list[str]:
+        """All labels of a record: one, one a token, or none."""
+        labels = [] if cls.label_field is None else record[cls.label_field]
+        return [labels] if isinstance(labels, str) else labels
+
+    @classmethod
+    def texts(cls, record: Record) -> tuple[Text, ...]:
+        """What the tokenizer reads of a record: one text or two; empty where a record is not of text."""
+        pair = record.get("text_pair")
+        return (record["text"],) if pair is None else (record["text"], pair)
+
+    @classmethod
+    def plain_text(cls, record: Record) -> str:
+        """The text of a record for masked language modelling."""
+        return " ".join(map(joined_words, cls.texts(record)))
+
+    @classmethod
+    def content(cls, record: Record) -> Any:
+        """The text or array by which a file that holds all splits is divided: equal ones come into one split."""
+        return cls.texts(record)[0]
+
+
+def readable(texts: tuple[Text, ...]) -> str:
+    """Texts for a reader, a bar between two."""
+    return " | ".join(map(joined_words, texts))
+
+
+def joined_words(text: Text) -> str:
+    """A text, its words with blanks between."""
+    return text if isinstance(text, str) else " ".join(text)
