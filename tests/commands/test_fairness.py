@@ -99,7 +99,7 @@ def test_steps_are_counted(tmp_path: Path, tiny_model: Path, tiny_panx: Path, me
     result = mt.train(recipe(tiny_model, tiny_panx, method, dev_limit=1), tmp_path / "run")
     assert result.steps == steps
     assert 0 < result.step_seconds < result.seconds
-    assert "ms/gradient" in (shown := printed(tables.runs([result])))
+    assert "ms/grad" in (shown := printed(tables.runs([result])))
     assert f" {steps} " in shown
 
 

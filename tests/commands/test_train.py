@@ -97,6 +97,8 @@ RESUMED: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in METHODS if method != "stl"},
     "torchjd:NashMTL": {"method": "torchjd:NashMTL", "options": {"groups": "enc_dec"}},
     "torchjd:Random": {"method": "torchjd:Random", "budget": 25},
+    "mixed, epochs, replay": {"method": "mixed", "sampling": "epochs", "replay": {"share": 0.4}},
+    "sequential, epochs": {"method": "sequential", "sampling": "epochs"},
     "mtl, replay": {"replay": {"share": 0.4}},
     "mtl, trimmed": {"trim_vocabulary": True},
     "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},

@@ -45,7 +45,7 @@ def summary(comparison: Comparison) -> Table:
         table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
     table.caption = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.chosen_runs[0].budget} gradient computations a run"
+        f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
     )
     table.caption = "\n".join([table.caption, *_macro(comparison.chosen_runs), *_notes(comparison.chosen_runs)])
     return table
@@ -276,7 +276,7 @@ def synthetic_sweep(found: Synthetic) -> Table:
     return table
 
 
-_COST = ("drift", "steps", "ms/gradient", "minutes", "peak GiB")
+_COST = ("drift", "steps", "ms/grad", "minutes", "peak GiB")
 
 
 def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:
