@@ -101,7 +101,7 @@ def test_steps_are_counted(tmp_path: Path, tiny_model: Path, tiny_panx: Path, me
     assert result.steps == steps
     assert result.step_seconds is not None
     assert 0 < result.step_seconds < result.seconds
-    assert "ms/gradient" in (shown := printed(tables.runs([result])))
+    assert "ms/grad" in (shown := printed(tables.runs([result])))
     assert f" {steps} " in shown
 
 

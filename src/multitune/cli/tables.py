@@ -46,7 +46,7 @@ def summary(comparison: Comparison) -> Table:
         table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
     shown = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.chosen_runs[0].budget} gradient computations a run"
+        f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
     )
     table.caption = _lines([shown, *_macro(comparison.chosen_runs), *_notes(comparison.chosen_runs)])
     return table
@@ -287,7 +287,7 @@ def synthetic_sweep(found: Synthetic) -> Table:
     return table
 
 
-_COST = ("drift", "steps", "ms/gradient", "minutes", "peak GiB")
+_COST = ("drift", "steps", "ms/grad", "minutes", "peak GiB")
 
 
 def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:

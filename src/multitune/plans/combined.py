@@ -42,7 +42,7 @@ class MixedPlan(Plan):
     """Ordinary fine-tuning on all languages at once."""
 
     summary: ClassVar[str] = "ordinary fine-tuning: a step for each batch, whose examples are drawn from all tasks"
-    paper: ClassVar[str] = "as arXiv 1911.02116 on the concatenation of its training sets; the Trainer's loop"
+    paper: ClassVar[str] = "arXiv 1911.02116 (translate-train-all); the loop of the Hugging Face Trainer"
     mixes_tasks: ClassVar[bool] = True
 
     def build(self, setup: "Setup") -> "Update":
