@@ -34,7 +34,7 @@ def state_of(parameters: int) -> RunState:
     three = [{f"layer.{n}": torch.randn(size) for n, size in enumerate(sizes) if size} for _ in range(3)]
     weights, first, second = three
     update = {"optimizer": {"exp_avg": first, "exp_avg_sq": second}}
-    return RunState(Progress(), "", "", weights=weights, update=update, batches={}, best_weights={})
+    return RunState(Progress(), "", "", weights=weights, update=update, batches={})
 
 
 def worked(until: float, matrix: Tensor) -> float:
@@ -51,7 +51,6 @@ def measure(state: RunState, folder: Path, repeats: int) -> dict[str, list[float
     found: dict[str, list[float]] = {"blocking": [], "copy": [], "write": [], "beside": [], "alone": []}
     matrix, told = torch.randn(500, 500), list[Written]()
     with CheckpointWriter(folder / "thread", told.append) as writer:
-        writer.reserve(state)
         for _ in range(repeats + 1):
             began = time.monotonic()
             write(flatten(state), folder / "blocking")

@@ -29,8 +29,10 @@ from torch import Tensor, nn
 from torchjd.autojac import backward, jac_to_grad
 
 from multitune.methods.base import CombiningMethod, GramMethod
-from multitune.methods.combiner import BLOCK, Combiner, combine_rows, gram_matrices
+from multitune.methods.combiner import Combiner
 from multitune.methods.gradvac import GradVac
+from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.groups import BLOCK
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 
@@ -110,7 +112,12 @@ def plain(model: Transformer, losses: Losses) -> Callable[[], object]:
 def combined(method: CombiningMethod, groups: str = "whole_model") -> Gradient:
     def make(model: Transformer, losses: Losses) -> Callable[[], object]:
         combiner = Combiner(model.named_parameters(), method, groups=groups)
-        return lambda: combiner.backward(losses(), tasks=range(TASKS))
+
+        def gradient() -> None:
+            model.zero_grad()
+            combiner.backward(losses(), tasks=range(TASKS))
+
+        return gradient
 
     return make
 

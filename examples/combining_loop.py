@@ -16,6 +16,7 @@ combiner = mt.Combiner(model.parameters(), mt.methods.PCGrad(seed=0), heads=head
 
 for step in range(200):
     losses = (nn.functional.mse_loss(heads[t](shared(inputs[t]).tanh()), targets[t]) for t in range(3))
+    optimizer.zero_grad()
     values = combiner.backward(losses, tasks=range(3))
     optimizer.step()
     if step % 50 == 49:

@@ -100,7 +100,7 @@ BAD = {
     "replay: {languages: en}": ("replay.languages: must be a list such as [en], not 'en'",),
     "options: mtl": ("options: must be a mapping such as {key: value}, not 'mtl'",),
     "data: xnli": (":2", "'data' is given twice"),
-    "methods: {mtl: {method: stl}}": ("methods: mtl has a key method",),
+    "methods: {mtl: {method: stl}}": ("methods: mtl cannot have a key method: it is mtl already",),
     "methods: [mtl]": ("methods", "learning_rate"),
     "path: &a x\nmodel: *a": ("aliases",),
     "path: [": (":3", "not valid YAML"),

@@ -6,6 +6,15 @@ from collections.abc import Iterable
 
 HEAD, TAIL = 700, 250
 """Characters of a longer message that are kept."""
+_KINDS = {
+    type(None): "nothing",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
 FEW = 16
 """Names that are listed beside the one that was probably meant."""
 
@@ -22,6 +31,11 @@ def printable(text: str) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} … {text[-TAIL:]}"
+
+
+def kind_of_value(value: object) -> str:
+    """What a value of a recipe or a data file is, in words."""
+    return _KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
 class UserError(ValueError):

@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from multitune import plugins
-from multitune.errors import UserError
+from multitune.errors import UserError, kind_of_value
 from multitune.mistakes import describe
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -171,15 +171,15 @@ class Recipe(BaseModel):
     probe_every: Count | Literal["auto"] | None = None
     """Gradient computations between probes of gradient similarity and drift; auto spends at most 5 % of the run's time,
     null makes none."""
-    non_finite: Literal["stop", "halve"] = "stop"
-    """What follows ``non_finite_steps`` skipped steps in a row: the run stops, or goes back to the last checkpoint and
-    goes on with half the learning rate. A step is skipped when its loss or gradient is NaN or infinite."""
     non_finite_steps: Count = 10
-    """Skipped steps in a row that are too many."""
+    """Skipped steps in a row after which the run stops. A step is skipped when its loss or gradient is NaN or
+    infinite."""
     select: Literal["last", "best"] = "last"
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
     """Write ``model/`` at the end."""
+    keep_checkpoints: bool = False
+    """Leave the newest checkpoints when the run is finished."""
 
     @property
     def validation_interval(self) -> int:
@@ -296,19 +296,19 @@ def read(path: str | Path) -> RecipeFile:
         with Path(path).open("rb") as file:
             raw = file.read(LARGEST + 1)
         if len(raw) > LARGEST:
-            raise UserError(f"{path}: is no recipe: it has more than {LARGEST} bytes")
+            raise UserError(f"{path}: a recipe has at most {LARGEST} bytes, and this file has more")
         text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the recipe: {_reason(error)}") from error
     content = parse(text, str(path))
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, this file holds {_kind(content)}")
+        raise UserError(f"{path}: a recipe is a mapping of keys to values; this file holds {kind_of_value(content)}")
     methods = content.pop("methods", None) or {}
     if not isinstance(methods, dict) or not all(isinstance(keys, dict) for keys in methods.values()):
-        raise UserError(f"{path}: methods: must map names of methods to recipe keys, e.g. mtl: {{learning_rate: 1e-4}}")
+        raise UserError(f"{path}: methods: must map methods to recipe keys, e.g. mtl: {{learning_rate: 1e-4}}")
     for name, keys in methods.items():
         if "method" in keys:
-            raise UserError(f"{path}: methods: {name} has a key method; what stands above it is its name already")
+            raise UserError(f"{path}: methods: {name} cannot have a key method: it is {name} already")
     return RecipeFile(run=content, methods=methods, source=str(path))
 
 
@@ -329,7 +329,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, separator, value = word.partition("=")
         if not separator or not key:
-            raise UserError(f"{word!r} on the command line: an override is written key=value, e.g. budget=400")
+            raise UserError(f"{word!r} on the command line: write recipe keys as key=value, e.g. budget=400")
         overrides = merge(overrides, nested(key, parse(value, f"{key} on the command line")))
     return overrides
 
@@ -380,6 +380,12 @@ def is_saved_in(path: Path, recipe: Recipe) -> bool:
     return read(path).resolve() == recipe
 
 
+def is_text_of(text: str, recipe: Recipe, source: str) -> bool:
+    """As ``is_saved_in``, for a text that ``to_yaml`` has made; ``source`` begins the message of an error."""
+    content = parse(text, source)
+    return isinstance(content, dict) and validated(content, source) == recipe
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``; mappings are merged, everything else is replaced."""
     merged = dict(base)
@@ -387,10 +393,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _kind(content: Any) -> str:
-    return "nothing" if content is None else f"a {type(content).__name__}"
 
 
 def _reason(error: Exception) -> str:

@@ -43,13 +43,13 @@ def test_folder_names_have_no_slash() -> None:
 
 
 BAD = {
-    "learning_rate": "is written key=value,value",
-    "learning_rate=": "is written key=value,value",
-    "=3": "is written key=value,value",
+    "learning_rate": "write key=value,value",
+    "learning_rate=": "write key=value,value",
+    "=3": "write key=value,value",
     "seed=1,2": "use --seeds",
     "method=mtl": "use --methods",
-    "layers=null": "takes numbers, words, true and false",
-    "languages=[de],[fr]": "takes numbers, words, true and false",
+    "layers=null": "must be numbers, words, true or false",
+    "languages=[de],[fr]": "must be numbers, words, true or false",
     "budget=10,10": "a value is given twice",
     "budget=[": "--grid budget:1: not valid YAML",
 }
@@ -64,7 +64,7 @@ def test_bad_grids(word: str, said: str) -> None:
 
 
 def test_a_key_may_be_given_once() -> None:
-    with pytest.raises(UserError, match="budget: is given twice"):
+    with pytest.raises(UserError, match="budget is given twice"):
         grid.read(["budget=1", "budget=2"])
 
 
@@ -88,7 +88,7 @@ def test_a_comparison_over_a_grid(tmp_path: Path, tiny_model: Path, tiny_panx: P
         assert list(read_statistics(tmp_path / f"{run.method}-learning_rate=0.01-budget=30-seed0"))
     table = tables.points(found)
     assert table.row_count == 8
-    assert list(table.columns[0].cells).count("*") == 2
+    assert [str(cell) for cell in table.columns[0].cells].count("*") == 2
 
 
 def test_seeds_at_each_point(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:

@@ -175,13 +175,13 @@ def test_the_tables_show_what_was_found(tmp_path: Path, tiny_lm: Path, relatives
         console.print(table)
     text = console.export_text()
     assert found.masked_lm is not None
-    for word in ("a single language has no pairs", "es", "layer.1", f"{found.masked_lm.tuned['es']:.2f}"):
+    for word in ("at least two languages are needed", "es", "layer.1", f"{found.masked_lm.tuned['es']:.2f}"):
         assert word in text
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"save_model": False}, "has no model/; probe needs a run with save_model: true"),
-    "a model a language": ({"method": "stl", "options": {}}, "stl has a model for each language"),
+    "a model a language": ({"method": "stl", "options": {}}, "stl trains one model per language"),
 }
 
 

@@ -440,7 +440,7 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
         (f"{train}:2", "'I-PER' after 'O' is not IOB2: an entity begins with B-PER"),
         (f"{train}:3", "tokens[0] is blank"),
         (f"{train}:4", "tokens is missing; it must be a list of texts, or a text with single spaces between"),
-        (f"{train}:5", "class -1 is none of the file's 7 classes"),
+        (f"{train}:5", "class -1 is not among the file's 7 classes"),
         (f"{train}:6", "1 tokens, but 2 tags"),
     ]
 
@@ -534,7 +534,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "no network, another branch": ("cc100", {"languages": ["sw"]}, r"samples \(refs/convert/parquet\) of"),
     "no such language": ("udpos", {"languages": ["xx"]}, "languages: google/xtreme has no 'xx'; it has af, ar,"),
     "no such unseen language": ("xnli", {"unseen": ["xx"]}, "unseen: facebook/xnli has no 'xx'; it has ar, bg,"),
-    "no language": ("opus100", {}, "languages: data: opus100 has no choice of its own; name some"),
+    "no language": ("opus100", {}, "languages: data: opus100 has no default languages; name some"),
     "nothing to train on": ("mlqa", {}, "data: mlqa has no training data"),
     "no such task": ("glue", {"languages": ["WNLI"]}, "languages: data: glue has no task 'WNLI'; it has CoLA, MNLI"),
 }

@@ -99,13 +99,13 @@ def test_gz_cut_short(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.tsv: cannot read: No such file"):
+    with pytest.raises(UserError, match=r"none\.tsv: cannot be read: No such file"):
         list(texts(tmp_path / "none.tsv", BadRecords()))
 
 
 @pytest.mark.parametrize("columns", [{}, {"label": "a"}, {"text": "a", "label": "b", "tags": "c"}, {"txt": "a"}])
 def test_columns_of_no_record(tmp_path: Path, columns: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"columns: .* no kind of task; allowed: text, label; text, score; "):
+    with pytest.raises(UserError, match=r"columns: no kind of task has .*; allowed: text, label; text, score; "):
         tabular.read(tmp_path / "x.tsv", columns=columns)
 
 

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -222,6 +224,27 @@ def test_the_recipe_says_which_kind_where_columns_are_those_of_several(
     assert load("folder", folder, columns={"text": "sentence"}, task="stars").task == "masked_language_modelling"
 
 
+@pytest.mark.parametrize("task", ["tagging", "nonsense"])
+def test_a_kind_that_the_data_are_not_of(tmp_path: Path, task: str) -> None:
+    folder = written(tmp_path, {"de.jsonl": LINES})
+    said = f"task: data: folder has no records of {task}; allowed: classification, masked_language_modelling"
+    with pytest.raises(UserError, match=said):
+        load_corpus(Recipe(data="folder", path=str(folder), columns=COLUMNS, task=task))
+
+
+def test_data_of_a_kind_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "mine", lambda wanted, bad: Corpus("clasification", (), {}, {}, {}))
+    with pytest.raises(UserError, match=r"data: mine is of an unknown kind of task .*did you mean 'classification'"):
+        load_corpus(Recipe(data="mine"))
+
+
+def test_data_sets_need_no_model() -> None:
+    code = (
+        "import sys, multitune.data.corpus, multitune.data.kind, multitune.data.sets; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_a_language_may_be_called_like_a_data_set(tmp_path: Path, tiny_panx: Path) -> None:
     files = {"train-de.jsonl": LINES, "dev-de.jsonl": LINES[:5], "dev-panx.jsonl": LINES[:7]}
     folder = written(tmp_path, files)
@@ -283,7 +306,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "folder",
         {"columns": COLUMNS},
         {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
-        "a file 'de_test', which is no language",
+        "a file 'de_test', which is not a language",
     ),
     "columns of no kind": (
         "folder",

@@ -40,7 +40,9 @@ def test_images_have_no_tokens(tiny_model: Path) -> None:
 
 
 def test_no_tokenizer_no_lengths(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert measure(Corpus("translation", (), {}, {}, {}), str(tmp_path), 128) == {}
+    assert (
+        measure(Corpus("translation", (), {}, {}, {"de": [{"source": "a", "target": "b"}]}), str(tmp_path), 128) == {}
+    )
     assert "tokens are not counted: model: cannot load the folder" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The combine engine: rows, Gram matrices, groups, heads, accumulation, and what is left in `.grad`."""
+"""The combine engine: rows, groups, heads, accumulation, and what is left in `.grad`."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -8,136 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multitune.methods.base import CombiningMethod, NonFiniteError, RowsMethod
-from multitune.methods.combiner import BLOCK, GROUPS, Combiner, combine_rows, gram_matrices, lay_out
-from multitune.methods.famo import FAMO
-from multitune.methods.gradnorm import GradNorm
+from multitune.methods.base import NonFiniteError, RowsMethod
+from multitune.methods.combiner import Combiner
 from multitune.methods.gradvac import GradVac
+from multitune.methods.groups import GROUPS
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
-
-TASKS = 3
-
-
-class Net(nn.Module):
-    """A shared encoder, a layer that only odd tasks use, one that none does, and a head for each task."""
-
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.encoder = nn.Sequential(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 50), nn.Tanh())
-        self.sometimes = nn.Linear(50, 50)
-        self.never = nn.Linear(2, 2)
-        self.heads = nn.ModuleList(nn.Linear(50, 2) for _ in range(TASKS))
-        self.to(dtype)
-
-    def loss(self, task: int, batch: Tensor) -> Tensor:
-        hidden = self.encoder(batch)
-        if task % 2:
-            hidden = self.sometimes(hidden)
-        loss: Tensor = (self.heads[task](hidden) - task).square().mean()
-        return loss
-
-    def weight(self, name: str) -> nn.Parameter:
-        return dict(self.named_parameters())[name]
-
-    def shared(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, weight) for name, weight in self.named_parameters() if not name.startswith("heads")]
-
-
-def batches(step: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(TASKS, 8, 6, generator=torch.Generator().manual_seed(step), dtype=dtype)
-
-
-def losses(net: Net, step: int = 0, tasks: Iterable[int] = range(TASKS)) -> Iterator[Tensor]:
-    data = batches(step, next(net.parameters()).dtype)
-    return (net.loss(task, data[task]) for task in tasks)
-
-
-def autograd_rows(net: Net, step: int = 0) -> dict[str, Tensor]:
-    """Each parameter's gradients, [tasks, size], from torch.autograd."""
-    names, weights = zip(*net.named_parameters(), strict=True)
-    found = [
-        torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True) for loss in losses(net, step)
-    ]
-    return {name: torch.stack([row[i].flatten() for row in found]) for i, name in enumerate(names)}
-
-
-def make_rows(blocks: list[int], dtype: torch.dtype) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(5, BLOCK * sum(blocks), generator=generator, dtype=torch.float64).to(dtype)
-
-
-@pytest.mark.parametrize("blocks", [[1], [3, 1, 7], [600]])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_gram_matrices_and_combination(blocks: list[int], dtype: torch.dtype) -> None:
-    rows = make_rows(blocks, dtype)
-    weights = torch.linspace(-1, 1, 5 * len(blocks), dtype=torch.float64).view(-1, 5)
-    out = torch.empty(rows.shape[1], dtype=dtype)
-    combine_rows(rows, weights, blocks, out)
-    grams = gram_matrices(rows, blocks)
-    assert grams.dtype == torch.float64
-    rtol = 1e-12 if dtype == torch.float64 else 2e-6  # bf16 rows too: their products are summed in fp32
-    for gram, weight, group, result in zip(
-        grams,
-        weights,
-        rows.double().split([BLOCK * n for n in blocks], 1),
-        out.split([BLOCK * n for n in blocks]),
-        strict=True,
-    ):
-        torch.testing.assert_close(gram, group @ group.T, rtol=rtol, atol=rtol * float(group.square().sum() / 5))
-        expected = (weight @ group).to(dtype)
-        torch.testing.assert_close(result, expected, rtol=2 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
-
-
-def test_gram_matrices_feel_what_bf16_sums_would_lose() -> None:
-    rows = torch.ones(2, BLOCK * 4, dtype=torch.bfloat16)
-    rows[:, 0] = 16
-    assert gram_matrices(rows, [4]).flatten().tolist() == [BLOCK * 4 - 1 + 256.0] * 4
-
-
-@pytest.mark.parametrize(
-    ("groups", "names"),
-    [
-        ("whole_model", ["model"]),
-        ("enc_dec", ["encoder", "decoder"]),
-        ("all_layer", ["encoder.embeddings", "encoder.layer.0", "encoder.layer.1", "decoder", "0"]),
-        (
-            "all_matrix",
-            [
-                "encoder.embeddings.words.weight",
-                "encoder.layer.0.attention.query.weight",
-                "encoder.layer.1.norm.bias",
-                "encoder.layer.0.attention.query.bias",
-                "decoder.out.weight",
-                "0.weight",
-            ],
-        ),
-    ],
-)
-def test_groups_and_their_columns(groups: str, names: list[str]) -> None:
-    sizes = [5000, 30, 2048, 7, 1, 2]
-    parameters = [(name, nn.Parameter(torch.zeros(n))) for name, n in zip(all_names(), sizes, strict=True)]
-    layout = lay_out(parameters, GROUPS[groups])
-    assert list(layout.groups) == names
-    assert sum(layout.sizes) == sum(sizes)
-    taken = torch.zeros(layout.width)
-    for (name, parameter), start in zip(parameters, layout.starts, strict=True):
-        taken[start : start + parameter.numel()] += 1
-        columns = layout.columns[names.index(GROUPS[groups](name))]
-        assert columns.start <= start <= start + parameter.numel() <= columns.stop
-    assert taken.max() == 1
-
-
-def all_names() -> list[str]:
-    return [
-        "encoder.embeddings.words.weight",
-        "encoder.layer.0.attention.query.weight",
-        "encoder.layer.1.norm.bias",
-        "encoder.layer.0.attention.query.bias",
-        "decoder.out.weight",
-        "0.weight",
-    ]
+from networks import METHODS, TASKS, Net, autograd_rows, batches, losses
 
 
 @pytest.mark.parametrize("groups", ["whole_model", "enc_dec", "all_layer", "all_matrix", lambda name: name[-4:]])
@@ -151,6 +28,7 @@ def test_gradvac_combines_what_autograd_finds(groups: str | Callable[[str], str]
     method = GradVac(TASKS, beta=0.3, seed=5)
     method.for_groups(len(combiner.layout.groups))
     for step in range(3):
+        net.zero_grad()
         values = combiner.backward(losses(net, step))
         torch.testing.assert_close(values, torch.stack(list(losses(net, step))).detach())
         rows = autograd_rows(net, step)
@@ -195,21 +73,12 @@ def test_methods_of_rows_get_each_groups_columns_without_padding() -> None:
         torch.testing.assert_close(parameter.grad.flatten(), rows[f"encoder.{name}"][0] / TASKS)
 
 
-METHODS: dict[str, tuple[Callable[[], CombiningMethod], int]] = {
-    "Joint": (Joint, 1),
-    "FAMO": (lambda: FAMO(TASKS), 2),
-    "GradNorm": (lambda: GradNorm(TASKS, lr=0.1), 2),
-    "PCGrad": (PCGrad, TASKS + 1),
-    "GradVac": (lambda: GradVac(TASKS, beta=0.5), TASKS + 1),
-}
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_memory_is_what_the_method_needs(name: str) -> None:
     """Gradient vectors kept: one for Joint, two where weights come with the losses, else the rows and one more."""
-    make, vectors = METHODS[name]
+    vectors = {"Joint": 1, "FAMO": 2, "GradNorm": 2}.get(name, TASKS + 1)
     net = Net()
-    combiner = Combiner(net.shared(), make(), heads=net.heads.parameters())
+    combiner = Combiner(net.shared(), METHODS[name](), heads=net.heads.parameters())
     combiner.backward(losses(net), tasks=range(TASKS))
     storages = {
         weight.grad.untyped_storage().data_ptr(): weight.grad.untyped_storage().nbytes()
@@ -222,18 +91,22 @@ def test_memory_is_what_the_method_needs(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("last_shared", [False, True])
 def test_every_method_on_a_network_is_its_weights_on_autograds_rows(name: str, last_shared: bool) -> None:
-    net, (make, _) = Net(), METHODS[name]
+    net, make = Net(), METHODS[name]
     measured = ["encoder.2.weight"] if last_shared and name == "GradNorm" else [n for n, _ in net.shared()]
     layer = [net.weight("encoder.2.weight")] if last_shared else None
     combiner, method = Combiner(net.shared(), make(), heads=net.heads.parameters(), last_shared=layer), make()
     for step in range(4):
+        net.zero_grad()
         values = combiner.backward(losses(net, step), tasks=range(TASKS))
         rows = autograd_rows(net, step)
         matrix = torch.cat([rows[name] for name in measured], 1)
         weights = method.weights(matrix @ matrix.T, losses=values)  # type: ignore[operator]
-        for key, parameter in net.shared():
+        minimises_weighted_losses = name in ("Joint", "FAMO", "GradNorm")
+        for key, parameter in net.named_parameters():
             if parameter.grad is not None:
-                torch.testing.assert_close(parameter.grad.flatten(), weights @ rows[key])
+                plain = key.startswith("heads") and not minimises_weighted_losses
+                expected = rows[key].sum(0) if plain else weights @ rows[key]
+                torch.testing.assert_close(parameter.grad.flatten(), expected)
 
 
 def test_joint_is_plain_training_bitwise() -> None:
@@ -241,6 +114,7 @@ def test_joint_is_plain_training_bitwise() -> None:
     ours_optimizer, plain_optimizer = (torch.optim.AdamW(net.parameters(), lr=0.01) for net in (ours, plain))
     combiner = Combiner(ours.parameters(), Joint())
     for step in range(5):
+        ours_optimizer.zero_grad()
         combiner.backward(losses(ours, step), tasks=range(TASKS))
         plain_optimizer.zero_grad()
         for loss in losses(plain, step):
@@ -268,8 +142,9 @@ def test_accumulation_functions_and_single_losses_agree(name: str) -> None:
     found = []
     for variant in (whole, halves, functions):
         net = Net()
-        combiner = Combiner(net.shared(), METHODS[name][0](), heads=net.heads.parameters())
+        combiner = Combiner(net.shared(), METHODS[name](), heads=net.heads.parameters())
         for _ in range(2):
+            net.zero_grad()
             values = combiner.backward(variant(net), tasks=range(TASKS))
         found.append([values, *(p.grad for p in net.parameters() if p.grad is not None)])
     torch.testing.assert_close(found[1], found[0])
@@ -287,26 +162,57 @@ def test_one_graph_lives_at_a_time(name: str) -> None:
             events.append(f"forward {task}")
             yield loss
 
-    Combiner(net.parameters(), METHODS[name][0]()).backward(watched(), tasks=range(TASKS))
+    Combiner(net.parameters(), METHODS[name]()).backward(watched(), tasks=range(TASKS))
     assert events == [f"{what} {task}" for task in range(TASKS) for what in ("forward", "backward")]
 
 
-@pytest.mark.parametrize("between", [lambda o: None, lambda o: o.zero_grad(), lambda o: o.zero_grad(set_to_none=False)])
 @pytest.mark.parametrize("name", METHODS)
-def test_zero_grad_between_steps_makes_no_difference(
-    name: str, between: Callable[[torch.optim.Optimizer], None]
-) -> None:
+def test_both_forms_of_zero_grad_leave_the_same(name: str) -> None:
     ends = []
-    for action in (between, lambda o: None):
+    for set_to_none in (True, False):
         net = Net()
-        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
-        combiner = Combiner(net.shared(), METHODS[name][0](), heads=net.heads.parameters())
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        combiner = Combiner(net.shared(), METHODS[name](), heads=net.heads.parameters())
         for step in range(4):
+            optimizer.zero_grad(set_to_none=set_to_none)
             combiner.backward(losses(net, step), tasks=range(TASKS))
             optimizer.step()
-            action(optimizer)
         ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_backward_adds_to_what_is_in_grad(name: str) -> None:
+    """A regulariser's gradient before it, and its own of the step before."""
+
+    def gradients(net: Net) -> list[Tensor]:
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
+
+    net, method = Net(), METHODS[name]()
+    combiner = Combiner(net.shared(), method, heads=net.heads.parameters())
+    parts = []
+    state = copy.deepcopy(combiner.state_dict())
+    for step in range(2):
+        net.zero_grad()
+        combiner.backward(losses(net, step), tasks=range(TASKS))
+        parts.append(gradients(net))
+    net.zero_grad()
+    combiner.load_state_dict(state)
+    sum(weight.square().sum() for weight in net.parameters()).backward()  # type: ignore[union-attr]
+    parts.append(gradients(net))
+    for step in range(2):
+        combiner.backward(losses(net, step), tasks=range(TASKS))
+    for total, *each in zip(gradients(net), *parts, strict=True):
+        torch.testing.assert_close(total, sum(each))
+
+
+def test_a_new_combiner_takes_over_what_an_earlier_one_left() -> None:
+    """Else `.grad` would keep the earlier one's whole buffer in memory. What came from elsewhere stays."""
+    net = Net()
+    Combiner(net.shared(), PCGrad()).backward(losses(net), tasks=range(TASKS))
+    net.weight("encoder.0.bias").grad = torch.ones(50).double()
+    Combiner(net.shared(), Joint())
+    assert {name for name, weight in net.shared() if weight.grad is not None} == {"encoder.0.bias"}
 
 
 def test_rows_of_an_earlier_step_leave_nothing_behind() -> None:
@@ -314,6 +220,7 @@ def test_rows_of_an_earlier_step_leave_nothing_behind() -> None:
     net = Net()
     combiner = Combiner(net.shared(), PCGrad(), heads=net.heads.parameters())
     combiner.backward(losses(net), tasks=range(TASKS))
+    net.zero_grad()
     combiner.backward(losses(net, 1, tasks=[2]), tasks=[2])
     rows = autograd_rows(net, 1)
     for name, parameter in net.shared():
@@ -343,11 +250,11 @@ def test_frozen_parameters_have_no_columns() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_bf16_parameters(name: str) -> None:
     net = Net(torch.bfloat16)
-    combiner = Combiner(net.shared(), METHODS[name][0](), heads=net.heads.parameters())
+    combiner = Combiner(net.shared(), METHODS[name](), heads=net.heads.parameters())
     combiner.backward(losses(net), tasks=range(TASKS))
     exact = Net()
     exact.load_state_dict(net.state_dict())
-    reference = Combiner(exact.shared(), METHODS[name][0](), heads=exact.heads.parameters())
+    reference = Combiner(exact.shared(), METHODS[name](), heads=exact.heads.parameters())
     reference.backward(
         (exact.loss(t, batches(0, torch.bfloat16)[t].double()) for t in range(TASKS)), tasks=range(TASKS)
     )
@@ -364,6 +271,7 @@ def test_sparse_embedding_gradients() -> None:
     for embedding in (dense, sparse):
         combiner = Combiner(embedding.parameters(), PCGrad())
         for _ in range(2):
+            embedding.zero_grad()
             combiner.backward([embedding(torch.tensor(ids)).sum() * k for ids, k in (([1, 1, 2], 1), ([2, 3], -1))])
     torch.testing.assert_close(sparse.weight.grad, dense.weight.grad)
 
@@ -372,9 +280,10 @@ def test_sparse_embedding_gradients() -> None:
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_non_finite_task_is_named_and_changes_nothing(name: str, what: str) -> None:
     net = Net()
-    combiner = Combiner(net.shared(), METHODS[name][0](), heads=net.heads.parameters())
+    combiner = Combiner(net.shared(), METHODS[name](), heads=net.heads.parameters())
     combiner.backward(losses(net), tasks=range(TASKS))
     before = {key: value.clone() for key, value in combiner.state_dict().items()}
+    left = [None if weight.grad is None else weight.grad.clone() for weight in net.parameters()]
 
     def bad(task: int) -> Tensor:
         loss = net.loss(task, batches()[task])
@@ -383,7 +292,8 @@ def test_a_non_finite_task_is_named_and_changes_nothing(name: str, what: str) ->
 
     with pytest.raises(NonFiniteError, match=f"the {what} of task 1 is not finite"):
         combiner.backward([bad(task) for task in (2, 1, 0)], tasks=[2, 1, 0])
-    assert all(parameter.grad is None for _, parameter in net.shared())
+    for weight, gradient in zip(net.parameters(), left, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=0, atol=0)
     for key, value in combiner.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
 
@@ -430,11 +340,12 @@ def test_mistakes_are_named(call: Callable[[Net], object], message: str) -> None
 def test_a_combiner_resumes_bitwise(name: str) -> None:
     def make() -> tuple[Net, Combiner, torch.optim.Optimizer]:
         net = Net()
-        combiner = Combiner(net.shared(), METHODS[name][0](), groups="all_layer", heads=net.heads.parameters())
+        combiner = Combiner(net.shared(), METHODS[name](), groups="all_layer", heads=net.heads.parameters())
         return net, combiner, torch.optim.AdamW(net.parameters(), lr=0.01)
 
     def train(net: Net, combiner: Combiner, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
         for step in range(first, last):
+            optimizer.zero_grad()
             combiner.backward(losses(net, step), tasks=range(TASKS))
             optimizer.step()
 
@@ -453,6 +364,7 @@ def test_a_resumed_combiner_knows_which_parameters_had_a_gradient() -> None:
     first, resumed = (Combiner([("both", both), ("one", one)], PCGrad(seed=0)) for _ in range(2))
     first.backward([both.sum(), (both * one).sum()])
     resumed.load_state_dict(first.state_dict())
+    both.grad = one.grad = None
     resumed.backward([both.sum()], tasks=[0])
     assert one.grad is not None, "its optimizer goes on with a gradient of zero, as it would have without the resume"
     assert not one.grad.any()

@@ -153,7 +153,7 @@ def test_a_nan_names_its_task_and_changes_no_state(name: str, bad: float, at_fau
         (lambda: GradVac(2).weights(torch.eye(2).repeat(5, 1, 1)), "call for_groups"),
         (lambda: GradVac(2, beta=1.5), "beta from 0 to 1"),
         (lambda: GradNorm(2).weights(torch.eye(2)), "GradNorm needs losses"),
-        (lambda: GradNorm(2).weights(torch.eye(2), losses=[0.0, 1.0]), "must be positive"),
+        (lambda: GradNorm(2).weights(torch.eye(2), losses=[-0.1, 1.0]), "must not be negative"),
         (lambda: FAMO(2).weights(torch.eye(2)), "FAMO needs losses"),
         (lambda: FAMO(2).weights(torch.eye(2), losses=[1.0, -1.0]), r"tasks \[1\] are not above their minimum"),
         (lambda: FAMO(2).update([1.0, 1.0]), "call it once, after that step"),
@@ -316,6 +316,19 @@ def test_gradnorm_remembers_first_losses_by_task() -> None:
     torch.testing.assert_close(method.initial_losses, torch.tensor([5.0, 2.0, torch.nan, 3.0]).double(), equal_nan=True)
 
 
+def test_gradnorm_waits_for_a_loss_above_zero() -> None:
+    """Task 0 has nothing to learn at first: until its first loss above zero its ratio to that is 1."""
+    waiting, told = GradNorm(num_tasks=2), GradNorm(num_tasks=2)
+    waiting.weights(torch.zeros(2, 2), losses=[0.0, 0.0])
+    assert waiting.task_weights.tolist() == [1.0, 1.0]
+    assert waiting.initial_losses.isnan().all()
+    for loss, with_ratio in ((0.0, 3.0), (0.0, 3.0), (3.0, 3.0), (1.5, 1.5), (0.0, 0.0)):
+        waiting.weights(torch.eye(2), losses=[loss, 2.0])
+        told.weights(torch.eye(2), losses=[with_ratio, 2.0])
+    assert torch.equal(waiting.task_weights, told.task_weights)
+    assert waiting.initial_losses.tolist() == [3.0, 2.0]
+
+
 TORCHJD: dict[str, dict[str, Any]] = {
     "AlignedMTL": {},
     "CAGrad": {"c": 0.4},
@@ -372,6 +385,19 @@ def test_torchjd_methods_are_torchjds(name: str) -> None:
     for seed in range(3):
         rows = gradients("conflicting", 4, 30, seed=seed)
         torch.testing.assert_close(direction(method, rows), theirs(rows))
+
+
+@pytest.mark.parametrize("name", TORCHJD)
+def test_torchjd_methods_at_the_edges(name: str) -> None:
+    """Of what they are defined for: no gradient, none of one task, all on one line, tiny, huge, in bf16."""
+    method, rows = torchjd_or_skip(name), gradients("random", 4, 30)
+    line = torch.tensor([1.0, -1.0, 2.0, -3.0]).double()[:, None] * rows[0]
+    for matrix in (rows, rows * 0, rows * torch.tensor([1, 1, 0, 1])[:, None], line, rows * 1e-12, rows * 1e12):
+        for _ in range(2):
+            assert direction(method, matrix).isfinite().all()
+    if isinstance(method, RowsMethod):
+        assert method.combine(rows.bfloat16()).dtype == torch.bfloat16
+        assert not method.combine(rows * 0).any()
 
 
 @pytest.mark.parametrize("name", ["Random", "GradDrop", "PCGrad"])

@@ -15,25 +15,39 @@ from safetensors.torch import load_file, save
 
 from builders import accept, disk
 from multitune.errors import RunError, UserError
+from multitune.recipe import Recipe, to_yaml
 from multitune.storage import atomic
 from multitune.training import checkpoint
-from multitune.training.checkpoint import SUMS, TENSORS, Progress, RunState, flatten, load_before, load_newest, write
+from multitune.training.checkpoint import (
+    SUMS,
+    TENSORS,
+    Damaged,
+    Progress,
+    RunState,
+    flatten,
+    load,
+    load_newest,
+    write,
+)
 from multitune.training.checkpoint_writer import CheckpointWriter, Written
 
 STATE = checkpoint.STATE
-RECIPE = "method: mtl\n"
+RECIPE = Recipe(data="panx", method="mtl")
+OTHER = to_yaml(Recipe(data="panx", method="fish"))
 
 
-def state(gradients: int, *, recipe: str = RECIPE, size: int = 1000, best: int = 10) -> RunState:
+def state(gradients: int, *, recipe: str = to_yaml(RECIPE), size: int = 1000, best: int = 10) -> RunState:
     """A state that differs everywhere from that of other gradients."""
     return RunState(
         progress=Progress(gradients=gradients, losses=[1 / gradients], best={"average": 50.0, "gradients": best}),
         recipe=recipe,
         log=f'{{"gradients": {gradients}, "event": "train"}}\n',
         weights={"w": torch.full((size,), float(gradients)), "b": torch.tensor(gradients, dtype=torch.bfloat16)},
-        update={"optimizer": {"step": gradients, "betas": [0.9, 0.999], "none": None, "names": {3: "three"}}},
+        update={
+            "optimizer": {"step": gradients, "betas": [0.9, 0.999], "none": None, "names": {3: "three"}},
+            "slow": {"w": torch.ones(3)},
+        },
         batches={"aa": {"epoch": 0, "position": gradients}},
-        best_weights={"w": torch.ones(3)},
     )
 
 
@@ -85,23 +99,35 @@ def test_what_is_kept(tmp_path: Path, written: list[int | str], best: int, kept:
     assert found.progress.gradients == int(written[-1])
 
 
-def test_a_run_that_goes_back_passes_over_early_ones(tmp_path: Path) -> None:
-    write(flatten(state(10)), tmp_path)
-    write(flatten(state(12), early=True), tmp_path)
-    assert load_before(tmp_path, RECIPE, 0, accept).progress.gradients == 10
-    write(flatten(state(20)), tmp_path)
-    assert [load_before(tmp_path, RECIPE, skip, accept).progress.gradients for skip in range(3)] == [20, 10, 10]
+def test_one_is_loaded_by_its_gradients(tmp_path: Path) -> None:
+    for gradients in (10, 20, 30):
+        write(flatten(state(gradients)), tmp_path)
+    assert same(vars(load(tmp_path, 10, RECIPE)), vars(state(10)))
+    with pytest.raises(Damaged, match="it cannot be read: No such file"):
+        load(tmp_path, 15, RECIPE)
+    flip(tmp_path / "000000010" / TENSORS, 0.5)
+    with pytest.raises(Damaged, match=f"the hash of {TENSORS} differs"):
+        load(tmp_path, 10, RECIPE)
 
 
-def test_what_is_written_after_going_back_is_newer(tmp_path: Path) -> None:
-    again = state(15, best=15)
-    again.progress.backs = again.progress.best["backs"] = 1
-    for each in (state(10), state(20), again):
-        write(flatten(each), tmp_path)
-    found, _ = load_newest(tmp_path, RECIPE, accept)
-    assert found is not None
-    assert found.progress.gradients == 15
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000015-back1"]
+RECIPES = {
+    "a key less": (to_yaml(RECIPE).replace("keep_checkpoints: false\n", ""), None),
+    "a key more": (to_yaml(RECIPE) + "buget: 3\n", "its recipe: unknown key 'buget'"),
+    "another value": (to_yaml(RECIPE).replace("budget: 2400", "budget: 3"), "it is of another recipe"),
+    "not YAML": ("{", "its recipe:.*: not valid YAML"),
+    "a list": ("[]", "it is of another recipe"),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), RECIPES.values(), ids=RECIPES)
+def test_the_recipe_may_lack_keys_that_have_their_defaults(tmp_path: Path, text: str, problem: str | None) -> None:
+    assert text != to_yaml(RECIPE)
+    write(flatten(state(10, recipe=text)), tmp_path)
+    if problem is None:
+        assert load(tmp_path, 10, RECIPE).recipe == text
+    else:
+        with pytest.raises(Damaged, match=problem):
+            load(tmp_path, 10, RECIPE)
 
 
 def test_what_a_killed_write_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
@@ -144,7 +170,7 @@ def older(file: Path) -> None:
 
 
 def of_another_run(file: Path) -> None:
-    other = write(flatten(state(20, recipe="method: fish\n", size=999)), file.parents[2] / "other")
+    other = write(flatten(state(20, recipe=OTHER, size=999)), file.parents[2] / "other")
     shutil.copy(other / file.name, file)
 
 
@@ -216,7 +242,7 @@ def over_older(path: Path) -> None:
 
 def other_recipe(path: Path) -> None:
     shutil.rmtree(path)
-    write(flatten(state(20, recipe="method: fish\n")), path.parent)
+    write(flatten(state(20, recipe=OTHER)), path.parent)
 
 
 def emptied(path: Path) -> None:
@@ -246,7 +272,6 @@ TO_A_FOLDER: dict[str, Callable[[Path], object]] = {
     "a file": into_file,
     "renamed": lambda path: path.rename(path.with_name("000000030")),
     "renamed to an early one": lambda path: path.rename(path.with_name("000000021-early")),
-    "renamed to one after going back": lambda path: path.rename(path.with_name("000000020-back1")),
     "its name with a zero more": lambda path: path.rename(path.with_name("0000000020")),
     "its files exchanged": exchanged,
     "the older one's content": over_older,
@@ -295,8 +320,8 @@ TO_TENSORS: dict[str, Callable[[Path], object]] = {
     "a huge shape": lambda path: with_header(path, lambda header: header.replace("[1000]", f"[{2**62},{2**62}]")),
     "offsets beyond the end": lambda path: with_header(path, lambda header: header.replace("4014", "9014")),
     "offsets that overlap": lambda path: with_header(path, lambda header: header.replace("[0,", "[2,")),
-    "a name twice": lambda path: with_header(path, lambda header: header.replace("best_weights.w", "weights.w")),
-    "another name": lambda path: with_header(path, lambda header: header.replace("best_weights.w", "worst_weights.w")),
+    "a name twice": lambda path: with_header(path, lambda header: header.replace("update.slow.w", "weights.w")),
+    "another name": lambda path: with_header(path, lambda header: header.replace("update.slow.w", "update.fast.w")),
     "a tensor less": lambda path: with_tensors(path, save({"weights.w": torch.ones(1000)})),
     "a tensor more": lambda path: with_tensors(path, save(load_file(path / TENSORS) | {"more": torch.ones(1)})),
     "a pickle": lambda path: with_tensors(path, pickle.dumps(Trap())),
@@ -352,7 +377,7 @@ def test_damaged_ones_are_no_part_of_what_is_kept(tmp_path: Path) -> None:
     """One that seems newer than what is written goes, and never the new one in its place."""
     for gradients in (10, 20):
         write(flatten(state(gradients)), tmp_path)
-    (tmp_path / "000000020").rename(tmp_path / "000000015-back1")
+    (tmp_path / "000000020").rename(tmp_path / "000000025")
     for gradients in (20, 30):
         write(flatten(state(gradients)), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000010", "000000020", "000000030"]
@@ -383,13 +408,13 @@ def test_without_space_the_checkpoints_before_stay(small_disk: Path) -> None:
     assert sorted(path.name for path in small_disk.iterdir()) == ["000000010", "000000020"]
 
 
-def test_a_limit_that_shows_only_while_writing_is_told_alike(tmp_path: Path) -> None:
+def test_a_limit_of_file_sizes_is_told(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     write(flatten(state(10)), tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(RunError, match="needs 400,0"):
+        with pytest.raises(RunError, match=r"of 400,\d{3} bytes: the limit of file sizes is reached .ulimit -f"):
             write(flatten(state(20, size=100_000)), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -400,7 +425,6 @@ def test_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> Non
     told: list[Written] = []
     now = state(10, size=3_000_000)
     with CheckpointWriter(tmp_path, told.append) as writer:
-        writer.reserve(now)
         writer.save(now)
         now.weights["w"] += 1
         now.progress.gradients, now.batches["aa"]["position"] = 20, 20

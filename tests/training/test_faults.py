@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 import multitune as mt
@@ -69,7 +68,7 @@ def test_a_lock_file_with_nonsense_in_it_stops_nobody(tmp_path: Path) -> None:
     for content in (b"\xff\x00", b"[1]", b'{"pid": 3}', b"{" * 4096):
         (tmp_path / lock.FILE).write_bytes(content)
         with lock.held(tmp_path) as last:
-            assert last == "a process that has not said its name"
+            assert last == "an unknown process"
 
 
 def test_the_second_run_on_a_folder_is_refused(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
@@ -90,7 +89,7 @@ READ_ONLY = {"refused by the system": Path("/sys/kernel/run"), "no folder": Path
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's /sys")
 @pytest.mark.parametrize("out", READ_ONLY.values(), ids=READ_ONLY)
 def test_a_folder_that_cannot_be_written_is_told(out: Path, tiny_model: Path, tiny_panx: Path) -> None:
-    with pytest.raises(UserError, match=f"--out: cannot write {out}: E.*; name a folder"):
+    with pytest.raises(UserError, match=f"--out: cannot write {out}: .*; name another folder"):
         mt.train(recipe(tiny_model, tiny_panx), out)
 
 
@@ -123,7 +122,7 @@ def test_a_full_disk_twice_loses_nothing(
         with pytest.raises(RunError, match=r"no space.*--resume"):
             mt.train(one, run, resume=at > 7)
         monkeypatch.undo()
-        state, damages = load_newest(run / "checkpoints", to_yaml(one), accept)
+        state, damages = load_newest(run / "checkpoints", one, accept)
         assert state is not None
         assert (state.progress.gradients, damages) == (at - 1, [])
         (small_disk / "filler").unlink()
@@ -188,9 +187,8 @@ EXPLODING: dict[str, dict[str, Any]] = {
 def test_losses_that_are_not_finite_are_skipped_named_and_end_the_run(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, keys: dict[str, Any]
 ) -> None:
-    one = recipe(
-        tiny_model, tiny_panx, **({"learning_rate": 1e15, "non_finite_steps": 3, "checkpoint_every": 1} | keys)
-    )
+    exploding: dict[str, Any] = {"learning_rate": 1e15, "validate_every": 40, "checkpoint_every": 1}
+    one = recipe(tiny_model, tiny_panx, non_finite_steps=3, **(exploding | keys))
     with pytest.raises(RunError, match=r"of .*(aa|bb) \(epoch \d+, batch \d+\).* the last of 3 such steps in a row"):
         mt.train(one, tmp_path / "run")
     skipped = [line for line in lines(tmp_path / "run") if line["event"] == "skip"]
@@ -201,32 +199,9 @@ def test_losses_that_are_not_finite_are_skipped_named_and_end_the_run(
             assert language in ("aa", "bb")
             assert batch["epoch"] >= 0
             assert 1 <= len(batch["rows"]) <= 8
-    state, _ = load_newest(tmp_path / "run" / "checkpoints", to_yaml(one), accept)
+    state, _ = load_newest(tmp_path / "run" / "checkpoints", one, accept)
     assert state is not None
-    assert state.progress.skipped == 0
     assert all(weight.isfinite().all() for weight in state.weights.values())
-
-
-def test_going_back_halves_the_rate_and_finishes(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
-    one = recipe(
-        tiny_model, tiny_panx, "sequential", budget=40, learning_rate=1e6, non_finite="halve", non_finite_steps=2
-    )
-    mt.train(one, tmp_path / "run")
-    backs = [line for line in lines(tmp_path / "run") if line["event"] == "back"]
-    assert [line["rate"] for line in backs] == [0.5 ** (n + 1) for n in range(len(backs))]
-    assert backs
-    assert all(line["failed_at"] > line["gradients"] for line in backs)
-    steps = [line["gradients"] for line in lines(tmp_path / "run") if line["event"] == "train"]
-    assert steps == sorted(set(steps)), "no step is logged twice"
-    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
-    assert all(weight.isfinite().all() for weight in weights.values())
-
-
-def test_a_rate_that_never_helps_is_given_up(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
-    one = recipe(tiny_model, tiny_panx, "sequential", learning_rate=1e30, non_finite="halve", non_finite_steps=1)
-    with pytest.raises(RunError, match=r"lower learning_rate \(now 9\.7"):
-        mt.train(one, tmp_path / "run")
-    assert sum(line["event"] == "back" for line in lines(tmp_path / "run")) == 10
 
 
 def test_a_damaged_checkpoint_is_told_and_the_run_ends_as_if_it_were_not(
@@ -278,7 +253,6 @@ MISFITS: dict[str, Callable[[RunState], object]] = {
     "another shape": lambda state: state.weights.update({matrix(state.weights): torch.ones(3, 3)}),
     "a weight less": lambda state: state.weights.popitem(),
     "a weight more": lambda state: state.weights.update({"more": torch.ones(1)}),
-    "another best weight": lambda state: state.best_weights.update({matrix(state.weights): torch.ones(1)}),
     "no state of the method": lambda state: state.update.clear(),
     "a language less": lambda state: state.batches.popitem(),
     "no batches of a language": lambda state: state.batches["aa"].clear(),
@@ -291,7 +265,7 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(
 ) -> None:
     shutil.copytree(stopped, tmp_path / "run")
     checkpoints, one = tmp_path / "run" / "checkpoints", read(tmp_path / "run" / "recipe.yaml").resolve()
-    state, _ = load_newest(checkpoints, to_yaml(one), accept)
+    state, _ = load_newest(checkpoints, one, accept)
     assert state is not None
     change(state)
     write(flatten(state), checkpoints)
@@ -353,5 +327,5 @@ def test_faults_that_are_no_user_s_keep_their_traceback(tmp_path: Path, tiny_mod
         (tmp_path / "none").read_text()
     with pytest.raises(RuntimeError, match="shape"), memory_explained(one):
         torch.zeros(2).view(3)
-    with pytest.raises(RunError, match=r"the disk fails \(EIO\)"), disk_explained(tmp_path):
+    with pytest.raises(RunError, match=r"the disk failed \(Input.output error\)"), disk_explained(tmp_path):
         raise OSError(errno.EIO, "Input/output error")

@@ -31,12 +31,6 @@ CASES: dict[str, dict[str, Any]] = {
     "mtl, bf16, ema": {"precision": "bf16", "average": "ema", "average_horizon": 0.3},
     "reptile, trimmed, snapshots": {"method": "reptile", "trim_vocabulary": True, "average": "snapshots"},
     "gradvac, probed": {"method": "gradvac", "probe_every": 2},
-    "sequential_reptile, halving": {
-        "method": "sequential_reptile",
-        "learning_rate": 3e5,
-        "non_finite": "halve",
-        "non_finite_steps": 2,
-    },
 }
 """Recipe keys."""
 TIMES = ("seconds", "step_seconds", "probe_seconds", "share", "peak_memory_bytes")

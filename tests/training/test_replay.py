@@ -86,9 +86,9 @@ def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path)
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"method": "stl"}, "replay: stl trains a model for each task"),
+        ({"method": "stl"}, "replay cannot be used with stl: stl trains one model per language"),
         ({"replay": {"share": 1}}, "replay.share: .*less than 1"),
-        ({"replay": {"chare": 0.1}}, "unknown key 'replay.chare' .*did you mean 'replay.share'"),
+        ({"replay": {"chare": 0.1}}, "replay: unknown key 'chare' .*did you mean 'share'"),
         ({"replay": {"data": "folder", "path": "nowhere"}}, "path: nowhere is not a folder"),
         ({"task": "masked_language_modelling"}, "replay: goes beside another task .* data: panx is masked"),
     ],

@@ -113,7 +113,7 @@ def check(recipe: Path, folder: Path, signals: list[str]) -> None:
     print("".join(f"\n{line['signal']} in {line['phase']}: {line['seconds']:.1f} s" for line in found))
     assert [line["phase"] for line in found] == list(PHASES)
     for row, (line, phase) in enumerate(zip(found, PHASES.values(), strict=True)):
-        assert line["code"] == (130 if line["signal"] == "SIGINT" else 0), line
+        assert line["code"] == (130 if line["signal"] == "SIGINT" else 143), line
         assert phase.told in line["said"][0], line
         assert line["seconds"] < LONGEST
         (out,) = (folder / str(row)).glob("*") if phase.command == "compare" else [folder / str(row)]

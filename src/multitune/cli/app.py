@@ -37,9 +37,9 @@ ByClass = Annotated[bool, typer.Option("--by-class", help="Print the F1 of each 
 
 
 def main() -> None:
-    """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine.
+    """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine or the numbers.
 
-    What is interrupted exits with 130 after Ctrl-C, and with 0 after SIGTERM: so a pre-empted machine asks.
+    What is interrupted exits with 130 after Ctrl-C, and with 143 after SIGTERM, as shells count signals.
     """
     try:
         with leaving():
@@ -140,7 +140,7 @@ def compare(
     _print(*([tables.languages(found.chosen_runs)] if by_language else []))
     _print(*(tables.classes(found.chosen_runs) if by_class else []))
     _print(*(tables.beside(each) for each in found.paper))
-    _say(f"each run and its model is in {folder}; the report: {folder / 'report.html'}")
+    _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
 
 
 @app.command(cls=RecipeCommand)
@@ -179,7 +179,7 @@ def probe(
 
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
     _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
-    _say(f"all of it is in {run / FILE}")
+    _say(f"all that was measured is in {run / FILE}")
 
 
 @app.command()
@@ -233,7 +233,10 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
 ) -> None:
-    """Show what is kept on disk between runs, by use: the offline encoder, sentences, tokenised texts, pseudo-tasks."""
+    """Show what is kept on disk between runs, or clear it.
+
+    These are the offline encoder, its sentences, tokenised texts and pseudo-tasks.
+    """
     from multitune.cli import tables
     from multitune.commands import cache as kept
     from multitune.storage.cache import root
@@ -303,7 +306,7 @@ def _say(text: str) -> None:
 
 
 def _code(number: signal.Signals) -> int:
-    return 130 if number is signal.SIGINT else 0
+    return 128 + number
 
 
 def _fail(message: str, code: int) -> int:

@@ -30,7 +30,7 @@ def runs(results: Sequence[RunResult]) -> Table:
     table = _table("method", "seed", f"seen {results[0].metric}", f"unseen {results[0].metric}", *_COST)
     for result in results:
         table.add_row(result.method, str(result.seed), *map(_percent, _averages(result)), *_cost([result]))
-    table.caption = _lines([*_macro(results), *_notes(results)])
+    table.caption = _lines([*_macro(results), *_notes(results), *_untaken(results)])
     return table
 
 
@@ -48,7 +48,8 @@ def summary(comparison: Comparison) -> Table:
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
     )
-    table.caption = _lines([shown, *_macro(comparison.chosen_runs), *_notes(comparison.chosen_runs)])
+    chosen = comparison.chosen_runs
+    table.caption = _lines([shown, *_macro(chosen), *_notes(chosen), *_untaken(comparison.runs)])
     return table
 
 
@@ -285,6 +286,19 @@ def synthetic_sweep(found: Synthetic) -> Table:
         table.add_row(label, *(cells.get(rate, NONE) for rate in rates))
     table.caption = "margin: Sequential Reptile less the highest of the other methods of the paper's Figure 3"
     return table
+
+
+def _untaken(results: Sequence[RunResult]) -> list[str]:
+    """Steps that runs were to take and did not."""
+    found = []
+    for result in results:
+        run = f"{result.method} seed {result.seed}"
+        if result.skipped_steps:
+            steps = result.skipped_steps + result.steps
+            found.append(f"{run}: {result.skipped_steps} of {steps} steps skipped, a loss or gradient was not finite")
+        if result.untrained:
+            found.append(f"{run}: never trained on {', '.join(result.untrained)}")
+    return found
 
 
 _COST = ("drift", "steps", "ms/grad", "minutes", "peak GiB")

@@ -81,7 +81,7 @@ def compare(
     if paper is not None:
         papers.columns(paper, data, heads.metric, names, corpora[0].test)
     for one, corpus in zip(runs, corpora, strict=True):
-        if not (out / one.folder / FILE).exists():
+        if not all((out / one.folder / file).exists() for file in (FILE, page.FILE)):
             train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
     comparison = summarise(out, {one.folder: one.point for one in runs}, heads)
     if paper is not None:

@@ -25,9 +25,9 @@ def read(words: Iterable[str]) -> dict[str, list[Any]]:
     for word in words:
         key, separator, values = word.partition("=")
         if not separator or not key or not values:
-            raise UserError(f"--grid {word}: is written key=value,value, e.g. --grid learning_rate=1e-5,3e-5")
+            raise UserError(f"--grid {word}: write key=value,value, e.g. --grid learning_rate=1e-5,3e-5")
         if key in grid:
-            raise UserError(f"--grid {key}: is given twice; name all its values at once")
+            raise UserError(f"--grid {key} is given twice; name all its values at once")
         grid[key] = parse(f"[{values}]", f"--grid {key}")
     return grid
 
@@ -40,9 +40,9 @@ def points(grid: Grid) -> list[Point]:
     """
     for key, values in grid.items():
         if key in ELSEWHERE:
-            raise UserError(f"--grid {key}: is not for a grid; use {ELSEWHERE[key]}")
+            raise UserError(f"--grid {key}: a grid cannot vary it; use {ELSEWHERE[key]}")
         if not values or not all(isinstance(value, bool | int | float | str) for value in values):
-            raise UserError(f"--grid {key}: takes numbers, words, true and false with commas between")
+            raise UserError(f"--grid {key}: its values must be numbers, words, true or false, with commas between")
         if len({suffix({key: value}) for value in values}) < len(values):
             raise UserError(f"--grid {key}: a value is given twice")
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]

@@ -80,7 +80,7 @@ def probe(
     corpus = load_corpus(recipe)
     heads = tasks.of(corpus)
     if heads.shared is None:
-        raise UserError(f"{run}: its tasks have heads, and so models, of their own; probe needs one model of several")
+        raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
     pretrained = load_encoder(recipe, heads, corpus)
     tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)
@@ -99,7 +99,7 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     check_used("probe", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
     if load_plan(recipe).one_model_per_task:
-        raise UserError(f"{run}: {recipe.method} has a model for each language; probe needs one model of several")
+        raise UserError(f"{run}: {recipe.method} trains one model per language; probe needs one model for several")
     return recipe, RunResult.read(run)
 
 
@@ -112,8 +112,8 @@ def _head(run: Path, recipe: Recipe) -> Path:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
     if (found.model, found.layers) != (recipe.model, recipe.layers):
         raise UserError(
-            f"--mlm-head: {run} is of {found.model}, layers: {found.layers}; "
-            f"the run to probe is of {recipe.model}, layers: {recipe.layers}"
+            f"--mlm-head: {run} was trained on {found.model} with layers: {found.layers}, "
+            f"the run to probe on {recipe.model} with layers: {recipe.layers}"
         )
     return run / "model"
 
@@ -150,7 +150,7 @@ class _Measuring:
             similarity, related = self._gradients()
         masked, retrieved = None, None
         if word_embedding(self.tuned) is None:
-            self.notes.append("masked_lm, retrieval: these are skills of encoders of text")
+            self.notes.append("masked_lm, retrieval: only encoders of text have these skills")
         else:
             with self._timed("masked_lm"):
                 masked = self._masked_tokens(head)
@@ -184,13 +184,13 @@ class _Measuring:
         division = pseudo_tasks.divide(recipe, self.corpus, self.pretrained)
         by_task = self.corpus.dev if division is None else division.dev
         if len(by_task) < 2:
-            self.notes.append("gradient_similarity: a single language has no pairs")
+            self.notes.append("gradient_similarity: at least two languages are needed")
             return None, None
         batches = held_out(Encoded.of(by_task, self.heads, tuned, recipe.max_length), recipe.batch_size)
         found = measure(tuned, self.heads, batches, resolve(recipe.precision, tuned.device))
         related = proximity(found.tasks, cosines(found.gram).numpy())
         if related is None:
-            self.notes.append("proximity: fewer than four languages of known family, or all equally distant")
+            self.notes.append("proximity: at least four languages of known family are needed, not all equally distant")
         return LayeredSimilarity(**summary(found), layers=_layers(found)), related
 
     def _masked_tokens(self, head: Path | None) -> MaskedTokens | None:

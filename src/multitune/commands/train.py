@@ -7,7 +7,7 @@ from typing import Any
 
 from multitune import pseudo_tasks, tasks
 from multitune.data.corpus import Corpus
-from multitune.errors import Interrupted
+from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
@@ -45,7 +45,8 @@ def train(
         out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default. Nothing is written before recipe, data
             and model have been found good.
         overrides: recipe keys to set, e.g. ``{"budget": 400}``.
-        resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none.
+        resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
+            finished run, write the report again.
         progress: show a progress bar on stderr.
         track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
@@ -61,6 +62,8 @@ def train(
     one = settled(one, [folder])
     plan = load_plan(one)
     check_tracker(track)
+    if resume and run_folder.is_finished(folder, one):
+        return _reported(folder, one)
     run_folder.check(folder, one, resume=resume)
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
@@ -73,6 +76,13 @@ def train(
 def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
     """Where a run goes when nobody says."""
     return Path("runs") / f"{file.name}-{recipe.method}-seed{recipe.seed}"
+
+
+def _reported(out: Path, recipe: Recipe) -> RunResult:
+    """The results of a finished run, which may have been killed before its report was written."""
+    run_folder.tidy(out, recipe)
+    page.write(out)
+    return RunResult.read(out)
 
 
 def _train_one(
@@ -93,10 +103,10 @@ def _train_each(
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
-    parts = []
+    parts, shares = [], _shares(recipe, corpus)
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         (out / "model").mkdir(exist_ok=True)
-        for language, budget in _shares(recipe, corpus).items():
+        for language, budget in shares.items():
             folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
@@ -112,6 +122,7 @@ def _train_each(
         classes = by_class(corpus, tasks.of(corpus), read_statistics(out))
         result = replace(_joined(recipe, parts), by_class=classes)
         result.write(out)
+        run_folder.tidy(out, recipe)
     return result
 
 
@@ -122,7 +133,7 @@ def _fit(
     title = f"{run.recipe.method} seed {run.recipe.seed}"
     with StopSignal() as stop, Terminal(title, run.recipe.budget) if progress else Silent() as display:
         if last_owner:
-            display.say(f"{out} was left by {last_owner}, which ended without a word: its lock is taken over")
+            display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop)
         trainer.begin(resume=resume)
         for note in run.update.notes:
@@ -130,15 +141,26 @@ def _fit(
         trainer.fit(track)
         result = trainer.ship(corpus)
         if stop.requested:
-            raise Interrupted(f"stopped when {out} was finished", stop.requested)
+            raise Interrupted(f"stopped; {out} was finished already", stop.requested)
         return result
 
 
 def _shares(recipe: Recipe, corpus: Corpus) -> dict[str, int]:
-    """The budget by language, as often as other methods draw it; the roundings add up to the budget."""
-    shares = probabilities(recipe, [len(rows) for rows in corpus.train.values()])
-    ends = (shares.cumsum(0) * recipe.budget).round().int().tolist()
-    return {k: end - begin for k, begin, end in zip(corpus.train, [0, *ends], ends, strict=False)}
+    """The budget by language, as often as other methods draw it; the roundings add up to the budget.
+
+    Raises:
+        UserError: a language gets no gradient computation.
+    """
+    probability = probabilities(recipe, [len(rows) for rows in corpus.train.values()])
+    ends = (probability.cumsum(0) * recipe.budget).round().int().tolist()
+    shares = {k: end - begin for k, begin, end in zip(corpus.train, [0, *ends], ends, strict=False)}
+    for language, share in shares.items():
+        if share == 0:
+            raise UserError(
+                f"budget: {recipe.budget} is too small for {recipe.method}, which shares it out: {language} gets no "
+                f"gradient computation"
+            )
+    return shares
 
 
 def _only(corpus: Corpus, language: str) -> Corpus:
@@ -156,11 +178,13 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         seen=seen,
         average=Sides(seen=average(seen, parts[0].metric), unseen=None),
         drift=mean(part.drift for part in parts),
-        steps=total(part.steps for part in parts),
         seconds=sum(part.seconds for part in parts),
         step_seconds=total(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        steps=sum(part.steps for part in parts),
+        skipped_steps=sum(part.skipped_steps for part in parts),
+        trained={task: gradients for part in parts for task, gradients in part.trained.items()},
         shipped=Shipped(
             select=recipe.select,
             gradients=sum(part.shipped.gradients for part in parts),

@@ -10,6 +10,7 @@ from typing import Any
 from multitune.data import conll
 from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
+from multitune.errors import kind_of_value
 
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
@@ -156,7 +157,7 @@ ALL = (LABELLED_TEXT, SCORED_TEXT, ENTITIES, PARTS_OF_SPEECH, TRANSLATION, QUEST
 
 
 def _type(value: Any) -> str:
-    return "missing" if value is None else f"of type {type(value).__name__}"
+    return "missing" if value is None else kind_of_value(value)
 
 
 def _short(value: str) -> str:

@@ -69,7 +69,7 @@ def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
     if path.suffix == ".npz":
         return _array_rows(path, bad)
     if path.suffix != ".zip" and not path.is_dir():
-        raise UserError(f"{path}: is no folder, zip or npz file of images")
+        raise UserError(f"{path}: is not a folder, a zip or an npz file of images")
     require()
     return parsed(_archived(path, bad) if path.suffix == ".zip" else _in_folder(path), _decoded, bad)
 
@@ -88,7 +88,7 @@ def _read_within(file: Path, inside: Path) -> Callable[[], bytes]:
         if not file.resolve().is_relative_to(inside):
             raise BadRecord("is a link that leads out of the folder")
         if not file.is_file():
-            raise BadRecord("is no regular file")
+            raise BadRecord("is not a regular file")
         _check_size(file.stat().st_size)
         return file.read_bytes()
 
@@ -104,7 +104,7 @@ def _archived(path: Path, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]
                 if not _is_hidden(PurePosixPath(member.filename)):
                     yield Place(f"{path}/{member.filename}"), (label, _member_of(archive, member))
     except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except DAMAGED as error:
         report(bad, str(path), f"the zip file is damaged or cut short ({error})")
 
@@ -219,7 +219,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]] | str:
                 return f"its arrays have more than {LARGEST_ARRAYS} bytes; divide it into several files"
             arrays = {name: _array(archive, member) for name, member in members.items()}
     except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except DAMAGED as error:
         return f"the npz file is damaged or holds pickled objects ({(str(error) or repr(error)).splitlines()[0]})"
     if not {"x", "y"} <= set(arrays) or arrays["x"].dtype != np.uint8 or arrays["x"].ndim not in (3, 4):

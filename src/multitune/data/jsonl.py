@@ -8,6 +8,7 @@ from typing import Any
 from multitune.data import lines
 from multitune.data.bad import BadRecords, report
 from multitune.data.corpus import Place
+from multitune.errors import kind_of_value
 
 
 def rows(
@@ -46,7 +47,7 @@ def _keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"key {twice!r} stands in it twice")
+        raise ValueError(f"key {twice!r} is given twice")
     return found
 
 
@@ -60,4 +61,4 @@ def _object(line: str) -> dict[str, Any] | str:
         return "JSON too deeply nested"
     except ValueError as error:  # a key twice, or a number of more digits than Python converts
         return f"not JSON: {error}"
-    return found if isinstance(found, dict) else f"a {type(found).__name__}; a line is one JSON object"
+    return found if isinstance(found, dict) else f"{kind_of_value(found)}; a line is one JSON object"

@@ -22,6 +22,8 @@ class Kind:
     tokenised: ClassVar[bool] = True
     """Records are plain JSON values that a tokenizer reads; examples are numbers and lists of whole numbers,
     ``input_ids`` among them, that take time to make."""
+    split_into_words: ClassVar[bool] = False
+    """Texts are lists of words, before each of which a blank is meant."""
     unlabelled: ClassVar[bool] = False
     """Records are texts alone, so that the texts of any data set will do."""
     can_divide: ClassVar[bool] = True

@@ -78,14 +78,14 @@ def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Raises UserError where the system does not let it be read, or it is a device, which may have no end."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is no regular file")
+        raise UserError(f"{path}: is not a regular file")
     try:
         with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except gzip.BadGzipFile:
         raise
     except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _skip_line(file: IO[bytes], line: bytes) -> None:

@@ -118,7 +118,7 @@ def _features(schema: Any) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = Features.from_arrow_schema(schema)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"its features are none: {error}") from error
+        raise ValueError(f"its features cannot be read: {error}") from error
     return found
 
 
@@ -184,7 +184,7 @@ def _with_names(kind: Any, value: Any) -> Any:
     if not isinstance(kind, ClassLabel) or not isinstance(value, int):
         return value
     if not 0 <= value < len(kind.names):
-        raise BadRecord(f"class {value} is none of the file's {len(kind.names)} classes")
+        raise BadRecord(f"class {value} is not among the file's {len(kind.names)} classes")
     return kind.names[value]
 
 

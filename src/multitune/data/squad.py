@@ -9,6 +9,7 @@ from typing import Any
 from multitune.data import fields, lines
 from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
 from multitune.data.corpus import Place, Placed, Record
+from multitune.errors import kind_of_value
 
 MOST_BLANKS = 16
 """That were cut off before a context: those of TyDiQA have up to 9."""
@@ -49,7 +50,7 @@ def _questions(file: str, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]
                 if isinstance(question, dict):
                     yield Place(file, [finder.line(question.get("id"))]), (paragraph.get("context"), question)
                 else:
-                    report(bad, f"{place}.qas[{k}]", f"is of type {type(question).__name__}; it must be an object")
+                    report(bad, f"{place}.qas[{k}]", f"is {kind_of_value(question)}; it must be an object")
 
 
 def _loaded(source: str, file: str, bad: BadRecords | None) -> Any:
@@ -112,7 +113,7 @@ def _first_ink(text: str, start: int) -> int:
 def _answers(question: dict[str, Any]) -> dict[str, list[Any]]:
     found = question.get("answers")
     if not isinstance(found, list) or not all(isinstance(answer, dict) for answer in found):
-        raise BadRecord("answers is missing or no list of objects")
+        raise BadRecord("answers is missing, or is not a list of objects")
     columns = {key: [answer.get(key) for answer in found] for key in ("text", "answer_start")}
     return fields.answers(columns, "answers")
 

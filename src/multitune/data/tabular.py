@@ -72,4 +72,5 @@ def suffixes() -> tuple[str, ...]:
 
 def no_such_fields(columns: Mapping[str, str], allowed: list[str]) -> str:
     """What to say of columns that no kind of record has."""
-    return f"columns: {', '.join(columns) or 'none'} are the fields of no kind of task; allowed: {'; '.join(allowed)}"
+    given = ", ".join(columns) or "(none)"
+    return f"columns: no kind of task has the fields {given}; allowed: {'; '.join(allowed)}"

@@ -33,7 +33,8 @@ def measure(corpus: Corpus, model: str, max_length: int) -> dict[str, Lengths]:
     Nothing for images; nothing, with a warning, where the model's tokenizer cannot be had.
     """
     try:
-        tokenizer = load_tokenizer(model)
+        split = {TASKS[corpus.head(language).task].split_into_words for language in corpus.test}
+        tokenizers = {words: load_tokenizer(model, words=words) for words in split}
     except UserError as error:
         log.warning("tokens are not counted: %s", error)
         return {}
@@ -44,7 +45,7 @@ def measure(corpus: Corpus, model: str, max_length: int) -> dict[str, Lengths]:
         splits = (sample.train, sample.test) if corpus.test_is_dev else (sample.train, sample.dev, sample.test)
         records = [record for split in splits for record in split.get(language, ())]
         if kind.tokenised and records:
-            counts = np.array([_tokens(kind.texts(record), tokenizer) for record in records])
+            counts = np.array([_tokens(kind.texts(record), tokenizers[kind.split_into_words]) for record in records])
             over = 100 * float((counts > max_length).mean())
             lengths[language] = Lengths(float(counts.mean()), float(np.percentile(counts, 95)), over)
     return lengths

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from multitune.data.corpus import Corpus, Record
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
+from multitune.errors import RunError
 from multitune.evaluation import tokenised
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
@@ -70,7 +72,12 @@ def evaluate(
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
     ``check`` is called before each batch and language, and may raise to give up.
+
+    Raises:
+        RunError: the model has diverged: a weight or an output of it is not finite.
     """
+    if (weight := encoder.non_finite_weight()) is not None:
+        raise _diverged(f"the weights {weight} are")
     predictions: dict[str, list[Any]] = {}
     for number, languages in heads.groups(split.examples).items():
         predictions |= _predictions(encoder, heads.tasks[number], languages, split, precision, check)
@@ -116,6 +123,8 @@ def predict(
             inputs, targets = task.collate(chosen, encoder.pad_id)
             with task.fewer_logits(model, targets):
                 output = task.forward(model, encoder.on_device(inputs))
+            if not _is_finite(output):
+                raise _diverged("its outputs are")
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding
     return found
@@ -138,6 +147,16 @@ def by_class(
     rows = {group: np.concatenate([statistics[code] for code in codes]) for group, codes in groups.items()}
     found = {group: heads.task(groups[group][0]).by_class(own) for group, own in rows.items()}
     return {group: scores for group, scores in found.items() if scores}
+
+
+def _is_finite(output: Any) -> bool:
+    """Whether all fractions in a model's output are: those of its logits, or none where it is token ids."""
+    parts = output.values() if isinstance(output, Mapping) else [output]
+    return all(bool(part.isfinite().all()) for part in parts if isinstance(part, Tensor) and part.is_floating_point())
+
+
+def _diverged(what: str) -> RunError:
+    return RunError(f"the model has diverged: {what} not finite; train anew with a lower learning_rate, or other data")
 
 
 def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:

@@ -18,8 +18,10 @@ FILE = "examples.arrow"
 def examples(records: Sequence[Record], task: Task, encoder: Encoder, max_length: int) -> Sequence[Example]:
     """The records as the task encodes them, from the cache where they are in it.
 
-    Those of a kind from outside the package are in it only where its class names a ``version``.
+    Those of a kind from outside the package are in it only where its class names a ``version``. No example is longer
+    than the model has positions.
     """
+    max_length = encoder.room_for(max_length)
     if not task.tokenised:
         return list(task.encode(records, encoder.tokenizer, max_length))
 

@@ -127,6 +127,7 @@ def _combine(make: Callable[[Plane], CombiningMethod]) -> Walk:
         for _ in range(BUDGET // len(OPTIMA)):
             # GradNorm compares ratios of losses: counted from the lower bound, they are positive.
             losses = ((plane.losses()[..., task] + DEPTH).sum() for task in range(len(OPTIMA)))
+            optimizer.zero_grad()
             combiner.backward(losses, tasks=range(len(OPTIMA)))
             optimizer.step()
             yield

@@ -1,4 +1,4 @@
-"""What every combining method is: task gradients g_1 .. g_n in, one direction d = sum_i w_i g_i out.
+"""The combining methods' common interface: task gradients g_1 .. g_n in, one direction d = sum_i w_i g_i out.
 
 Whatever a method does with projections stays in the span of the g_i, so its weights w follow from the Gram matrix
 G_ij = <g_i, g_j> alone (`weights`). What a method reads decides what `multitune.Combiner` has to keep in memory.
@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 
 class NonFiniteError(ValueError):
-    """A loss or gradient (`what`) is NaN or infinite. `tasks` are the indices of the tasks at fault."""
+    """A loss or gradient that is NaN or infinite.
+
+    Attributes:
+        what: "loss" or "gradient".
+        tasks: the indices of the tasks at fault.
+    """
 
     def __init__(self, what: str, tasks: Sequence[int]) -> None:
         self.what, self.tasks = what, list(tasks)
@@ -22,19 +27,31 @@ class NonFiniteError(ValueError):
 
 
 class CombiningMethod(nn.Module, ABC):
-    """Base of all combining methods. All state is in buffers (and one uint8 tensor for a generator), so that
-    `state_dict()` holds tensors only."""
+    """The base of all combining methods.
+
+    All state is in buffers (and one uint8 tensor for a generator), so that `state_dict()` holds tensors only.
+
+    Attributes:
+        num_tasks: how many tasks there are in all, for a method that remembers something of each; a step may have
+            fewer.
+        reads_losses: the weights depend on the losses, which `weights` must be given.
+    """
 
     num_tasks: int | None = None
-    """How many tasks there are in all, for a method that remembers something of each; a step may have fewer."""
+    reads_losses: ClassVar[bool] = False
 
     def for_groups(self, groups: int) -> None:
         """Prepare for Gram matrices of `groups` parameter groups, each with a state of its own."""
 
     def task_indices(self, tasks: Sequence[int] | None, rows: int) -> list[int]:
-        """Which task each row belongs to: `tasks` where given, else the rows are all the tasks in order.
+        """Find which task each row belongs to.
 
-        Raises ValueError where they cannot be: a wrong number of them, one given twice, or one that is out of range.
+        Args:
+            tasks: the rows' tasks; None for all tasks in order.
+            rows: how many rows there are.
+
+        Raises:
+            ValueError: a wrong number of tasks, one given twice, or one that is out of range.
         """
         if tasks is None and self.num_tasks not in (None, rows):
             raise ValueError(f"{rows} rows for {self.num_tasks} tasks: say which tasks they are (tasks=[...])")
@@ -52,13 +69,19 @@ class GramMethod(CombiningMethod):
     def weights(
         self, gram: Tensor, *, tasks: Sequence[int] | None = None, losses: Tensor | Sequence[float] | None = None
     ) -> Tensor:
-        """The weights w of d = sum_i w_i g_i, and one step of the method's state.
+        """Compute the weights w of d = sum_i w_i g_i, and make one step of the method's state.
 
-        gram: [n, n], any float dtype, or [groups, n, n] for one matrix a parameter group. tasks: which of the method's
-        tasks the n rows are (default: all, in order). losses: [n], for the methods that read them.
-        Returns [n] (or [groups, n]), float64, on gram's device.
+        Args:
+            gram: [n, n], any float dtype, or [groups, n, n] for one matrix a parameter group.
+            tasks: which of the method's tasks the n rows are (default: all, in order).
+            losses: [n], for the methods that read them.
 
-        Raises ValueError for wrong shapes or tasks, and NonFiniteError (a ValueError) which names the tasks.
+        Returns:
+            [n] (or [groups, n]), float64, on gram's device.
+
+        Raises:
+            NonFiniteError: (a ValueError) names the tasks whose gradient or loss is NaN or infinite.
+            ValueError: wrong shapes or tasks.
         """
         if gram.dim() not in (2, 3) or gram.shape[-1] != gram.shape[-2] or not gram.is_floating_point():
             raise ValueError(f"gram must be [n, n] or [groups, n, n] and float; got {list(gram.shape)}, {gram.dtype}")
@@ -78,22 +101,41 @@ class GramMethod(CombiningMethod):
 
     @abstractmethod
     def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:
-        """grams: [groups, n, n]; tasks: [n]; losses: [n]; all on the CPU, finite, float64 -> [groups, n], float64."""
+        """The weights, [groups, n], float64.
+
+        Args:
+            grams: [groups, n, n], float64, finite, on the CPU.
+            tasks: [n].
+            losses: [n], float64, finite, on the CPU.
+        """
 
 
 class StreamingMethod(GramMethod):
-    """A method whose weight for a task is known, up to a factor common to all tasks, from the task's loss and the
-    method's state: gradients can be summed as they come, without a [tasks, params] buffer.
+    """A method whose weight for a task follows, up to a factor common to all tasks, from its loss and the state alone.
 
-    From a Gram matrix `weights` reads the diagonal |g_i|^2 at most. Parameter groups make no difference to it.
+    Gradients can be summed as they come, without a [tasks, params] buffer. Of a Gram matrix `weights` reads the
+    diagonal |g_i|^2 at most. Parameter groups make no difference.
+
+    Attributes:
+        unweighted: all tasks have the same weight, whatever their losses: they can share one gradient vector.
+        reads_norms: `weights` reads the diagonal of the Gram matrix.
     """
 
     unweighted: ClassVar[bool] = False
-    """All tasks have the same weight, whatever their losses: they can share one gradient vector from the start."""
+    reads_norms: ClassVar[bool] = False
 
     @abstractmethod
-    def task_weight(self, task: int, loss: float) -> float:
-        """The weight of `task` in this step, up to a factor common to all tasks. Positive; changes no state."""
+    def task_weight(self, task: int, loss: Tensor) -> float | Tensor:
+        """The weight of a task in this step, up to a factor common to all tasks. It is positive, and no state changes.
+
+        Args:
+            task: which one.
+            loss: a scalar.
+
+        Returns:
+            A number; where it depends on the loss, a float64 scalar on the loss's device, for which the host does not
+            wait.
+        """
 
 
 class RowsMethod(CombiningMethod):
@@ -101,11 +143,23 @@ class RowsMethod(CombiningMethod):
 
     @abstractmethod
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
-        """rows: [n, P], one task gradient each, of parameter group number `group` -> the combined gradient, [P]."""
+        """Combine the task gradients of one parameter group.
+
+        Args:
+            rows: [n, P].
+            group: its number.
+
+        Returns:
+            [P].
+        """
 
 
 class Seeded(CombiningMethod):
-    """A method that draws random numbers: from a generator of its own, whose state is part of `state_dict()`."""
+    """A method that draws random numbers, from a generator of its own whose state is part of `state_dict()`.
+
+    Args:
+        seed: of that generator.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -119,20 +173,37 @@ class Seeded(CombiningMethod):
 
 
 def random_order(n: int, generator: torch.Generator) -> Tensor:
-    """For each i, the other tasks in random order: [n, n - 1]. (One `randperm(n)` an i, i itself struck out.)"""
-    orders = [torch.randperm(n, generator=generator) for _ in range(n)]
-    return torch.stack([order[order != i] for i, order in enumerate(orders)])
+    """For each i, the other tasks in random order, [n, n - 1]: one `randperm(n)` an i, i itself struck out."""
+    orders = [torch.randperm(n, generator=generator).tolist() for _ in range(n)]
+    others = [[j for j in order if j != i] for i, order in enumerate(orders)]
+    return torch.tensor(others, dtype=torch.long).view(n, n - 1)
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Copy tensors to the CPU, in float64, by one transfer: the host waits for the device once."""
+    flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def check_finite(what: str, values: Tensor, tasks: Sequence[int]) -> None:
-    """values: [n], or [n, ...], one for each of `tasks`. Raises NonFiniteError with those that have NaN or inf."""
-    finite = values.isfinite()
-    if not finite.all():
-        bad = ~finite.reshape(len(tasks), -1).all(1)
-        raise NonFiniteError(what, [task for task, is_bad in zip(tasks, bad.tolist(), strict=True) if is_bad])
+    """Make sure that no task's value is NaN or infinite.
+
+    Args:
+        what: "loss" or "gradient", for the message.
+        values: [n] or [n, ...].
+        tasks: [n].
+
+    Raises:
+        NonFiniteError: with the tasks at fault.
+    """
+    finite = values.isfinite().reshape(len(tasks), -1).all(1).tolist()
+    bad = [task for task, is_finite in zip(tasks, finite, strict=True) if not is_finite]
+    if bad:
+        raise NonFiniteError(what, bad)
 
 
 def _check_gram(grams: Tensor, tasks: Sequence[int]) -> None:
-    """A non-finite row i spoils row and column i of the Gram matrix, but of the diagonal the i-th entry only."""
+    """Name the tasks at fault: a row i that is not finite spoils row and column i, but only the i-th diagonal entry."""
     check_finite("gradient", grams.diagonal(dim1=1, dim2=2).T, tasks)
     check_finite("gradient", grams.transpose(0, 1), tasks)

@@ -1,143 +1,60 @@
 """The combine engine: task losses -> rows of one buffer -> Gram matrix -> weights -> one gradient for any optimizer."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from multitune.methods.base import CombiningMethod, GramMethod, RowsMethod, StreamingMethod, check_finite
-
-BLOCK = 2048
-"""Columns of a block. A product of two [tasks, params] matrices is several times slower than many small ones over
-column blocks of the same storage; a group's columns are padded with zeros to whole blocks."""
-CHUNK = 512
-"""Blocks that are converted to fp32 at a time, where the rows are bf16 or fp16."""
-
-Loss = Tensor | Callable[[], Any] | Iterable[Any]
-"""A task's loss: a scalar, a function that returns it, or several whose sum it is (micro-batches)."""
-GroupName = Callable[[str], str]
-
-
-def _layer(name: str) -> str:
-    """The path to the first number ("encoder.layer.3"); without one, what holds the parameter's module."""
-    numbered = re.match(r"(?:.*?\.)?\d+(?=\.)", name)
-    return numbered[0] if numbered else name.rsplit(".", 2)[0]
-
-
-GROUPS: dict[str, GroupName] = {
-    "whole_model": lambda name: "model",
-    "enc_dec": lambda name: "decoder" if "decoder" in name or "lm_head" in name else "encoder",
-    "all_layer": _layer,
-    "all_matrix": lambda name: name,
-}
-"""Gradient Vaccine's parameter groups: from a parameter's name to its group's."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns of a row are whose: each group is a run of whole blocks, its parameters one after the other."""
-
-    groups: tuple[str, ...]
-    sizes: tuple[int, ...]
-    """Parameters (scalars) in each group."""
-    starts: tuple[int, ...]
-    """First column of each parameter tensor, in the order that they were given."""
-
-    @property
-    def blocks(self) -> list[int]:
-        """Blocks in each group."""
-        return [-(-size // BLOCK) for size in self.sizes]
-
-    @property
-    def width(self) -> int:
-        return BLOCK * sum(self.blocks)
-
-    @property
-    def columns(self) -> list[slice]:
-        """Each group's columns, without the padding."""
-        ends = accumulate(self.blocks, initial=0)
-        return [slice(BLOCK * first, BLOCK * first + size) for first, size in zip(ends, self.sizes, strict=False)]
-
-
-def lay_out(parameters: Sequence[tuple[str, nn.Parameter]], group_name: GroupName) -> Layout:
-    """Columns for named parameters, grouped in the order in which their groups first appear."""
-    names = [group_name(name) for name, _ in parameters]
-    groups = tuple(dict.fromkeys(names))
-    sizes = dict.fromkeys(groups, 0)
-    within = []
-    for name, (_, parameter) in zip(names, parameters, strict=True):
-        within.append(sizes[name])
-        sizes[name] += parameter.numel()
-    layout = Layout(groups, tuple(sizes.values()), ())
-    first = {group: columns.start for group, columns in zip(groups, layout.columns, strict=True)}
-    starts = tuple(first[name] + offset for name, offset in zip(names, within, strict=True))
-    return Layout(groups, layout.sizes, starts)
-
-
-def gram_matrices(rows: Tensor, blocks: Sequence[int]) -> Tensor:
-    """<g_i, g_j> by group, in one pass. rows: [tasks, BLOCK * sum(blocks)] -> [groups, tasks, tasks], float64.
-
-    Within a block sums are in fp32 (also for bf16 rows; in float64 for float64), over the blocks in float64.
-    """
-    chunks = torch.split(_blocked(rows), CHUNK if _is_low(rows) else sum(blocks))
-    products = torch.cat([torch.bmm(chunk, chunk.mT) for chunk in map(_compute_dtype, chunks)])
-    return torch.stack([group.sum(0, dtype=torch.float64) for group in torch.split(products, list(blocks))])
-
-
-def combine_rows(rows: Tensor, weights: Tensor, blocks: Sequence[int], out: Tensor) -> None:
-    """sum_i w_i g_i by group, in one pass. rows: [tasks, width]; weights: [groups, tasks]; out: [width]."""
-    repeats = torch.tensor(blocks, device=rows.device)
-    per_block = weights.to(rows.device).repeat_interleave(repeats, 0)[:, None]
-    blocked, into = _blocked(rows), out.view(-1, 1, BLOCK)
-    if not _is_low(rows):
-        torch.bmm(per_block.to(rows.dtype), blocked, out=into)
-        return
-    for weight, chunk, part in zip(*(torch.split(t, CHUNK) for t in (per_block, blocked, into)), strict=True):
-        part.copy_(torch.bmm(weight.float(), chunk.float()))
-
-
-def _blocked(rows: Tensor) -> Tensor:
-    """[tasks, width] -> [blocks, tasks, BLOCK], a view."""
-    return rows.view(len(rows), -1, BLOCK).transpose(0, 1)
-
-
-def _is_low(rows: Tensor) -> bool:
-    return rows.dtype in (torch.bfloat16, torch.float16)
-
-
-def _compute_dtype(rows: Tensor) -> Tensor:
-    return rows.float() if _is_low(rows) else rows
+from multitune.methods.base import CombiningMethod, NonFiniteError
+from multitune.methods.gram import full_precision
+from multitune.methods.groups import GroupName, group_name, lay_out
+from multitune.methods.heads import Heads
+from multitune.methods.losses import Loss, graphs_needed_again, numbered, scalars
+from multitune.methods.replicas import Replicas, find_replicas
+from multitune.methods.rows import Rows
+from multitune.methods.steps import Setting, Step, new_step
 
 
 class Combiner:
-    """Backpropagates several tasks' losses and leaves one combined gradient in `.grad`, for any torch optimizer.
+    """Combines several tasks' gradients into the one that is left in `.grad`, for any torch optimizer.
 
         combiner = Combiner(model.named_parameters(), PCGrad(seed=0))
         for batches in loader:                                  # one batch a task
+            optimizer.zero_grad()
             combiner.backward((loss(model, batch) for batch in batches), tasks=range(len(batches)))
             optimizer.step()
 
-    `.grad` is overwritten, not added to; `zero_grad` is not needed and does no harm.
+    In a loop that calls `loss.backward()` itself (with a GradScaler, DistributedDataParallel, accumulation, ...):
 
-    parameters: with their names (`model.named_parameters()`) where `groups` goes by name. Those that are frozen now are
-    left out for good: make another Combiner after thawing any. One dtype and device.
-    method: a combining method. Joint needs one gradient vector, FAMO and GradNorm two, those that read the Gram matrix
-    one a task and one more. Methods that read the gradients themselves add what their library allocates.
-    groups: where the method has a Gram matrix, state and weights of its own: whole_model, enc_dec, all_layer,
-    all_matrix, or a function from a parameter's name to its group's. Methods with one weight a task take no notice.
-    heads: parameters that get gradient from one task only. They are left out of the Gram matrix, and their gradients
-    summed plainly.
-    last_shared: the parameters whose gradient norms GradNorm compares, the paper's W (default: all but the heads).
-    reduction: "sum" of the corrected gradients, as in the papers, or that divided by the number of tasks, "mean".
+            for task, batch in enumerate(batches):
+                value = loss(model, batch)
+                value.backward()
+                combiner.collect(task, value)                   # .grad goes to the task's row
+            combiner.apply()                                    # .grad is the combined gradient
 
-    A parameter that no task has ever reached keeps `.grad` None, as in plain training; one that this step's tasks do
-    not reach, but others did, gets zeros.
+    The combined gradient is added to what is in `.grad`, as torch does: `zero_grad` belongs into the loop. (A new
+    Combiner drops what an earlier one has left there.) A parameter that no task has ever reached gets none, as in plain
+    training; one that this step's tasks do not reach, but others did, gets zeros.
 
-    Raises ValueError for parameters that are given twice, mixed, unnamed where names are needed, or all frozen.
+    Args:
+        parameters: with their names (`model.named_parameters()`) where `groups` goes by name. Those that are frozen now
+            are left out for good: make another Combiner after thawing any. One dtype and device.
+        method: a combining method. With `backward`, Joint needs one gradient vector, FAMO and GradNorm two, those that
+            read the Gram matrix one a task and one more; with `collect`, all but Joint need one a task and one more.
+            Methods that read the gradients themselves add what their library allocates.
+        groups: where the method has a Gram matrix, state and weights of its own: whole_model, enc_dec, all_layer,
+            all_matrix, or a function from a parameter's name to its group's. Methods with one weight a task take no
+            notice.
+        heads: parameters that get gradient from one task only. They are left out of the Gram matrix; GradNorm and FAMO,
+            which minimise a weighted sum of the losses, leave w_i g_i there, all others g_i.
+        last_shared: the parameters whose gradient norms GradNorm compares, the paper's W (default: all but the heads).
+        reduction: "sum" of the corrected gradients, as in the papers, or that divided by the number of tasks, "mean".
+
+    Raises:
+        ValueError: parameters that are given twice, mixed, unnamed where names are needed, or all frozen.
     """
 
     def __init__(
@@ -152,155 +69,185 @@ class Combiner:
     ) -> None:
         if reduction not in ("sum", "mean"):
             raise ValueError(f'reduction must be "sum" or "mean"; got {reduction!r}')
-        group_name = _group_name(groups)
-        self.method = method
-        self._mean = reduction == "mean"
-        self._heads = list(heads)
-        shared = _shared(parameters, self._heads, named=groups not in ("whole_model", "all_matrix"))
-        self._parameters = [parameter for _, parameter in shared]
-        self._reached = [False] * len(shared)
-        self.layout = lay_out(shared, group_name)
-        self._last_shared = self._positions(last_shared)
-        self._rows = self._parameters[0].new_empty(0, self.layout.width, requires_grad=False)
-        self._views: list[list[Tensor]] = []
-        self._scales: dict[int, float] = {}
+        name_of_group = group_name(groups)
+        self.method, self._heads = method, Heads(list(heads))
+        shared = _shared(parameters, self._heads.parameters, named=groups not in ("whole_model", "all_matrix"))
+        self.layout = lay_out(shared, name_of_group)
+        self._rows = Rows([parameter for _, parameter in shared], self.layout)
+        measured = _positions(self._rows.parameters, last_shared)
+        self._setting = Setting(self._rows, measured, mean=reduction == "mean")
+        self._collected: Step | None = None
+        self._replicas: Replicas | None = find_replicas(self._rows.parameters)
+        self._is_new = True
         method.for_groups(len(self.layout.groups))
 
     def backward(
-        self, losses: Iterable[Loss], tasks: Sequence[int] | None = None, scales: Sequence[float] | None = None
+        self,
+        losses: Iterable[Loss],
+        tasks: Sequence[int] | None = None,
+        scales: Sequence[float] | None = None,
     ) -> Tensor:
-        """Backpropagate each task's loss, combine, and set `.grad`. Returns the losses' values, [n], detached.
+        """Backpropagate each task's loss, combine, and add the combined gradient to `.grad`.
 
-        losses: one a task, taken one at a time, so that with a generator (or functions) one graph lives at a time; each
-        needs a forward pass of its own. A task's loss may be several (an iterable): gradient accumulation, their sum.
-        tasks: which of the method's tasks they are (default: all, in order); needed where `losses` has no length.
-        scales: [n], factors of the gradients (default: 1), such as what makes up for how often a task is drawn. The
-        values are returned without them.
+        Args:
+            losses: one a task, taken one at a time, so that with a generator (or functions) one graph lives at a time.
+                Losses that share a forward pass must be a list or a tensor, [n]. A task's loss may be several (an
+                iterable): gradient accumulation, their sum.
+            tasks: which of the method's tasks they are (default: all, in order); needed where `losses` has no length.
+            scales: [n], factors of the losses, such as what makes up for how often a task is drawn. PCGrad, GradVac and
+                all others that read the Gram matrix or the gradients get s_i g_i for g_i; Joint, GradNorm and FAMO
+                leave sum_i s_i w_i g_i, where w comes from the g_i and losses as they are.
 
-        Raises NonFiniteError (a ValueError) with the tasks whose loss or gradient is NaN or infinite, before the
-        method's state or any parameter has changed; ValueError for losses that are not scalars with a graph, or not n.
+        Returns:
+            The losses' values without their scales, [n], on the CPU; their means over the ranks where
+            DistributedDataParallel trains the parameters.
+
+        Raises:
+            NonFiniteError: (a ValueError) names the tasks whose loss or gradient is NaN or infinite; the method's
+                state and `.grad` are as before. For a GradScaler, which finds such steps itself, there is `collect`.
+            ValueError: losses that are not scalars with a graph, or not n; a forward pass that was used before.
         """
-        indices = self.method.task_indices(tasks, self._count(losses, tasks))
+        if self._collected is not None:
+            raise ValueError("collect() has taken gradients for apply(), which comes before backward()")
+        given = losses.unbind() if isinstance(losses, Tensor) else losses
+        indices = self.method.task_indices(tasks, self._count(given, tasks))
         if not indices:
             raise ValueError("no losses to combine")
-        self._scales = dict(zip(indices, scales or [1.0] * len(indices), strict=True))
-        for head in self._heads:
-            head.grad = None
-        combine = self._stream if isinstance(self.method, StreamingMethod) else self._gather
-        try:
-            values, views = combine(_numbered(losses, indices), indices)
-        finally:  # whatever happens, .grad must not stay on the rows
-            for parameter in self._parameters:
-                parameter.grad = None
-        for parameter, view, reached in zip(self._parameters, views, self._reached, strict=True):
-            parameter.grad = view if reached and parameter.requires_grad else None
-        if self._mean:
-            for gradient in (head.grad for head in self._heads if head.grad is not None):
-                gradient /= len(indices)
-        return values
+        factors = _scales(scales, len(indices))
+        needed = graphs_needed_again(given)
+        step = new_step(self._setting, self.method, len(indices))
+        with self._adding_to_grad(step) as weights:
+            for (task, loss), scale in zip(numbered(given, indices), factors, strict=True):
+                row, add = step.place(task)
+                self._rows.attach(row, add=add)
+                value = self._backpropagate(loss, task, scale, needed)
+                self._check_replicas(task)
+                self._rows.absorb(row, add=False)
+                self._heads.absorb(task)
+                step.take(task, value, scale)
+            with full_precision(self._rows.device):
+                weights.update(step.combine(1.0, self._replicas))
+        assert step.losses is not None
+        return step.losses
+
+    def collect(self, task: int, loss: Tensor | float | None = None, scale: float = 1.0) -> None:
+        """Move `.grad`, which the backward pass of a task's loss has left, to the task's row; `.grad` is None then.
+
+        What is collected of one task in a step adds up, in whatever order the tasks come: gradient accumulation.
+
+        Args:
+            task: which of the method's tasks it is.
+            loss: the loss as it is, before a GradScaler or `scale` multiplies it. GradNorm and FAMO need it, the others
+                look whether it is finite. The losses of a task add up as its gradients do: give both divided by the
+                number of micro-batches, or neither.
+            scale: a factor of the gradient, as in `backward`; `.grad` does not have it yet.
+
+        Raises:
+            ValueError: no such task; no loss where the method needs it; a scale that is not positive, or another one
+                than before in this step; no gradient, or one made under DistributedDataParallel's no_sync().
+        """
+        (task,) = self.method.task_indices([task], 1)
+        (scale,) = _scales([scale], 1)
+        if loss is None and self.method.reads_losses:
+            raise ValueError(f"{type(self.method).__name__} needs the loss before any scaling: collect(task, loss)")
+        value = None if loss is None else _scalar(loss, task, self._rows.device)
+        if all(parameter.grad is None for parameter in [*self._rows.parameters, *self._heads.parameters]):
+            raise ValueError(f"no parameter has a gradient: collect({task}) comes after the backward pass of its loss")
+        self._check_replicas(task)
+        if self._collected is None:
+            self._collected = new_step(self._setting, self.method, None)
+        self._collected.check(task, scale)
+        row, add = self._collected.place(task)
+        self._rows.absorb(row, add=add, scale=scale)
+        self._heads.absorb(task, scale=scale)
+        self._collected.take(task, value, scale)
+
+    def apply(self, loss_scale: float = 1.0) -> list[int]:
+        """Combine what was collected since the last call, and add it to `.grad` (a regulariser's gradient, say).
+
+        Where a task's loss or gradient is NaN or infinite, `.grad` is so, too, for a GradScaler to find, which then
+        leaves out the optimizer's step; the method's state is as before.
+
+        Args:
+            loss_scale: what all losses were multiplied by before their backward passes: a GradScaler's `get_scale()`.
+                The method sees the gradients without it; the combined one keeps it, for the GradScaler to undo.
+
+        Returns:
+            The tasks whose loss or gradient is not finite: none, as a rule.
+
+        Raises:
+            ValueError: nothing was collected, or the method has no use for the losses (see there).
+        """
+        (loss_scale,) = _scales([loss_scale], 1)
+        step, self._collected = self._collected, None
+        if step is None:
+            raise ValueError("nothing to apply: collect(task) comes after the backward pass of each task's loss")
+        bad: list[int] = []
+        with self._adding_to_grad(step) as weights, full_precision(self._rows.device):
+            try:
+                weights.update(step.combine(loss_scale, self._replicas))
+            except NonFiniteError as error:
+                step.write_through()
+                bad = error.tasks
+        return bad
 
     def state_dict(self) -> dict[str, Tensor]:
         """The method's state, and which parameters have had a gradient (theirs is never None again); tensors only."""
-        own = {"reached": torch.tensor(self._reached)}
+        own = {"reached": torch.tensor(self._rows.reached)}
         return own | {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue where ``state`` was taken."""
-        self._reached = state["reached"].tolist()
+        self._rows.reached = state["reached"].tolist()
         prefix = "method."
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         self.method.load_state_dict(own)
 
-    def _stream(self, losses: Iterator[tuple[int, Loss]], tasks: list[int]) -> tuple[Tensor, list[Tensor]]:
-        """Sum the gradients as they come, each by its weight up to a common factor: row 0 the sum, row 1 a task's."""
-        method = self.method
-        assert isinstance(method, StreamingMethod)
-        total, *spare = self._take_rows(1 if method.unweighted else 2)
-        total.zero_()
-        values, sums, squares, weights = [], [], [], []
-        for task, loss in losses:
-            values.append(self._backpropagate(loss, task, row=len(spare)))
-            sums.append((spare or [total])[0].sum(dtype=torch.promote_types(total.dtype, torch.float32)))
-            squares.append(self._squared_norm(1) if spare else sums[-1].new_zeros(()))
-            if spare:
-                check_finite("loss", values[-1][None], [task])
-                weights.append(method.task_weight(task, float(values[-1])))
-                total.add_(spare[0], alpha=weights[-1])
-        first_bad = _first_bad(sums) if method.unweighted else None  # a running sum stays bad once it is
-        check_finite("loss", torch.stack(values), tasks)
-        check_finite("gradient", torch.stack(sums)[:first_bad], tasks[:first_bad])
-        exact = method.weights(torch.diag(torch.stack(squares)), tasks=tasks, losses=torch.stack(values))
-        factor = float(exact.sum()) / sum(weights or [1.0] * len(tasks)) / (len(tasks) if self._mean else 1)
-        if factor != 1:
-            total *= factor
-        return torch.stack(values), self._views[0]
+    @contextmanager
+    def _adding_to_grad(self, step: Step) -> Iterator[dict[int, float]]:
+        """Inside, `.grad` is free for a step; afterwards it has what it had before and what the step has combined.
 
-    def _gather(self, losses: Iterator[tuple[int, Loss]], tasks: list[int]) -> tuple[Tensor, list[Tensor]]:
-        """Each task's gradient in a row of its own, then the method, then one pass into the row after the last."""
-        *_, combined = self._take_rows(len(tasks) + 1)
-        values = torch.stack([self._backpropagate(loss, task, row) for row, (task, loss) in enumerate(losses)])
-        rows = self._rows[: len(tasks)]
-        check_finite("loss", values, tasks)
-        if isinstance(self.method, GramMethod):
-            grams = gram_matrices(rows, self.layout.blocks)
-            weights = self.method.weights(grams, tasks=tasks, losses=values)
-            combine_rows(rows, weights / len(tasks) if self._mean else weights, self.layout.blocks, out=combined)
-        else:
-            assert isinstance(self.method, RowsMethod)
-            check_finite("gradient", rows.sum(1, dtype=torch.promote_types(rows.dtype, torch.float32)), tasks)
-            for group, columns in enumerate(self.layout.columns):
-                combined[columns] = self.method.combine(rows[:, columns], group)
-            if self._mean:
-                combined /= len(tasks)
-        return values, self._views[len(tasks)]
+        The dict is for the weights of the tasks' heads. After an error `.grad` is what it was.
+        """
+        others, others_of_heads = self._rows.set_aside(), self._heads.set_aside()
+        weights: dict[int, float] = {}
+        try:
+            yield weights
+        except BaseException:
+            self._rows.put_back(others)
+            self._heads.put_back(others_of_heads)
+            raise
+        self._rows.leave(others)
+        self._heads.leave(others_of_heads, weights, step.divisor)
 
-    def _backpropagate(self, loss: Loss, task: int, row: int) -> Tensor:
-        """Add the gradient of `task`'s loss to a row (zeroed first, unless it is a running sum). Returns the loss."""
-        views = self._views[row]
-        if not (isinstance(self.method, StreamingMethod) and row == 0):
-            self._rows[row].zero_()
-        for parameter, view, reached in zip(self._parameters, views, self._reached, strict=True):
-            parameter.grad = view if reached else None
-        value = torch.zeros((), device=self._rows.device)
-        for part in _parts(loss):
+    def _check_replicas(self, task: int) -> None:
+        if self._is_new and self._replicas is None:  # DistributedDataParallel may have come after the Combiner
+            self._replicas = find_replicas(self._rows.parameters)
+        self._is_new = False
+        if self._replicas is not None:
+            self._replicas.check(task)
+
+    def _backpropagate(self, loss: Loss, task: int, scale: float, needed: set[int]) -> Tensor:
+        """Let autograd add the gradient of a task's loss, times ``scale``, to `.grad`.
+
+        Args:
+            loss: in any of its forms.
+            task: whose it is.
+            scale: a factor.
+            needed: the ids of losses whose graph a later one needs.
+
+        Returns:
+            The loss, not multiplied, a scalar.
+        """
+        device = self._rows.device
+        value = torch.zeros((), device=device)
+        for part in scalars(loss):
             if part.dim() != 0 or not part.requires_grad:
                 raise ValueError(f"the loss of task {task} must be a scalar with a graph; got {part}")
-            part.backward(part.new_full((), self._scales[task]))
+            with torch.autocast(device.type, enabled=False):
+                _backward(part, task, scale, keep=id(part) in needed)
             value = value + part.detach()
-        for index, (parameter, view) in enumerate(zip(self._parameters, views, strict=True)):
-            if not self._reached[index] and parameter.grad is not None:
-                view += parameter.grad
-                self._reached[index] = True
         return value
-
-    def _take_rows(self, count: int) -> list[Tensor]:
-        """`count` rows of the buffer, made larger where it is too small; their contents are not kept."""
-        if len(self._rows) < count:
-            self._rows, self._views = self._rows[:0].clone(), []  # give the memory back before taking more
-            self._rows = self._rows.new_empty(count, self.layout.width)
-            self._views = [self._parameter_views(row) for row in self._rows]
-        return list(self._rows[:count])
-
-    def _parameter_views(self, row: Tensor) -> list[Tensor]:
-        return [
-            row[start : start + parameter.numel()].view_as(parameter)
-            for start, parameter in zip(self.layout.starts, self._parameters, strict=True)
-        ]
-
-    def _squared_norm(self, row: int) -> Tensor:
-        views = self._views[row]
-        return (
-            torch.stack([torch.linalg.vector_norm(views[i], dtype=torch.float64) for i in self._last_shared])
-            .square()
-            .sum()
-        )
-
-    def _positions(self, parameters: Iterable[nn.Parameter] | None) -> list[int]:
-        position = {id(parameter): index for index, parameter in enumerate(self._parameters)}
-        wanted = self._parameters if parameters is None else list(parameters)
-        if not wanted or any(id(parameter) not in position for parameter in wanted):
-            raise ValueError("last_shared must be among the parameters, not frozen, and not heads")
-        return [position[id(parameter)] for parameter in wanted]
 
     def _count(self, losses: Iterable[Any], tasks: Sequence[int] | None) -> int:
         if tasks is not None:
@@ -310,6 +257,41 @@ class Combiner:
         if self.method.num_tasks is None:
             raise ValueError("losses has no length: say which tasks they are, as in tasks=range(n)")
         return self.method.num_tasks
+
+
+def _backward(loss: Tensor, task: int, scale: float, *, keep: bool) -> None:
+    try:
+        loss.backward(None if scale == 1 else torch.full_like(loss, scale), retain_graph=keep)
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise ValueError(
+            f"the loss of task {task} needs a forward pass that an earlier loss has used up: give losses that share "
+            "one as a list"
+        ) from error
+
+
+def _scalar(loss: Tensor | float, task: int, device: torch.device) -> Tensor:
+    if not isinstance(loss, Tensor):
+        return torch.full((), loss, dtype=torch.float64, device=device)
+    if loss.dim() != 0:
+        raise ValueError(f"the loss of task {task} must be a scalar; got {list(loss.shape)}")
+    return loss.detach().to(device)
+
+
+def _scales(scales: Sequence[float] | None, count: int) -> list[float]:
+    factors = [1.0] * count if scales is None else [float(scale) for scale in scales]
+    if len(factors) != count or not all(0 < factor < math.inf for factor in factors):
+        raise ValueError(f"scales must be {count} positive numbers, one a task; got {factors}")
+    return factors
+
+
+def _positions(parameters: Sequence[nn.Parameter], wanted: Iterable[nn.Parameter] | None) -> list[int]:
+    position = {id(parameter): index for index, parameter in enumerate(parameters)}
+    given = parameters if wanted is None else list(wanted)
+    if not given or any(id(parameter) not in position for parameter in given):
+        raise ValueError("last_shared must be among the parameters, not frozen, and not heads")
+    return [position[id(parameter)] for parameter in given]
 
 
 def _shared(
@@ -329,40 +311,3 @@ def _shared(
     if len({(parameter.dtype, parameter.device) for _, parameter in shared}) != 1:
         raise ValueError("all parameters must have one dtype and be on one device")
     return shared
-
-
-def _group_name(groups: str | GroupName) -> GroupName:
-    if not isinstance(groups, str):
-        return groups
-    if groups not in GROUPS:
-        raise ValueError(f"no groups {groups!r}; there are {', '.join(GROUPS)}, or a function of the parameter's name")
-    return GROUPS[groups]
-
-
-def _numbered(losses: Iterable[Loss], tasks: list[int]) -> Iterator[tuple[int, Loss]]:
-    """Each loss with its task, one at a time."""
-    remaining = iter(losses)
-    for task in tasks:
-        try:
-            loss = next(remaining)
-        except StopIteration:
-            raise ValueError(f"fewer losses than the {len(tasks)} tasks") from None
-        yield task, loss
-    if next(remaining, None) is not None:
-        raise ValueError(f"more losses than the {len(tasks)} tasks")
-
-
-def _parts(loss: Loss) -> Iterator[Tensor]:
-    """The scalars whose sum is the loss, one at a time."""
-    if isinstance(loss, Tensor):
-        yield loss
-    elif callable(loss):
-        yield from _parts(loss())
-    else:
-        for part in loss:
-            yield from _parts(part)
-
-
-def _first_bad(sums: list[Tensor]) -> int | None:
-    bad = (~torch.stack(sums).isfinite()).nonzero()
-    return int(bad[0]) + 1 if len(bad) else None

@@ -1,25 +1,28 @@
 """FAMO: Fast Adaptive Multitask Optimization (Liu et al., NeurIPS 2023, arXiv 2306.03792)."""
 
+import math
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from multitune.errors import UserError
 from multitune.methods.base import StreamingMethod
 
 EPSILON = 1e-8
 
 
 class FAMO(StreamingMethod):
-    """FAMO, Algorithm 1: all losses fall at the same rate, at the cost of joint training, O(1) in the number of tasks.
+    """FAMO, Algorithm 1: all losses fall at the same rate, at the cost of joint training.
 
         z = softmax(xi),  w_i = c z_i / L_i  with  c = 1 / sum_i (z_i / L_i)           (so sum_i w_i = 1)
         xi <- xi - lr (J^T delta + weight_decay xi),  delta_i = log L_i(before) - log L_i(after)
 
     J is the Jacobian of the softmax: J^T delta = z (delta - <z, delta>). L_i stands for L_i - min_loss_i + 1e-8.
 
-    The step on xi needs the losses of the same batches after the optimizer's step: give them to `update`. Without it,
-    it is made from the losses of the tasks' next visit.
+    The step on xi needs the losses of the same batches after the optimizer's step: give them to `update`. Otherwise it
+    is made with the losses of the tasks' next visit.
 
     Departures from the paper:
     1. The step on xi is Adam's (betas 0.9, 0.999, weight decay added to the gradient), as in the authors' code.
@@ -27,10 +30,19 @@ class FAMO(StreamingMethod):
        it, so that gradients can be summed before all the losses are known.
     3. Of T tasks only those of the step are in the softmax.
 
-    num_tasks: T. lr: of xi, 0.025. weight_decay: gamma, 0.001 (the authors' code has other values too). min_losses:
-    [T], a lower bound of each loss (0). State: `logits` xi, Adam's moments and step, and `last_losses` (NaN where there
-    is nothing to compare with).
+    State: `logits` xi, Adam's moments and step, and `last_losses` (NaN where there is nothing to compare with).
+
+    Args:
+        num_tasks: T.
+        lr: of xi.
+        weight_decay: gamma (the authors' code has other values, too).
+        min_losses: [T], a lower bound of each loss (default: 0).
+
+    Raises:
+        ValueError: a value that is out of range.
     """
+
+    reads_losses: ClassVar[bool] = True
 
     logits: Tensor
     moment1: Tensor
@@ -60,14 +72,18 @@ class FAMO(StreamingMethod):
         self.register_buffer("last_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
         self.register_buffer("min_losses", torch.tensor(min_losses or [0.0] * num_tasks, dtype=torch.float64))
 
-    def task_weight(self, task: int, loss: float) -> float:
-        above = self._above_minimum(torch.tensor([task]), torch.tensor([loss], dtype=torch.float64))
-        return float(self.logits[task].exp() / above)
+    def task_weight(self, task: int, loss: Tensor) -> Tensor:
+        return self.logits[task].exp() / (loss.double() - self.min_losses[task] + EPSILON)
 
     def update(self, losses: Tensor | Sequence[float], tasks: Sequence[int] | None = None) -> None:
-        """The step on xi. losses: [n], of the same batches as the last `weights`, after the optimizer's step.
+        """Make the step on xi.
 
-        Raises ValueError for losses at or below their minimum, or tasks that `weights` has not seen.
+        Args:
+            losses: [n], of the same batches as the last `weights`, after the optimizer's step.
+            tasks: whose they are (default: all, in order).
+
+        Raises:
+            ValueError: losses at or below their minimum, or tasks that `weights` has not seen.
         """
         after = torch.as_tensor(losses).detach().to("cpu", torch.float64)
         indices = torch.tensor(self.task_indices(tasks, len(after)))
@@ -81,8 +97,8 @@ class FAMO(StreamingMethod):
             raise ValueError("FAMO needs losses=[n], one a row of gram")
         above = self._above_minimum(tasks, losses)
         weights = self.logits[tasks].softmax(0) / above
-        known = ~self.last_losses[tasks].isnan()
-        if known.any():
+        known = [i for i, last in enumerate(self.last_losses[tasks].tolist()) if not math.isnan(last)]
+        if known:
             self._step(tasks[known], above[known])
         self.last_losses[tasks] = above
         return (weights / weights.sum()).repeat(len(grams), 1)
@@ -98,16 +114,16 @@ class FAMO(StreamingMethod):
         self.steps += 1
         self.moment1.lerp_(gradient, 1 - 0.9)
         self.moment2.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
-        step = int(self.steps)
+        step: Any = self.steps.tolist()
         denominator = (self.moment2 / (1 - 0.999**step)).sqrt() + 1e-8
         self.logits -= self.lr * self.moment1 / (1 - 0.9**step) / denominator
 
     def _above_minimum(self, tasks: Tensor, losses: Tensor) -> Tensor:
         """L_i - min_loss_i + 1e-8, [n]."""
         above = losses - self.min_losses[tasks] + EPSILON
-        if not (above > 0).all():
-            low = tasks[~(above > 0)].tolist()
-            raise ValueError(
+        low = [task for task, value in zip(tasks.tolist(), above.tolist(), strict=True) if not value > 0]
+        if low:
+            raise UserError(
                 f"FAMO takes logarithms: the losses of tasks {low} are not above their minimum (min_losses=)"
             )
         return above

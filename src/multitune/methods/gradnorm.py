@@ -1,8 +1,11 @@
 """GradNorm: gradient normalization for adaptive loss balancing (Chen et al., ICML 2018, arXiv 1711.02257)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from multitune.errors import UserError
 from multitune.methods.base import StreamingMethod
 
 SMALLEST_WEIGHT = 1e-3
@@ -22,12 +25,23 @@ class GradNorm(StreamingMethod):
     1. W is the last shared layer there; here it is what the Gram matrix was taken over, for `multitune.Combiner` the
        whole shared model unless it is told the layer (`last_shared=`).
     2. Of T tasks only those of the step are compared and updated; L_i(0) is the loss at task i's own first visit.
-    3. A plain step can overshoot to a negative weight, which would ascend that task's loss: weights are kept at 0.001
+    3. A loss of zero has no ratio to itself: L_i(0) is the first loss above zero, and L_i / L_i(0) is 1 until then.
+    4. A plain step can overshoot to a negative weight, which would ascend that task's loss: weights are kept at 0.001
        or more before they are scaled.
 
-    num_tasks: T. alpha: 1.5, asymmetry; 0 makes all norms equal. lr: of the weights. State: `task_weights` and
-    `initial_losses` (NaN before a task's first visit), [T], float64.
+    State: `task_weights` and `initial_losses` (NaN before a task's first loss above zero), [T], float64.
+
+    Args:
+        num_tasks: T.
+        alpha: asymmetry; 0 makes all norms equal.
+        lr: of the weights.
+
+    Raises:
+        ValueError: a value that is out of range.
     """
+
+    reads_losses: ClassVar[bool] = True
+    reads_norms: ClassVar[bool] = True
 
     task_weights: Tensor
     initial_losses: Tensor
@@ -40,8 +54,9 @@ class GradNorm(StreamingMethod):
         self.register_buffer("task_weights", torch.ones(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
 
-    def task_weight(self, task: int, loss: float) -> float:
-        return float(self.task_weights[task])
+    def task_weight(self, task: int, loss: Tensor) -> float:
+        weights: list[float] = self.task_weights.tolist()
+        return weights[task]
 
     def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:
         if losses is None or len(grams) != 1:
@@ -54,17 +69,24 @@ class GradNorm(StreamingMethod):
         return before[None]
 
     def _training_rates(self, tasks: Tensor, losses: Tensor) -> Tensor:
-        """Ltilde_i = L_i / L_i(0), [n]; a task's first loss is remembered."""
+        """Ltilde_i = L_i / L_i(0), [n]; a task's first loss above zero is remembered."""
+        if min(losses.tolist()) < 0:
+            raise UserError(f"GradNorm compares ratios of losses, which must not be negative; got {losses.tolist()}")
         first = self.initial_losses[tasks]
-        first = torch.where(first.isnan(), losses, first)
-        if not (first > 0).all() or not (losses >= 0).all():
-            raise ValueError(f"GradNorm compares ratios of losses, which must be positive; got {losses.tolist()}")
+        first = torch.where(first.isnan() & (losses > 0), losses, first)
         self.initial_losses[tasks] = first
-        return losses / first
+        return torch.where(first.isnan(), 1.0, losses / first)
 
 
 def weight_gradient(weights: Tensor, norms: Tensor, rates: Tensor, alpha: float) -> Tensor:
-    """d/dw_i sum_j |G_j - target_j|, targets constant, [n]. weights, norms |grad_W L_i|, rates Ltilde_i: [n]."""
+    """d/dw_i sum_j |G_j - target_j| with constant targets, [n].
+
+    Args:
+        weights: w, [n].
+        norms: |grad_W L_i|, [n].
+        rates: Ltilde_i, [n].
+        alpha: asymmetry.
+    """
     G = weights * norms
-    r = rates / rates.mean() if rates.any() else torch.ones_like(rates)
+    r = torch.where(rates.any(), rates / rates.mean(), 1.0)
     return (G - G.mean() * r**alpha).sign() * norms

@@ -16,7 +16,7 @@ LARGEST_TARGET = 1 - 1e-6
 
 
 class GradVac(Seeded, GramMethod):
-    """Gradient Vaccine, Algorithm 1: pairs of gradients that are less similar than they used to be are corrected.
+    """Gradient Vaccine, Algorithm 1: gradients are corrected that are less similar than they used to be.
 
         g'_i = g_i
         for j != i in random order:
@@ -31,8 +31,15 @@ class GradVac(Seeded, GramMethod):
     Where the paper is silent: the cosine with a zero gradient is 0; the target used in a correction is at most
     1 - 1e-6; all parameter groups of a step share one random order.
 
-    num_tasks: T; a step may have fewer (`tasks=`). beta: rate of the targets (0.01 in the authors' code). seed: of the
-    order of the pairs. State: `targets` [groups, T, T], float64.
+    State: `targets` [groups, T, T], float64.
+
+    Args:
+        num_tasks: T; a step may have fewer (`tasks=`).
+        beta: rate of the targets (0.01 in the authors' code).
+        seed: of the order of the pairs.
+
+    Raises:
+        ValueError: a value that is out of range.
     """
 
     targets: Tensor
@@ -60,13 +67,17 @@ class GradVac(Seeded, GramMethod):
 
 
 def gradvac(gram: Tensor, targets: Tensor, order: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """The weights of Algorithm 1 and the new targets.
-
-    gram, targets: [groups, n, n]; order: [n, n - 1] (see `random_order`) -> [groups, n], [groups, n, n].
+    """The weights of Algorithm 1, [groups, n], and the new targets, [groups, n, n].
 
     The rows of C are the g'_i in terms of the g_j, those of A the same in an orthonormal basis of their span: there the
     little that is left of two opposite gradients keeps its digits, which (C G C^T)_ii would lose. One g'_i never meets
     another, so step k does all of them at once, each with the k-th task in its own order.
+
+    Args:
+        gram: [groups, n, n].
+        targets: [groups, n, n].
+        order: [n, n - 1], see `random_order`.
+        beta: rate of the targets.
     """
     groups, n, _ = gram.shape
     i = torch.arange(n)

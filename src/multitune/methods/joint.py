@@ -13,7 +13,7 @@ class Joint(StreamingMethod):
 
     unweighted: ClassVar[bool] = True
 
-    def task_weight(self, task: int, loss: float) -> float:
+    def task_weight(self, task: int, loss: Tensor) -> float:
         return 1.0
 
     def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:

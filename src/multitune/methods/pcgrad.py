@@ -16,7 +16,8 @@ class PCGrad(Seeded, GramMethod):
     Every g'_i is compared with the original g_j. The sum is returned, as in the paper (some libraries return the mean).
     All parameter groups of a step share one random order.
 
-    seed: of the order of the pairs.
+    Args:
+        seed: of the order of the pairs.
     """
 
     def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:
@@ -24,10 +25,14 @@ class PCGrad(Seeded, GramMethod):
 
 
 def pcgrad(gram: Tensor, order: Tensor) -> Tensor:
-    """The weights of Algorithm 1. gram: [groups, n, n], order: [n, n - 1] (see `random_order`) -> [groups, n].
+    """The weights of Algorithm 1, [groups, n].
 
     The rows of C are the g'_i in terms of the g_j, so that <g'_i, g_j> = (C G)_ij. One g'_i never meets another, so
     step k does all of them at once, each with the k-th task in its own order.
+
+    Args:
+        gram: [groups, n, n].
+        order: [n, n - 1], see `random_order`.
     """
     groups, n, _ = gram.shape
     i = torch.arange(n)

@@ -22,23 +22,30 @@ UNFIT = {
     ),
     **dict.fromkeys(("MoDoWeighting", "SDMGradWeighting"), "made for gradients of two independent batches a task"),
 }
+SMALLEST_NORM = 1e-15
+"""Of rows whose squares fp32 can hold; others are given to TorchJD in float64."""
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
 LINEAR_IN_ROWS = ("CAGrad", "GradVac", "Mean", "PCGrad", "Sum")
 """Methods around the rows' sum or mean: a row that is scaled has as much more of it."""
+UNDEFINED_AT_ZERO = ("NashMTL",)
+"""Aggregators that divide by the norm of the whole matrix."""
 
 
 def torchjd(name: str, /, *, seed: int = 0, **options: Any) -> "TorchJDWeighting | TorchJDAggregator":
-    """The method that TorchJD calls `name`: an aggregator ("UPGrad") or its weighting ("UPGradWeighting", the same).
-
-    options: of TorchJD's class; a list is made a tensor (`pref_vector`, `weights`, `leak`). CRMOGM, which smooths
-    another method's weights, takes that one's name as `weighting` and its options besides its own.
-    seed: TorchJD's draws (GradDrop, PCGrad, ...) come from a generator of our own, saved in the state.
+    """Make the method that TorchJD calls `name`.
 
     What TorchJD computes from the Gram matrix, or from the number of tasks, gets it in float64; the rest gets the rows.
     Its scales are absolute (UPGrad, DualProj and CAGrad take a matrix of squared norm below 1e-4 for zero). Its state
     goes with the rows in their order: with a sample of the tasks in each step, methods that have one mix up the tasks.
 
-    Raises UserError where torchjd or a solver is missing, the name is unknown, or an option is wrong.
+    Args:
+        name: an aggregator ("UPGrad") or its weighting ("UPGradWeighting", the same).
+        seed: of the generator, saved in the state, from which TorchJD's draws come (GradDrop, PCGrad, ...).
+        options: of TorchJD's class; a list is made a tensor (`pref_vector`, `weights`, `leak`). CRMOGM, which smooths
+            another method's weights, takes that one's name as `weighting` and its options besides its own.
+
+    Raises:
+        UserError: torchjd or a solver is missing, the name is unknown, or an option is wrong.
     """
     aggregator = _aggregator(name, options)
     weighting = _gram_weighting(aggregator)
@@ -59,7 +66,7 @@ def _with_preference(aggregator: nn.Module) -> list[Any]:
 
 
 def _gram_weighting(aggregator: nn.Module) -> nn.Module | None:
-    """What makes the aggregator's weights from the Gram matrix, or from its size alone."""
+    """The part of the aggregator that makes weights from the Gram matrix, or from its size alone."""
     size_alone = type(aggregator).__name__ in SIZE_ALONE
     weighting = getattr(aggregator, "weighting" if size_alone else "gramian_weighting", None)
     assert weighting is None or isinstance(weighting, nn.Module)
@@ -113,7 +120,7 @@ class _TorchJD(Seeded):
     submodules: their buffers come and go, so `get_extra_state` takes everything, as a safetensors file in bytes."""
 
     by_place = False
-    """It has a value for each task, a state or an option, and tells the tasks by the places of their rows."""
+    """There is a value for each task, a state or an option, which goes by the places of the rows."""
     task_weights: Literal["rows", "preference", "own"] = "own"
     """How tasks are given weights: by scaling their rows, by `preference`, or not at all: it sets them itself."""
 
@@ -138,12 +145,15 @@ class _TorchJD(Seeded):
 
     @contextmanager
     def _called(self, device: torch.device) -> Iterator[None]:
-        """TorchJD draws from the global generators: seed them from ours, and put them back."""
+        """Inside, the global generators, from which TorchJD draws, are seeded from ours."""
         seed = int(torch.randint(2**62, (), generator=self.generator))
         devices = [] if device.type == "cpu" else [device]
-        with torch.random.fork_rng(devices), warnings.catch_warnings():
-            # cvxpy's on NashMTL's way to put its problem: nothing that a user could mend.
+        # NashMTL keeps its last weights where its problem has no solution. What numpy and cvxpy have to say about that,
+        # and about how it puts its problem, is nothing that a user could mend.
+        quiet = np.errstate(divide="ignore", invalid="ignore")
+        with torch.random.fork_rng(devices), warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")
+            warnings.filterwarnings("ignore", "Solution may be inaccurate")
             torch.default_generator.manual_seed(seed)
             for gpu in devices:
                 torch.cuda.default_generators[gpu.index].manual_seed(seed)
@@ -194,8 +204,12 @@ class TorchJDAggregator(_TorchJD, RowsMethod):
     """A TorchJD aggregator of the whole matrix. See `torchjd`."""
 
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
+        """See `RowsMethod`. Low-precision rows are combined in fp32. NashMTL leaves zero where all rows are zero."""
+        computed = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+        if type(self.copies[group]).__name__ in UNDEFINED_AT_ZERO and torch.linalg.vector_norm(computed).square() == 0:
+            return torch.zeros_like(rows[0])
         with self._called(rows.device):
-            return self._result(group, rows)
+            return self._result(group, computed).to(rows.dtype)
 
 
 def _as_bytes(data: bytes) -> Tensor:

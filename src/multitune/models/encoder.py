@@ -1,6 +1,7 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from multitune.errors import UserError
 from multitune.models import offline
 from multitune.models.dropout import use_quick_dropout
 from multitune.models.heads import Heads
+from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
+from multitune.models.positions import positions
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
 from multitune.storage.memory import is_out_of_memory
@@ -94,6 +97,11 @@ class Encoder:
         """Keep the weights as they are now: ``drift`` is measured from here."""
         self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
 
+    def room_for(self, max_length: int) -> int:
+        """``max_length``, or the positions that the model has for tokens, where these are fewer."""
+        room = positions(self.model)
+        return max_length if room is None else min(max_length, room)
+
     def training_inputs(self, inputs: Inputs) -> Inputs:
         """A batch with its token ids as training wants them: rows of the trimmed matrix."""
         return inputs if self._vocabulary is None else self._vocabulary.inputs(inputs)
@@ -120,6 +128,12 @@ class Encoder:
         for name in own | given:
             if own.get(name) != given.get(name):
                 raise ValueError(f"{name} is {given.get(name)}; the model has {own.get(name)}")
+
+    def non_finite_weight(self) -> str | None:
+        """The name of a weight that trains and holds a number that is not finite; None where there is none."""
+        weights = self.parameters()
+        finite = torch.stack([weight.detach().isfinite().all() for _, weight in weights]).tolist()
+        return next((name for (name, _), is_finite in zip(weights, finite, strict=True) if not is_finite), None)
 
     @property
     def cuda_devices(self) -> list[torch.device]:
@@ -226,8 +240,8 @@ def _as_between_calls(processor: Processor) -> Iterator[None]:
             backend.enable_padding(**padding)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model.
+def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model; of ``words``, one that reads each as it stands in running text, after a blank.
 
     Raises:
         UserError: no such model, or no network to fetch it.
@@ -235,7 +249,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
+    if words and _reads_bytes(tokenizer):
+        tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
+        tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
     return tokenizer
+
+
+def _reads_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is of RoBERTa's and GPT-2's kind, in whose pieces the blank before a word is a character."""
+    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    return any(part["type"] == "ByteLevel" for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())) if part)
 
 
 def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
@@ -253,7 +279,14 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
         loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
-    processor = load_tokenizer(name) if text else fetched(name, auto_processor.from_pretrained)
+    processor = (
+        load_tokenizer(name, words=any(one.split_into_words for one in heads.tasks))
+        if text
+        else fetched(name, auto_processor.from_pretrained)
+    )
+    for one, _ in loaded:
+        if text and one.config.pad_token_id is None:
+            one.config.pad_token_id = processor.pad_token_id
     if len(loaded) == 1:
         return Encoder(loaded[0][0], heads, processor, loaded[0][1])
     model = Heads([one for one, _ in loaded])
@@ -268,6 +301,7 @@ def _load_model(
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
     config = fetched(name, AutoConfig.from_pretrained)
+    before = purpose(config)
     task.configure(config)
     if layers is not None:
         if layers > config.num_hidden_layers:
@@ -275,15 +309,26 @@ def _load_model(
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
+    now = purpose_of_task(config, task.auto_model)
+    other_head = now is not None and now != before
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = fetched(
-            name, task.auto_model.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True
+            name,
+            task.auto_model.from_pretrained,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=other_head,
         )
-    _pass_through(model, info["missing_keys"])
+    check_body(name, model, info["mismatched_keys"])
+    new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    if other_head:
+        new |= renewed_head(name, model, info["missing_keys"])
+    _pass_through(model, new)
     if not torch.cuda.is_available():
         use_quick_dropout(model)
-    return model, sorted(info["missing_keys"])
+    return model, sorted(new)
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ class CombinedUpdate(OptimizerUpdate):
         scales = (len(drawn) * self._sampler.weights(drawn)).tolist() if self._weighted else None
         values = self._combiner.backward(losses, tasks=drawn, scales=scales)
         self._apply(drawn)
-        return [float(value) for value in values]
+        read: list[float] = values.tolist()
+        return read
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from multitune.methods.combiner import GROUPS
+from multitune.methods.groups import GROUPS
 from multitune.models.encoder import Encoder
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.methods.base import GramMethod, NonFiniteError
-from multitune.methods.combiner import Combiner, Loss
+from multitune.methods.combiner import Combiner
+from multitune.methods.losses import Loss
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
 from multitune.probes import genealogy

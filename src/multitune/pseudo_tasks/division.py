@@ -62,8 +62,8 @@ def check(recipe: Recipe, corpus: Corpus) -> None:
     needed = max(settings.clusters * recipe.batch_size, settings.pca)
     if different < needed:
         raise UserError(
-            f"pseudo_tasks: {settings.clusters} clusters of at least {recipe.batch_size} records (batch_size) in "
-            f"{settings.pca} dimensions (pca) need {needed} different ones; the training data have {different}"
+            f"pseudo_tasks: the training data have {different} different records, and {settings.clusters} clusters "
+            f"of at least {recipe.batch_size} (batch_size) in {settings.pca} dimensions (pca) need {needed}"
         )
 
 
@@ -83,7 +83,7 @@ def divide(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> Division | None:
     check(recipe, corpus)
     config = encoder.model.config
     if config.is_encoder_decoder:
-        raise UserError(f"pseudo_tasks: {recipe.model} has a decoder; the clusters are made of an encoder's states")
+        raise UserError(f"pseudo_tasks: {recipe.model} has a decoder, and clusters are made from an encoder's states")
     if settings.pca > config.hidden_size:
         raise UserError(
             f"pseudo_tasks.pca: {settings.pca} is more than the {config.hidden_size} dimensions of {recipe.model}"
@@ -120,8 +120,8 @@ def write(folder: Path, division: Division) -> None:
     path = folder / FILE
     if path.exists() and Clusters.read(folder).hash != division.description.hash:
         raise UserError(
-            f"--resume: {path} tells of other clusters than this machine finds; go on where the run was begun, or "
-            f"begin it anew in another folder"
+            f"--resume: the clusters in {path} differ from those that this machine finds; resume where the run began, "
+            f"or begin anew in another folder"
         )
     division.description.write(folder)
 

@@ -76,6 +76,7 @@ def caveats(evidence: Evidence) -> list[str]:
     found = list(dict.fromkeys(notes))
     if evidence.comparison is not None and evidence.seeds == 1:
         found.append("One seed: the intervals say how sure the test examples make it, nothing about how seeds differ.")
+    found += _untaken(evidence)
     if len(evidence.methods) > 2:
         found.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
@@ -88,6 +89,19 @@ def caveats(evidence: Evidence) -> list[str]:
             f"Still learning when the budget ended, by the gain of dev {evidence.metric} since the validation before: "
             f"{', '.join(rising)}. A longer run may change the order."
         )
+    return found
+
+
+def _untaken(evidence: Evidence) -> list[str]:
+    """Steps that runs were to take and did not."""
+    results = [(evidence.label(run), run.result) for run in evidence.runs]
+    skipped = [f"{label} {r.skipped_steps} of {r.skipped_steps + r.steps}" for label, r in results if r.skipped_steps]
+    untrained = [f"{label} on {', '.join(result.untrained)}" for label, result in results if result.untrained]
+    found = []
+    if skipped:
+        found.append(f"Steps were skipped, since a loss or gradient was not finite: {', '.join(skipped)}.")
+    if untrained:
+        found.append(f"Never trained, for not one step was taken: {'; '.join(untrained)}.")
     return found
 
 

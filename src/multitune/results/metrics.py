@@ -128,22 +128,7 @@ class Skip(Event):
     batches: dict[Language, FaultyBatch]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Back(Event):
-    """The run went back to a checkpoint, which ``gradients`` is of.
-
-    Attributes:
-        failed_at: gradient computations when it gave up.
-        rate: what the recipe's learning rate is multiplied by from here on.
-    """
-
-    EVENT: ClassVar[str] = "back"
-
-    failed_at: int
-    rate: float
-
-
-EVENTS: dict[str, type[Event]] = {kind.EVENT: kind for kind in (Train, Validate, Probe, Skip, Back)}
+EVENTS: dict[str, type[Event]] = {kind.EVENT: kind for kind in (Train, Validate, Probe, Skip)}
 
 
 def event_line(event: Event) -> str:

@@ -71,7 +71,9 @@ class RunResult(JsonFile):
         dropped: dev and test records left out because training never shows their label.
         versions: of Python and the packages that decide the numbers, and how scores were computed.
         skipped: bad records that the recipe's ``skip_bad`` left out.
-        steps: optimizer steps made of the budget; null in files that do not say.
+        steps: steps of the optimizer that were taken.
+        skipped_steps: steps that were not, since a loss or gradient was not finite.
+        trained: gradient computations that each task had a part in and that became steps.
         step_seconds: of ``seconds`` those of the steps themselves; null in files that do not say.
         precision: of the forward and backward pass; null in files that do not say.
         threads: of the CPU; null in files that do not say.
@@ -97,12 +99,19 @@ class RunResult(JsonFile):
     dropped: dict[Language, int]
     versions: dict[Annotated[str, "name"], str]
     skipped: dict[Language, int] = field(default_factory=dict)
-    steps: int | None = None
+    steps: int = 0
+    skipped_steps: int = 0
+    trained: dict[Language, int] = field(default_factory=dict)
     step_seconds: float | None = None
     precision: str | None = None
     threads: int | None = None
     by_class: dict[Group, dict[Label, dict[Metric, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def untrained(self) -> list[str]:
+        """The tasks that no step was taken for."""
+        return [task for task, gradients in self.trained.items() if not gradients]
 
     @property
     def scores(self) -> Sides[Scores]:

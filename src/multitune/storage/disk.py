@@ -1,6 +1,7 @@
 """What a machine can do to a run, in one line each that says what would help."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from safetensors import SafetensorError
 
 from multitune.errors import RunError, UserError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP}
+TOO_LARGE = "the limit of file sizes is reached (ulimit -f shows it); raise the limit"
 BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 
 
@@ -20,7 +22,7 @@ def disk_explained(out: Path) -> Iterator[None]:
     """Inside, what the disk under ``out`` does becomes an error that a user can read.
 
     Raises:
-        RunError: it is full, or broken.
+        RunError: it is full or broken, it takes no file of that size, or a folder of the run was removed.
         UserError: ``out`` cannot be written.
     """
     try:
@@ -56,9 +58,13 @@ def _of_the_disk(error: OSError | SafetensorError, out: Path) -> Exception | Non
     number = error_number(error)
     where = getattr(error, "filename", None) or out
     if number in FULL:
-        return RunError(f"{where}: no space left; make room on that disk, then go on with --resume")
+        return RunError(f"{where}: the disk is full; make room on it, then go on with --resume")
+    if number == errno.EFBIG:
+        return RunError(f"{where}: {TOO_LARGE}, then go on with --resume")
+    if number == errno.ENOENT and not out.exists():
+        return RunError(f"{out}: was removed while the run was going on; nothing of it is left, start it again")
     if number in REFUSED:
-        return UserError(f"--out: cannot write {where}: {errno.errorcode[number]}; name a folder that can be written")
+        return UserError(f"--out: cannot write {where}: {os.strerror(number)}; name another folder")
     if number in BROKEN:
-        return RunError(f"{where}: the disk fails ({errno.errorcode[number]}); when it is well, go on with --resume")
+        return RunError(f"{where}: the disk failed ({os.strerror(number)}); once it is repaired, go on with --resume")
     return None

@@ -73,4 +73,4 @@ def _told(content: bytes) -> str:
         owner = json.loads(content)
         return f"process {owner['pid']} of {owner['user']} on {owner['host']}, since {owner['since']}"
     except (ValueError, LookupError, TypeError):
-        return "a process that has not said its name"
+        return "an unknown process"

@@ -25,6 +25,7 @@ class TokenTask(Task):
     """
 
     label_field = "tags"
+    split_into_words = True
     auto_model = AutoModelForTokenClassification
     unread: ClassVar[str]
 

@@ -1,15 +1,16 @@
 """All that a resume needs, as safetensors and JSON with their hashes; nothing is ever unpickled.
 
-A checkpoint is a folder, named by its gradient count (and how often the run went back): ``tensors.safetensors``,
-``state.json``, and ``B2SUMS`` with the BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
+A checkpoint is a folder, named by its gradient count: ``tensors.safetensors``, ``state.json``, and ``B2SUMS`` with the
+BLAKE2b hashes of both (``b2sum --check B2SUMS`` checks them, too).
 """
 
+import errno
 import hashlib
 import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multitune.errors import RunError, UserError
+from multitune.recipe import Recipe, is_text_of
 from multitune.storage.atomic import remove, remove_parts, replaced
-from multitune.storage.disk import FULL, error_number
+from multitune.storage.disk import FULL, TOO_LARGE, error_number
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
-"""Regular checkpoints kept in a run folder, beside the best one; older ones are removed."""
+"""Regular checkpoints kept in a run folder, beside that of the best validation; older ones are removed."""
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "B2SUMS"
 EARLY = "-early"
-NAME = re.compile(rf"(?P<gradients>\d{{9,}})(-back(?P<backs>\d+))?(?P<early>{EARLY})?")
+NAME = re.compile(rf"\d{{9,}}({EARLY})?")
 
 
 class Damaged(ValueError):
@@ -42,36 +44,31 @@ class Progress:
 
     Attributes:
         gradients: gradient computations spent.
-        steps: optimizer steps made.
-        step_seconds: seconds that these took.
         seconds: seconds trained, over all sessions of the run.
+        step_seconds: those of ``seconds`` that steps took.
         probe_seconds: those of ``seconds`` that probes took.
         losses: of the steps since the last training line of metrics.jsonl.
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
-        best: the best validation so far (average score, gradient count, ``backs`` then), empty before the first.
-        skipped: the newest steps, in a row, whose loss or gradient was not finite.
-        backs: how often the run went back to a checkpoint, each time halving its rate.
-        stuck: how often since the newest regular checkpoint.
+        best: the best validation so far (average score, gradient count), where the recipe selects it; else empty.
+        steps: steps of the optimizer that were taken.
+        skipped_steps: those that were skipped, since a loss or gradient was not finite.
+        skipped_in_a_row: the newest of them.
+        trained: task -> gradient computations that it had a part in and that became steps.
     """
 
     gradients: int = 0
-    steps: int = 0
-    step_seconds: float = 0.0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     probe_seconds: float = 0.0
     losses: list[float] = pydantic.Field(default_factory=list)
     validated: int = 0
     dev: float = 0.0
     best: dict[str, float] = pydantic.Field(default_factory=dict)
-    skipped: int = 0
-    backs: int = 0
-    stuck: int = 0
-
-    @property
-    def rate(self) -> float:
-        """What the recipe's learning rate is multiplied by."""
-        return 0.5**self.backs
+    steps: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    trained: dict[str, int] = pydantic.Field(default_factory=dict)
 
 
 @dataclass
@@ -85,7 +82,6 @@ class RunState:
         weights: the parameters that train, by name (of a two-loop method, the fast ones).
         update: the method's state: optimizer, task sampler, slow weights, ...
         batches: where each stream of mini-batches is.
-        best_weights: the shipped weights at the best validation, by name.
     """
 
     progress: Progress
@@ -94,7 +90,6 @@ class RunState:
     weights: dict[str, Tensor]
     update: dict[str, Any]
     batches: dict[str, dict[str, Any]]
-    best_weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,7 @@ def flatten(state: RunState, *, early: bool = False) -> Flat:
     content = {item.name: getattr(state, item.name) for item in fields(state)} | {"progress": asdict(state.progress)}
     plain = {name: _plain(value, name, tensors) for name, value in content.items()}
     now = state.progress
-    best = _name(int(now.best.get("gradients", 0)), int(now.best.get("backs", 0)))
-    name = _name(now.gradients, now.backs) + (EARLY if early else "")
+    best, name = _name(int(now.best.get("gradients", 0))), _name(now.gradients) + (EARLY if early else "")
     return Flat(name, best, {"format": FORMAT} | plain, tensors)
 
 
@@ -130,9 +124,9 @@ def write(flat: Flat, folder: Path) -> Path:
     the next regular one.
 
     Raises:
-        RunError: the disk has no room for it; those before it stay.
+        RunError: the disk has no room for it, or takes no file of its size; those before it stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run folder that is gone must not come back without the rest
     remove_parts(folder)
     free = shutil.disk_usage(folder).free
     if free < flat.bytes:
@@ -144,6 +138,10 @@ def write(flat: Flat, folder: Path) -> Path:
             (beside / STATE).write_text(json.dumps(flat.plain, allow_nan=False), encoding="utf-8")
             (beside / SUMS).write_text(_sums(beside), encoding="utf-8")
     except (OSError, SafetensorError) as error:
+        if error_number(error) == errno.EFBIG:
+            raise RunError(
+                f"{folder}: cannot write a checkpoint of {flat.bytes:,} bytes: {TOO_LARGE}, then go on with --resume"
+            ) from error
         if error_number(error) not in FULL:
             raise
         raise _no_space(flat, folder, free) from error
@@ -156,12 +154,12 @@ Restore = Callable[[RunState], object]
 """Takes a state over, or raises ``Damaged``."""
 
 
-def load_newest(folder: Path, recipe: str, restore: Restore) -> tuple[RunState | None, list[str]]:
+def load_newest(folder: Path, recipe: Recipe, restore: Restore) -> tuple[RunState | None, list[str]]:
     """Restore the newest undamaged checkpoint of a folder.
 
     Args:
         folder: of checkpoints.
-        recipe: what the run's resolved recipe has to be.
+        recipe: of the run; keys that an earlier version did not write have their defaults.
         restore: called with one after the other, until it takes one.
 
     Returns:
@@ -170,32 +168,23 @@ def load_newest(folder: Path, recipe: str, restore: Restore) -> tuple[RunState |
     Raises:
         UserError: there are checkpoints, all of them damaged.
     """
-    return _first_good(list(reversed(_finished(folder))), recipe, restore)
-
-
-def load_before(folder: Path, recipe: str, skip: int, restore: Restore) -> RunState:
-    """Restore the newest regular checkpoint but ``skip``, or the oldest; as ``load_newest``.
-
-    An early one is passed over: a run that nobody interrupted would not have it.
-    """
-    line = _lineage(_finished(folder))
-    state, _ = _first_good(line[min(skip, len(line) - 1) :], recipe, restore)
-    assert state is not None, "one is written before the first step"
-    return state
-
-
-def _first_good(found: Sequence[Path], recipe: str, restore: Restore) -> tuple[RunState | None, list[str]]:
     damages: list[str] = []
-    for path in found:
+    for path in reversed(_finished(folder)):
         try:
             state = _load(path, recipe)
             restore(state)
             return state, damages
         except Damaged as damage:
             damages.append(f"{path} is damaged ({damage})")
-    if found:
+    if damages:
         raise UserError(f"--resume: {'; '.join(damages)}; none is left: name another folder to begin anew")
     return None, damages
+
+
+def newest_gradients(folder: Path) -> int | None:
+    """Gradient computations of the newest checkpoint, damaged or not; None where there is none."""
+    finished = _finished(folder)
+    return int(finished[-1].name.removesuffix(EARLY)) if finished else None
 
 
 def clear(folder: Path) -> None:
@@ -204,7 +193,12 @@ def clear(folder: Path) -> None:
         remove(path)
 
 
-def _load(path: Path, recipe: str) -> RunState:
+def load(folder: Path, gradients: int, recipe: Recipe) -> RunState:
+    """The regular checkpoint of so many gradients; raises ``Damaged`` where it is, or is not there."""
+    return _load(folder / _name(gradients), recipe)
+
+
+def _load(path: Path, recipe: Recipe) -> RunState:
     try:
         _check_files(path)
         tensors = load_file(path / TENSORS)
@@ -221,9 +215,13 @@ def _load(path: Path, recipe: str) -> RunState:
         raise Damaged(f"it cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
         raise Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
-    if state.recipe != recipe:
+    try:
+        same = is_text_of(state.recipe, recipe, "its recipe")
+    except UserError as error:
+        raise Damaged(str(error)) from error
+    if not same:
         raise Damaged("it is of another recipe")
-    if _name(state.progress.gradients, state.progress.backs) != path.name.removesuffix(EARLY):
+    if _name(state.progress.gradients) != path.name.removesuffix(EARLY):
         raise Damaged(f"it is of {state.progress.gradients} gradients")
     return state
 
@@ -251,39 +249,21 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _name(gradients: int, backs: int) -> str:
-    return f"{gradients:09d}" + (f"-back{backs}" if backs else "")
+def _name(gradients: int) -> str:
+    return f"{gradients:09d}"
 
 
 def _finished(folder: Path) -> list[Path]:
-    """In the order of their writing: a run that went back begins again at lower gradient counts."""
-    found = {path: NAME.fullmatch(path.name) for path in folder.glob("[0-9]*")}
-    order = {
-        path: (int(name["backs"] or 0), int(name["gradients"]), bool(name["early"]))
-        for path, name in found.items()
-        if name
-    }
-    return sorted(order, key=order.__getitem__)
-
-
-def _lineage(finished: Sequence[Path]) -> list[Path]:
-    """The regular checkpoints that the newest one comes from, newest first: not those that the run went back from."""
-    line: list[Path] = []
-    for path in reversed(finished):
-        if not path.name.endswith(EARLY) and (not line or _gradients(path) < _gradients(line[-1])):
-            line.append(path)
-    return line
-
-
-def _gradients(path: Path) -> int:
-    return int(path.name.partition("-")[0])
+    """In the order of their writing."""
+    found = (path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name))
+    return sorted(found, key=lambda path: (int(path.name.removesuffix(EARLY)), path.name))
 
 
 def _superseded(folder: Path, written: Path, best: Path) -> list[Path]:
     """What is older than the newest, and what seems newer: damaged ones, which the run has passed over."""
     finished = _finished(folder)
-    line = _lineage(finished[: finished.index(written) + 1])
-    kept = {*line[:KEPT], best, written}
+    regular = [path for path in finished[: finished.index(written) + 1] if not path.name.endswith(EARLY)]
+    kept = {*regular[-KEPT:], best, written}
     return [path for path in finished if path not in kept]
 
 

@@ -1,7 +1,7 @@
 """Checkpoints written while training goes on: a copy in memory, then a thread."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,8 @@ class CheckpointWriter:
     """Writes a run's checkpoints one at a time. What goes wrong in its thread is raised by its next call (RunError for
     a full disk, else OSError).
 
-    The copy's memory is kept for the next one: writing to memory that the process has is several times faster than
-    getting new pages from the system.
+    The copy's memory is kept for the next one while the writer is entered: writing to memory that the process has is
+    several times faster than getting new pages from the system.
 
     Args:
         folder: of the run's checkpoints.
@@ -39,7 +39,6 @@ class CheckpointWriter:
         self._folder, self._tell = folder, tell
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Written] | None = None
-        self._reserving: Future[None] | None = None
         self._copies: dict[str, Tensor] = {}
 
     def __enter__(self) -> "CheckpointWriter":
@@ -47,17 +46,12 @@ class CheckpointWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._thread.shutdown(wait=kind is not Leave)
-
-    def reserve(self, state: RunState) -> None:
-        """Get the memory for copies of such states, in the thread, so that the first one is as fast as the others."""
-        self._reserving = self._thread.submit(self._reserve, flatten(state).tensors)
+        self._copies = {}
 
     def save(self, state: RunState, *, early: bool = False) -> None:
         """Copy a state and begin to write it. A write that is still going on is waited for."""
         began = time.monotonic()
         self.wait()
-        if self._reserving:
-            self._reserving.result()
         live = flatten(state, early=early)
         copy = replace(live, tensors={name: self._copied(name, tensor) for name, tensor in live.tensors.items()})
         self._copies = dict(copy.tensors)
@@ -84,9 +78,6 @@ class CheckpointWriter:
         if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
             copy = _memory_for(tensor)
         return copy.copy_(tensor)
-
-    def _reserve(self, tensors: Mapping[str, Tensor]) -> None:
-        self._copies = {name: _memory_for(tensor).zero_() for name, tensor in tensors.items()}
 
 
 def _memory_for(tensor: Tensor) -> Tensor:

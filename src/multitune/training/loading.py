@@ -75,7 +75,7 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         )
     except MemoryError as error:
         raise RunError(
-            f"data: not enough memory to read {recipe.data}: what helps is fewer languages, or smaller files"
+            f"data: not enough memory to read {recipe.data}; fewer languages or smaller files would help"
         ) from error
     if recipe.select == "best" and corpus.test_is_dev:
         raise UserError(
@@ -116,10 +116,11 @@ def load_plan(recipe: Recipe) -> Plan:
     except ValidationError as error:
         raise UserError(f"options of {recipe.method}: {describe(error, kind)}") from error
     plan.check()
+    one_each = f"{recipe.method}: {recipe.method} trains one model per language"
     if recipe.pseudo_tasks is not None and plan.one_model_per_task:
-        raise UserError(f"pseudo_tasks: no language has a cluster of its own, whose model {recipe.method} would be")
+        raise UserError(f"pseudo_tasks cannot be used with {one_each}, and clusters are not languages")
     if recipe.replay is not None and plan.one_model_per_task:
-        raise UserError(f"replay: {recipe.method} trains a model for each task, and would train one to replay")
+        raise UserError(f"replay cannot be used with {one_each}, and would train one on the replay alone")
     return plan
 
 
@@ -132,7 +133,7 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     replay = recipe.replay
     if replay is None:
         return []
-    for task in {corpus.head(language).task for language in corpus.train}:
+    for task in dict.fromkeys(corpus.head(language).task for language in corpus.train):
         if not TASKS[task].can_replay:
             raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {task}")
     source = corpus

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from multitune.results.metrics import Back, Event, Skip, event_line, read_event
+from multitune.results.metrics import Event, event_line
 from multitune.storage.atomic import write_text
-
-FAULTS = (Skip, Back)
-"""Events that stay in the log when a run goes back to before them."""
 
 
 class MetricsLog:
@@ -31,8 +28,3 @@ class MetricsLog:
     def restore(self, text: str) -> None:
         """Make ``text`` all that is in the log."""
         write_text(self._path, text)
-
-    def go_back(self, text: str) -> None:
-        """Restore ``text``, with which the log begins, but keep what later lines tell of faults."""
-        later = (read_event(line) for line in self.text()[len(text) :].split("\n") if line)
-        self.restore(text + "".join(event_line(event) for event in later if isinstance(event, FAULTS)))

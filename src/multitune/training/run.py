@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
 from multitune.data.corpus import Corpus
+from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.sampling import EpochSampler, TaskSampler
@@ -93,12 +94,14 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     """Load the encoder, tokenise the corpus, set up the method.
 
     Raises:
-        UserError: the model cannot be had, or the data cannot be divided into pseudo-tasks.
+        UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
     """
     heads, replay = tasks.of(corpus), replayed(recipe, corpus)
     if replay:
         heads = heads.with_replay(MaskedLanguageModelling(()), corpus.test)
     encoder = load_encoder(recipe, heads, corpus)
+    if (weight := encoder.non_finite_weight()) is not None:
+        raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
     division = pseudo_tasks.divide(recipe, corpus, encoder)
     if recipe.freeze_encoder:
         encoder.freeze()
@@ -125,11 +128,17 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         clip=recipe.clip,
         seed=recipe.seed,
     )
+    update = averaged(plan.build(setup), setup, recipe)
+    if recipe.budget < update.smallest_step:
+        raise UserError(
+            f"budget: {recipe.budget} is too small for a step of {recipe.method}, which computes "
+            f"{update.smallest_step} gradients"
+        )
     return Run(
         recipe=recipe,
         task=heads,
         encoder=encoder,
-        update=averaged(plan.build(setup), setup, recipe),
+        update=update,
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),

@@ -5,11 +5,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multitune.errors import UserError
-from multitune.recipe import Recipe, to_yaml
+from multitune.recipe import Recipe, is_saved_in, to_yaml
 from multitune.results.run import FILE
 from multitune.storage import lock
 from multitune.storage.atomic import remove_parts, write_text
 from multitune.storage.disk import disk_explained
+from multitune.training import checkpoint
+
+CHECKPOINTS = "checkpoints"
+
+
+def is_finished(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds this very run, finished; then it takes nothing but its report to end it.
+
+    Raises:
+        UserError: another process has the folder, or its recipe cannot be read.
+    """
+    if not (out / FILE).exists() or not is_saved_in(out / "recipe.yaml", recipe):
+        return False
+    lock.check_free(out)
+    return True
+
+
+def tidy(out: Path, recipe: Recipe) -> None:
+    """Remove the checkpoints of a finished run, unless its recipe keeps them."""
+    if not recipe.keep_checkpoints:
+        for folder in (out / CHECKPOINTS, *out.glob(f"languages/*/{CHECKPOINTS}")):
+            checkpoint.clear(folder)
 
 
 def check(out: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -54,10 +76,12 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool) -> None:
     if all(path.name == lock.FILE or path.match(".*.part") for path in out.iterdir()):
         return
     if not (out / "recipe.yaml").exists():
-        raise UserError(f"--out: {out} is not empty and holds no run; name a new folder")
+        raise UserError(f"--out: {out} is not empty, and it is not the folder of a run; name a new folder")
     if (out / FILE).exists():
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or remove it")
     if not resume:
         raise UserError(f"--out: {out} already holds an unfinished run; add --resume to go on, or name another folder")
-    if (out / "recipe.yaml").read_text(encoding="utf-8") != to_yaml(recipe):
-        raise UserError(f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one it was begun with")
+    if not is_saved_in(out / "recipe.yaml", recipe):
+        raise UserError(
+            f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"
+        )

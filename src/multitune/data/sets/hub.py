@@ -71,7 +71,7 @@ def _downloaded(hub_set: HubSet, wanted: Wanted, otherwise: str) -> Wanted:
     layout, training = hub_set.layout, wanted.languages is None or bool(wanted.languages)
     folders.check_training([layout], training)
     if not hub_set.languages and wanted.languages is None:
-        raise UserError(f"languages: data: {layout.name} has no choice of its own; name some, such as [de, fi]")
+        raise UserError(f"languages: data: {layout.name} has no default languages; name some, such as [de, fi]")
     by_default = layout.trained or hub_set.languages
     languages = by_default if wanted.languages is None else tuple(wanted.languages)
     others = tuple(code for code in hub_set.languages if not (training and code in by_default))

@@ -41,7 +41,7 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     for language in corpus.test:
         if SPLIT.search(language):
             raise UserError(
-                f"path: {wanted.path} has a file {language!r}, which is no language; splits are called "
+                f"path: {wanted.path} has a file {language!r}, which is not a language; splits are called "
                 "train-xx, dev-xx and test-xx"
             )
     return corpus

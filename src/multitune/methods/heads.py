@@ -1,0 +1,70 @@
+"""The gradients of parameters that one task alone uses: kept by task until the tasks' weights are known."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from multitune.methods.rows import Gradients
+
+
+class Heads:
+    """The parameters that are left out of the combination, and their gradients of the current step.
+
+    Attributes:
+        parameters: the heads'.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self._kept: list[dict[int, Tensor]] = [{} for _ in self.parameters]
+
+    @torch.no_grad()
+    def absorb(self, task: int, *, scale: float = 1.0) -> None:
+        """Move `.grad`, times ``scale``, to what is kept of a task."""
+        for kept, parameter in zip(self._kept, self.parameters, strict=True):
+            gradient, parameter.grad = parameter.grad, None
+            if gradient is not None:
+                gradient = gradient * scale
+                kept[task] = kept[task].add_(gradient) if task in kept else gradient
+
+    def set_aside(self) -> Gradients:
+        """Take what is in `.grad` away, to be given back."""
+        gradients: Gradients = [parameter.grad for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        return gradients
+
+    def put_back(self, gradients: Gradients) -> None:
+        """Let `.grad` be ``gradients``, and keep nothing of any task."""
+        self._kept = [{} for _ in self.parameters]
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    @torch.no_grad()
+    def leave(self, others: Gradients, weights: Mapping[int, float], divisor: int) -> None:
+        """Leave sum_i w_i g_i / ``divisor`` in `.grad`, and ``others`` added to it.
+
+        Args:
+            others: one a parameter.
+            weights: of each task; one that is not there counts 1.
+            divisor: the number of tasks, or 1 for a sum.
+        """
+        sums = [_weighted_sum(kept, weights) for kept in self._kept]
+        for i, total in enumerate(sums):
+            if total is not None and divisor != 1:
+                total /= divisor
+            other = others[i]
+            if total is not None and other is not None:
+                total += other
+            sums[i] = other if total is None else total
+        self.put_back(sums)
+
+
+def _weighted_sum(kept: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor | None:
+    total = None
+    for task, gradient in kept.items():
+        if task in weights:
+            gradient *= weights[task]
+        total = gradient if total is None else total.add_(gradient)
+    return total

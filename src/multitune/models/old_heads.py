@@ -1,0 +1,83 @@
+"""Models that come with a head for something else: whether it can be used, and a new one where it cannot."""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from multitune.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LABELLED = (AutoModelForImageClassification, AutoModelForSequenceClassification, AutoModelForTokenClassification)
+"""Auto classes whose heads have an output for each label; those of the others serve any data."""
+
+
+class Purpose(NamedTuple):
+    """What a head is for: the architecture that has it, its labels by number, and whether it tells classes or a number.
+
+    A head is used again only for the same purpose: that two heads have as many outputs says nothing.
+    """
+
+    architecture: str | None
+    labels: Mapping[Any, str] | None
+    problem: str | None
+
+
+def purpose(config: PretrainedConfig) -> Purpose:
+    """The purpose that a model's configuration tells."""
+    return Purpose(next(iter(config.architectures or ()), None), config.id2label, config.problem_type)
+
+
+def purpose_of_task(config: PretrainedConfig, auto_model: Any) -> Purpose | None:
+    """The purpose that a configuration tells once a task has written its labels there; None without labels."""
+    if auto_model not in LABELLED or type(config) not in auto_model._model_mapping:
+        return None
+    architecture = auto_model._model_mapping[type(config)]
+    return Purpose(architecture.__name__, config.id2label, config.problem_type)
+
+
+def check_body(name: str, model: PreTrainedModel, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
+    """Refuse weights of other sizes than the configuration says, but for the head's.
+
+    Raises:
+        UserError: the model's folder is damaged.
+    """
+    head = _head_of(model)
+    for key, found, wanted in mismatched:
+        if key not in head:
+            raise UserError(
+                f"model: cannot load {name!r}: its weights have other sizes than its config.json says: {key} has "
+                f"{list(found)}, not {list(wanted)}"
+            )
+
+
+@torch.no_grad()
+def renewed_head(name: str, model: PreTrainedModel, missing: Collection[str]) -> set[str]:
+    """Give a model whose head is for something else new weights there; returns their names.
+
+    Nothing is done where all of the head was ``missing``, and so is new already.
+    """
+    head = _head_of(model)
+    if head.keys() <= set(missing):
+        return set()
+    log.warning("model: %s has a head for other labels or another kind of task; it gets a new one", name)
+    fresh = type(model)(model.config).state_dict()
+    for key, weight in head.items():
+        weight.copy_(fresh[key])
+    return set(head)
+
+
+def _head_of(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights outside the body that all architectures of a kind of model share."""
+    body = f"{model.base_model_prefix}."
+    return {name: weight for name, weight in model.state_dict().items() if not name.startswith(body)}

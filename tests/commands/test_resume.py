@@ -1,0 +1,137 @@
+"""Doing again what is done, and going on with what is not: ``--resume``, and ``evaluate`` of a run that was stopped."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multitune as mt
+from builders import comparison_file, recipe, stop_after
+from multitune.commands.evaluate import evaluate
+from multitune.errors import Interrupted, RunError, UserError
+from multitune.recipe import to_yaml
+from multitune.training import trainer
+
+
+@pytest.mark.parametrize("method", ["mtl", "stl"])
+def test_of_a_finished_run_the_report_is_written_again(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, method: str
+) -> None:
+    one, run = recipe(tiny_model, tiny_panx, method, budget=12), tmp_path / "run"
+    result = mt.train(one, run)
+    report = (run / "report.html").read_bytes()
+    rest = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.suffix != ".html"}
+    (run / "report.html").unlink()
+    left = run / "checkpoints" / "000000012"
+    left.mkdir(parents=True)
+    for _ in range(2):
+        assert mt.train(one, run, resume=True) == result
+        assert (run / "report.html").read_bytes() == report
+    assert not left.exists()
+    now = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.suffix != ".html"}
+    assert now == rest
+    for keys in ({"seed": 3}, {"budget": 13}):
+        with pytest.raises(UserError, match="already holds a finished run"):
+            mt.train(one.model_copy(update=keys), run, resume=True)
+
+
+def test_a_comparison_writes_the_reports_that_its_runs_lack(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    file = comparison_file(tiny_model, tiny_panx)
+    mt.compare(file, tmp_path / "all")
+    report = tmp_path / "all" / "mtl-seed0" / "report.html"
+    report.unlink()
+    mt.compare(file, tmp_path / "all")
+    assert report.exists()
+
+
+def test_checkpoints_of_a_finished_run_stay_where_they_are_wanted(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    one = recipe(tiny_model, tiny_panx, budget=12, validate_every=4, keep_checkpoints=True)
+    mt.train(one, tmp_path / "run")
+    kept = ["000000008", "000000012"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == kept
+    mt.train(one, tmp_path / "run", resume=True)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == kept
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_panx: Path) -> Path:
+    """A run that was stopped after 6 of 12 gradients."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(6, patch)
+        with pytest.raises(Interrupted):
+            mt.train(recipe(tiny_model, tiny_panx, budget=12), out)
+    return out
+
+
+def test_a_recipe_of_an_earlier_version_resumes(
+    tmp_path: Path, stopped: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """It lacks the keys that have come since; the folder gets them."""
+    one = recipe(tiny_model, tiny_panx, budget=12)
+    shutil.copytree(stopped, tmp_path / "run")
+    saved = tmp_path / "run" / "recipe.yaml"
+    earlier = [line for line in to_yaml(one).splitlines() if not line.startswith(("replay:", "keep_checkpoints:"))]
+    saved.write_text("\n".join(earlier))
+    mt.train(one, tmp_path / "run", resume=True)
+    assert saved.read_text() == to_yaml(one)
+
+
+def test_a_half_trained_model_is_scored_with_a_warning(
+    tmp_path: Path, stopped: Path, tiny_model: Path, tiny_panx: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert set(evaluate(stopped)) == {"aa", "bb", "cc"}
+    said = f"{stopped}: was stopped after 6 of 12 gradients: its model is half-trained"
+    assert [message for message in caplog.messages if message.startswith(said)]
+    caplog.clear()
+    mt.train(recipe(tiny_model, tiny_panx, budget=12), tmp_path / "run")
+    evaluate(tmp_path / "run")
+    assert caplog.messages == []
+
+
+def test_stl_without_all_its_models_is_not_scored(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(6, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(recipe(tiny_model, tiny_panx, "stl", budget=12), tmp_path / "run")
+    with pytest.raises(UserError, match="has no model of 'aa'; evaluate needs a finished run"):
+        evaluate(tmp_path / "run")
+
+
+def removing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove a folder in the step that passes 7 gradients."""
+    step = trainer.Trainer._step
+
+    def wrapped(self: trainer.Trainer) -> None:
+        step(self)
+        if self._now.gradients == 8:
+            self._writer.wait()
+            shutil.rmtree(self._out / what)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", wrapped)
+
+
+@pytest.mark.parametrize("keys", [{}, {"checkpoint_every": 1, "budget": 400, "validate_every": 200}])
+def test_a_run_whose_folder_goes_ends_in_one_line(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
+) -> None:
+    """The log or a checkpoint is the first to miss it."""
+    monkeypatch.setattr(trainer, "LOG_LINES", 4)
+    removing(".", monkeypatch)
+    with pytest.raises(RunError, match=f"{tmp_path / 'run'}: was removed while the run was going on"):
+        mt.train(recipe(tiny_model, tiny_panx, **keys), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_checkpoints_go_goes_on(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing("checkpoints", monkeypatch)
+    mt.train(recipe(tiny_model, tiny_panx, budget=24, validate_every=6), tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").exists()
