@@ -20,6 +20,7 @@ from multitune.models.dropout import use_quick_dropout
 from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.positions import positions
+from multitune.models.remembered import Remembered
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
 from multitune.storage.memory import is_out_of_memory
@@ -52,7 +53,7 @@ class Encoder:
         self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
         assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
-        self._pretrained: dict[str, Tensor] = {}
+        self._pretrained: Remembered | None = None
 
     def head(self, language: str) -> PreTrainedModel:
         """The model that predicts for a language."""
@@ -94,8 +95,12 @@ class Encoder:
             raise UserError("freeze_encoder: nothing is left to train, the model ships a head for this task")
 
     def remember(self) -> None:
-        """Keep the weights as they are now: ``drift`` is measured from here."""
-        self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
+        """Keep the weights as they are now, on disk: ``drift`` is measured from here.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        self._pretrained = Remembered(dict(self.pretrained_parameters()))
 
     def room_for(self, max_length: int) -> int:
         """``max_length``, or the positions that the model has for tokens, where these are fewer."""
@@ -146,7 +151,11 @@ class Encoder:
 
     def moved(self) -> dict[str, float]:
         """L2 distance of each pretrained weight from where it was, by name."""
-        moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
+        assert self._pretrained is not None, "nothing was remembered"
+        moved = {
+            name: (weight.detach() - self._pretrained.weight(name).to(weight.device)).norm()
+            for name, weight in self.pretrained_parameters()
+        }
         return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
 
     def on_device(self, inputs: Inputs) -> Inputs:
