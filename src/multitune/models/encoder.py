@@ -279,14 +279,13 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     Args:
         layers: keep the first so many encoder layers.
         dropout: probability everywhere while training; None keeps the model's own.
-        seed: of the weights that pretraining did not leave.
+        seed: of the weights that pretraining did not leave; those of a head do not depend on which others there are.
 
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        loaded = [_load_model(name, task, layers, dropout) for task in heads.tasks]
+    with quiet():
+        loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = (
@@ -306,8 +305,10 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)))
 
 
-def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:
-    """A model with the task's head, and the names of its new weights."""
+def _load_model(
+    name: str, task: Task, layers: int | None, dropout: float | None, seed: int
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
     config = fetched(name, AutoConfig.from_pretrained)
     before = purpose(config)
     task.configure(config)
@@ -319,14 +320,16 @@ def _load_model(name: str, task: Task, layers: int | None, dropout: float | None
         _set_dropout(config, dropout)
     now = purpose_of_task(config, task.auto_model)
     other_head = now is not None and now != before
-    model, info = fetched(
-        name,
-        task.auto_model.from_pretrained,
-        config=config,
-        dtype=torch.float32,
-        output_loading_info=True,
-        ignore_mismatched_sizes=other_head,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = fetched(
+            name,
+            task.auto_model.from_pretrained,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=other_head,
+        )
     check_body(name, model, info["mismatched_keys"])
     new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     if other_head:
