@@ -43,6 +43,8 @@ bench: $(SET_UP)
 	$(BIN)/python bench/pooler.py
 	$(BIN)/python bench/checkpoint.py
 	$(BIN)/python bench/data.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/structure.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -39,6 +39,8 @@ class Encoder:
         heads: which head each language has.
         tokenizer: its fast tokenizer, or the image processor of a model that sees.
         device: where it runs.
+        training_inputs: turns a batch's token ids into those that the model takes while it trains: rows of the trimmed
+            matrix.
         pad_id: the padding token, trimmed or not; 0 where there are no tokens.
     """
 
@@ -53,6 +55,7 @@ class Encoder:
         self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
         assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
+        self.training_inputs: Callable[[Inputs], Inputs] = lambda inputs: inputs
         self._pretrained: Remembered | None = None
 
     def head(self, language: str) -> PreTrainedModel:
@@ -82,6 +85,7 @@ class Encoder:
     def trim(self, token_ids: Iterable[int]) -> None:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
         self._vocabulary = TrimmedVocabulary(self.model, {*token_ids, *self.tokenizer.all_special_ids})
+        self.training_inputs = self._vocabulary.inputs
 
     def freeze(self) -> None:
         """Train only what pretraining did not leave.
@@ -106,10 +110,6 @@ class Encoder:
         """``max_length``, or the positions that the model has for tokens, where these are fewer."""
         room = positions(self.model)
         return max_length if room is None else min(max_length, room)
-
-    def training_inputs(self, inputs: Inputs) -> Inputs:
-        """A batch with its token ids as training wants them: rows of the trimmed matrix."""
-        return inputs if self._vocabulary is None else self._vocabulary.inputs(inputs)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The weights that train, by name."""
@@ -139,11 +139,6 @@ class Encoder:
         weights = self.parameters()
         finite = torch.stack([weight.detach().isfinite().all() for _, weight in weights]).tolist()
         return next((name for (name, _), is_finite in zip(weights, finite, strict=True) if not is_finite), None)
-
-    @property
-    def cuda_devices(self) -> list[torch.device]:
-        """The CUDA devices whose random state a forward pass draws from."""
-        return [self.device] if self.device.type == "cuda" else []
 
     def drift(self) -> float:
         """L2 distance of the pretrained weights from where they were (embedding rows never trained add 0)."""

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
 from multitune.data.corpus import Corpus
@@ -61,31 +62,53 @@ class Run:
         What is random in it depends on the seed and on which of the stream's mini-batches it is, so that every method
         meets a mini-batch with the same dropout.
         """
-        stream = self._stream(number)
+        stream = self._streams[number]
         rows: dict[int, list[Example]] = {}
         for language, drawn in stream.next().items():
-            rows.setdefault(self.task.number(language), []).extend(self.examples[language][row] for row in drawn)
+            rows.setdefault(self._heads[language], []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", *stream.place)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
-        with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
+        with torch.random.fork_rng(self._cuda_devices), self._autocast:
             torch.manual_seed(seeded(self.recipe.seed, "dropout", *stream.place).initial_seed())
             losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
         return torch.stack(losses).sum()
 
     def newest(self, numbers: Iterable[int]) -> dict[str, dict[str, Any]]:
         """The newest mini-batches of some streams, by language: epoch, position and rows."""
-        return {k: v for number in dict.fromkeys(numbers) for k, v in self._stream(number).newest().items()}
+        return {k: v for number in dict.fromkeys(numbers) for k, v in self._streams[number].newest().items()}
 
-    def _stream(self, number: int) -> Batches:
-        return tuple(self.batches.values())[number]
+    # What each step looks up, made once.
+
+    @cached_property
+    def _streams(self) -> tuple[Batches, ...]:
+        return tuple(self.batches.values())
+
+    @cached_property
+    def _heads(self) -> dict[str, int]:
+        """Training language -> the number of its head."""
+        return {language: self.task.number(language) for language in self.languages}
+
+    @cached_property
+    def _models(self) -> tuple[PreTrainedModel, ...]:
+        """The model with each head."""
+        return tuple(self.encoder.numbered(number) for number in range(len(self.task.tasks)))
+
+    @cached_property
+    def _autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.encoder.device, self.precision)
+
+    @cached_property
+    def _cuda_devices(self) -> list[torch.device]:
+        """The CUDA devices whose random state a forward pass draws from."""
+        return [self.encoder.device] if self.encoder.device.type == "cuda" else []
 
     def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
         """The method's loss of examples that share a head."""
-        task, model = self.task.tasks[head], self.encoder.numbered(head)
+        task, model, device = self.task.tasks[head], self._models[head], self.encoder.device
         inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
-        inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
-        targets = targets.to(self.encoder.device)
+        inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(inputs).items()}
+        targets = targets.to(device)
         with task.fewer_logits(model, targets):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 

@@ -166,8 +166,9 @@ class Trainer:
     def _count(self, drawn: Sequence[int]) -> None:
         """Count a step that was taken."""
         self._now.steps, self._now.skipped_in_a_row = self._now.steps + 1, 0
-        for language in self._run.newest(drawn):
-            self._now.trained[language] += self._run.update.cost
+        for number in drawn:
+            for language in self._run.newest([number]):
+                self._now.trained[language] += self._run.update.cost
 
     @property
     def _spent(self) -> bool:
