@@ -10,7 +10,7 @@ from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
-from multitune.report import page
+from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
 from multitune.storage.atomic import replaced
