@@ -75,7 +75,7 @@ def prepared(folder: Path, model: Path, cache: Path) -> Cost:
     run = prepare(recipe, corpus, load_plan(recipe))
     ready, busy = time.monotonic(), time.process_time() - busy
     for language in run.languages:
-        for row in run.batches[language].next():
+        for row in run.batches[language].next()[language]:
             run.examples[language][row]
     batch = (time.monotonic() - ready) / len(run.languages)
     tokens = np.mean([run.task.task(language).sizes(rows).mean() for language, rows in run.examples.items()])

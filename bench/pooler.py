@@ -28,8 +28,8 @@ def accuracy(recipe: Recipe, gain: float | None) -> float:
             pooler.copy_(gain * torch.eye(len(pooler)))
     for gradient in range(recipe.budget):
         run.update.advance(learning_rate(recipe, gradient), gradient / recipe.budget)
-        drawn = run.update.draw()
-        run.update.step(drawn, (run.loss(mixture, gradient) for mixture in drawn))
+        drawn = run.update.draw(1)
+        run.update.step(drawn, (run.loss(number) for number in drawn))
     return evaluate(run.encoder, run.task, run.dev, run.precision).average(run.task.metric)
 
 

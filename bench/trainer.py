@@ -85,10 +85,10 @@ def trainer_steps(examples: list[dict[str, Any]], labels: int, steps: int, bf16:
 def our_steps(run: Run, steps: int) -> list[float]:
     """Seconds of steps of our loop."""
     seconds = []
-    for step in range(WARM_UP + steps):
+    for _ in range(WARM_UP + steps):
         began = time.perf_counter()
-        drawn = run.update.draw()
-        run.update.step(drawn, (run.loss(mixture, step) for mixture in drawn))
+        drawn = run.update.draw(1)
+        run.update.step(drawn, (run.loss(number) for number in drawn))
         seconds.append(time.perf_counter() - began)
     return seconds[WARM_UP:]
 

@@ -122,13 +122,16 @@ class Recipe(BaseModel):
     """A name that ``multitune methods`` lists."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """The method's own options, as ``multitune methods`` lists them."""
-    sampling: Literal["proportional", "uniform", "unimax"] = "proportional"
-    """How often each language is drawn: by its training examples N as N^q; alike; or alike, but no language's examples
-    more than ``sampling_epochs`` times (UniMax)."""
+    sampling: Literal["proportional", "uniform", "unimax", "epochs"] = "proportional"
+    """How much each language has of the training: by its training examples N as N^q; alike; alike, but no language's
+    examples more than ``sampling_epochs`` times (UniMax); or shuffled epochs of the concatenated data."""
     sampling_exponent: Annotated[float, Field(ge=0.0)] = 0.2
     """q, the exponent of sampling: proportional."""
     sampling_epochs: Annotated[float, Field(gt=0.0)] = 5.0
     """The most epochs of a language's data under sampling: unimax."""
+    task_weights: Literal["sampling", "equal"] = "sampling"
+    """Of the tasks in a step of a combining method: sampling gives each the share that ``sampling`` asks for, equal one
+    weight to all, as the papers do."""
     replay: Replay | None = None
     """Mix in masked language modelling, to replay what pretraining taught; null does not."""
 
@@ -156,6 +159,8 @@ class Recipe(BaseModel):
     """Largest L2 norm of an update's gradient; null leaves it as it is."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it."""
+    threads: Count | None = None
+    """Threads of the CPU; null takes what torch finds. Another number gives other last bits."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     """Seeds the new weights, the order of batches and tasks, and dropout. Never the split of the data."""
 

@@ -128,6 +128,13 @@ def test_every_recipe_resolves_to_a_method(path: Path) -> None:
         assert {one.data, *others, *(one.path if isinstance(one.path, dict) else ())} <= set(DATASETS)
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/table*.yaml")), ids=name)
+def test_recipes_of_the_papers_tables_do_as_the_paper(path: Path) -> None:
+    file = read(path)
+    assert file.resolve("mtl").task_weights == "equal"
+    assert file.resolve("sequential_reptile").options == {"inner_steps": 1000, "outer_lr": 0.1}
+
+
 def commands() -> list[str]:
     """The lines of the pages' shell blocks, and what bench files and recipes tell to type, without comments."""
     text = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]

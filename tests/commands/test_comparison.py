@@ -96,6 +96,17 @@ def test_several_seeds_and_another_recipe_in_the_folder(tmp_path: Path, tiny_mod
 
 
 @pytest.mark.parametrize(
+    ("methods", "baseline"),
+    [(["mtl", "sequential", "mixed"], "mixed"), (["sequential", "mtl"], "mtl"), (["sequential", "stl"], "sequential")],
+)
+def test_the_baseline_is_ordinary_fine_tuning_where_it_is_among_the_methods(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, methods: list[str], baseline: str
+) -> None:
+    found = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=methods, overrides={"budget": 2, "dev_limit": 1})
+    assert found.baseline == baseline
+
+
+@pytest.mark.parametrize(
     ("methods", "said"), [(["mtl", "sequental"], "unknown method 'sequental'"), ([], "no method is named")]
 )
 def test_mistakes_come_before_anything_runs(

@@ -8,7 +8,6 @@ from torch import Tensor
 
 import multitune as mt
 from builders import recipe
-from multitune.plans.update import Mixture
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.optimizer import make_optimizer
 from multitune.training.run import Run, prepare
@@ -18,13 +17,13 @@ BUDGET = 50
 
 
 class Model:
-    """The readers' model: a batch is a language's turn, and which of the run's gradient computations it is."""
+    """The readers' model: a batch is a language's turn."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def loss(self, batch: tuple[Mixture, int]) -> Tensor:
-        return self._run.loss(*batch)
+    def loss(self, batch: int) -> Tensor:
+        return self._run.loss(batch)
 
 
 def test_the_readmes_loop_trains_what_the_recipe_trains(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
@@ -40,7 +39,7 @@ def test_the_readmes_loop_trains_what_the_recipe_trains(tmp_path: Path, tiny_mod
         mt.train(one, tmp_path / str(budget))
 
         run = prepare(one, load_corpus(one), load_plan(one))
-        turns = [(run.update.draw()[0], n) for n in range(budget)]
+        turns = [number for _ in range(budget) for number in run.update.draw(1)]
         optimizer = make_optimizer(run.encoder.parameters(), one)
         exec(loop, {"model": Model(run), "optimizer": optimizer, "batches": turns})
         run.encoder.save(tmp_path / f"loop-{budget}")

@@ -103,6 +103,8 @@ RESUMED: dict[str, dict[str, Any]] = {
         "method": "sequential_reptile",
         "options": {"inner_steps": 5, "inner_steps_end": 8, "order": "permuted", "outer_lr": 0.5, "outer_lr_end": 1},
     },
+    "mixed, epochs, replay": {"method": "mixed", "sampling": "epochs", "replay": {"share": 0.4}},
+    "sequential, epochs": {"method": "sequential", "sampling": "epochs"},
     "mtl, replay": {"replay": {"share": 0.4}},
     "mtl, trimmed": {"trim_vocabulary": True},
     "mtl, bf16": {"precision": "bf16", "trim_vocabulary": True, "checkpoint_every": 4},

@@ -13,7 +13,9 @@ from multitune.methods.sampling import (
     CategoricalSampler,
     EpochSampler,
     PermutedSampler,
+    SystematicSampler,
     TaskSampler,
+    inclusion,
     proportional,
     uniform,
     unimax,
@@ -71,18 +73,56 @@ def test_draws_follow_the_probabilities(probabilities: Tensor, cut: int) -> None
     assert frequencies_agree(drawn, {t: p for t, p in enumerate(probabilities.tolist()) if p})
 
 
-def test_draws_without_replacement_take_each_time_from_those_left() -> None:
-    p = [0.5, 0.3, 0.2]
-    sampler = CategoricalSampler(torch.tensor(p), generator=generator(2), replacement=False)
-    drawn = [tuple(sampler.draw(2)) for _ in range(5_000)]
-    pairs = itertools.permutations(range(3), 2)
-    assert frequencies_agree(drawn, {(i, j): p[i] * p[j] / (1.0 - p[i]) for i, j in pairs})
+SHARES = [proportional(TYDIQA), proportional(TYDIQA, 1.0), uniform(9), unimax(TYDIQA, 40000, 1.0)]
 
 
-@pytest.mark.parametrize("n", [1, 8, 9])
-def test_draws_without_replacement_are_distinct(n: int) -> None:
-    sampler = CategoricalSampler(proportional(TYDIQA), generator=generator(), replacement=False)
-    assert all(len(set(sampler.draw(n))) == n for _ in range(100))
+@pytest.mark.parametrize(
+    ("probabilities", "n", "expected"),
+    [
+        ([0.5, 0.3, 0.2], 1, [0.5, 0.3, 0.2]),
+        ([0.4, 0.3, 0.3], 2, [0.8, 0.6, 0.6]),
+        ([0.8, 0.15, 0.05], 2, [1.0, 0.75, 0.25]),
+        ([0.9, 0.05, 0.03, 0.02], 3, [1.0, 1.0, 0.6, 0.4]),  # the second is certain once the first is
+        ([0.9, 0.1], 2, [1.0, 1.0]),
+        ([0.0, 0.6, 0.4], 2, [0.0, 1.0, 1.0]),
+    ],
+)
+def test_inclusion_is_as_near_to_proportional_as_distinctness_allows(
+    probabilities: list[float], n: int, expected: list[float]
+) -> None:
+    found = inclusion(torch.tensor(probabilities, dtype=torch.float64), n)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("n", [1, 4, 8, 9])
+@pytest.mark.parametrize("probabilities", SHARES)
+def test_weighted_distinct_draws_give_each_task_its_share(probabilities: Tensor, n: int) -> None:
+    sampler = SystematicSampler(probabilities, generator=generator(2))
+    times, shares = torch.zeros(9), torch.zeros(9, dtype=torch.float64)
+    for _ in range(3000):
+        drawn = sampler.draw(n)
+        weights = sampler.weights(drawn)
+        assert len(set(drawn)) == n
+        assert float(weights.sum()) == pytest.approx(1.0)
+        times[drawn] += 1 / 3000
+        shares[drawn] += weights / 3000
+    torch.testing.assert_close(shares, probabilities, atol=0.0 if n == 9 else 0.03, rtol=1e-9)
+    torch.testing.assert_close(times.double(), inclusion(probabilities, n), atol=0.03, rtol=0)
+
+
+def test_distinct_draws_come_in_random_order_and_in_all_pairs() -> None:
+    sampler = SystematicSampler(uniform(4), generator=generator(3))
+    counts = Counter(tuple(sampler.draw(2)) for _ in range(6000))
+    assert set(counts) == set(itertools.permutations(range(4), 2))
+    assert min(counts.values()) > 300
+
+
+@pytest.mark.parametrize("cuts", [[1] * 14, [7, 7], [3, 11], [14]])
+def test_an_epoch_has_each_task_as_often_as_asked_for(cuts: list[int]) -> None:
+    sampler = EpochSampler(3, generator=generator(3), times=[4, 1, 2])
+    torch.testing.assert_close(sampler.probabilities * 7, torch.tensor([4.0, 1.0, 2.0], dtype=torch.float64))
+    drawn = [task for n in cuts for task in sampler.draw(n)]
+    assert [sorted(drawn[:7]), sorted(drawn[7:])] == [[0, 0, 0, 0, 1, 2, 2]] * 2
 
 
 @pytest.mark.parametrize("cuts", [[1] * 60, [5] * 12, [3, 7] * 6, [60]])
@@ -138,8 +178,9 @@ def test_an_inner_loop_that_begins_early_drops_what_is_left() -> None:
     [
         lambda g: PermutedSampler(proportional(TYDIQA), 20, generator=g),
         lambda g: CategoricalSampler(proportional(TYDIQA), generator=g),
-        lambda g: CategoricalSampler(proportional(TYDIQA), generator=g, replacement=False),
+        lambda g: SystematicSampler(proportional(TYDIQA), generator=g),
         lambda g: EpochSampler(9, generator=g),
+        lambda g: EpochSampler(2, generator=g, times=[2, 5]),
     ],
 )
 def test_state_continues_where_it_was_taken(make: Callable[[torch.Generator], TaskSampler]) -> None:
@@ -168,11 +209,13 @@ def test_state_continues_where_it_was_taken(make: Callable[[torch.Generator], Ta
         (lambda: CategoricalSampler(torch.tensor([0.5, 0.4]), generator=generator()), "sum to 0.9"),
         (lambda: CategoricalSampler(torch.tensor([1.5, -0.5]), generator=generator()), "non-negative"),
         (lambda: CategoricalSampler(torch.tensor([float("nan"), 1.0]), generator=generator()), "sum to nan"),
-        (lambda: CategoricalSampler(uniform(3), generator=generator(), replacement=False).draw(4), "4 distinct tasks"),
-        (
-            lambda: CategoricalSampler(torch.tensor([1.0, 0.0]), generator=generator(), replacement=False).draw(2),
-            "2 distinct tasks of 1",
-        ),
+        (lambda: CategoricalSampler(uniform(3), generator=generator()).draw(0), "at least one"),
+        (lambda: EpochSampler(2, generator=generator(), times=[1]), "times has 1 numbers for num_tasks=2"),
+        (lambda: EpochSampler(2, generator=generator(), times=[1, 0]), "task 1 has 0"),
+        (lambda: SystematicSampler(uniform(3) * 2, generator=generator()), "sum to 2.0"),
+        (lambda: SystematicSampler(uniform(3), generator=generator()).draw(4), "4 distinct tasks of 3"),
+        (lambda: SystematicSampler(uniform(3), generator=generator()).draw(0), "0 distinct tasks of 3"),
+        (lambda: SystematicSampler(torch.tensor([1.0, 0.0]), generator=generator()).draw(2), "2 distinct tasks of 1"),
     ],
 )
 def test_mistakes_are_explained(mistake: Callable[[], Any], message: str) -> None:

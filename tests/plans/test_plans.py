@@ -1,6 +1,8 @@
 """Methods by name: what recipes may say, what becomes of it, and how mistakes are told."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterable
 from inspect import signature
 from typing import Any
@@ -11,18 +13,23 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from multitune.cli import tables
+from multitune.cli import method_table
 from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
 from multitune.methods.averaging import WeightAverage
 from multitune.methods.base import NonFiniteError
+from multitune.methods.sampling import CategoricalSampler
+from multitune.methods.schedule import outer_lr_at
 from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
 from multitune.plans import METHODS, find, listed
 from multitune.plans.averaged import AveragedUpdate
-from multitune.plans.update import Plan, Setup, Update, WordEmbedding
+from multitune.plans.plan import Plan
+from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.recipe import validated
 from multitune.training.loading import load_plan
-from multitune.training.optimizer import probabilities
+from multitune.training.sampling import probabilities
+
+PROBABILITIES = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
 class Net(nn.Module):
@@ -46,9 +53,10 @@ def setup(net: Net, **changes: Any) -> Setup:
         "pretrained": frozenset({"shared.weight", "shared.bias"}),
         "task_heads": frozenset(name for name, _ in net.named_parameters() if name.startswith("heads")),
         "embedding": WordEmbedding(hidden_size=4, embedding_size=4),
-        "probabilities": torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+        "probabilities": PROBABILITIES,
+        "task_weights": "sampling",
+        "make_sampler": lambda generator: CategoricalSampler(PROBABILITIES, generator=generator),
         "budget": 30,
-        "batch_size": 5,
         "make_optimizer": lambda named: AdamW([weight for _, weight in named], lr=0.01),
         "clip": None,
         "seed": 0,
@@ -72,7 +80,7 @@ def test_every_plan_describes_itself_and_its_options(method: str) -> None:
     assert issubclass(plan, Plan)
     assert plan.summary
     assert "arXiv" in plan.paper
-    assert made(method).draw()
+    assert made(method).draw(9)
 
 
 @pytest.mark.parametrize(
@@ -129,22 +137,21 @@ def test_combining_methods_take_distinct_tasks() -> None:
     for method in ("mtl", "gradnorm", "pcgrad", "gradvac", "famo", "recadam", "swep"):
         update = made(method, options={"tasks_per_step": 2})
         for _ in range(20):
-            (first,), (second,) = update.draw()
+            first, second = update.draw(9)
             assert first != second
-        assert len(made(method).draw()) == 3
+        assert len(update.draw(1)) == 1, "what is left of the budget"
+        assert len(made(method).draw(9)) == 3
 
 
 def test_each_order_of_tasks() -> None:
-    mixed = made("lookahead").draw()
-    assert [len(batch) for batch in mixed] == [5]
     fish = made("fish")
-    epoch = [task for _ in range(3) for ((task,),) in [fish.draw()]]
+    epoch = [task for _ in range(3) for task in fish.draw(9)]
     assert sorted(epoch) == [0, 1, 2]
     net = Net()
     reptile, met = made("reptile", net, {"inner_steps": 2}), []
     for _ in range(8):
         reptile.advance(0.01, 0.0)
-        ((task,),) = drawn = reptile.draw()
+        (task,) = drawn = reptile.draw(9)
         met.append(task)
         reptile.step(drawn, net.losses([task]))
     assert met == [0, 0, 1, 1, 2, 2, 0, 0]
@@ -155,7 +162,7 @@ def steps(update: Update, net: Net, progress: list[float]) -> list[int]:
     met = []
     for share in progress:
         update.advance(0.01, share)
-        ((task,),) = drawn = update.draw()
+        (task,) = drawn = update.draw(9)
         update.step(drawn, net.losses([task]))
         met.append(task)
     return met
@@ -179,7 +186,7 @@ def test_a_skipped_step_does_not_shift_permuted_inner_loops() -> None:
     update = made("sequential_reptile", net, options)
     steps(update, net, [0.0] * 4)
     with pytest.raises(NonFiniteError, match="the loss of task"):
-        update.step(update.draw(), [torch.tensor(float("nan"), requires_grad=True)])
+        update.step(update.draw(9), [torch.tensor(float("nan"), requires_grad=True)])
     steps(update, net, [0.0] * 6)
     met = steps(update, net, [0.0] * 10)
     assert [met.count(task) for task in range(3)] == [5, 3, 2]
@@ -192,7 +199,7 @@ def test_weights_that_are_not_finite_are_told_and_do_not_ship() -> None:
     with torch.no_grad():
         net.heads[2].weight.fill_(torch.inf)  # type: ignore[operator]
     with pytest.raises(NonFiniteError, match="the result of a step of task 0 is not finite"):
-        update.step([(0,)], net.losses([0]))
+        update.step([0], net.losses([0]))
     with pytest.raises(RunError, match="at the end of the budget the fast weights are NaN or infinite"):
         update.finish()
 
@@ -231,22 +238,25 @@ def test_an_average_takes_in_each_change_of_what_would_ship(
     spent = 0
     while spent < 13:
         update.advance(0.01, spent / 13)
-        drawn = update.draw()[: 13 - spent]
-        update.step(drawn, net.losses([task for (task,) in drawn]))
+        drawn = update.draw(13 - spent)
+        update.step(drawn, net.losses(drawn))
         spent += len(drawn)
     update.finish()
     assert average.elapsed == elapsed
 
 
-def test_mixed_batches_follow_the_probabilities() -> None:
-    ((*tasks,),) = made("lookahead", batch_size=20_000).draw()
-    shares = torch.tensor(tasks).bincount(minlength=3) / len(tasks)
-    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
-
-
 @pytest.mark.parametrize(
     ("method", "budget", "steps"),
-    [("reptile", 30, 1), ("reptile", 300, 10), ("reptile", 10**6, 1000), ("fish", 30, 3), ("lookahead", 30, 1000)],
+    [
+        ("reptile", 30, 1),
+        ("reptile", 300, 10),
+        ("reptile", 10**6, 1000),
+        ("fish", 30, 3),
+        ("lookahead", 10, 1),
+        ("lookahead", 2400, 100),
+        ("sequential_reptile", 2400, 100),
+        ("sequential_reptile", 10**6, 1000),
+    ],
 )
 def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -> None:
     assert two_loop(made(method, budget=budget)).loop_length == steps
@@ -258,6 +268,69 @@ def test_inner_steps_that_no_recipe_sets(method: str, budget: int, steps: int) -
 )
 def test_inner_state_has_the_same_default_in_python_and_in_recipes(method: str, kind: type[TwoLoop]) -> None:
     assert signature(kind).parameters["inner_state"].default == METHODS[method].model_fields["inner_state"].default
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "eta"),
+    [
+        ("sequential_reptile", {}, (0.5, 1.0)),
+        ("reptile", {"outer_lr_end": 0.8}, (0.5, 0.8)),
+        ("lookahead", {"outer_lr": 0.1}, (0.1, 0.1)),
+        ("fish", {"outer_lr": 0.1, "outer_lr_end": 0.3}, (0.1, 0.3)),
+        ("sequential_reptile", {"outer_optimizer": "nesterov"}, (0.7, 0.7)),
+    ],
+)
+def test_outer_rates_that_no_recipe_sets(method: str, options: dict[str, Any], eta: tuple[float, float]) -> None:
+    loop = two_loop(made(method, options=options))
+    assert (outer_lr_at(loop._outer_lr, 0.0), outer_lr_at(loop._outer_lr, 1.0)) == eta
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "options", "percent"),
+    [
+        ("sequential_reptile", 2400, {"inner_steps": 1000, "outer_lr": 0.1}, 27),  # 1 - 0.9^3: the last loop is cut
+        ("sequential_reptile", 240, {"inner_steps": 1000}, None),  # eta is all but 1 at the end
+        ("sequential_reptile", 30, {"inner_steps": 30, "outer_lr": 0.4}, 40),
+        ("sequential_reptile", 30, {"inner_steps": 29, "outer_lr": 0.4}, None),
+        ("lookahead", 30, {"inner_steps": 10, "inner_steps_end": 1, "outer_lr": 0.09}, 48),  # loops of 10 7 5 3 2 2 1
+        ("reptile", 36, {"inner_steps": 3, "outer_lr": 0.1}, 34),  # four rounds of three tasks
+        ("fish", 9, {"outer_lr": 0.1, "outer_lr_end": 0.3}, None),
+        ("sequential_reptile", 30, {"outer_lr": 0.1, "outer_optimizer": "nesterov"}, None),
+        ("sequential", 30, {}, None),
+    ],
+)
+def test_a_run_says_where_its_slow_weights_go_less_than_half_the_way(
+    method: str, budget: int, options: dict[str, Any], percent: int | None
+) -> None:
+    notes = made(method, options=options, budget=budget).notes
+    assert [note.split("%")[0] for note in notes] == ([] if percent is None else [f"the shipped weights go {percent}"])
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "lookahead", "fish", "reptile"])
+@pytest.mark.parametrize("budget", [1, 7, 240, 2400, 40000])
+def test_defaults_fit_every_budget(method: str, budget: int) -> None:
+    assert not made(method, budget=budget).notes
+
+
+def test_the_way_that_is_foretold_is_the_way_that_is_gone() -> None:
+    """A step from anywhere goes to 1, so that the slow weights end where their share of the way ends."""
+    weight = nn.Parameter(torch.zeros(()))
+    update = made(
+        "sequential_reptile",
+        options={"inner_steps": 7, "inner_steps_end": 3, "outer_lr": 0.02, "outer_lr_end": 0.1},
+        budget=40,
+        parameters=[("weight", weight)],
+        pretrained=frozenset({"weight"}),
+        task_heads=frozenset(),
+        make_optimizer=lambda named: torch.optim.SGD([weight for _, weight in named], lr=1.0),
+    )
+    for step in range(40):
+        update.advance(1.0, step / 40)
+        update.step(update.draw(40 - step), [(weight - 1.0).square() / 2])
+    update.finish()
+    (note,) = update.notes
+    assert f"go {weight.item():.0%} of the way" in note
+    assert 0.1 < weight.item() < 0.5
 
 
 def after_steps(tasks: list[int]) -> Tensor:
@@ -277,8 +350,8 @@ def test_the_budget_may_end_within_reptiles_round() -> None:
     update = made("reptile", net, {"inner_steps": 2, "outer_lr": 0.5}, **sgd)
     for _ in range(3):
         update.advance(0.01, 0.5)
-        drawn = update.draw()
-        update.step(drawn, net.losses(drawn[0]))
+        drawn = update.draw(9)
+        update.step(drawn, net.losses(drawn))
     update.finish()
     mean = (after_steps([0, 0]) + after_steps([1])) / 2
     torch.testing.assert_close(net.shared.weight.detach(), (after_steps([]) + mean) / 2)
@@ -307,9 +380,74 @@ def test_task_heads_are_left_out_of_the_combination(method: str) -> None:
     before = head.bias.detach().clone()
     (loss,) = net.losses([1])
     (gradient,) = torch.autograd.grad(loss, head.bias)
-    update.step([(0,), (1,), (2,)], net.losses(range(3)))
-    scale = 1 if method.startswith("torchjd") else 3
-    torch.testing.assert_close(head.bias, before - gradient / scale)
+    update.step([0, 1, 2], net.losses(range(3)))
+    scale = {"torchjd:Mean": 3}.get(method, 1) * PROBABILITIES[1].float()  # TorchJD's mean is of the shared rows alone
+    torch.testing.assert_close(head.bias, before - gradient * scale)
+
+
+class Arms(nn.Module):
+    """A parameter whose part t is the gradient of task t's loss: orthonormal gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(5))
+
+    def shares(self, method: str, steps: int, **changes: Any) -> Tensor:
+        """What each task has of the gradient on average, as shares of a step's sum."""
+        found = torch.zeros(5)
+        given = {"parameters": [("position", self.position)], "pretrained": frozenset({"position"})}
+        given |= {"task_heads": frozenset(), "probabilities": FIVE} | changes
+        options = given.pop("options", {})
+        update = find(method).model_validate(options).build(setup(Net(), **given))
+
+        def take(*_: Any) -> None:
+            assert self.position.grad is not None
+            found.add_(self.position.grad / self.position.grad.sum() / steps)
+            self.position.grad.zero_()
+
+        vars(update)["_optimizer"].register_step_pre_hook(take)
+        for _ in range(steps):
+            drawn = update.draw(9)
+            update.step(drawn, [1.0 + self.position[task] - self.position[task].detach() for task in drawn])
+        return found
+
+
+FIVE = torch.tensor([0.395, 0.249, 0.157, 0.1, 0.099], dtype=torch.float64)
+"""Five languages of 100k to 100 examples and q = 0.2."""
+WEIGHTED = ["mtl", "pcgrad", "gradvac", "recadam", "swep"]
+WEIGHTED += [f"torchjd:{name}" for name in ("UPGrad", "DualProj", "ConFIG", "AlignedMTL", "Mean", "PCGrad")]
+
+
+def needs_torchjd(method: str) -> None:
+    if method.startswith("torchjd"):
+        pytest.importorskip("quadprog")
+
+
+@pytest.mark.parametrize(("tasks_per_step", "steps", "within"), [(8, 3, 1e-6), (3, 1500, 0.02)])
+@pytest.mark.parametrize("method", WEIGHTED)
+def test_each_task_has_its_share_of_the_gradient(method: str, tasks_per_step: int, steps: int, within: float) -> None:
+    needs_torchjd(method)
+    shares = Arms().shares(method, steps, options={"tasks_per_step": tasks_per_step})
+    torch.testing.assert_close(shares, FIVE.float(), atol=within, rtol=0)
+
+
+@pytest.mark.parametrize("method", WEIGHTED)
+def test_tasks_of_a_step_may_have_equal_weights_as_in_the_papers(method: str) -> None:
+    needs_torchjd(method)
+    torch.testing.assert_close(Arms().shares(method, 1, task_weights="equal"), torch.full((5,), 0.2))
+
+
+@pytest.mark.parametrize("method", ["gradnorm", "famo", "torchjd:MGDA", "torchjd:Constant"])
+def test_methods_that_set_the_weights_themselves_get_the_shares_through_the_draws_alone(method: str) -> None:
+    needs_torchjd(method)
+    options = {"weights": [0.2] * 5} if method == "torchjd:Constant" else {}
+    torch.testing.assert_close(Arms().shares(method, 1, options=options), torch.full((5,), 0.2))
+
+
+def test_a_preference_that_the_recipe_gives_is_kept() -> None:
+    needs_torchjd("torchjd:UPGrad")
+    own = [0.1, 0.2, 0.3, 0.2, 0.2]
+    torch.testing.assert_close(Arms().shares("torchjd:UPGrad", 1, options={"pref_vector": own}), torch.tensor(own))
 
 
 def test_torchjd_steps_are_whole_and_in_the_tasks_order() -> None:
@@ -317,7 +455,7 @@ def test_torchjd_steps_are_whole_and_in_the_tasks_order() -> None:
     update = made("torchjd:MGDA", options={"tasks_per_step": 2})
     assert update.smallest_step == 2
     for _ in range(20):
-        drawn = update.draw()
+        drawn = update.draw(9)
         assert drawn == sorted(drawn)
     assert made("torchjd:MGDA").smallest_step == 3
 
@@ -341,14 +479,24 @@ def test_samplers_by_name() -> None:
     assert shares(sampling_exponent=1) == pytest.approx([1 / 101, 100 / 101])
     assert shares(sampling="unimax") == pytest.approx([0.5, 0.5])  # 30 of 60 draws are three epochs of the small one
     assert shares(sampling="unimax", sampling_epochs=1) == pytest.approx([10 / 60, 50 / 60])
-    with pytest.raises(UserError, match="'proportional', 'uniform' or 'unimax'"):
+    assert shares(sampling="epochs") == shares(sampling_exponent=1)
+    with pytest.raises(UserError, match="'proportional', 'uniform', 'unimax' or 'epochs'"):
         shares(sampling="unimaxx")
 
 
 def test_the_list_has_every_method_and_torchjds() -> None:
     console = Console(width=100, file=io.StringIO())
     with console.capture() as captured:
-        console.print(tables.methods(listed()))
+        console.print(method_table.methods(listed()))
     text = captured.get()
     for name in [*METHODS, "torchjd:NAME", "tasks_per_step=8", "t0=null", "arXiv 2110.02600"]:
         assert name in text
+
+
+@pytest.mark.parametrize(
+    "code", ["import multitune.plans", "from multitune.cli.app import app; app(['methods'], standalone_mode=False)"]
+)
+def test_listing_the_methods_loads_no_torch(code: str) -> None:
+    code += "; import sys; print('heavy:', {'torch', 'transformers'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.endswith("heavy: set()\n")

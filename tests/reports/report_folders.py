@@ -101,6 +101,10 @@ def run(folder: Path, contents: Contents, method: str, seed: int, grid: Point) -
         shipped=Shipped(select="last", gradients=96, dev=score),
         dropped={"de": 1},
         versions=VERSIONS,
+        steps=96,
+        step_seconds=96.0,
+        precision="fp32",
+        threads=2,
     )
     result.write(folder)
     write_events(folder, events(contents, score))

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from sacrebleu import corpus_bleu, corpus_chrf
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
 from multitune.errors import UserError
-from multitune.tasks import TASKS, Classification, PosTagging, Regression, Translation
+from multitune.tasks import TASKS, Classification, ImageClassification, PosTagging, Regression, Translation
 from multitune.tasks.regression import ranks
 
 TRANSLATIONS = ["a cat sat here", "the dog runs, it is old", "no", "a cat sat on the old mat", ""]
@@ -64,7 +64,7 @@ def test_scores_of_a_resample_are_those_of_its_records_written_out(kind: str) ->
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7])
-def test_accuracy_and_matthews_are_scikit_learns(labels: int) -> None:
+def test_accuracy_macro_f1_and_matthews_are_scikit_learns(labels: int) -> None:
     names = [f"label {number}" for number in range(labels)]
     draw = np.random.default_rng(labels)
     true, guesses = draw.integers(0, labels, (2, 50))
@@ -73,8 +73,29 @@ def test_accuracy_and_matthews_are_scikit_learns(labels: int) -> None:
     scores = Classification(names).score(records, [names[number] for number in found])
     assert scores == {
         "accuracy": pytest.approx(100 * accuracy_score(true, found)),
+        "macro_f1": pytest.approx(100 * f1_score(true, found, average="macro")),
         "matthews": pytest.approx(100 * matthews_corrcoef(true, found)),
     }
+
+
+@pytest.mark.parametrize("kind", [Classification, ImageClassification])
+def test_scores_by_class_are_scikit_learns(kind: type[Classification | ImageClassification]) -> None:
+    names = ["often", "seldom", "never right", "never true", "neither"]
+    true = np.array([0] * 30 + [1] * 5 + [2] * 3)
+    found = np.array([0] * 25 + [1] * 5 + [1, 1, 0, 3, 0] + [0, 1, 3])
+    task = kind(names)
+    rows = task.all_statistics([{"label": names[k]} for k in true], [names[k] for k in found])
+    by_class = task.by_class(rows)
+    assert list(by_class) == names[:4], "a label that is neither met nor predicted has no scores"
+    precision, recall, f1, examples = precision_recall_fscore_support(true, found, zero_division=0)
+    for k, scores in enumerate(by_class.values()):
+        assert scores == {
+            "examples": examples[k],
+            "precision": pytest.approx(100 * precision[k]),
+            "recall": pytest.approx(100 * recall[k]),
+            "f1": pytest.approx(100 * f1[k]),
+        }
+    assert task.score_rows(rows)["macro_f1"] == pytest.approx(np.mean([scores["f1"] for scores in by_class.values()]))
 
 
 @pytest.mark.parametrize("ties", [1, 10])
@@ -100,7 +121,7 @@ def test_correlations_with_a_constant_are_zero() -> None:
     records = [{"text": "", "label": number / 10} for number in range(7)]
     assert Regression(()).score(records, [0.1] * 7) == {"pearson": 0.0, "spearman": 0.0}
     always = Classification(("no", "yes")).score([{"label": "yes"}, {"label": "no"}], ["yes", "yes"])
-    assert always == {"accuracy": 50.0, "matthews": 0.0}
+    assert always == {"accuracy": 50.0, "macro_f1": pytest.approx(100 / 3), "matthews": 0.0}
 
 
 def test_accuracy_of_tags_counts_words_not_sentences() -> None:

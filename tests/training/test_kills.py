@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gradvac, probed": {"method": "gradvac", "probe_every": 2},
 }
 """Recipe keys."""
-TIMES = ("seconds", "probe_seconds", "share", "peak_memory_bytes")
+TIMES = ("seconds", "step_seconds", "probe_seconds", "share", "peak_memory_bytes")
 EARLIEST, LATEST = -0.1, 0.95
 """Where a kill may fall, as a share of the time from a run's first line of log to its end; below 0 while it loads."""
 

@@ -27,7 +27,7 @@ def prepared(one: Recipe) -> Run:
 def test_it_has_its_share_of_the_draws(tiny_model: Path, tiny_panx: Path) -> None:
     run = prepared(recipe(tiny_model, tiny_panx, "sequential", **COMMON))
     assert run.languages == ("aa", "bb", run.task.replay)
-    drawn = [run.languages[task] for _ in range(2000) for mixture in run.update.draw() for task in mixture]
+    drawn = [run.languages[task] for _ in range(2000) for task in run.update.draw(9)]
     assert drawn.count("replay") / len(drawn) == pytest.approx(0.4, abs=0.04)
     assert drawn.count("aa") > drawn.count("bb") > 0, "the languages share the rest by their sizes"
 
@@ -38,14 +38,14 @@ def test_its_loss_is_that_of_a_masked_language_model_on_the_training_texts(tiny_
     texts = [" ".join(record["tokens"]) for rows in load_corpus(one).train.values() for record in rows]
     assert len(run.examples["replay"]) == len(texts)
     with torch.no_grad():
-        loss = run.loss((2,), 5)
+        loss = run.loss(2)
 
     model = run.encoder.head("replay")
     assert isinstance(model, BertForMaskedLM)
     task, tokenizer = MaskedLanguageModelling(()), AutoTokenizer.from_pretrained(tiny_model)
-    draw = seeded(one.seed, "variation", 5)
+    draw = seeded(one.seed, "variation", "replay", 0, 1)
     encoded = list(task.encode([{"text": text} for text in texts], tokenizer, one.max_length))
-    examples = [task.augmented(encoded[row], draw) for row in run.batches["replay"].newest]
+    examples = [task.augmented(encoded[row], draw) for row in run.newest([2])["replay"]["rows"]]
     inputs, targets = task.collate(examples, tokenizer.pad_token_id)
     with torch.no_grad():
         torch.testing.assert_close(loss, model(**inputs, labels=targets).loss)

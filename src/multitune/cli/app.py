@@ -33,6 +33,7 @@ Overrides = Annotated[
 ]
 Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+ByClass = Annotated[bool, typer.Option("--by-class", help="Print the F1 of each label, too.")]
 
 
 def main() -> None:
@@ -76,6 +77,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
     track: Track = None,
     by_language: ByLanguage = False,
+    by_class: ByClass = False,
 ) -> None:
     """Train, evaluate and ship one run."""
     from multitune.recipe import parse_overrides, read
@@ -90,6 +92,7 @@ def train(
     folder = out or default_folder(file, one)
     result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
     _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
+    _print(*(tables.classes([result]) if by_class else []))
     _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
     _say(f"the report: {folder / 'report.html'}")
 
@@ -110,6 +113,7 @@ def compare(
         str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
     ] = None,
     by_language: ByLanguage = False,
+    by_class: ByClass = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
     from multitune.cli import tables
@@ -134,6 +138,7 @@ def compare(
     )
     _print(*([tables.points(found)] if points else []), tables.summary(found))
     _print(*([tables.languages(found.chosen_runs)] if by_language else []))
+    _print(*(tables.classes(found.chosen_runs) if by_class else []))
     _print(*(tables.beside(each) for each in found.paper))
     _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
 
@@ -246,10 +251,10 @@ def cache(
 @app.command()
 def methods() -> None:
     """List the methods with their options."""
-    from multitune.cli import tables
+    from multitune.cli import method_table
     from multitune.plans import listed
 
-    _print(tables.methods(listed()))
+    _print(method_table.methods(listed()))
 
 
 @app.command()

@@ -15,14 +15,14 @@ from multitune.errors import printable
 from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
-from multitune.plans import Plan
 from multitune.pseudo_tasks import Division
 from multitune.reports.papers import BASELINE
 from multitune.results.comparison import Beside, Comparison, Interval, Point, Row
 from multitune.results.probes import Findings, Skill
-from multitune.results.run import SIDES, RunResult, Scores, mean
+from multitune.results.run import SIDES, RunResult, Scores, average, mean, milliseconds_a_gradient
 
 NONE = "-"
+MACRO = "macro_f1"
 
 
 def runs(results: Sequence[RunResult]) -> Table:
@@ -30,7 +30,7 @@ def runs(results: Sequence[RunResult]) -> Table:
     table = _table("method", "seed", f"seen {results[0].metric}", f"unseen {results[0].metric}", *_COST)
     for result in results:
         table.add_row(result.method, str(result.seed), *map(_percent, _averages(result)), *_cost([result]))
-    table.caption = _untaken(results)
+    table.caption = _lines([*_macro(results), *_notes(results), *_untaken(results)])
     return table
 
 
@@ -44,12 +44,12 @@ def summary(comparison: Comparison) -> Table:
         for side in SIDES:
             cells += [_estimate(sides[side]), _signed(gains[side] if gains else None)]
         table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
-    table.caption = Text(
+    shown = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.chosen_runs[0].budget} gradient computations a run"
+        f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
     )
-    if (untaken := _untaken(comparison.runs)) is not None:
-        table.caption.append_text(Text("\n")).append_text(untaken)
+    chosen = comparison.chosen_runs
+    table.caption = _lines([shown, *_macro(chosen), *_notes(chosen), *_untaken(comparison.runs)])
     return table
 
 
@@ -68,14 +68,34 @@ def points(comparison: Comparison) -> Table:
 
 def languages(results: Sequence[RunResult]) -> Table:
     """One line a language, one column a run; seen languages first."""
-    many_seeds = len({result.seed for result in results}) > 1
-    names = [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
-    table = _table("", "language", *names)
+    table = _table("", "language", *_names(results))
     for side in SIDES:
         for row, language in enumerate(dict.fromkeys(k for run in results for k in run.scores[side])):
             scores = [run.scores[side].get(language, {}).get(run.metric) for run in results]
             table.add_row(side if row == 0 else "", language, *(_percent(value) for value in scores))
     return table
+
+
+def classes(results: Sequence[RunResult]) -> list[Table]:
+    """One line a label, one column a run: its F1 on seen and on unseen languages; nothing where there are no labels."""
+    names = _names(results)
+    tables: list[Table] = []
+    for group in dict.fromkeys(group for run in results for group in run.by_class):
+        scores = [run.by_class.get(group, {}) for run in results]
+        examples = {label: found["examples"] for run in scores for label, found in run.items()}
+        table = _table("label", "examples", *names)
+        for label in sorted(examples, key=lambda label: (-examples[label], label)):
+            row = (_percent(run[label]["f1"]) if label in run else NONE for run in scores)
+            table.add_row(label, f"{examples[label]:.0f}", *row)
+        table.caption = _plain(f"F1 of each label, in percent: {group}")
+        tables.append(table)
+    return tables
+
+
+def _names(results: Sequence[RunResult]) -> list[str]:
+    """What tells runs apart in the head of a table."""
+    many_seeds = len({result.seed for result in results}) > 1
+    return [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
 
 
 def beside(found: Beside) -> Table:
@@ -142,7 +162,7 @@ def _skills(findings: Findings) -> Table:
         averages = [skill.average[side] for side in SIDES] if skill else []
         cells = [_number(value) for average in averages for value in (average.pretrained, average.tuned)]
         table.add_row(label, *(cells or [NONE] * 4))
-    table.caption = Text("\n".join(map(printable, findings.notes)))
+    table.caption = _lines(findings.notes)
     return table
 
 
@@ -210,23 +230,8 @@ def clusters(division: Division) -> Table:
     return table
 
 
-def methods(plans: Mapping[str, type[Plan]]) -> Table:
-    """Name, one line, paper and options of each method."""
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("method", "what it does, and its paper", "options=default"):
-        table.add_column(column, overflow="fold", no_wrap=column == "method")
-    for name, plan in plans.items():
-        about = Text.assemble(plan.summary, "\n", (plan.paper, "dim"))
-        table.add_row(name, about, " ".join(_option(key, field.default) for key, field in plan.model_fields.items()))
-    return table
-
-
 def _words(point: Point) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
-
-
-def _option(key: str, default: object) -> str:
-    return f"{key}={'null' if default is None else default}"
 
 
 def cache(uses: Sequence[Usage]) -> Table:
@@ -283,8 +288,8 @@ def synthetic_sweep(found: Synthetic) -> Table:
     return table
 
 
-def _untaken(results: Sequence[RunResult]) -> Text | None:
-    """Steps that runs were to take and did not; None where there are none."""
+def _untaken(results: Sequence[RunResult]) -> list[str]:
+    """Steps that runs were to take and did not."""
     found = []
     for result in results:
         run = f"{result.method} seed {result.seed}"
@@ -293,17 +298,40 @@ def _untaken(results: Sequence[RunResult]) -> Text | None:
             found.append(f"{run}: {result.skipped_steps} of {steps} steps skipped, a loss or gradient was not finite")
         if result.untrained:
             found.append(f"{run}: never trained on {', '.join(result.untrained)}")
-    return Text("\n".join(found)) if found else None
+    return found
 
 
-_COST = ("drift", "minutes", "peak GiB")
+_COST = ("drift", "steps", "ms/grad", "minutes", "peak GiB")
 
 
-def _cost(results: Sequence[RunResult]) -> tuple[str, str, str]:
-    """Mean drift and minutes, largest peak memory."""
+def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:
+    """Mean drift, optimizer steps, milliseconds a gradient computation and minutes; largest peak memory."""
     minutes = sum(result.seconds for result in results) / len(results) / 60
     gibibytes = max(result.peak_memory_bytes for result in results) / 2**30
-    return _percent(mean(result.drift for result in results)), f"{minutes:.1f}", f"{gibibytes:.2f}"
+    return (
+        _percent(mean(result.drift for result in results)),
+        _number(mean(result.steps for result in results), 0),
+        _number(milliseconds_a_gradient(results), 1),
+        f"{minutes:.1f}",
+        f"{gibibytes:.2f}",
+    )
+
+
+def _macro(results: Sequence[RunResult]) -> list[str]:
+    """A line with each method's macro-F1, averaged over languages and runs; none where a language has no such score."""
+    if not all(MACRO in own for run in results for side in SIDES for own in run.scores[side].values()):
+        return []
+    said = []
+    for method in dict.fromkeys(run.method for run in results):
+        runs = [run for run in results if run.method == method]
+        means = (mean(average(run.scores[side], MACRO) for run in runs) for side in SIDES)
+        said.append(f"{method} {' / '.join(map(_percent, means))}")
+    return [f"macro-F1, seen / unseen: {'; '.join(said)}"]
+
+
+def _notes(results: Sequence[RunResult]) -> list[str]:
+    """What has to be said with the scores, once a method."""
+    return list(dict.fromkeys(f"{result.method}: {note}" for result in results for note in result.notes))
 
 
 def _gain_over(baseline: str) -> str:
@@ -324,6 +352,10 @@ class _PlainTable(Table):
 
 def _plain(text: str) -> Text:
     return Text(printable(text))
+
+
+def _lines(lines: Sequence[str]) -> Text:
+    return Text("\n".join(map(printable, lines)))
 
 
 def _table(first: str, *columns: str) -> _PlainTable:

@@ -23,8 +23,12 @@ from multitune.results.comparison import ComparedRun, Comparison, Estimates, Int
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
+from multitune.training.arithmetic import settled
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
+
+BASELINES = ("mixed", "mtl")
+"""What every other method has to beat: ordinary fine-tuning, or the papers' joint training."""
 
 
 def compare(
@@ -67,7 +71,7 @@ def compare(
     if "method" in (overrides or {}):
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
     check_tracker(track)
-    runs = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
+    runs = _settled(_planned(file, names, seeds, grids.points(grid or {}), overrides or {}), out)
     for one in runs:
         load_plan(one.recipe)
         with disk_explained(out):
@@ -108,6 +112,12 @@ def _planned(
     return runs
 
 
+def _settled(runs: Sequence[_Planned], out: Path) -> list[_Planned]:
+    """The runs with one precision and one number of threads for all, where their recipes leave these open."""
+    folders = [out / one.folder for one in runs]
+    return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders])) for one in runs]
+
+
 def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
     """The corpus of each run; runs with the same data share it."""
     corpora: dict[str, Corpus] = {}
@@ -131,7 +141,7 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Compar
     chosen = _chosen(runs)
     shown = [run for run in runs if run.grid == chosen[run.method]]
     methods = tuple(chosen)
-    baseline = "mtl" if "mtl" in methods else methods[0]
+    baseline = next((method for method in BASELINES if method in methods), methods[0])
     several = len(shown) > len(methods)
     measured = _over_seeds(shown) if several else _over_examples(out, shown, heads)
 

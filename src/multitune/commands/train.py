@@ -8,20 +8,22 @@ from typing import Any
 from multitune import pseudo_tasks, tasks
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
+from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.reports import page
 from multitune.results import predictions
-from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
+from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
 from multitune.training import run_folder
+from multitune.training.arithmetic import computing_with, settled
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
-from multitune.training.optimizer import probabilities
 from multitune.training.progress import Silent, Terminal
 from multitune.training.run import Run, prepare
+from multitune.training.sampling import probabilities
 from multitune.training.tracking import check_tracker
 from multitune.training.trainer import Trainer
 
@@ -57,6 +59,7 @@ def train(
     file = as_file(recipe)
     one = file.resolve(overrides=overrides)
     folder = default_folder(file, one) if out is None else Path(out)
+    one = settled(one, [folder])
     plan = load_plan(one)
     check_tracker(track)
     if resume and run_folder.is_finished(folder, one):
@@ -64,7 +67,7 @@ def train(
     run_folder.check(folder, one, resume=resume)
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
-    with memory_explained(one):
+    with memory_explained(one), computing_with(one.threads):
         result = run(one, plan, corpus, folder, resume=resume, progress=progress, track=track)
     page.write(folder)
     return result
@@ -115,8 +118,9 @@ def _train_each(
             if model.exists():
                 model.rename(out / "model" / language)
             parts.append(RunResult.read(folder))
-        result = _joined(recipe, parts)
         _join_predictions(out)
+        classes = by_class(corpus, tasks.of(corpus), read_statistics(out))
+        result = replace(_joined(recipe, parts), by_class=classes)
         result.write(out)
         run_folder.tidy(out, recipe)
     return result
@@ -132,6 +136,8 @@ def _fit(
             display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop)
         trainer.begin(resume=resume)
+        for note in run.update.notes:
+            display.say(f"{title}: {note}")
         trainer.fit(track)
         result = trainer.ship(corpus)
         if stop.requested:
@@ -173,7 +179,9 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         average=Sides(seen=average(seen, parts[0].metric), unseen=None),
         drift=mean(part.drift for part in parts),
         seconds=sum(part.seconds for part in parts),
+        step_seconds=total(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         steps=sum(part.steps for part in parts),
         skipped_steps=sum(part.skipped_steps for part in parts),
         trained={task: gradients for part in parts for task, gradients in part.trained.items()},

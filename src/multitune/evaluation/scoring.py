@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from multitune.data.corpus import Record
+from multitune.data.corpus import Corpus, Record
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
 from multitune.errors import RunError
@@ -20,7 +20,7 @@ from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
 from multitune.results.predictions import Prediction, prediction_line, read_predictions
 from multitune.tasks import HeadMap, Task
-from multitune.tasks.task import Example
+from multitune.tasks.task import ClassScores, Example
 
 TOKENS = 4096
 """Tokens in a batch of an evaluation, padding included."""
@@ -128,6 +128,25 @@ def predict(
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
                 found[row] = finding
     return found
+
+
+def by_class(
+    corpus: Corpus, heads: HeadMap, statistics: Mapping[str, NDArray[np.float64]]
+) -> dict[str, dict[str, ClassScores]]:
+    """The scores of each label on all seen and on all unseen languages; empty for kinds of task without labels.
+
+    Tasks with heads of their own do not share labels: each stands under its own name.
+
+    Args:
+        statistics: language -> [records, statistics].
+    """
+    groups: dict[str, list[str]] = {}
+    for language in statistics:
+        side = "seen" if language in corpus.train else "unseen"
+        groups.setdefault(language if language in heads.own else side, []).append(language)
+    rows = {group: np.concatenate([statistics[code] for code in codes]) for group, codes in groups.items()}
+    found = {group: heads.task(groups[group][0]).by_class(own) for group, own in rows.items()}
+    return {group: scores for group, scores in found.items() if scores}
 
 
 def _is_finite(output: Any) -> bool:

@@ -7,7 +7,15 @@ from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.recadam import RecAdam
-from multitune.methods.sampling import CategoricalSampler, EpochSampler, PermutedSampler, proportional, uniform, unimax
+from multitune.methods.sampling import (
+    CategoricalSampler,
+    EpochSampler,
+    PermutedSampler,
+    SystematicSampler,
+    proportional,
+    uniform,
+    unimax,
+)
 from multitune.methods.schedule import Linear
 from multitune.methods.swep import SWEP
 from multitune.methods.torchjd import torchjd
@@ -31,6 +39,7 @@ __all__ = [
     "Reptile",
     "SequentialReptile",
     "SnapshotAverage",
+    "SystematicSampler",
     "TwoLoop",
     "proportional",
     "torchjd",

@@ -7,6 +7,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-12
+"""A task as likely as this to be left out of a draw is always in it."""
+
 
 def proportional(sizes: Sequence[int], exponent: float = 0.2) -> Tensor:
     """p_t proportional to N_t^q (temperature sampling with temperature 1/q; the papers take q = 1/5).
@@ -99,30 +102,76 @@ class TaskSampler(ABC):
 
 @final
 class CategoricalSampler(TaskSampler):
-    """t ~ Cat(p) (Sequential Reptile, Eq. 5), or, without replacement, distinct tasks within each draw.
+    """t ~ Cat(p), each draw independent of the others (Sequential Reptile, Eq. 5).
 
     Args:
         probabilities: [tasks], from :func:`proportional`, :func:`uniform` or :func:`unimax`, or any weights that sum
             to 1; a task of probability 0 is never drawn.
         generator: a CPU generator, advanced by every draw.
-        replacement: False draws the tasks of one ``draw`` one after the other from those left, as the combining
-            methods do for their eight tasks a step.
 
     Raises:
         ValueError: probabilities that are negative, not finite or do not sum to 1.
     """
 
-    def __init__(self, probabilities: Tensor, *, generator: torch.Generator, replacement: bool = True) -> None:
+    def __init__(self, probabilities: Tensor, *, generator: torch.Generator) -> None:
         super().__init__(probabilities, generator)
         _check(self.probabilities)
-        self._replacement = replacement
 
     def draw(self, n: int) -> list[int]:
-        available = int(torch.count_nonzero(self.probabilities))
-        if n < 1 or (n > available and not self._replacement):
-            raise ValueError(f"cannot draw {n} distinct tasks of {available}: draw fewer, or set replacement=True")
-        drawn = torch.multinomial(self.probabilities, n, self._replacement, generator=self._generator)
+        if n < 1:
+            raise ValueError(f"cannot draw {n} tasks: draw at least one")
+        drawn = torch.multinomial(self.probabilities, n, replacement=True, generator=self._generator)
         return [int(task) for task in drawn]
+
+
+@final
+class SystematicSampler(TaskSampler):
+    """Distinct tasks, each as often as p asks for, with the weights that make up for what distinctness costs.
+
+    Systematic sampling (Madow, 1949) on the tasks in random order. Task t is among the n of a draw with probability
+    pi_t = min(1, c p_t), c such that sum_t pi_t = n; weighted by :meth:`weights`, p_t / pi_t, its expected share of
+    their sum is p_t. The weights of a draw sum to 1. Where n is the number of tasks, all are drawn, with weights p.
+
+    Args:
+        probabilities: as of :class:`CategoricalSampler`.
+        generator: a CPU generator, advanced by every draw.
+
+    Raises:
+        ValueError: as :class:`CategoricalSampler` does.
+    """
+
+    def __init__(self, probabilities: Tensor, *, generator: torch.Generator) -> None:
+        super().__init__(probabilities, generator)
+        _check(self.probabilities)
+
+    def draw(self, n: int) -> list[int]:
+        pi = inclusion(self.probabilities, n)
+        order = torch.randperm(len(pi), generator=self._generator)
+        certain, others = order[pi[order] == 1.0], order[pi[order] < 1.0]
+        drawn = torch.cat([certain, others[systematic(pi[others], self._generator)]])
+        return [int(task) for task in drawn[torch.randperm(n, generator=self._generator)]]
+
+    def weights(self, tasks: Sequence[int]) -> Tensor:
+        """p_t / pi_t of the tasks of a draw, float64 [n]; they sum to 1."""
+        drawn = torch.tensor(tasks)
+        return _normalised((self.probabilities / inclusion(self.probabilities, len(tasks)))[drawn])
+
+
+def inclusion(probabilities: Tensor, n: int) -> Tensor:
+    """How likely each task is among n distinct ones: min(1, c p_t), c such that they sum to n; float64 [tasks].
+
+    Raises:
+        ValueError: n is below 1 or above the number of tasks that are ever drawn.
+    """
+    available = int(torch.count_nonzero(probabilities))
+    if not 1 <= n <= available:
+        raise ValueError(f"cannot draw {n} distinct tasks of {available}: draw from 1 to {available}")
+    pi = n * probabilities
+    while (certain := pi > 1.0 - ROUNDING).any() and not bool((pi[certain] == 1.0).all()):
+        rest = probabilities.masked_fill(certain, 0.0)
+        scale = (n - int(certain.sum())) / (float(rest.sum()) or 1.0)
+        pi = torch.where(certain, 1.0, scale * rest)
+    return pi
 
 
 def systematic(expected: Tensor, generator: torch.Generator) -> Tensor:
@@ -141,37 +190,51 @@ def systematic(expected: Tensor, generator: torch.Generator) -> Tensor:
 
 @final
 class EpochSampler(TaskSampler):
-    """Every task once in random order, then every task once in another order, and so on (the inner loops of Fish).
+    """Every task so many times in random order, then again in another order, and so on.
 
-    Each run of T tasks that starts at a multiple of T is a permutation, however the draws are cut.
+    Each run of draws of an epoch's length that starts at a multiple of it is one epoch, however the draws are cut.
 
     Args:
         num_tasks: T.
         generator: a CPU generator, advanced once per epoch.
+        times: how often each task comes in an epoch; default: once, as in the inner loops of Fish.
 
     Raises:
-        ValueError: fewer than one task.
+        ValueError: fewer than one task, or times that are not T positive numbers.
     """
 
-    def __init__(self, num_tasks: int, *, generator: torch.Generator) -> None:
-        super().__init__(uniform(num_tasks), generator)
-        self._left: list[int] = []
+    def __init__(self, num_tasks: int, *, generator: torch.Generator, times: Sequence[int] | None = None) -> None:
+        counts = num_tasks * uniform(num_tasks) if times is None else _counts(times)
+        if len(counts) != num_tasks:
+            raise ValueError(f"times has {len(counts)} numbers for num_tasks={num_tasks}: give one a task")
+        super().__init__(_normalised(counts), generator)
+        self._epoch = torch.arange(num_tasks).repeat_interleave(counts.round().long())
+        self._order: Tensor | None = None
+        self._before, self._drawn = generator.get_state(), 0
 
     def draw(self, n: int) -> list[int]:
         if n < 1:
             raise ValueError(f"cannot draw {n} tasks: draw at least one")
-        while len(self._left) < n:
-            order = torch.randperm(len(self.probabilities), generator=self._generator)
-            self._left += [int(task) for task in order]
-        drawn, self._left = self._left[:n], self._left[n:]
+        drawn: list[int] = []
+        while len(drawn) < n:
+            if self._order is None or self._drawn == len(self._order):
+                self._order, self._drawn = self._shuffled(), 0
+            part = self._order[self._drawn : self._drawn + n - len(drawn)].tolist()
+            self._drawn += len(part)
+            drawn += part
         return drawn
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"left": list(self._left)}
+        """The generator before it shuffled this epoch, and how many tasks of it are drawn."""
+        return {"generator": self._before, "drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._left = [int(task) for task in state["left"]]
+        self._order, self._drawn = self._shuffled(), state["drawn"]
+
+    def _shuffled(self) -> Tensor:
+        self._before = self._generator.get_state()
+        return self._epoch[torch.randperm(len(self._epoch), generator=self._generator)]
 
 
 @final

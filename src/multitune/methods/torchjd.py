@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -25,6 +25,8 @@ UNFIT = {
 SMALLEST_NORM = 1e-15
 """Of rows whose squares fp32 can hold; others are given to TorchJD in float64."""
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
+LINEAR_IN_ROWS = ("CAGrad", "GradVac", "Mean", "PCGrad", "Sum")
+"""Methods around the rows' sum or mean: a row that is scaled has as much more of it."""
 UNDEFINED_AT_ZERO = ("NashMTL",)
 """Aggregators that divide by the norm of the whole matrix."""
 
@@ -51,7 +53,16 @@ def torchjd(name: str, /, *, seed: int = 0, **options: Any) -> "TorchJDWeighting
     method.by_place = any(isinstance(option, list | Tensor) for option in options.values()) or any(
         isinstance(module, importlib.import_module("torchjd").Stateful) for module in aggregator.modules()
     )
+    if type(aggregator).__name__ in LINEAR_IN_ROWS:
+        method.task_weights = "rows"
+    elif "pref_vector" not in options and _with_preference(aggregator):
+        method.task_weights = "preference"
     return method
+
+
+def _with_preference(aggregator: nn.Module) -> list[Any]:
+    """The parts of an aggregator that take a preference vector, a weight for each row."""
+    return [module for module in aggregator.modules() if hasattr(type(module), "pref_vector")]
 
 
 def _gram_weighting(aggregator: nn.Module) -> nn.Module | None:
@@ -110,13 +121,27 @@ class _TorchJD(Seeded):
 
     by_place = False
     """There is a value for each task, a state or an option, which goes by the places of the rows."""
+    task_weights: Literal["rows", "preference", "own"] = "own"
+    """How tasks are given weights: by scaling their rows, by `preference`, or not at all: it sets them itself."""
 
     def __init__(self, module: nn.Module, seed: int) -> None:
         super().__init__(seed)
         self.copies: tuple[nn.Module, ...] = (module,)
+        self.preference: Tensor | None = None
+        """A weight for each row, [n], which sum to 1; None leaves it to TorchJD, which weighs them alike."""
 
     def for_groups(self, groups: int) -> None:
         self.copies = tuple(copy.deepcopy(self.copies[0]) for _ in range(groups))
+
+    def _result(self, group: int, matrix: Tensor) -> Tensor:
+        """What a group's module makes of its matrix, with the tasks' weights where it takes any."""
+        module = self.copies[group]
+        if self.preference is not None:
+            for part in _with_preference(module):
+                part.pref_vector = self.preference.to(matrix)
+        found = module(matrix)
+        assert isinstance(found, Tensor)
+        return found
 
     @contextmanager
     def _called(self, device: torch.device) -> Iterator[None]:
@@ -172,7 +197,7 @@ class TorchJDWeighting(_TorchJD, GramMethod):
     def _weights(self, grams: Tensor, tasks: Tensor, losses: Tensor | None) -> Tensor:
         assert len(grams) == len(self.copies)
         with self._called(grams.device):
-            return torch.stack([part(gram) for part, gram in zip(self.copies, grams, strict=True)])
+            return torch.stack([self._result(group, gram) for group, gram in enumerate(grams)])
 
 
 class TorchJDAggregator(_TorchJD, RowsMethod):
@@ -181,13 +206,10 @@ class TorchJDAggregator(_TorchJD, RowsMethod):
     def combine(self, rows: Tensor, group: int = 0) -> Tensor:
         """See `RowsMethod`. Low-precision rows are combined in fp32. NashMTL leaves zero where all rows are zero."""
         computed = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
-        aggregator = self.copies[group]
-        if type(aggregator).__name__ in UNDEFINED_AT_ZERO and torch.linalg.vector_norm(computed).square() == 0:
+        if type(self.copies[group]).__name__ in UNDEFINED_AT_ZERO and torch.linalg.vector_norm(computed).square() == 0:
             return torch.zeros_like(rows[0])
         with self._called(rows.device):
-            combined = aggregator(computed)
-        assert isinstance(combined, Tensor)
-        return combined.to(rows.dtype)
+            return self._result(group, computed).to(rows.dtype)
 
 
 def _as_bytes(data: bytes) -> Tensor:

@@ -20,6 +20,7 @@ from multitune.models.dropout import use_quick_dropout
 from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.positions import positions
+from multitune.models.remembered import Remembered
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.storage.hub import hub_reachable
 from multitune.storage.memory import is_out_of_memory
@@ -52,7 +53,7 @@ class Encoder:
         self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
         assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
-        self._pretrained: dict[str, Tensor] = {}
+        self._pretrained: Remembered | None = None
 
     def head(self, language: str) -> PreTrainedModel:
         """The model that predicts for a language."""
@@ -94,8 +95,12 @@ class Encoder:
             raise UserError("freeze_encoder: nothing is left to train, the model ships a head for this task")
 
     def remember(self) -> None:
-        """Keep the weights as they are now: ``drift`` is measured from here."""
-        self._pretrained = {name: weight.detach().clone() for name, weight in self.pretrained_parameters()}
+        """Keep the weights as they are now, on disk: ``drift`` is measured from here.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        self._pretrained = Remembered(dict(self.pretrained_parameters()))
 
     def room_for(self, max_length: int) -> int:
         """``max_length``, or the positions that the model has for tokens, where these are fewer."""
@@ -146,7 +151,11 @@ class Encoder:
 
     def moved(self) -> dict[str, float]:
         """L2 distance of each pretrained weight from where it was, by name."""
-        moved = {n: (weight.detach() - self._pretrained[n]).norm() for n, weight in self.pretrained_parameters()}
+        assert self._pretrained is not None, "nothing was remembered"
+        moved = {
+            name: (weight.detach() - self._pretrained.weight(name).to(weight.device)).norm()
+            for name, weight in self.pretrained_parameters()
+        }
         return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
 
     def on_device(self, inputs: Inputs) -> Inputs:
@@ -270,14 +279,13 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     Args:
         layers: keep the first so many encoder layers.
         dropout: probability everywhere while training; None keeps the model's own.
-        seed: of the weights that pretraining did not leave.
+        seed: of the weights that pretraining did not leave; those of a head do not depend on which others there are.
 
     Raises:
         UserError: no such model, no network to fetch it, or fewer layers than asked for.
     """
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        loaded = [_load_model(name, task, layers, dropout) for task in heads.tasks]
+    with quiet():
+        loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = (
@@ -297,8 +305,10 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)))
 
 
-def _load_model(name: str, task: Task, layers: int | None, dropout: float | None) -> tuple[PreTrainedModel, list[str]]:
-    """A model with the task's head, and the names of its new weights."""
+def _load_model(
+    name: str, task: Task, layers: int | None, dropout: float | None, seed: int
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
     config = fetched(name, AutoConfig.from_pretrained)
     before = purpose(config)
     task.configure(config)
@@ -310,14 +320,16 @@ def _load_model(name: str, task: Task, layers: int | None, dropout: float | None
         _set_dropout(config, dropout)
     now = purpose_of_task(config, task.auto_model)
     other_head = now is not None and now != before
-    model, info = fetched(
-        name,
-        task.auto_model.from_pretrained,
-        config=config,
-        dtype=torch.float32,
-        output_loading_info=True,
-        ignore_mismatched_sizes=other_head,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, info = fetched(
+            name,
+            task.auto_model.from_pretrained,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=other_head,
+        )
     check_body(name, model, info["mismatched_keys"])
     new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     if other_head:

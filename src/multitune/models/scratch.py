@@ -49,9 +49,11 @@ def build(
     wanted, make = MODELS[kind]
     if not all(isinstance(task, wanted) for task in heads.tasks):
         raise UserError(f"model: {name} is for {wanted.__name__}, and the data are of the kind {corpus.task}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = [make(task, corpus, layers, dropout) for task in heads.tasks]
+    made = []
+    for task in heads.tasks:  # the weights of a head do not depend on which others there are
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made.append(make(task, corpus, layers, dropout))
     models = [model for model, _ in made]
     return Encoder(models[0] if len(models) == 1 else Heads(models), heads, made[0][1], new=())
 

@@ -1,15 +1,16 @@
 """The methods as recipes know them: ``METHODS`` maps their names to plans.
 
-A plan has a method's options, and builds a run's update from them. ``torchjd:NAME`` stands for every aggregator of
-TorchJD besides.
+A plan has a method's options, and builds a run's update from them; torch is loaded when it does. ``torchjd:NAME``
+stands for every aggregator of TorchJD besides.
 """
 
 from multitune import plugins
 from multitune.errors import UserError, unknown
 from multitune.plans import combined, regularised, two_loop
-from multitune.plans.update import Plan
+from multitune.plans.plan import Plan
 
 METHODS: dict[str, type[Plan]] = {
+    "mixed": combined.MixedPlan,
     "mtl": combined.MTLPlan,
     "stl": combined.STLPlan,
     "sequential": combined.SequentialPlan,

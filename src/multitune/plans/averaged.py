@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multitune.methods.averaging import WeightAverage
 from multitune.methods.swep import EmbeddingModel
-from multitune.plans.update import Mixture, Setup, Update
+from multitune.plans.update import Setup, Update
 
 
 class AveragedUpdate(Update):
@@ -28,17 +28,17 @@ class AveragedUpdate(Update):
         self._inner, self._average, self._interval = inner, average, interval
         self._parameters: list[Tensor] = [weight for _, weight in setup.parameters]
         self._budget, self._gradients, self._taken_at = setup.budget, 0, 0
-        self.cost, self.smallest_step = inner.cost, inner.smallest_step
+        self.cost, self.smallest_step, self.notes = inner.cost, inner.smallest_step, inner.notes
 
-    def draw(self) -> list[Mixture]:
-        return self._inner.draw()
+    def draw(self, most: int) -> list[int]:
+        return self._inner.draw(most)
 
     def loss(
         self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
     ) -> Tensor:
         return self._inner.loss(model, inputs, negative_log_likelihood)
 
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
         changed = False
         try:
             values = self._inner.step(drawn, losses)

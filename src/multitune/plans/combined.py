@@ -1,26 +1,15 @@
 """The combining methods as recipes know them: several tasks a step, one gradient (see multitune.methods.base)."""
 
 from abc import ABC
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import ConfigDict, Field
-from torch.optim import Optimizer
 
-from multitune.errors import UserError
-from multitune.methods.base import CombiningMethod, RowsMethod
-from multitune.methods.combiner import Combiner
-from multitune.methods.famo import FAMO
-from multitune.methods.gradnorm import GradNorm
-from multitune.methods.gradvac import GradVac
-from multitune.methods.joint import Joint
-from multitune.methods.pcgrad import PCGrad
-from multitune.methods.torchjd import TorchJDAggregator, TorchJDWeighting, torchjd
-from multitune.plans.update import CombinedUpdate, Mixture, Plan, SequentialUpdate, Setup, Update, combiner
+from multitune.plans.plan import NotNegative, Plan, Positive, Rate
 
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+if TYPE_CHECKING:
+    from multitune.plans.update import Setup, Update
+
 Groups = Literal["whole_model", "enc_dec", "all_layer", "all_matrix"]
 
 
@@ -31,8 +20,10 @@ class STLPlan(Plan):
     paper: ClassVar[str] = "arXiv 2110.02600, baseline 1"
     one_model_per_task: ClassVar[bool] = True
 
-    def build(self, setup: Setup) -> Update:
-        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.plans.update import PlainUpdate
+
+        return PlainUpdate(setup, setup.make_optimizer(setup.parameters))
 
 
 class SequentialPlan(Plan):
@@ -41,25 +32,43 @@ class SequentialPlan(Plan):
     summary: ClassVar[str] = "a step for each drawn task, no outer loop: the control of sequential_reptile (eta = 1)"
     paper: ClassVar[str] = "arXiv 2110.02600, Algorithm 1 with eta = 1"
 
-    def build(self, setup: Setup) -> Update:
-        return SequentialUpdate(setup, setup.make_optimizer(setup.parameters))
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.plans.update import PlainUpdate
+
+        return PlainUpdate(setup, setup.make_optimizer(setup.parameters))
+
+
+class MixedPlan(Plan):
+    """Ordinary fine-tuning on all languages at once."""
+
+    summary: ClassVar[str] = "ordinary fine-tuning: a step for each batch, whose examples are drawn from all tasks"
+    paper: ClassVar[str] = "arXiv 1911.02116 (translate-train-all); the loop of the Hugging Face Trainer"
+    mixes_tasks: ClassVar[bool] = True
+
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.plans.update import PlainUpdate
+
+        return PlainUpdate(setup, setup.make_optimizer(setup.parameters))
 
 
 class SeveralTasks(Plan, ABC):
-    """Several tasks a step, with equal say in the combination but for what the method decides."""
+    """Several distinct tasks a step, drawn and weighted so that each has its share, but for what the method decides."""
 
     tasks_per_step: Positive = 8
     """Distinct tasks in one step; each costs one gradient computation."""
 
 
 class MTLPlan(SeveralTasks):
-    """Joint training: one step with the mean gradient of several tasks."""
+    """Joint training: one step with the weighted mean of several tasks' gradients."""
 
-    summary: ClassVar[str] = "joint training: several tasks a step, weighted equally"
+    summary: ClassVar[str] = "joint training: one step with the gradients of several tasks"
     paper: ClassVar[str] = "arXiv 2110.02600, Eq. 1 without regulariser"
 
-    def build(self, setup: Setup) -> Update:
-        return _combined(setup, Joint(), self.tasks_per_step)
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.joint import Joint
+        from multitune.plans.combined_update import combined
+
+        return combined(setup, Joint(), self.tasks_per_step)
 
 
 class GradNormPlan(SeveralTasks):
@@ -73,8 +82,12 @@ class GradNormPlan(SeveralTasks):
     lr: Rate = 0.025
     """Learning rate of the task weights."""
 
-    def build(self, setup: Setup) -> Update:
-        return _combined(setup, GradNorm(setup.num_tasks, self.alpha, self.lr), self.tasks_per_step)
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.gradnorm import GradNorm
+        from multitune.plans.combined_update import combined
+
+        method = GradNorm(setup.num_tasks, self.alpha, self.lr)
+        return combined(setup, method, self.tasks_per_step, weighted=False)
 
 
 class FAMOPlan(SeveralTasks):
@@ -88,9 +101,12 @@ class FAMOPlan(SeveralTasks):
     weight_decay: NotNegative = 0.001
     """Decay of the logits, towards equal weights."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.famo import FAMO
+        from multitune.plans.combined_update import combined
+
         method = FAMO(setup.num_tasks, self.lr, self.weight_decay)
-        return _combined(setup, method, self.tasks_per_step, mean=False)  # its weights sum to 1
+        return combined(setup, method, self.tasks_per_step, mean=False, weighted=False)  # its weights sum to 1
 
 
 class GroupedTasks(SeveralTasks, ABC):
@@ -106,9 +122,12 @@ class PCGradPlan(GroupedTasks):
     summary: ClassVar[str] = "takes out of each task's gradient what conflicts with another's"
     paper: ClassVar[str] = "arXiv 2001.06782, Algorithm 1"
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.pcgrad import PCGrad
+        from multitune.plans.combined_update import combined
+
         method = PCGrad(seed=setup.generator("method").initial_seed())
-        return _combined(setup, method, self.tasks_per_step, self.groups)
+        return combined(setup, method, self.tasks_per_step, self.groups)
 
 
 class GradVacPlan(GroupedTasks):
@@ -120,10 +139,13 @@ class GradVacPlan(GroupedTasks):
     beta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     """Rate at which the targets follow the cosines; 0 makes it PCGrad."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.gradvac import GradVac
+        from multitune.plans.combined_update import combined
+
         seed = setup.generator("method").initial_seed()
         method = GradVac(setup.num_tasks, self.beta, seed=seed)
-        return _combined(setup, method, self.tasks_per_step, self.groups)
+        return combined(setup, method, self.tasks_per_step, self.groups)
 
 
 class TorchJDPlan(GroupedTasks, ABC):
@@ -137,33 +159,14 @@ class TorchJDPlan(GroupedTasks, ABC):
     """TorchJD's name for it."""
 
     def check(self) -> None:
-        self._method(self.tasks_per_step)
+        from multitune.plans.torchjd_update import method
 
-    def build(self, setup: Setup) -> Update:
-        tasks = min(self.tasks_per_step, setup.num_tasks)
-        method = self._method(tasks, setup.generator("method").initial_seed())
-        if method.by_place and tasks < setup.num_tasks:
-            raise UserError(
-                f"options of torchjd:{self.aggregator}: it keeps a value for each task, so all {setup.num_tasks} must "
-                f"be in every step: set tasks_per_step={setup.num_tasks}"
-            )
-        self._try(tasks)
-        made = combiner(setup, method, groups=self.groups, mean=False)
-        return TorchJDUpdate(setup, setup.make_optimizer(setup.parameters), made, tasks)
+        method(self.aggregator, self.model_extra or {}, self.tasks_per_step)
 
-    def _method(self, tasks: int, seed: int = 0) -> TorchJDWeighting | TorchJDAggregator:
-        own = {"n_tasks": tasks} if self.aggregator.startswith("NashMTL") else {}
-        return torchjd(self.aggregator, **({"seed": seed} | own | (self.model_extra or {})))
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.plans.torchjd_update import build
 
-    def _try(self, tasks: int) -> None:
-        """Options that do not fit the number of tasks show in a first step."""
-        rows = torch.eye(tasks, dtype=torch.float64)
-        method = self._method(tasks)
-        try:
-            _ = method.combine(rows) if isinstance(method, RowsMethod) else method.weights(rows)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"options of torchjd:{self.aggregator} with {tasks} tasks a step: {reason}") from error
+        return build(self, setup)
 
 
 def torchjd_plan(name: str) -> type[TorchJDPlan]:
@@ -173,21 +176,3 @@ def torchjd_plan(name: str) -> type[TorchJDPlan]:
         aggregator: ClassVar[str] = name
 
     return Named
-
-
-class TorchJDUpdate(CombinedUpdate):
-    """Every step has the same number of tasks, in their order: what TorchJD keeps goes by a task's place."""
-
-    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
-        super().__init__(setup, optimizer, combiner, tasks_per_step)
-        self.smallest_step = tasks_per_step
-
-    def draw(self) -> list[Mixture]:
-        return sorted(super().draw())
-
-
-def _combined(
-    setup: Setup, method: CombiningMethod, tasks_per_step: int, groups: str = "whole_model", *, mean: bool = True
-) -> Update:
-    made = combiner(setup, method, groups=groups, mean=mean)
-    return CombinedUpdate(setup, setup.make_optimizer(setup.parameters), made, tasks_per_step)

@@ -1,18 +1,16 @@
 """Joint training against forgetting, as recipes know it: recall of the pretrained weights, noise on the embeddings."""
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor
-from torch.optim import Optimizer
 
 from multitune.errors import UserError
-from multitune.methods.joint import Joint
-from multitune.methods.recadam import RecAdam
-from multitune.methods.swep import SWEP, EmbeddingModel
 from multitune.plans.combined import SeveralTasks
-from multitune.plans.update import CombinedUpdate, Setup, Update, combiner
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from multitune.plans.update import Setup, Update
 
 AUTHORS_GAMMA = 5000.0
 AUTHORS_T0 = 250.0
@@ -32,11 +30,16 @@ class RecAdamPlan(SeveralTasks):
     """Optimizer step at which recall and task have equal weight; null takes the authors' 250, or a quarter of the run's
     steps, where that is less."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.joint import Joint
+        from multitune.plans.combined_update import CombinedUpdate, combiner
+
         made = combiner(setup, Joint())
         return CombinedUpdate(setup, self._optimizer(setup), made, self.tasks_per_step)
 
-    def _optimizer(self, setup: Setup) -> Optimizer:
+    def _optimizer(self, setup: "Setup") -> "Optimizer":
+        from multitune.methods.recadam import RecAdam
+
         groups = _with_recall(setup)
         rate = max(group["lr"] for group in groups)
         steps = setup.budget / min(self.tasks_per_step, setup.num_tasks)
@@ -48,7 +51,7 @@ class RecAdamPlan(SeveralTasks):
             raise UserError(f"options of recadam: {error}") from error
 
 
-def _with_recall(setup: Setup) -> list[dict[str, Any]]:
+def _with_recall(setup: "Setup") -> list[dict[str, Any]]:
     """The groups of the run's optimizer, told apart by whether there are pretrained weights to recall."""
     groups: list[dict[str, Any]] = []
     for recall in (True, False):
@@ -67,35 +70,13 @@ class SWEPPlan(SeveralTasks):
     p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Dropout probability that the noise's prior is made to resemble."""
 
-    def build(self, setup: Setup) -> Update:
+    def build(self, setup: "Setup") -> "Update":
+        from multitune.methods.swep import SWEP
+        from multitune.plans.combined_update import SWEPUpdate
+
         if setup.embedding is None:
             raise UserError("method: swep puts noise on the word embeddings of an encoder; this model is none of text")
         sizes = (setup.embedding.hidden_size, setup.embedding.embedding_size)
         swep = SWEP(*sizes, p=self.p, generator=setup.generator("noise"))
         swep.to(setup.parameters[0][1].device)
         return SWEPUpdate(setup, swep, self.tasks_per_step)
-
-
-class SWEPUpdate(CombinedUpdate):
-    """A joint step with SWEP's loss. Its network trains along, unclipped, and is no part of the model that ships."""
-
-    cost = 2
-    smallest_step = 2
-
-    def __init__(self, setup: Setup, swep: SWEP, tasks_per_step: int) -> None:
-        own = [(f"swep.{name}", weight) for name, weight in swep.named_parameters()]
-        optimizer = setup.make_optimizer([*setup.parameters, *own])
-        super().__init__(setup, optimizer, combiner(setup, Joint(), more=own), tasks_per_step)
-        self._swep = swep
-
-    def loss(
-        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
-    ) -> Tensor:
-        return self._swep.loss(model, inputs, negative_log_likelihood)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"swep": dict(self._swep.state_dict())}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._swep.load_state_dict(state["swep"])

@@ -1,28 +1,23 @@
-"""The one interface that the training loop knows: a plan (a method's options) builds an update (the method at work)."""
+"""The one interface that the training loop knows: an update is a method at work, built by its plan from a setup."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from multitune.methods.base import CombiningMethod, NonFiniteError
-from multitune.methods.combiner import Combiner
+from multitune.methods.base import NonFiniteError
 from multitune.methods.optimizer_state import load_plain, to_plain
-from multitune.methods.sampling import CategoricalSampler
+from multitune.methods.sampling import TaskSampler
 from multitune.methods.swep import EmbeddingModel
 from multitune.seeds import seeded
 
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
-Mixture = tuple[int, ...]
-"""The tasks whose next mini-batches make up the batch of one gradient computation: one task, or (where
-``Plan.mixes_tasks``) a task for each example."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,11 @@ class Setup:
         pretrained: the names of those that pretraining left; the others are new.
         task_heads: the names of those that one task alone uses.
         embedding: of the encoder, where it is one of text.
-        probabilities: how often each task is to come, float64 [tasks].
+        probabilities: the share that each task is to have of the training, float64 [tasks].
+        task_weights: of the tasks in a step: "sampling" gives each its share in expectation, "equal" one weight to all.
+        make_sampler: what says whose batch comes next, drawing from a generator: numbers of tasks, or 0 for the one
+            stream of batches that mix them all (``Plan.mixes_tasks``).
         budget: gradient computations of the run.
-        batch_size: examples in one gradient computation.
         make_optimizer: the run's optimizer for some of the parameters; each call makes a new one.
         clip: largest L2 norm of an update's gradient, or None.
         seed: of the order of tasks and of whatever a method draws.
@@ -60,8 +57,9 @@ class Setup:
     task_heads: frozenset[str]
     embedding: WordEmbedding | None
     probabilities: Tensor
+    task_weights: str
+    make_sampler: Callable[[torch.Generator], TaskSampler]
     budget: int
-    batch_size: int
     make_optimizer: Callable[[NamedParameters], Optimizer]
     clip: float | None
     seed: int
@@ -71,49 +69,24 @@ class Setup:
         """T."""
         return len(self.probabilities)
 
-    def sampler(self, *, replacement: bool) -> CategoricalSampler:
-        """Draws tasks with the run's probabilities."""
-        return CategoricalSampler(self.probabilities, generator=self.generator("tasks"), replacement=replacement)
+    def sampler(self) -> TaskSampler:
+        """Says whose batch comes next, one at a time."""
+        return self.make_sampler(self.generator("tasks"))
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of the run's seed; one purpose's draws do not change another's."""
         return seeded(self.seed, purpose)
 
 
-class Plan(BaseModel, ABC):
-    """A method as recipes know it: its options, and how a run's update is built from them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-    summary: ClassVar[str]
-    paper: ClassVar[str]
-    one_model_per_task: ClassVar[bool] = False
-    """Each task trains a model of its own, on its share of the budget."""
-    mixes_tasks: ClassVar[bool] = False
-    """Batches mix the tasks: a task's mini-batch is one example."""
-
-    def check(self) -> None:
-        """Find what is wrong with the options already, before data and model are loaded.
-
-        Raises:
-            UserError: options that do not fit each other, or a package that is missing.
-        """
-
-    @abstractmethod
-    def build(self, setup: Setup) -> "Update":
-        """The update rule of one run.
-
-        Raises:
-            UserError: an option that does not fit the run.
-        """
-
-
 class Update(ABC):
     """One method at work: which tasks come next, and a step with their losses."""
 
     cost: int = 1
-    """Gradient computations that each of ``draw()`` costs."""
+    """Gradient computations that each batch costs."""
     smallest_step: int = 1
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
+    notes: tuple[str, ...] = ()
+    """What is known before the first step and has to be said with the run's scores, a sentence each."""
 
     @property
     def ships_anew(self) -> bool:
@@ -121,8 +94,11 @@ class Update(ABC):
         return True
 
     @abstractmethod
-    def draw(self) -> list[Mixture]:
-        """The batches of the next step, in order. A loop may give ``step`` fewer, at the end of its budget."""
+    def draw(self, most: int) -> list[int]:
+        """Whose batches the next step takes, in order, at most ``most``: numbers of tasks (0 for a batch of them all).
+
+        ``most`` is what is left of the budget, ``smallest_step`` or more computations, in batches.
+        """
 
     def loss(
         self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
@@ -131,7 +107,7 @@ class Update(ABC):
         return negative_log_likelihood(model(**inputs))
 
     @abstractmethod
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
         """Backpropagate the losses of ``drawn`` one at a time, update the weights, return the losses' values.
 
         ``losses`` is consumed lazily, so that one graph lives at a time.
@@ -192,26 +168,26 @@ class OptimizerUpdate(Update):
 class SingleBatchUpdate(OptimizerUpdate):
     """One batch a step, backpropagated as in plain training."""
 
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        (loss,), (tasks,) = losses, drawn
+    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+        (loss,) = losses
         loss.backward()
         value = float(loss.detach())
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteError("loss", tasks)
-        self._apply(tasks)
+            raise NonFiniteError("loss", drawn)
+        self._apply(drawn)
         return [value]
 
 
-class SequentialUpdate(SingleBatchUpdate):
-    """A step for each drawn task."""
+class PlainUpdate(SingleBatchUpdate):
+    """Plain training: a step for each batch."""
 
     def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
         super().__init__(setup, optimizer)
-        self._sampler = setup.sampler(replacement=True)
+        self._sampler = setup.sampler()
 
-    def draw(self) -> list[Mixture]:
-        return [tuple(self._sampler.draw(1))]
+    def draw(self, most: int) -> list[int]:
+        return self._sampler.draw(1)
 
     @contextmanager
     def shipped_weights(self) -> Iterator[None]:
@@ -226,54 +202,3 @@ class SequentialUpdate(SingleBatchUpdate):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sampler.load_state_dict(state["sampler"])
         load_plain(self._optimizer, state["optimizer"])
-
-
-class CombinedUpdate(OptimizerUpdate):
-    """Several distinct tasks a step, in random order; their gradients are combined into one."""
-
-    def __init__(self, setup: Setup, optimizer: Optimizer, combiner: Combiner, tasks_per_step: int) -> None:
-        super().__init__(setup, optimizer)
-        self._combiner, self._sampler = combiner, setup.sampler(replacement=False)
-        self._tasks_per_step = min(tasks_per_step, setup.num_tasks)
-
-    def draw(self) -> list[Mixture]:
-        return [(task,) for task in self._sampler.draw(self._tasks_per_step)]
-
-    def step(self, drawn: Sequence[Mixture], losses: Iterable[Tensor]) -> list[float]:
-        tasks = [task for (task,) in drawn]
-        values = self._combiner.backward(losses, tasks=tasks)
-        self._apply(tasks)
-        read: list[float] = values.tolist()
-        return read
-
-    @contextmanager
-    def shipped_weights(self) -> Iterator[None]:
-        yield
-
-    def finish(self) -> None:
-        """Nothing to do: the parameters are what it ships."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "sampler": self._sampler.state_dict(),
-            "optimizer": to_plain(self._optimizer.state_dict()),
-            "combiner": self._combiner.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._sampler.load_state_dict(state["sampler"])
-        load_plain(self._optimizer, state["optimizer"])
-        self._combiner.load_state_dict(state["combiner"])
-
-
-def combiner(
-    setup: Setup, method: CombiningMethod, *, groups: str = "whole_model", mean: bool = True, more: NamedParameters = ()
-) -> Combiner:
-    """The combiner of a run's parameters (and ``more``); ``mean`` gives a step the size of a joint one."""
-    return Combiner(
-        [*setup.parameters, *more],
-        method,
-        groups=groups,
-        heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
-        reduction="mean" if mean else "sum",
-    )

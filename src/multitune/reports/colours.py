@@ -22,6 +22,7 @@ class Look:
 LIGHT_BACKGROUND, DARK_BACKGROUND = "#ffffff", "#15171c"
 
 LOOKS = {
+    "mixed": Look("#2f4f9f", "#8ea9f0", "s"),
     "mtl": Look("#000000", "#f2f2f2", "o"),
     "stl": Look("#6e6e6e", "#a5a5a5", "d"),
     "sequential": Look("#cc6677", "#e58a98", "X"),

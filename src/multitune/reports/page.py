@@ -13,13 +13,14 @@ from markupsafe import Markup
 
 from multitune.reports import causes, outcomes, papers, repeat, training_curves, verdict
 from multitune.reports.charts import SHAPES, plot_chart, rows_chart
+from multitune.reports.classes import class_lines
 from multitune.reports.colours import look
 from multitune.reports.evidence import Evidence, FinishedRun, load
 from multitune.reports.examples import examples
 from multitune.reports.pictures import HeatMap, described
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
-from multitune.results.run import SIDES, Side, Sides, mean
+from multitune.results.run import SIDES, Side, Sides, mean, milliseconds_a_gradient
 
 FILE = "report.html"
 NO_GAINS: Estimates = Sides(seen=None, unseen=None)
@@ -59,13 +60,20 @@ def render(evidence: Evidence) -> str:
 
 @dataclass(frozen=True)
 class MethodLine:
-    """A method in the table of the answer, at its chosen point of a grid: means over its runs, the largest memory."""
+    """A method in the table of the answer, at its chosen point of a grid: means over its runs, the largest memory.
+
+    Attributes:
+        steps: of the optimizer.
+        milliseconds: a gradient computation.
+    """
 
     method: str
     point: str
     sides: Sides[Interval | float | None]
     gains: Estimates
     drift: float | None
+    steps: float | None
+    milliseconds: float | None
     minutes: float
     gibibytes: float
 
@@ -95,6 +103,7 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "baseline": evidence.comparison.baseline if evidence.comparison else leader,
         "methods": [_method_line(evidence, method) for method in evidence.methods if evidence.of(method)],
         "languages": language_lines(evidence, leader),
+        "classes": class_lines(evidence),
         "averages": outcomes.averages(evidence) if evidence.comparison else None,
         "plane": outcomes.plane(evidence),
         "sweeps": outcomes.sweeps(evidence),
@@ -143,6 +152,8 @@ def _method_line(evidence: Evidence, method: str) -> MethodLine:
         sides=comparison.summary[method] if comparison else results[0].average,
         gains=comparison.differences.get(method, NO_GAINS) if comparison else NO_GAINS,
         drift=mean(result.drift for result in results),
+        steps=mean(result.steps for result in results),
+        milliseconds=milliseconds_a_gradient(results),
         minutes=sum(result.seconds for result in results) / len(results) / 60,
         gibibytes=max(result.peak_memory_bytes for result in results) / 2**30,
     )

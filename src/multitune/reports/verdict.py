@@ -72,7 +72,8 @@ def of_one(evidence: Evidence) -> str:
 
 def caveats(evidence: Evidence) -> list[str]:
     """What the numbers cannot bear."""
-    found = []
+    notes = [f"{run.method}: {note}." for run in evidence.shown for note in run.result.notes]
+    found = list(dict.fromkeys(notes))
     if evidence.comparison is not None and evidence.seeds == 1:
         found.append("One seed: the intervals say how sure the test examples make it, nothing about how seeds differ.")
     found += _untaken(evidence)

@@ -90,7 +90,7 @@ class Comparison(JsonFile):
         chosen: the point of the grid that the summary shows of each method: of those with its largest budget the best
             on dev; empty without a grid.
         metric: the score that is averaged over languages.
-        baseline: the method that differences are from: mtl where it is among the methods, else the first.
+        baseline: the method that differences are from: mixed where it is among the methods, else mtl, else the first.
         summary: the average of each method over seen and over unseen languages.
         differences: what each other method gains over the baseline.
         pairwise: what each method gains over each other one.

@@ -104,7 +104,7 @@ class FaultyBatch:
 
     Attributes:
         epoch: of its language.
-        position: mini-batches of the epoch up to this one.
+        position: mini-batches of the epoch up to this one; where they mix languages, those of the run.
         rows: its records, by their place in the training split.
     """
 

@@ -1,6 +1,6 @@
 """What a run reports: results.json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -10,6 +10,8 @@ FILE = "results.json"
 
 Language = Annotated[str, "language"]
 Metric = Annotated[str, "metric"]
+Group = Annotated[str, "side or task"]
+Label = Annotated[str, "label"]
 Score = float | None
 """Percent (a loss in nats); None where it is not finite: the model has diverged."""
 Scores = dict[Language, dict[Metric, Score]]
@@ -17,6 +19,7 @@ Side = Literal["seen", "unseen"]
 SIDES: tuple[Side, Side] = ("seen", "unseen")
 
 Value = TypeVar("Value", covariant=True)
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ class RunResult(JsonFile):
         steps: steps of the optimizer that were taken.
         skipped_steps: steps that were not, since a loss or gradient was not finite.
         trained: gradient computations that each task had a part in and that became steps.
+        step_seconds: of ``seconds`` those of the steps themselves; null in files that do not say.
+        precision: of the forward and backward pass; null in files that do not say.
+        threads: of the CPU; null in files that do not say.
+        by_class: ``seen`` and ``unseen`` (or a task with a head of its own) -> label -> its ``examples``, and its
+            ``precision``, ``recall`` and ``f1``; of kinds of task that have one label a record.
+        notes: what has to be said with the scores, a sentence each.
     """
 
     NAME: ClassVar[str] = FILE
@@ -93,6 +102,11 @@ class RunResult(JsonFile):
     steps: int = 0
     skipped_steps: int = 0
     trained: dict[Language, int] = field(default_factory=dict)
+    step_seconds: float | None = None
+    precision: str | None = None
+    threads: int | None = None
+    by_class: dict[Group, dict[Label, dict[Metric, float]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def untrained(self) -> list[str]:
@@ -127,11 +141,24 @@ def average(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Score:
     return mean(own[metric] for own in scores.values())
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean; None of no value, or where one of them is None."""
-    known: list[float] = []
+def total(values: Iterable[Number | None]) -> Number | None:
+    """The sum; None of no value, or where one of them is None."""
+    known: list[Number] = []
     for value in values:
         if value is None:
             return None
         known.append(value)
-    return sum(known) / len(known) if known else None
+    return sum(known[1:], known[0]) if known else None
+
+
+def milliseconds_a_gradient(results: Sequence[RunResult]) -> float | None:
+    """What a gradient computation takes in the steps of some runs; None where a run does not say."""
+    seconds = total(result.step_seconds for result in results)
+    return None if seconds is None else 1000 * seconds / sum(result.budget for result in results)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean; None of no value, or where one of them is None."""
+    found = list(values)
+    summed = total(found)
+    return None if summed is None else summed / len(found)

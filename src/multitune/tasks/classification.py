@@ -1,4 +1,4 @@
-"""Classification of a text or a pair of texts: one label, scored by accuracy and Matthews correlation."""
+"""Classification of a text or a pair of texts: one label, scored by accuracy, macro-F1 and Matthews correlation."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from multitune.data.corpus import Record
 from multitune.data.fields import LABELLED_TEXT
-from multitune.tasks.task import Example, Task, encode_texts, ratio
+from multitune.tasks.task import ClassScores, Example, Task, encode_texts, ratio
 
 
 class OneLabel(Task):
@@ -49,21 +49,47 @@ class Classification(OneLabel):
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return label_scores(rows, counts)
 
+    def by_class(self, rows: NDArray[np.float64]) -> dict[str, ClassScores]:
+        return scores_by_label(rows, self.labels)
+
 
 def label_scores(rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Accuracy and Matthews correlation in percent; the correlation is 0 where either side names one label alone.
+    """Accuracy, macro-F1 and Matthews correlation in percent, each as in scikit-learn.
 
-    For more than two labels it is R_K of Gorodkin (2004), "Comparing two K-category assignments by a K-category
-    correlation coefficient", as in scikit-learn: with c right of s, and label k true t_k times and predicted p_k times,
-    (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2)).
+    Macro-F1 is the mean over the labels that are true or predicted at least once of 2 h_k / (t_k + p_k), with label k
+    true t_k times, predicted p_k times and both h_k times. For more than two labels the correlation is R_K of Gorodkin
+    (2004), "Comparing two K-category assignments by a K-category correlation coefficient": with c right of s,
+    (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2)); it is 0 where either side names one label alone.
 
     Args:
         rows: true and predicted label as numbers, [records, 2].
         counts: as in ``Task.scores``.
     """
-    numbers = rows.astype(np.int64)
-    which = np.eye(numbers.max() + 1)
-    t, p = counts @ which[numbers[:, 0]], counts @ which[numbers[:, 1]]
-    c, s = counts @ (numbers[:, 0] == numbers[:, 1]), counts.sum(-1)
+    t, p, hits = label_counts(rows, counts)
+    c, s = hits.sum(-1), counts.sum(-1)
     spread = np.sqrt((s**2 - (p**2).sum(-1)) * (s**2 - (t**2).sum(-1)))
-    return {"accuracy": ratio(c, s), "matthews": ratio(c * s - (p * t).sum(-1), spread)}
+    return {
+        "accuracy": ratio(c, s),
+        "macro_f1": ratio(2 * hits, t + p).sum(-1) / (t + p > 0).sum(-1),
+        "matthews": ratio(c * s - (p * t).sum(-1), spread),
+    }
+
+
+def scores_by_label(rows: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
+    """The scores of each label that is true or predicted at least once; ``rows`` are ``label_scores``'s."""
+    t, p, hits = label_counts(rows, np.ones(len(rows)))
+    scores = zip(ratio(hits, p), ratio(hits, t), ratio(2 * hits, t + p), strict=True)
+    return {
+        labels[number]: {"examples": int(t[number]), "precision": precision, "recall": recall, "f1": f1}
+        for number, (precision, recall, f1) in enumerate(scores)
+        if t[number] + p[number] > 0
+    }
+
+
+def label_counts(
+    rows: NDArray[np.float64], counts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """How often each label is true, predicted, and both, [..., labels]; the arguments are ``label_scores``'s."""
+    true, predicted = rows.astype(np.int64).T
+    which = np.eye(max(true.max(), predicted.max()) + 1)
+    return counts @ which[true], counts @ which[predicted], (counts * (true == predicted)) @ which[true]

@@ -1,4 +1,4 @@
-"""Image classification: one label an image, scored by accuracy."""
+"""Image classification: one label an image, scored by accuracy and macro-F1."""
 
 from collections.abc import Iterator, Sequence
 from typing import final
@@ -10,8 +10,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from multitune.data.corpus import Record
 from multitune.data.kind import Text
-from multitune.tasks.classification import OneLabel, label_scores
-from multitune.tasks.task import Example, Inputs
+from multitune.tasks.classification import OneLabel, label_scores, scores_by_label
+from multitune.tasks.task import ClassScores, Example, Inputs
 
 SIZE = 32
 """What an image counts for where the tokens of a batch are counted."""
@@ -52,7 +52,11 @@ class ImageClassification(OneLabel):
         return {"pixel_values": batch["pixel_values"]}
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        return {"accuracy": label_scores(rows, counts)["accuracy"]}
+        scores = label_scores(rows, counts)
+        return {"accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"]}
+
+    def by_class(self, rows: NDArray[np.float64]) -> dict[str, ClassScores]:
+        return scores_by_label(rows, self.labels)
 
 
 def _coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -30,6 +30,9 @@ Processor = Any
 TOGETHER = 1000
 """Texts, or records with texts, tokenised at a time."""
 
+ClassScores = dict[str, float]
+"""Of one label: its ``examples``, and ``precision``, ``recall`` and ``f1`` in percent."""
+
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
 
@@ -146,6 +149,10 @@ class Task(Kind, ABC):
             counts: how often each record is in each resample, [..., records]. Where a score is a function of sums,
                 ``counts @ rows`` has them all, so that a bootstrap is one matrix product.
         """
+
+    def by_class(self, rows: NDArray[np.float64]) -> dict[str, ClassScores]:
+        """The scores of each label, from the statistics of each record; none where a record has no label of its own."""
+        return {}
 
     def versions(self) -> dict[str, str]:
         """What results are to say of how they were scored, beside the packages' versions."""

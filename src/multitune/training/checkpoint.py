@@ -45,6 +45,7 @@ class Progress:
     Attributes:
         gradients: gradient computations spent.
         seconds: seconds trained, over all sessions of the run.
+        step_seconds: those of ``seconds`` that steps took.
         probe_seconds: those of ``seconds`` that probes took.
         losses: of the steps since the last training line of metrics.jsonl.
         validated: gradient computations at the newest validation.
@@ -58,6 +59,7 @@ class Progress:
 
     gradients: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     probe_seconds: float = 0.0
     losses: list[float] = pydantic.Field(default_factory=list)
     validated: int = 0
@@ -79,7 +81,7 @@ class RunState:
         log: metrics.jsonl.
         weights: the parameters that train, by name (of a two-loop method, the fast ones).
         update: the method's state: optimizer, task sampler, slow weights, ...
-        batches: where each language is in its epochs.
+        batches: where each stream of mini-batches is.
     """
 
     progress: Progress
@@ -87,7 +89,7 @@ class RunState:
     log: str
     weights: dict[str, Tensor]
     update: dict[str, Any]
-    batches: dict[str, dict[str, int]]
+    batches: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,9 @@
-"""A run's optimizer, its learning rate, and how often each task is drawn."""
+"""A run's optimizer and its learning rate."""
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from multitune.methods.sampling import proportional, uniform, unimax
 from multitune.plans.update import NamedParameters
 from multitune.recipe import Recipe
-
-
-def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
-    """How often each task is drawn, from the training examples of the languages; float64 [languages (+ replay)]."""
-    if recipe.replay is None:
-        return _of_languages(recipe, sizes, recipe.budget)
-    share = recipe.replay.share
-    languages = _of_languages(recipe, sizes, round(recipe.budget * (1 - share)))
-    return torch.cat([languages * (1 - share), torch.tensor([share])])
-
-
-def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
-    if recipe.sampling == "uniform":
-        return uniform(len(sizes))
-    if recipe.sampling == "unimax":
-        return unimax(sizes, budget * recipe.batch_size, recipe.sampling_epochs)
-    return proportional(sizes, recipe.sampling_exponent)
 
 
 def make_optimizer(parameters: NamedParameters, recipe: Recipe) -> Optimizer:

@@ -1,10 +1,14 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -13,19 +17,21 @@ from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
+from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast, resolve
 from multitune.plans import Plan
 from multitune.plans.averaged import AveragedUpdate
-from multitune.plans.update import Mixture, Setup, Update, WordEmbedding
+from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.seeds import seeded
 from multitune.tasks import HeadMap, MaskedLanguageModelling
 from multitune.tasks.task import Example
-from multitune.training.batching import Batches
+from multitune.training.batching import Batches, MixedBatches, TaskBatches
 from multitune.training.loading import load_encoder, replayed
-from multitune.training.optimizer import make_optimizer, probabilities
+from multitune.training.optimizer import make_optimizer
+from multitune.training.sampling import probabilities, task_sampler
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,10 @@ class Run:
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
-    """The training languages, or the pseudo-tasks; a task's number is its place here."""
+    """The training languages, or the pseudo-tasks."""
     examples: Mapping[str, Sequence[Example]]
     batches: Mapping[str, Batches]
+    """Those of each task, by its name, or one stream of batches that mix them all; updates know them by their place."""
     dev: Encoded
     dev_by_task: Encoded
     """``dev``, or with pseudo-tasks its records by these."""
@@ -48,19 +55,30 @@ class Run:
     division: Division | None
     """What the pseudo-tasks are; None where the tasks are languages."""
 
-    def loss(self, mixture: Mixture, gradient: int) -> Tensor:
-        """The method's loss of the tasks' next mini-batches, taken together; ``gradient`` numbers it, for dropout."""
+    def loss(self, number: int) -> Tensor:
+        """The method's loss of the next mini-batch of the stream with this number.
+
+        What is random in it depends on the seed and on which of the stream's mini-batches it is, so that every method
+        meets a mini-batch with the same dropout.
+        """
+        stream = self._stream(number)
         rows: dict[int, list[Example]] = {}
-        for language in (self.languages[number] for number in mixture):
-            drawn = [self.examples[language][row] for row in self.batches[language].next()]
-            rows.setdefault(self.task.number(language), []).extend(drawn)
+        for language, drawn in stream.next().items():
+            rows.setdefault(self.task.number(language), []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
-        draw = seeded(self.recipe.seed, "variation", gradient)
+        draw = seeded(self.recipe.seed, "variation", *stream.place)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
         with torch.random.fork_rng(self.encoder.cuda_devices), autocast(self.encoder.device, self.precision):
-            torch.manual_seed(seeded(self.recipe.seed, "dropout", gradient).initial_seed())
+            torch.manual_seed(seeded(self.recipe.seed, "dropout", *stream.place).initial_seed())
             losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
         return torch.stack(losses).sum()
+
+    def newest(self, numbers: Iterable[int]) -> dict[str, dict[str, Any]]:
+        """The newest mini-batches of some streams, by language: epoch, position and rows."""
+        return {k: v for number in dict.fromkeys(numbers) for k, v in self._stream(number).newest().items()}
+
+    def _stream(self, number: int) -> Batches:
+        return tuple(self.batches.values())[number]
 
     def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
         """The method's loss of examples that share a head."""
@@ -95,15 +113,17 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         encoder.trim(train.tokens)
     encoder.remember()
     examples = train.examples
-    batch_size = 1 if plan.mixes_tasks else recipe.batch_size
+    sizes = [len(rows) for rows in records.values()]
+    lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
         task_heads=frozenset(encoder.own_heads),
         embedding=word_embedding(encoder),
-        probabilities=probabilities(recipe, [len(rows) for rows in records.values()]),
+        probabilities=probabilities(recipe, sizes),
+        task_weights=recipe.task_weights,
+        make_sampler=partial(_stream_sampler, recipe, plan, sizes),
         budget=recipe.budget,
-        batch_size=recipe.batch_size,
         make_optimizer=lambda parameters: make_optimizer(parameters, recipe),
         clip=recipe.clip,
         seed=recipe.seed,
@@ -121,16 +141,30 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         update=update,
         languages=tuple(examples),
         examples=examples,
-        batches={
-            language: Batches(language, heads.task(language).sizes(rows), batch_size, recipe.seed)
-            for language, rows in examples.items()
-        },
+        batches=_batches(recipe, plan, sizes, lengths),
         dev=dev,
         dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
         test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
         division=division,
     )
+
+
+def _batches(
+    recipe: Recipe, plan: Plan, sizes: Sequence[int], lengths: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Batches]:
+    """The streams of mini-batches that the method draws from."""
+    if plan.mixes_tasks:
+        sampler = task_sampler(recipe, sizes, 1, seeded(recipe.seed, "mixed"))
+        return {"mixed": MixedBatches(lengths, sampler, recipe.batch_size, recipe.seed)}
+    return {k: TaskBatches(k, v, recipe.batch_size, recipe.seed) for k, v in lengths.items()}
+
+
+def _stream_sampler(recipe: Recipe, plan: Plan, sizes: Sequence[int], generator: torch.Generator) -> TaskSampler:
+    """Says whose batch comes next; where each mixes the tasks, there is one stream of them."""
+    if plan.mixes_tasks:
+        return EpochSampler(1, generator=generator)
+    return task_sampler(recipe, sizes, recipe.batch_size, generator)
 
 
 def word_embedding(encoder: Encoder) -> WordEmbedding | None:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, RunError
-from multitune.evaluation.scoring import Evaluation, evaluate, write_predictions
+from multitune.evaluation.scoring import Evaluation, by_class, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
-from multitune.plans.update import Mixture
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
@@ -146,10 +147,10 @@ class Trainer:
 
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
-        begins = now.gradients
+        begins, began = now.gradients, time.monotonic()
         run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
-        drawn = run.update.draw()[: (recipe.budget - begins) // run.update.cost]
-        losses = (run.loss(mixture, begins + n) for n, mixture in enumerate(drawn))
+        drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
+        losses = (run.loss(number) for number in drawn)
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
@@ -159,14 +160,14 @@ class Trainer:
             self._count(drawn)
         if self._spent:
             run.update.finish()
+        now.step_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
 
-    def _count(self, drawn: Sequence[Mixture]) -> None:
+    def _count(self, drawn: Sequence[int]) -> None:
         """Count a step that was taken."""
         self._now.steps, self._now.skipped_in_a_row = self._now.steps + 1, 0
-        for mixture in drawn:
-            for task in set(mixture):
-                self._now.trained[self._run.languages[task]] += self._run.update.cost
+        for language in self._run.newest(drawn):
+            self._now.trained[language] += self._run.update.cost
 
     @property
     def _spent(self) -> bool:
@@ -228,8 +229,7 @@ class Trainer:
     def _skip(self, error: NonFiniteError) -> None:
         """Name the batches at fault; stop after as many skipped steps in a row as the recipe allows."""
         run, now = self._run, self._now
-        languages = [run.languages[task] for task in dict.fromkeys(error.tasks)]
-        batches = {k: FaultyBatch(**run.batches[k].state_dict(), rows=run.batches[k].newest) for k in languages}
+        batches = {k: FaultyBatch(**at) for k, at in run.newest(error.tasks).items()}
         self._add(Skip(**self._when, what=error.what, batches=batches))
         places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
         message = f"the {error.what} of {places} is not finite at {now.gradients} gradients"
@@ -328,7 +328,10 @@ class Trainer:
             average=Sides(seen=average(seen, metric), unseen=average(unseen, metric)),
             drift=finite(self._run.encoder.drift()),
             seconds=time.monotonic() - self._began,
+            step_seconds=self._now.step_seconds,
             peak_memory_bytes=peak_memory(),
+            precision=self._run.precision,
+            threads=torch.get_num_threads(),
             shipped=self._shipped(),
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.task.versions(),
@@ -336,4 +339,6 @@ class Trainer:
             steps=self._now.steps,
             skipped_steps=self._now.skipped_steps,
             trained=dict(self._now.trained),
+            by_class=by_class(corpus, self._run.task, evaluation.statistics),
+            notes=list(self._run.update.notes),
         )

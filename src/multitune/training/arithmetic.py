@@ -1,0 +1,40 @@
+"""What the last bits depend on where the recipe leaves it open, settled once a run: precision, number of threads."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from multitune.models.precision import resolve
+from multitune.recipe import Recipe, read
+
+
+def settled(recipe: Recipe, folders: Iterable[Path]) -> Recipe:
+    """The recipe with its precision and number of threads, where it leaves these open.
+
+    They are those of the first of ``folders`` that holds a run, so that all sessions of a run and all runs of a
+    comparison have the same; else those of this machine.
+
+    Raises:
+        UserError: a folder's recipe cannot be read.
+    """
+    if recipe.precision != "auto" and recipe.threads is not None:
+        return recipe
+    saved = next((path for folder in folders if (path := folder / "recipe.yaml").exists()), None)
+    before = recipe if saved is None else read(saved).resolve()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = before.precision if recipe.precision == "auto" else recipe.precision
+    threads = recipe.threads or before.threads or torch.get_num_threads()
+    return recipe.model_copy(update={"precision": resolve(precision, device), "threads": threads})
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads of the CPU; None leaves their number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

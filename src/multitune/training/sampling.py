@@ -1,0 +1,45 @@
+"""How often each task comes in a run, and in which order."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from multitune.methods.sampling import (
+    CategoricalSampler,
+    EpochSampler,
+    TaskSampler,
+    proportional,
+    uniform,
+    unimax,
+)
+from multitune.recipe import Recipe
+
+
+def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
+    """The share of each task, from the training examples of the languages; float64 [languages (+ replay)]."""
+    if recipe.replay is None:
+        return _of_languages(recipe, sizes, recipe.budget)
+    share = recipe.replay.share
+    languages = _of_languages(recipe, sizes, round(recipe.budget * (1 - share)))
+    return torch.cat([languages * (1 - share), torch.tensor([share])])
+
+
+def task_sampler(recipe: Recipe, sizes: Sequence[int], batch_size: int, generator: torch.Generator) -> TaskSampler:
+    """Draws tasks one at a time for batches of so many examples of one: independently, or by epochs of all the data."""
+    if recipe.sampling != "epochs":
+        return CategoricalSampler(probabilities(recipe, sizes), generator=generator)
+    times = [math.ceil(size / batch_size) for size in sizes]
+    if recipe.replay is not None:
+        share = recipe.replay.share
+        times.append(max(1, round(sum(times) * share / (1 - share))))
+    return EpochSampler(len(times), generator=generator, times=times)
+
+
+def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
+    if recipe.sampling == "uniform":
+        return uniform(len(sizes))
+    if recipe.sampling == "unimax":
+        return unimax(sizes, budget * recipe.batch_size, recipe.sampling_epochs)
+    return proportional(sizes, 1.0 if recipe.sampling == "epochs" else recipe.sampling_exponent)
