@@ -11,7 +11,7 @@ from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
-from multitune.report import page
+from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage.atomic import replaced

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from multitune.report.evidence import Evidence, FinishedRun
-from multitune.report.pictures import HeatMap, Plot, Point, Row, Rows, Series
+from multitune.reports.evidence import Evidence, FinishedRun
+from multitune.reports.pictures import HeatMap, Plot, Point, Row, Rows, Series
 from multitune.results.metrics import Probe
 from multitune.results.probes import Findings, LanguagePair, LayeredSimilarity, Skill
 from multitune.results.run import SIDES, Side

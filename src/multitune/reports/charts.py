@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multitune.report.colours import Look, look
-from multitune.report.pictures import Plot, Rows, Series
+from multitune.reports.colours import Look, look
+from multitune.reports.pictures import Plot, Rows, Series
 
 WIDTH, HEIGHT = 480, 300
 """Small enough that its text is still read on a telephone's 400 pixels."""

@@ -41,7 +41,7 @@ def find(name: str) -> PaperTable:
     Raises:
         UserError: there is none of that name.
     """
-    tables = json.loads(files("multitune.report").joinpath("paper_tables.json").read_text(encoding="utf-8"))
+    tables = json.loads(files("multitune.reports").joinpath("paper_tables.json").read_text(encoding="utf-8"))
     if name not in tables:
         raise UserError(f"--paper: {unknown('table', name, tables)}")
     return PaperTable(**tables[name])
