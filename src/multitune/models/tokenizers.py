@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
@@ -41,11 +42,22 @@ def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
     if words and _reads_bytes(tokenizer):
         tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
+        _begin_words_with_blanks(tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
         tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
     return tokenizer
+
+
+def _begin_words_with_blanks(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a byte-level tokenizer set a blank before each word, also where its class does not take the option."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    pre_tokenizer = state["pre_tokenizer"]
+    for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())):
+        if part["type"] == "ByteLevel":
+            part["add_prefix_space"] = True
+    tokenizer.backend_tokenizer.pre_tokenizer = Tokenizer.from_str(json.dumps(state)).pre_tokenizer
 
 
 def _reads_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
