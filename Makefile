@@ -17,7 +17,7 @@ test: $(SET_UP)
 check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
-	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/report/test_browser.py
+	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/reports/test_browser.py
 
 # What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment.
 check: $(SET_UP)

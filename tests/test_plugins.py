@@ -92,7 +92,7 @@ def test_data_counts_labels_and_tokens_and_names_bad_records(recipe: Path) -> No
     assert re.search(r"^ +de +80 +10 +20 +0 +0 +\d+\.\d", printed, re.MULTILINE), "lengths in tokens"
     with (recipe.parent / "my-reviews" / "train-de.jsonl").open("a") as file:
         file.write('{"comment": "ana", "rating": 7}\n')
-    with pytest.raises(UserError, match="1 bad records"):
+    with pytest.raises(UserError, match="1 bad record;"):
         multitune("data", recipe)
 
 

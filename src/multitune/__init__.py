@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
     from multitune.commands.probe import probe
+    from multitune.commands.report import report
     from multitune.commands.train import train
     from multitune.errors import Interrupted, RunError, UserError
     from multitune.methods import SequentialReptile
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "methods",
     "probe",
+    "report",
     "train",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
     "probe": "commands.probe",
+    "report": "commands.report",
     "train": "commands.train",
 }
 """Public name -> the module that has it."""

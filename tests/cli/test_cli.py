@@ -5,16 +5,38 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from multitune.cli.app import main
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-m", "multitune"]
 
 
 def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run([*COMMAND, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As ``run`` in the test's folder, in this process: what it imports is imported once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("multitune.storage.hub.HF_HUB_OFFLINE", True)
+
+    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["multitune", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), said.out, said.err)
+
+    return call
 
 
 @pytest.fixture
@@ -38,32 +60,32 @@ def test_compare_prints_a_table_and_leaves_models(tmp_path: Path, tiny_recipe: P
     assert "24/24" not in again.stderr, "finished runs are not run again"
 
 
-def test_train_evaluate_and_data(tmp_path: Path, tiny_recipe: Path) -> None:
-    done = run("train", tiny_recipe, "method=mtl", "budget=8", "--out", "out", cwd=tmp_path)
+def test_train_evaluate_and_data(run_here: Run, tiny_recipe: Path) -> None:
+    done = run_here("train", tiny_recipe, "method=mtl", "budget=8", "--out", "out")
     assert done.returncode == 0, done.stderr
     assert "mtl" in done.stdout
-    evaluated = run("evaluate", "out", "unseen=[]", cwd=tmp_path)
+    evaluated = run_here("evaluate", "out", "unseen=[]")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "aa" in evaluated.stdout
     assert "cc" not in evaluated.stdout
-    counted = run("data", tiny_recipe, cwd=tmp_path)
+    counted = run_here("data", tiny_recipe)
     assert counted.returncode == 0, counted.stderr
     for word in ("60", "tokens", "% over 128", "B-PER"):
         assert word in counted.stdout
 
 
-def test_data_lists_every_bad_record(tmp_path: Path, tiny_recipe: Path, tiny_panx: Path) -> None:
+def test_data_lists_every_bad_record(tmp_path: Path, run_here: Run, tiny_recipe: Path, tiny_panx: Path) -> None:
     (tmp_path / "bad").mkdir()
     for source in tiny_panx.iterdir():
         (tmp_path / "bad" / source.name).write_text(source.read_text())
     (tmp_path / "bad" / "train-aa.tsv").write_text("ana\tB-PER\n\nana\tI-PER\n\n[x]\n\nana\tB-PER\n")
-    listed = run("data", tiny_recipe, "path=bad", cwd=tmp_path)
+    listed = run_here("data", tiny_recipe, "path=bad")
     assert listed.returncode == 2
     assert "bad/train-aa.tsv:3: 'I-PER' after 'O'" in listed.stdout
     assert "bad/train-aa.tsv:5: 1 columns" in listed.stdout
     assert listed.stderr.count("\n") == 1
     assert "2 bad records" in listed.stderr
-    skipped = run("data", tiny_recipe, "path=bad", "skip_bad=true", cwd=tmp_path)
+    skipped = run_here("data", tiny_recipe, "path=bad", "skip_bad=true")
     assert skipped.returncode == 0
     assert skipped.stdout == listed.stdout
 
@@ -85,13 +107,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_one_line_and_exit_2(
-    tmp_path: Path, tiny_recipe: Path, tiny_panx: Path, words: list[str], said: str
+    tmp_path: Path, run_here: Run, tiny_recipe: Path, tiny_panx: Path, words: list[str], said: str
 ) -> None:
     (tmp_path / "bad").mkdir()
     for source in tiny_panx.iterdir():
         (tmp_path / "bad" / source.name).write_text(source.read_text())
     (tmp_path / "bad" / "train-aa.tsv").write_text("a\tO\nb\tx\tO\n")
-    done = run(*words, cwd=tmp_path)
+    done = run_here(*words)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr

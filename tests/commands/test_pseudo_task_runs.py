@@ -307,7 +307,7 @@ def test_a_run_trains_on_clusters_and_reports_languages(tmp_path: Path, tiny_mod
     found = probe(out, {"test_limit": 4})
     assert found.gradient_similarity is not None
     assert (found.seen, found.gradient_similarity.languages) == (["en"], tasks)
-    assert mt.report.page.write(out).exists()
+    assert mt.report(out) == [out / "report.html"]
 
 
 def test_a_resumed_run_must_have_the_same_clusters(tmp_path: Path, tiny_model: Path, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import multitune as mt
-from multitune.commands import evaluate, probe, report
+from multitune.commands import evaluate, probe
 from multitune.recipe import Recipe
 
 COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
@@ -51,7 +51,7 @@ def test_a_comparison_takes_its_methods_elsewhere(tmp_path: Path) -> None:
 LONG = "x" * 256
 
 
-@pytest.mark.parametrize("call", [mt.evaluate, mt.probe, report.report, lambda run: mt.probe(".", pairs=run)])
+@pytest.mark.parametrize("call", [mt.evaluate, mt.probe, mt.report, lambda run: mt.probe(".", pairs=run)])
 def test_a_name_that_no_folder_can_have_is_one_line(call: Callable[..., Any]) -> None:
     with pytest.raises(mt.UserError, match="x: cannot be read: File name too long"):
         call(LONG)

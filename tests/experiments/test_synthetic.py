@@ -16,7 +16,7 @@ from multitune.cli.app import app
 from multitune.errors import UserError
 from multitune.experiments import synthetic
 from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
-from multitune.report.colours import LOOKS
+from multitune.reports.colours import LOOKS
 from multitune.results.comparison import Interval
 
 SHORT = 60
@@ -214,6 +214,6 @@ def test_without_figures(short: None, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_missing_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "multitune.report.plotting", raising=False)
+    monkeypatch.delitem(sys.modules, "multitune.reports.plotting", raising=False)
     with pytest.raises(UserError, match=r"pip install 'multitune\[figures\]'"):
-        importlib.import_module("multitune.report.plotting")
+        importlib.import_module("multitune.reports.plotting")

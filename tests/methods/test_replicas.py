@@ -147,6 +147,7 @@ def rank(folder: Path, number: int) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.check
 def test_two_ranks_are_one_process_with_both_halves(tmp_path: Path) -> None:
     """Also where the weights come from the losses, which differ from rank to rank."""
     code = "import pathlib, sys, test_replicas; test_replicas.rank(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"

@@ -21,7 +21,7 @@ import multitune as mt
 from builders import OPTIONS, in_its_own_process
 from multitune.plans import METHODS
 from multitune.recipe import Recipe
-from multitune.report.page import FILE as REPORT
+from multitune.reports.page import FILE as REPORT
 from multitune.results.run import FILE as RESULTS
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import prepare

@@ -21,7 +21,7 @@ from multitune.commands import train as training
 from multitune.evaluation.scoring import Encoded
 from multitune.models.encoder import Encoder
 from multitune.recipe import read, to_yaml
-from multitune.report import page
+from multitune.reports import page
 from multitune.results.run import FILE as RESULTS
 from multitune.storage.lock import FILE as LOCK
 from multitune.training import checkpoint_writer, run, trainer

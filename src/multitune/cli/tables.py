@@ -16,7 +16,7 @@ from multitune.evaluation.lengths import SAMPLE, Lengths
 from multitune.experiments.synthetic import METHODS as WALKS
 from multitune.experiments.synthetic import Synthetic
 from multitune.pseudo_tasks import Division
-from multitune.report.papers import BASELINE
+from multitune.reports.papers import BASELINE
 from multitune.results.comparison import Beside, Comparison, Interval, Point, Row
 from multitune.results.probes import Findings, Skill
 from multitune.results.run import SIDES, RunResult, Scores, average, mean, milliseconds_a_gradient

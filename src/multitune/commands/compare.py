@@ -18,7 +18,7 @@ from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
-from multitune.report import page, papers
+from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
 from multitune.storage.disk import disk_explained

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multitune.report import page
+from multitune.reports import page
 from multitune.storage.disk import check_readable
 
 FIGURES = "figures"
@@ -25,6 +25,6 @@ def report(folder: str | Path, *, figures: bool = False) -> list[Path]:
     check_readable(folder)
     if not figures:
         return [page.write(folder)]
-    from multitune.report import figures as drawn  # says at once where matplotlib is missing
+    from multitune.reports import figures as drawn  # says at once where matplotlib is missing
 
     return [page.write(folder), *drawn.write(folder, folder / FIGURES)]

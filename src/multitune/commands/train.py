@@ -11,7 +11,7 @@ from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
-from multitune.report import page
+from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage.atomic import replaced
@@ -59,12 +59,12 @@ def train(
     file = as_file(recipe)
     one = file.resolve(overrides=overrides)
     folder = default_folder(file, one) if out is None else Path(out)
-    one = settled(one, [folder])
     plan = load_plan(one)
     check_tracker(track)
     if resume and run_folder.is_finished(folder, one):
         return _reported(folder, one)
     run_folder.check(folder, one, resume=resume)
+    one = settled(one, [folder])
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_with(one.threads):

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from multitune.experiments.synthetic import METHODS, OPTIMA, PAIRS, STARTS, Outcome, Synthetic, task_losses
-from multitune.report.colours import look
-from multitune.report.plotting import Axes, Figure, Line2D, styled
+from multitune.reports.colours import look
+from multitune.reports.plotting import Axes, Figure, Line2D, styled
 
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""

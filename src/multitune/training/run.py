@@ -40,7 +40,7 @@ class Run:
     """A run with everything loaded, before or between its steps."""
 
     recipe: Recipe
-    task: HeadMap
+    heads: HeadMap
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
@@ -65,7 +65,7 @@ class Run:
         stream = self._streams[number]
         rows: dict[int, list[Example]] = {}
         for language, drawn in stream.next().items():
-            rows.setdefault(self._heads[language], []).extend(self.examples[language][row] for row in drawn)
+            rows.setdefault(self._head_of[language], []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", *stream.place)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
@@ -85,14 +85,14 @@ class Run:
         return tuple(self.batches.values())
 
     @cached_property
-    def _heads(self) -> dict[str, int]:
+    def _head_of(self) -> dict[str, int]:
         """Training language -> the number of its head."""
-        return {language: self.task.number(language) for language in self.languages}
+        return {language: self.heads.number(language) for language in self.languages}
 
     @cached_property
     def _models(self) -> tuple[PreTrainedModel, ...]:
         """The model with each head."""
-        return tuple(self.encoder.numbered(number) for number in range(len(self.task.tasks)))
+        return tuple(self.encoder.numbered(number) for number in range(len(self.heads.tasks)))
 
     @cached_property
     def _autocast(self) -> AbstractContextManager[object]:
@@ -105,7 +105,7 @@ class Run:
 
     def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
         """The method's loss of examples that share a head."""
-        task, model, device = self.task.tasks[head], self._models[head], self.encoder.device
+        task, model, device = self.heads.tasks[head], self._models[head], self.encoder.device
         inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
         inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(inputs).items()}
         targets = targets.to(device)
@@ -159,7 +159,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         )
     return Run(
         recipe=recipe,
-        task=heads,
+        heads=heads,
         encoder=encoder,
         update=update,
         languages=tuple(examples),

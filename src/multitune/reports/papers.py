@@ -41,14 +41,14 @@ def find(name: str) -> PaperTable:
     Raises:
         UserError: there is none of that name.
     """
-    tables = json.loads(files("multitune.report").joinpath("paper_tables.json").read_text(encoding="utf-8"))
+    tables = json.loads(files("multitune.reports").joinpath("paper_tables.json").read_text(encoding="utf-8"))
     if name not in tables:
         raise UserError(f"--paper: {unknown('table', name, tables)}")
     return PaperTable(**tables[name])
 
 
 def columns(name: str, data: str, metric: str, methods: Iterable[str], languages: Iterable[str]) -> dict[str, str]:
-    """Those of the languages (or tasks) of runs on a data set that a table has -> its column for each.
+    """The languages (or tasks) of runs on a data set that a table has -> its column for each.
 
     Args:
         name: of the table.

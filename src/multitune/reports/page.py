@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from multitune.report import causes, outcomes, papers, repeat, training_curves, verdict
-from multitune.report.charts import SHAPES, plot_chart, rows_chart
-from multitune.report.classes import class_lines
-from multitune.report.colours import look
-from multitune.report.evidence import Evidence, FinishedRun, load
-from multitune.report.examples import examples
-from multitune.report.pictures import HeatMap, described
+from multitune.reports import causes, outcomes, papers, repeat, training_curves, verdict
+from multitune.reports.charts import SHAPES, plot_chart, rows_chart
+from multitune.reports.classes import class_lines
+from multitune.reports.colours import look
+from multitune.reports.evidence import Evidence, FinishedRun, load
+from multitune.reports.examples import examples
+from multitune.reports.pictures import HeatMap, described
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
 from multitune.results.run import SIDES, Side, Sides, mean, milliseconds_a_gradient
@@ -42,7 +42,7 @@ def write(folder: Path) -> Path:
 def render(evidence: Evidence) -> str:
     """The page."""
     environment = Environment(
-        loader=PackageLoader("multitune.report"),
+        loader=PackageLoader("multitune.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -180,7 +180,7 @@ def _largest(maps: Sequence[HeatMap]) -> float:
 
 
 def _own(name: str) -> str:
-    return files("multitune.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("multitune.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _number(value: float | None, digits: int = 1, sign: str = "") -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Hashable
 
-from multitune.report.evidence import Evidence, FinishedRun
-from multitune.report.pictures import Plot, Point, Row, Rows, Series, pareto_front
+from multitune.reports.evidence import Evidence, FinishedRun
+from multitune.reports.pictures import Plot, Point, Row, Rows, Series, pareto_front
 from multitune.results.run import SIDES, Side
 
 SIDE_TITLES = {"seen": "languages seen in training", "unseen": "unseen languages"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from multitune.report import verdict
+from multitune.reports import verdict
 from multitune.results.comparison import Comparison, Estimates, Interval
 from multitune.results.run import Sides
 from report_folders import Contents, evidence

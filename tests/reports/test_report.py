@@ -19,12 +19,12 @@ from multitune.cli.app import app
 from multitune.errors import UserError
 from multitune.plans import METHODS
 from multitune.recipe import RecipeFile, parse
-from multitune.report import causes, outcomes, page, repeat, training_curves
-from multitune.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, nice_ticks, plot_chart, rows_chart
-from multitune.report.colours import look
-from multitune.report.evidence import load
-from multitune.report.examples import Agreement, examples
-from multitune.report.pictures import HeatMap, Plot, described, pareto_front
+from multitune.reports import causes, outcomes, page, repeat, training_curves
+from multitune.reports.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, nice_ticks, plot_chart, rows_chart
+from multitune.reports.colours import look
+from multitune.reports.evidence import load
+from multitune.reports.examples import Agreement, examples
+from multitune.reports.pictures import HeatMap, Plot, described, pareto_front
 from multitune.results.metrics import Train
 from multitune.results.probes import BeforeAfter, Findings
 from report_folders import HOSTILE, Contents, evidence
@@ -164,7 +164,7 @@ def test_the_command_writes_page_and_figures(tmp_path: Path) -> None:
 
 
 def test_figures_show_what_the_page_shows(tmp_path: Path) -> None:
-    figures = pytest.importorskip("multitune.report.figures")
+    figures = pytest.importorskip("multitune.reports.figures")
     for picture in figures.pictures(evidence(tmp_path, PLAIN)):
         axes = figures.draw(picture).axes[0]
         assert axes.get_title() == picture.title

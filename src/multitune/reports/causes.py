@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from multitune.report.evidence import Evidence, FinishedRun
-from multitune.report.pictures import HeatMap, Plot, Point, Row, Rows, Series
+from multitune.reports.evidence import Evidence, FinishedRun
+from multitune.reports.pictures import HeatMap, Plot, Point, Row, Rows, Series
 from multitune.results.metrics import Probe
 from multitune.results.probes import Findings, LanguagePair, LayeredSimilarity, Skill
 from multitune.results.run import SIDES, Side
@@ -80,7 +80,7 @@ def notes(evidence: Evidence) -> list[str]:
 
 
 def _similarity(run: FinishedRun) -> LayeredSimilarity | Probe | None:
-    """Of the finished model where it was probed, else of the last probe in training."""
+    """The similarity of the finished model where it was probed, else that of the last probe in training."""
     if run.probes and run.probes.gradient_similarity:
         return run.probes.gradient_similarity
     during = run.measured(Probe)

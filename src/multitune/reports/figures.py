@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from multitune.report import causes, outcomes, training_curves
-from multitune.report.colours import look
-from multitune.report.evidence import Evidence, load
-from multitune.report.pictures import HeatMap, Picture, Plot, Rows
-from multitune.report.plotting import Axes, Figure, styled
+from multitune.reports import causes, outcomes, training_curves
+from multitune.reports.colours import look
+from multitune.reports.evidence import Evidence, load
+from multitune.reports.pictures import HeatMap, Picture, Plot, Rows
+from multitune.reports.plotting import Axes, Figure, styled
 
 WIDTH = 3.4
 """Inches: a column of a page with two."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multitune.recipe import Recipe, dumped
-from multitune.report.evidence import Evidence
+from multitune.reports.evidence import Evidence
 
 
 def recipe(evidence: Evidence) -> str:

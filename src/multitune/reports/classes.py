@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multitune.report.evidence import Evidence
+from multitune.reports.evidence import Evidence
 
 
 @dataclass(frozen=True)

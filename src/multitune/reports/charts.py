@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multitune.report.colours import Look, look
-from multitune.report.pictures import Plot, Rows, Series
+from multitune.reports.colours import Look, look
+from multitune.reports.pictures import Plot, Rows, Series
 
 WIDTH, HEIGHT = 480, 300
 """Small enough that its text is still read on a telephone's 400 pixels."""
@@ -177,7 +177,7 @@ def _line(series: Series, x: Scale, y: Scale) -> Line:
 
 
 def _apart(names: Sequence[Mark]) -> tuple[Mark, ...]:
-    """Those names that would not be written over one before."""
+    """The names that would not be written over one before."""
     kept: list[Mark] = []
     for name in names:
         if all(abs(name.x - other.x) > NAME[0] or abs(name.y - other.y) > NAME[1] for other in kept):

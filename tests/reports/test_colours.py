@@ -3,8 +3,8 @@
 import pytest
 
 from multitune.plans import METHODS
-from multitune.report.charts import SHAPES
-from multitune.report.colours import DARK_BACKGROUND, LIGHT_BACKGROUND, LOOKS, OTHERS, Look, look
+from multitune.reports.charts import SHAPES
+from multitune.reports.colours import DARK_BACKGROUND, LIGHT_BACKGROUND, LOOKS, OTHERS, Look, look
 
 
 def luminance(colour: str) -> float:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multitune.report.evidence import Evidence, FinishedRun
-from multitune.report.pictures import Plot, Point, Series
+from multitune.reports.evidence import Evidence, FinishedRun
+from multitune.reports.pictures import Plot, Point, Series
 from multitune.results.metrics import Event, Probe, Train, Validate
 
 COSTS = {"gradients": "gradient computations", "seconds": "seconds"}

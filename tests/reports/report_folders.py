@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.recipe import RecipeFile, parse_overrides, to_yaml
-from multitune.report.evidence import Evidence, load
+from multitune.reports.evidence import Evidence, load
 from multitune.results import metrics
 from multitune.results.clusters import Cluster, Clusters
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multitune.report.evidence import FinishedRun
+from multitune.reports.evidence import FinishedRun
 from multitune.results.shown import Shown
 
 MOST_EXAMPLES = 40

@@ -11,7 +11,7 @@ import multitune as mt
 from builders import comparison_file as file
 from builders import run_result
 from multitune.errors import UserError
-from multitune.report import papers
+from multitune.reports import papers
 from multitune.results.comparison import Pair
 from multitune.results.run import RunResult
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import report_folders
-from multitune.report import page as report_page
+from multitune.reports import page as report_page
 from report_folders import HOSTILE, Contents
 
 if TYPE_CHECKING:
