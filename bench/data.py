@@ -29,7 +29,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput
 from multitune.data import squad
 from multitune.data.sets import assistant
 from multitune.models import offline
-from multitune.models.encoder import load_tokenizer
+from multitune.models.tokenizers import load_tokenizer
 from multitune.recipe import Recipe
 from multitune.tasks import QuestionAnswering
 from multitune.training.loading import load_corpus, load_plan
@@ -78,7 +78,7 @@ def prepared(folder: Path, model: Path, cache: Path) -> Cost:
         for row in run.batches[language].next()[language]:
             run.examples[language][row]
     batch = (time.monotonic() - ready) / len(run.languages)
-    tokens = np.mean([run.task.task(language).sizes(rows).mean() for language, rows in run.examples.items()])
+    tokens = np.mean([run.heads.task(language).sizes(rows).mean() for language, rows in run.examples.items()])
     return Cost(read - began, ready - read, busy, peak_memory(), 1e6 * batch, float(tokens))
 
 

@@ -30,7 +30,7 @@ def accuracy(recipe: Recipe, gain: float | None) -> float:
         run.update.advance(learning_rate(recipe, gradient), gradient / recipe.budget)
         drawn = run.update.draw(1)
         run.update.step(drawn, (run.loss(number) for number in drawn))
-    return evaluate(run.encoder, run.task, run.dev, run.precision).average(run.task.metric)
+    return evaluate(run.encoder, run.heads, run.dev, run.precision).average(run.heads.metric)
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ class Passed:
             self._within += 1 if event == "call" else -1
         if event == "return" or code.co_name == "<module>":
             return
-        if code.co_qualname == "Batches.next":
+        if code.co_name == "next" and Path(code.co_filename).name == "batching.py":
             self.steps += [] if self._step is None else [self._step]
             self._step = set()
         file = str(Path(code.co_filename).relative_to(SOURCE))

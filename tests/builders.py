@@ -59,8 +59,10 @@ def disk(folder: Path, megabytes: int) -> Iterator[Path]:
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:  # a test that fails must not leave it for the next session to stumble over
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def sentences(language: str, count: int, seed: int) -> str:

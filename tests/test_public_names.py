@@ -62,5 +62,5 @@ def test_a_command_has_a_twin_in_python(verb: str) -> None:
     """Its options, but for what only a terminal has."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    options = {parameter.name for parameter in group.commands[verb].params} - {"by_language", "by_class"}
+    options = {parameter.name for parameter in group.commands[verb].params} - {"by_class", "by_language"}
     assert options <= set(signature(getattr(mt, verb)).parameters)

@@ -374,16 +374,27 @@ def dumped(keys: Mapping[str, Any]) -> str:
 def is_saved_in(path: Path, recipe: Recipe) -> bool:
     """Whether a file holds this recipe; keys that an earlier version did not write have their defaults.
 
+    Precision and threads, which are settled when a run begins, agree where one of the two leaves them open.
+
     Raises:
         UserError: as ``read`` and ``resolve`` do.
     """
-    return read(path).resolve() == recipe
+    return _same(read(path).resolve(), recipe)
 
 
 def is_text_of(text: str, recipe: Recipe, source: str) -> bool:
     """As ``is_saved_in``, for a text that ``to_yaml`` has made; ``source`` begins the message of an error."""
     content = parse(text, source)
-    return isinstance(content, dict) and validated(content, source) == recipe
+    return isinstance(content, dict) and _same(validated(content, source), recipe)
+
+
+def _same(saved: Recipe, recipe: Recipe) -> bool:
+    settled = {
+        key: getattr(recipe, key)
+        for key, left_open in (("precision", "auto"), ("threads", None))
+        if left_open in (getattr(saved, key), getattr(recipe, key))
+    }
+    return saved.model_copy(update=settled) == recipe
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_shells_get_a_script_that_completes(shell: str) -> None:
     [
         ("multitune ev", ["evaluate"]),
         ("multitune compare --se", ["--seeds"]),
-        ("multitune train r --res", ["--resume"]),
+        ("multitune train r --by-l", ["--by-language"]),
     ],
 )
 def test_commands_and_options_complete(line: str, completed: list[str]) -> None:

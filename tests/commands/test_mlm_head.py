@@ -54,7 +54,7 @@ def test_the_probe_asks_the_trained_head(tmp_path: Path, head: Path, tiny_model:
 
 def test_heads_that_do_not_fit_are_refused(tmp_path: Path, head: Path, tiny_model: Path, tiny_panx: Path) -> None:
     mt.train(recipe(tiny_model, tiny_panx, "sequential", budget=4, layers=1), tmp_path / "one")
-    with pytest.raises(UserError, match=r"--mlm-head: .* layers: None; the run to probe is of .* layers: 1"):
+    with pytest.raises(UserError, match=r"--mlm-head: .* layers: None, the run to probe on .* layers: 1"):
         probe(tmp_path / "one", mlm_head=head)
     with pytest.raises(UserError, match=r"--mlm-head: .* did not train a head for masked tokens alone"):
         probe(tmp_path / "one", mlm_head=tmp_path / "one")

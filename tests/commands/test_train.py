@@ -217,7 +217,7 @@ def test_folders_that_hold_something_else(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("buy milk")
     one = recipe(tiny_model, tiny_panx)
-    for folder, said in [(finished[0], "finished run"), (tmp_path / "notes", "holds no run")]:
+    for folder, said in [(finished[0], "finished run"), (tmp_path / "notes", "is not the folder of a run")]:
         before = sorted(folder.rglob("*"))
         for resume in (False, True):
             with pytest.raises(UserError, match=said):

@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "folder",
         {"columns": {"txt": "a"}},
         {"de.jsonl": LINES},
-        r"no kind of task; allowed: text, label \(classification\); text \(masked_language_modelling\); ",
+        r"no kind of task has the fields txt; allowed: text, label \(classification\); text \(masked_",
     ),
     "two tasks of one name": (
         "images",

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from multitune.errors import UserError
-from multitune.models.encoder import load_tokenizer
+from multitune.models.tokenizers import load_tokenizer
 
 
 def byte_level(folder: Path, **special: str) -> Path:

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from builders import real_data
-from multitune.models.encoder import load_tokenizer
+from multitune.models.tokenizers import load_tokenizer
 from multitune.tasks import QuestionAnswering
 from multitune.tasks.question_answering import ANSWER_TOKENS, KEPT, N_BEST, NO_ANSWER, Span, Window, best_pairs
 from multitune.tasks.task import Example

@@ -17,7 +17,7 @@ from multitune.training.checkpoint import TENSORS
 
 METHODS: dict[str, dict[str, Any]] = {
     "mtl": {},
-    "mtl, ema": {"average": "ema", "average_decay": 0.5},
+    "mtl, ema": {"average": "ema", "average_horizon": 0.1},
     "sequential_reptile": {},
     "reptile, snapshots": {"average": "snapshots", "average_last": 2},
 }

@@ -79,10 +79,10 @@ def test_a_head_computes_what_its_model_would_alone(tiny_model: Path) -> None:
 
 
 def test_a_head_begins_alike_whichever_others_there_are(tiny_model: Path) -> None:
-    together, alone = dict(loaded(tiny_model).parameters()), dict(loaded(tiny_model, "number").parameters())
-    heads = [name for name in alone if name.startswith("tasks.number.")]
-    assert heads
-    assert all(torch.equal(together[name], alone[name]) for name in heads)
+    together, alone = loaded(tiny_model).head("number"), loaded(tiny_model, "number").head("number")
+    for part in ("weight", "bias"):
+        name = f"classifier.{part}"
+        assert torch.equal(together.get_parameter(name), alone.get_parameter(name))
 
 
 def test_a_run_ships_a_model_for_each_head(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,9 +127,9 @@ def test_a_batch_of_several_heads_is_the_mean_over_its_examples(
     alone = []
     for name, batch in drawn.items():
         for row in batch["rows"]:
-            inputs, targets = run.task.task(name).collate([run.examples[name][row]], run.encoder.pad_id)
+            inputs, targets = run.heads.task(name).collate([run.examples[name][row]], run.encoder.pad_id)
             output = run.encoder.head(name)(**run.encoder.training_inputs(inputs))
-            alone.append(run.task.task(name).loss(output, targets))
+            alone.append(run.heads.task(name).loss(output, targets))
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
@@ -191,7 +191,7 @@ def test_a_replay_has_a_name_that_no_language_has(tiny_model: Path, monkeypatch:
     run = prepare(one, found, load_plan(one))
     assert run.languages == ("replay", "main", "replay-3")
     assert len(run.examples["replay"]) == len(named["replay"])
-    numbers = [run.task.number(language) for language in ("replay", "main", "replay-2", "replay-3")]
+    numbers = [run.heads.number(language) for language in ("replay", "main", "replay-2", "replay-3")]
     assert numbers == [0, 0, 0, 1]
 
 

@@ -26,7 +26,7 @@ def prepared(one: Recipe) -> Run:
 
 def test_it_has_its_share_of_the_draws(tiny_model: Path, tiny_panx: Path) -> None:
     run = prepared(recipe(tiny_model, tiny_panx, "sequential", **COMMON))
-    assert run.languages == ("aa", "bb", run.task.replay)
+    assert run.languages == ("aa", "bb", run.heads.replay)
     drawn = [run.languages[task] for _ in range(2000) for task in run.update.draw(9)]
     assert drawn.count("replay") / len(drawn) == pytest.approx(0.4, abs=0.04)
     assert drawn.count("aa") > drawn.count("bb") > 0, "the languages share the rest by their sizes"

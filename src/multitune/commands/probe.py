@@ -140,7 +140,7 @@ class _Measuring:
 
     @property
     def languages(self) -> Sides[list[str]]:
-        """Those that the run trained on, and those that it was only tested on."""
+        """The languages that the run trained on, and those that it was only tested on."""
         train, test = self.corpus.train, self.corpus.test
         return Sides(seen=list(train), unseen=[language for language in test if language not in train])
 

@@ -59,12 +59,12 @@ def train(
     file = as_file(recipe)
     one = file.resolve(overrides=overrides)
     folder = default_folder(file, one) if out is None else Path(out)
-    one = settled(one, [folder])
     plan = load_plan(one)
     check_tracker(track)
     if resume and run_folder.is_finished(folder, one):
         return _reported(folder, one)
     run_folder.check(folder, one, resume=resume)
+    one = settled(one, [folder])
     corpus = load_corpus(one) if corpus is None else corpus
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_with(one.threads):

@@ -10,7 +10,7 @@ from multitune.data.corpus import Corpus
 from multitune.data.kind import Text
 from multitune.data.records.limits import limited
 from multitune.errors import UserError
-from multitune.models.encoder import load_tokenizer
+from multitune.models.tokenizers import load_tokenizer
 from multitune.tasks import TASKS
 
 log = logging.getLogger(__name__)

@@ -295,7 +295,7 @@ class Synthetic:
 
     @property
     def methods(self) -> list[str]:
-        """Those that ran, in order."""
+        """The methods that ran, in order."""
         return list(dict.fromkeys(outcome.method for outcome in self.walks))
 
     def of_figures(self, start: tuple[float, float]) -> list[Outcome]:

@@ -1,7 +1,6 @@
 """A pretrained encoder with the head of a task: loading, trimming, running, saving as an ordinary model."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,18 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from multitune.errors import UserError
-from multitune.models import offline
 from multitune.models.dropout import use_quick_dropout
+from multitune.models.fetching import fetched, quiet
 from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
+from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
-from multitune.storage.hub import hub_reachable
-from multitune.storage.memory import is_out_of_memory
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Inputs, Processor
 
@@ -68,7 +65,7 @@ class Encoder:
         """A hash of all that decides how the tokenizer encodes a text."""
         own = self.tokenizer
         settings = [own.truncation_side, own.model_input_names, own.split_special_tokens, own.mask_token_id, len(own)]
-        with _as_between_calls(own):
+        with as_between_calls(own):
             return hashlib.blake2b(f"{settings}{own.backend_tokenizer.to_str()}".encode()).hexdigest()
 
     @property
@@ -211,7 +208,7 @@ class Encoder:
             with self._full_vocabulary(), quiet():
                 weights = self.model.weights_of(number) if isinstance(self.model, Heads) else None
                 self.numbered(number).save_pretrained(place, state_dict=weights)
-            with _as_between_calls(self.tokenizer):
+            with as_between_calls(self.tokenizer):
                 self.tokenizer.save_pretrained(place)
 
     def _train(self) -> None:
@@ -228,49 +225,6 @@ class Encoder:
         else:
             with self._vocabulary.full():
                 yield
-
-
-@contextmanager
-def _as_between_calls(processor: Processor) -> Iterator[None]:
-    """Inside, a tokenizer neither truncates nor pads by itself: its last call has left that, the next sets its own."""
-    if not isinstance(processor, PreTrainedTokenizerBase):
-        yield
-        return
-    backend = processor.backend_tokenizer
-    truncation, padding = backend.truncation, backend.padding
-    backend.no_truncation()
-    backend.no_padding()
-    try:
-        yield
-    finally:
-        if truncation is not None:
-            backend.enable_truncation(**truncation)
-        if padding is not None:
-            backend.enable_padding(**padding)
-
-
-def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model; of ``words``, one that reads each as it stands in running text, after a blank.
-
-    Raises:
-        UserError: no such model, or no network to fetch it.
-    """
-    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
-    if not tokenizer.is_fast:
-        raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
-    if words and _reads_bytes(tokenizer):
-        tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
-        tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
-    return tokenizer
-
-
-def _reads_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer is of RoBERTa's and GPT-2's kind, in whose pieces the blank before a word is a character."""
-    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
-    return any(part["type"] == "ByteLevel" for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())) if part)
 
 
 def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
@@ -358,64 +312,3 @@ def _set_dropout(config: Any, dropout: float) -> None:
     for key in config.to_dict():
         if key.endswith(("dropout", "dropout_prob")) and key != "classifier_dropout":
             setattr(config, key, dropout)
-
-
-def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
-    """Call a ``from_pretrained`` with errors that tell a user what to do; code of a repository never runs.
-
-    Raises:
-        UserError: the model cannot be had, is damaged, or needs code of its own.
-    """
-    options["trust_remote_code"] = False  # where it is not given, transformers asks on standard input
-    if name.startswith("offline:"):
-        if name != offline.NAME:
-            raise UserError(f"model: unknown offline model {name!r}; allowed: {offline.NAME}")
-        return from_pretrained(offline.directory(), **options)
-    try:
-        return _fetched(name, from_pretrained, options)
-    except Exception as error:  # a model's files are read by several libraries, which raise whatever they meet first
-        if is_out_of_memory(error):
-            raise
-        raise UserError(_cannot_load(name, error)) from error
-
-
-def _fetched(name: str, from_pretrained: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    try:
-        return from_pretrained(name, local_files_only=True, **options)
-    except OSError:
-        if Path(name).is_dir() or not hub_reachable():
-            raise
-    return from_pretrained(name, **options)
-
-
-def _cannot_load(name: str, error: Exception) -> str:
-    said = str(error).strip()
-    if "trust_remote_code" in said:
-        return (
-            f"model: {name!r} needs code of its own, which multitune never runs; choose a model that transformers has"
-        )
-    if "ignore_mismatched_sizes" in said:
-        return f"model: cannot load {name!r}: its weights have other sizes than its config.json says"
-    if Path(name).is_dir():
-        why = said.splitlines()[0] if said else "no reason is given"
-        known = isinstance(error, OSError | ValueError)
-        told = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
-        return f"model: cannot load the folder {name!r}: {told}"
-    return (
-        f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
-        f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"
-    )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """New heads and left-out layers are meant: no report about them, and no progress bar beside ours."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
-from multitune.models.encoder import fetched, quiet
+from multitune.models.fetching import fetched, quiet
 
 
 def load(name: str, layers: int | None) -> PreTrainedModel | None:

@@ -43,7 +43,7 @@ class Similarity:
 
     @property
     def gram(self) -> Tensor:
-        """Of the gradients of all weights, [tasks, tasks]."""
+        """The Gram matrix of the gradients of all weights, [tasks, tasks]."""
         return torch.stack(list(self.grams.values())).sum(0)
 
     @property

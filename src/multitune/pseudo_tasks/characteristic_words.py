@@ -11,7 +11,7 @@ from multitune.tasks.answers import words
 
 
 def characteristic_words(groups: Sequence[Sequence[str]], most: int) -> list[list[str]]:
-    """Of each group of texts at most so many words that it has more often than the others, the most telling first.
+    """The words that each group of texts has more often than the others: at most ``most``, the most telling first.
 
     Words are ordered by the z-score of their log-odds ratio under a Dirichlet prior, for which their counts in all
     groups are taken (Monroe, Colaresi and Quinn 2008, "Fightin' Words"). They are in lower case, without punctuation.

@@ -172,7 +172,7 @@ def _spread(rows: Sequence[int]) -> Sequence[int]:
 
 
 def _unlike(inputs: Iterable[Input]) -> Iterator[Input]:
-    """Those that have no text in common with one before: a premise has several hypotheses, a context questions."""
+    """The inputs that have no text in common with one before: a premise has several hypotheses, a context questions."""
     met: set[str] = set()
     for each in inputs:
         texts = set(map(repr, each))

@@ -80,7 +80,7 @@ def notes(evidence: Evidence) -> list[str]:
 
 
 def _similarity(run: FinishedRun) -> LayeredSimilarity | Probe | None:
-    """Of the finished model where it was probed, else of the last probe in training."""
+    """The similarity of the finished model where it was probed, else that of the last probe in training."""
     if run.probes and run.probes.gradient_similarity:
         return run.probes.gradient_similarity
     during = run.measured(Probe)

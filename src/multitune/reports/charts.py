@@ -177,7 +177,7 @@ def _line(series: Series, x: Scale, y: Scale) -> Line:
 
 
 def _apart(names: Sequence[Mark]) -> tuple[Mark, ...]:
-    """Those names that would not be written over one before."""
+    """The names that would not be written over one before."""
     kept: list[Mark] = []
     for name in names:
         if all(abs(name.x - other.x) > NAME[0] or abs(name.y - other.y) > NAME[1] for other in kept):

@@ -74,7 +74,7 @@ class Evidence:
 
     @property
     def methods(self) -> list[str]:
-        """In the order in which they ran."""
+        """The methods, in the order in which they ran."""
         return list(dict.fromkeys(run.method for run in self.runs))
 
     @property

@@ -48,7 +48,7 @@ def find(name: str) -> PaperTable:
 
 
 def columns(name: str, data: str, metric: str, methods: Iterable[str], languages: Iterable[str]) -> dict[str, str]:
-    """Those of the languages (or tasks) of runs on a data set that a table has -> its column for each.
+    """The languages (or tasks) of runs on a data set that a table has -> its column for each.
 
     Args:
         name: of the table.

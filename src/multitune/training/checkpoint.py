@@ -103,7 +103,7 @@ class Flat:
 
     @property
     def bytes(self) -> int:
-        """Of the tensors; the JSON is small beside them."""
+        """The size of the tensors; the JSON is small beside them."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
@@ -254,7 +254,7 @@ def _name(gradients: int) -> str:
 
 
 def _finished(folder: Path) -> list[Path]:
-    """In the order of their writing."""
+    """The checkpoints that are whole, in the order of their writing."""
     found = (path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name))
     return sorted(found, key=lambda path: (int(path.name.removesuffix(EARLY)), path.name))
 

@@ -39,7 +39,7 @@ class Run:
     """A run with everything loaded, before or between its steps."""
 
     recipe: Recipe
-    task: HeadMap
+    heads: HeadMap
     encoder: Encoder
     update: Update
     languages: tuple[str, ...]
@@ -64,7 +64,7 @@ class Run:
         stream = self._stream(number)
         rows: dict[int, list[Example]] = {}
         for language, drawn in stream.next().items():
-            rows.setdefault(self.task.number(language), []).extend(self.examples[language][row] for row in drawn)
+            rows.setdefault(self.heads.number(language), []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", *stream.place)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
@@ -82,7 +82,7 @@ class Run:
 
     def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
         """The method's loss of examples that share a head."""
-        task, model = self.task.tasks[head], self.encoder.numbered(head)
+        task, model = self.heads.tasks[head], self.encoder.numbered(head)
         inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
         inputs = self.encoder.on_device(self.encoder.training_inputs(inputs))
         targets = targets.to(self.encoder.device)
@@ -136,7 +136,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         )
     return Run(
         recipe=recipe,
-        task=heads,
+        heads=heads,
         encoder=encoder,
         update=update,
         languages=tuple(examples),

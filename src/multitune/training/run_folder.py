@@ -21,10 +21,11 @@ def is_finished(out: Path, recipe: Recipe) -> bool:
     Raises:
         UserError: another process has the folder, or its recipe cannot be read.
     """
-    if not (out / FILE).exists() or not is_saved_in(out / "recipe.yaml", recipe):
-        return False
-    lock.check_free(out)
-    return True
+    with disk_explained(out):
+        if not (out / FILE).exists() or not is_saved_in(out / "recipe.yaml", recipe):
+            return False
+        lock.check_free(out)
+        return True
 
 
 def tidy(out: Path, recipe: Recipe) -> None:

@@ -110,14 +110,14 @@ class Trainer:
         self._display.say(f"evaluating {len(corpus.test)} languages")
         with run.update.shipped_weights():
             try:
-                evaluation = evaluate(run.encoder, run.task, run.test, run.precision, self._stop.check)
+                evaluation = evaluate(run.encoder, run.heads, run.test, run.precision, self._stop.check)
             except StopRequested as stop:
                 raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
             if run.recipe.save_model:
                 self._save_model()
             result = self._result(corpus, evaluation)
         with replaced(out / predictions.FILE) as beside:
-            write_predictions(beside, run.task, run.test, evaluation)
+            write_predictions(beside, run.heads, run.test, evaluation)
         result.write(out)
         if not run.recipe.keep_checkpoints:
             checkpoint.clear(self._checkpoints)
@@ -198,15 +198,15 @@ class Trainer:
         """Score the weights that would ship now on dev, and save a checkpoint."""
         run, now = self._run, self._now
         with run.update.shipped_weights():
-            evaluation = evaluate(run.encoder, run.task, run.dev, run.precision, self._stop.check)
+            evaluation = evaluate(run.encoder, run.heads, run.dev, run.precision, self._stop.check)
             drift = run.encoder.drift()
-        now.dev = evaluation.average(run.task.metric)
+        now.dev = evaluation.average(run.heads.metric)
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
             now.best = {"average": now.dev, "gradients": now.gradients}
         now.validated = now.gradients
         scores = finite_scores(evaluation.scores)
         self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
-        self._display.validated(now.gradients, now.dev, run.task.metric, drift)
+        self._display.validated(now.gradients, now.dev, run.heads.metric, drift)
         self._save_state()
 
     def _probe(self) -> None:
@@ -214,7 +214,7 @@ class Trainer:
         run, now, began = self._run, self._now, time.monotonic()
         try:
             with run.update.shipped_weights():
-                similarity = measure(run.encoder, run.task, self._held_out, run.precision)
+                similarity = measure(run.encoder, run.heads, self._held_out, run.precision)
                 moved = run.encoder.moved()
         except Diverged as error:
             self._display.say(f"no probe at {now.gradients} gradients: {error}")
@@ -315,7 +315,7 @@ class Trainer:
         return Shipped(select, gradients=now.gradients, dev=finite(now.dev))
 
     def _result(self, corpus: Corpus, evaluation: Evaluation) -> RunResult:
-        recipe, metric, scores = self._run.recipe, self._run.task.metric, finite_scores(evaluation.scores)
+        recipe, metric, scores = self._run.recipe, self._run.heads.metric, finite_scores(evaluation.scores)
         seen = {language: own for language, own in scores.items() if language in corpus.train}
         unseen = {language: own for language, own in scores.items() if language not in corpus.train}
         return RunResult(
@@ -334,11 +334,11 @@ class Trainer:
             threads=torch.get_num_threads(),
             shipped=self._shipped(),
             dropped=dict(corpus.dropped),
-            versions=versions() | self._run.task.versions(),
+            versions=versions() | self._run.heads.versions(),
             skipped=dict(corpus.skipped),
             steps=self._now.steps,
             skipped_steps=self._now.skipped_steps,
             trained=dict(self._now.trained),
-            by_class=by_class(corpus, self._run.task, evaluation.statistics),
+            by_class=by_class(corpus, self._run.heads, evaluation.statistics),
             notes=list(self._run.update.notes),
         )

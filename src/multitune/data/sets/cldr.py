@@ -70,7 +70,7 @@ def _cities(locale: Locale) -> list[str]:
 
 
 def _quantities(locale: Locale) -> list[str]:
-    """Such as "5 litres"; babel writes the unit's code where it has no name for it, which is left out."""
+    """Phrases such as "5 litres"; babel writes the unit's code where it has no name for it, which is left out."""
     phrases = [
         (unit, format_unit(count, unit, "long", locale=locale)) for unit in _QUANTITIES for count in range(2, 10)
     ]

@@ -31,7 +31,7 @@ entities = table(fields.ENTITIES, ENTITY_COLUMNS)
 
 
 def entities_unseen(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-    """Of languages that are not trained on: I- tags may open an entity, which a warning counts."""
+    """Entities of languages that are not trained on: I- tags may open one, which a warning counts."""
     scheme = conll.OneScheme()
 
     def check(record: Record) -> None:

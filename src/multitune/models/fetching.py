@@ -1,0 +1,74 @@
+"""Files of a model, from the Hub, its cache or a folder: faults told in one line, and none of their code run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from multitune.errors import UserError
+from multitune.models import offline
+from multitune.storage.hub import hub_reachable
+from multitune.storage.memory import is_out_of_memory
+
+
+def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
+    """Call a ``from_pretrained`` with errors that tell a user what to do; code of a repository never runs.
+
+    Raises:
+        UserError: the model cannot be had, is damaged, or needs code of its own.
+    """
+    options["trust_remote_code"] = False  # where it is not given, transformers asks on standard input
+    if name.startswith("offline:"):
+        if name != offline.NAME:
+            raise UserError(f"model: unknown offline model {name!r}; allowed: {offline.NAME}")
+        return from_pretrained(offline.directory(), **options)
+    try:
+        return _fetched(name, from_pretrained, options)
+    except Exception as error:  # a model's files are read by several libraries, which raise whatever they meet first
+        if is_out_of_memory(error):
+            raise
+        raise UserError(_cannot_load(name, error)) from error
+
+
+def _fetched(name: str, from_pretrained: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    try:
+        return from_pretrained(name, local_files_only=True, **options)
+    except OSError:
+        if Path(name).is_dir() or not hub_reachable():
+            raise
+    return from_pretrained(name, **options)
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    said = str(error).strip()
+    if "trust_remote_code" in said:
+        return (
+            f"model: {name!r} needs code of its own, which multitune never runs; choose a model that transformers has"
+        )
+    if "ignore_mismatched_sizes" in said:
+        return f"model: cannot load {name!r}: its weights have other sizes than its config.json says"
+    if Path(name).is_dir():
+        why = said.splitlines()[0] if said else "no reason is given"
+        known = isinstance(error, OSError | ValueError)
+        told = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
+        return f"model: cannot load the folder {name!r}: {told}"
+    return (
+        f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
+        f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """New heads and left-out layers are meant: no report about them, and no progress bar beside ours."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

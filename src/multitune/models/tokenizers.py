@@ -1,0 +1,66 @@
+"""Tokenizers: fast ones, that pad, that read words as running text has them, and that ship as they were."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from multitune.errors import UserError
+from multitune.models.fetching import fetched
+from multitune.tasks.task import Processor
+
+
+@contextmanager
+def as_between_calls(processor: Processor) -> Iterator[None]:
+    """Inside, a tokenizer neither truncates nor pads by itself: its last call has left that, the next sets its own."""
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        yield
+        return
+    backend = processor.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
+
+
+def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model; of ``words``, one that reads each as it stands in running text, after a blank.
+
+    Raises:
+        UserError: no such model, or no network to fetch it.
+    """
+    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
+    if not tokenizer.is_fast:
+        raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
+    if words and _reads_bytes(tokenizer):
+        tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
+        _begin_words_with_blanks(tokenizer)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
+        tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
+    return tokenizer
+
+
+def _begin_words_with_blanks(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a byte-level tokenizer set a blank before each word, also where its class does not take the option."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    pre_tokenizer = state["pre_tokenizer"]
+    for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())):
+        if part["type"] == "ByteLevel":
+            part["add_prefix_space"] = True
+    tokenizer.backend_tokenizer.pre_tokenizer = Tokenizer.from_str(json.dumps(state)).pre_tokenizer
+
+
+def _reads_bytes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is of RoBERTa's and GPT-2's kind, in whose pieces the blank before a word is a character."""
+    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    return any(part["type"] == "ByteLevel" for part in (pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())) if part)
