@@ -58,3 +58,9 @@ def test_a_head_is_used_for_its_own_purpose_alone(
 def test_a_model_without_a_head_gets_one_without_a_word(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     loaded(tiny_model, Classification(OLD))
     assert caplog.text == ""
+
+
+def test_a_new_head_comes_from_the_seed_alone(shipped: Path) -> None:
+    first, second = (loaded(shipped, Classification(("a", "b", "c"))) for _ in range(2))
+    weights = [encoder.model.state_dict()["classifier.weight"] for encoder in (first, second)]
+    assert torch.equal(*weights)

@@ -279,10 +279,10 @@ def _load_model(
             output_loading_info=True,
             ignore_mismatched_sizes=other_head,
         )
-    check_body(name, model, info["mismatched_keys"])
-    new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    if other_head:
-        new |= renewed_head(name, model, info["missing_keys"])
+        check_body(name, model, info["mismatched_keys"])
+        new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+        if other_head:
+            new |= renewed_head(name, model, info["missing_keys"])
     _pass_through(model, new)
     if not torch.cuda.is_available():
         use_quick_dropout(model)
