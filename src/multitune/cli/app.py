@@ -296,7 +296,7 @@ def synthetic(
 def _print(*parts: object) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 160
+        console.width = 240
     for part in parts:
         console.print(part)
 
