@@ -138,6 +138,28 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
     lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
+    return Run(
+        recipe=recipe,
+        heads=heads,
+        encoder=encoder,
+        update=_update(recipe, plan, encoder, sizes),
+        languages=tuple(examples),
+        examples=examples,
+        batches=_batches(recipe, plan, sizes, lengths),
+        dev=dev,
+        dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
+        test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
+        precision=resolve(recipe.precision, encoder.device),
+        division=division,
+    )
+
+
+def _update(recipe: Recipe, plan: Plan, encoder: Encoder, sizes: Sequence[int]) -> Update:
+    """The method at work on the encoder's weights; ``sizes`` are the training records of each task.
+
+    Raises:
+        UserError: an option that does not fit the run, or a budget too small for a step.
+    """
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
@@ -157,20 +179,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
             f"budget: {recipe.budget} is too small for a step of {recipe.method}, which computes "
             f"{update.smallest_step} gradients"
         )
-    return Run(
-        recipe=recipe,
-        heads=heads,
-        encoder=encoder,
-        update=update,
-        languages=tuple(examples),
-        examples=examples,
-        batches=_batches(recipe, plan, sizes, lengths),
-        dev=dev,
-        dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
-        test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
-        precision=resolve(recipe.precision, encoder.device),
-        division=division,
-    )
+    return update
 
 
 def _batches(
