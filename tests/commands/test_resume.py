@@ -87,7 +87,7 @@ def test_a_half_trained_model_is_scored_with_a_warning(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert set(evaluate(stopped)) == {"aa", "bb", "cc"}
-    said = f"{stopped}: was stopped after 6 of 12 gradients: its model is half-trained"
+    said = f"{stopped} was stopped after 6 of 12 gradients, so its model is half-trained"
     assert [message for message in caplog.messages if message.startswith(said)]
     caplog.clear()
     mt.train(recipe(tiny_model, tiny_panx, budget=12), tmp_path / "run")

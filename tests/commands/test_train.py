@@ -195,7 +195,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown language": ({"languages": ["zz"]}, "languages: no data for 'zz'.*aa, bb"),
     "untrained language": ({"languages": ["cc"]}, "languages: no data for 'cc'.*aa, bb"),
     "no such model": ({"model": "/nowhere/model"}, "model: cannot load '/nowhere/model'"),
-    "too many layers": ({"layers": 3}, "layers: .* has 2"),
+    "too many layers": ({"layers": 3}, "layers: .* has only 2 layers, not 3"),
     "unknown offline model": ({"model": "offline:e6"}, "unknown offline model 'offline:e6'"),
 }
 

@@ -355,7 +355,7 @@ def test_damage_is_seen_and_the_checkpoint_before_is_used(
     assert " is damaged (" in told
     assert told.isprintable()
     shutil.rmtree(folder / "000000010")
-    with pytest.raises(UserError, match="none is left"):
+    with pytest.raises(UserError, match="no other checkpoint is left"):
         load_newest(folder, RECIPE, accept)
     assert not (tmp_path / "unpickled").exists()
 
@@ -397,7 +397,7 @@ def test_without_space_the_checkpoints_before_stay(small_disk: Path) -> None:
     write(flatten(state(10, size=30_000)), small_disk)
     (small_disk / "other").write_bytes(b"x" * 850_000)
     for _ in range(2):
-        with pytest.raises(RunError, match=r"needs 120,\d{3} bytes, \d{2},\d{3} are free"):
+        with pytest.raises(RunError, match=r"of 120,\d{3} bytes, \d{2},\d{3} are free"):
             write(flatten(state(20, size=30_000)), small_disk)
     assert sorted(path.name for path in small_disk.iterdir()) == ["000000010", "other"]
     found, damages = load_newest(small_disk, RECIPE, accept)

@@ -95,5 +95,5 @@ def test_every_kind_is_compared_with_an_interval(tmp_path: Path, tiny_recipe: Re
 @pytest.mark.parametrize("tiny_recipe", ["image_classification", "translation"], indirect=True)
 def test_noise_on_word_embeddings_needs_an_encoder_of_text(tmp_path: Path, tiny_recipe: Recipe) -> None:
     swep = tiny_recipe.model_copy(update={"method": "swep", "options": {}})
-    with pytest.raises(UserError, match="swep puts noise on the word embeddings"):
+    with pytest.raises(UserError, match="swep needs an encoder of text"):
         mt.train(swep, tmp_path / "run")

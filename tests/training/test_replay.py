@@ -90,7 +90,10 @@ def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path)
         ({"replay": {"share": 1}}, "replay.share: .*less than 1"),
         ({"replay": {"chare": 0.1}}, "replay: unknown key 'chare' .*did you mean 'share'"),
         ({"replay": {"data": "folder", "path": "nowhere"}}, "path: nowhere is not a folder"),
-        ({"task": "masked_language_modelling"}, "replay: goes beside another task .* data: panx is masked"),
+        (
+            {"task": "masked_language_modelling"},
+            r"replay: cannot stand beside masked_language_modelling \(data: panx\)",
+        ),
     ],
 )
 def test_mistakes(tmp_path: Path, tiny_model: Path, tiny_panx: Path, keys: dict[str, Any], said: str) -> None:

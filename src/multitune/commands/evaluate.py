@@ -70,7 +70,7 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Sco
 def _warn_of_half_trained(run: Path, budget: int) -> None:
     gradients = newest_gradients(run / CHECKPOINTS)
     after = "" if gradients is None else f" after {gradients} of {budget} gradients"
-    log.warning("%s: was stopped%s: its model is half-trained; multitune train --resume goes on", run, after)
+    log.warning("%s was stopped%s, so its model is half-trained; multitune train --resume goes on", run, after)
 
 
 def _scores(folder: Path, recipe: Recipe, corpus: Corpus, heads: HeadMap, languages: list[str]) -> Scores:

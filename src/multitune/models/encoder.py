@@ -93,7 +93,9 @@ class Encoder:
         for _, weight in self.pretrained_parameters():
             weight.requires_grad_(False)
         if not self.parameters():
-            raise UserError("freeze_encoder: nothing is left to train, the model ships a head for this task")
+            raise UserError(
+                "freeze_encoder: nothing would be left to train: the model already has a head for this task"
+            )
 
     def remember(self) -> None:
         """Keep the weights as they are now, on disk: ``drift`` is measured from here.
@@ -263,7 +265,7 @@ def _load_model(
     task.configure(config)
     if layers is not None:
         if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {name} has {config.num_hidden_layers}, fewer than {layers}")
+            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)

@@ -75,7 +75,7 @@ class SWEPPlan(SeveralTasks):
         from multitune.plans.combined_update import SWEPUpdate
 
         if setup.embedding is None:
-            raise UserError("method: swep puts noise on the word embeddings of an encoder; this model is none of text")
+            raise UserError("method: swep needs an encoder of text, whose word embeddings it adds noise to")
         sizes = (setup.embedding.hidden_size, setup.embedding.embedding_size)
         swep = SWEP(*sizes, p=self.p, generator=setup.generator("noise"))
         swep.to(setup.parameters[0][1].device)

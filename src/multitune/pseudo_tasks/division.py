@@ -57,7 +57,7 @@ def check(recipe: Recipe, corpus: Corpus) -> None:
         allowed = ", ".join(name for name, task in TASKS.items() if task.can_divide)
         raise UserError(f"pseudo_tasks: data: {recipe.data} is of {kind}; allowed: {allowed}")
     if recipe.model.startswith(scratch.PREFIX):
-        raise UserError(f"pseudo_tasks: {recipe.model} is not pretrained, and the clusters are the pretrained model's")
+        raise UserError(f"pseudo_tasks: clusters need a pretrained model, and {recipe.model} is not pretrained")
     different = len({repr(each) for records in corpus.train.values() for each in _inputs(corpus.task, records)})
     needed = max(settings.clusters * recipe.batch_size, settings.pca)
     if different < needed:

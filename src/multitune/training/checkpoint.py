@@ -177,7 +177,7 @@ def load_newest(folder: Path, recipe: Recipe, restore: Restore) -> tuple[RunStat
         except Damaged as damage:
             damages.append(f"{path} is damaged ({damage})")
     if damages:
-        raise UserError(f"--resume: {'; '.join(damages)}; none is left: name another folder to begin anew")
+        raise UserError(f"--resume: {'; '.join(damages)}; no other checkpoint is left; begin anew in another folder")
     return None, damages
 
 
@@ -269,8 +269,8 @@ def _superseded(folder: Path, written: Path, best: Path) -> list[Path]:
 
 def _no_space(flat: Flat, folder: Path, free: int) -> RunError:
     return RunError(
-        f"{folder}: no space for a checkpoint: it needs {flat.bytes:,} bytes, {free:,} are free; those before it are "
-        f"untouched: make room on that disk, then go on with --resume"
+        f"{folder}: no space for a checkpoint of {flat.bytes:,} bytes, {free:,} are free; earlier ones are intact; "
+        f"make room on that disk, then go on with --resume"
     )
 
 

@@ -135,7 +135,9 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
         return []
     for task in dict.fromkeys(corpus.head(language).task for language in corpus.train):
         if not TASKS[task].can_replay:
-            raise UserError(f"replay: goes beside another task of an encoder of text; data: {recipe.data} is {task}")
+            raise UserError(
+                f"replay: cannot stand beside {task} (data: {recipe.data}), only beside tasks of text encoders"
+            )
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
