@@ -125,7 +125,7 @@ def compare(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     given = parse_overrides(overrides or [])
     points = read(grid or [])
-    found = run(
+    comparison = run(
         recipe,
         folder,
         methods=names,
@@ -136,10 +136,10 @@ def compare(
         track=track,
         paper=paper,
     )
-    _print(*([tables.points(found)] if points else []), tables.summary(found))
-    _print(*([tables.languages(found.chosen_runs)] if by_language else []))
-    _print(*(tables.classes(found.chosen_runs) if by_class else []))
-    _print(*(tables.beside(each) for each in found.paper))
+    _print(*([tables.points(comparison)] if points else []), tables.summary(comparison))
+    _print(*([tables.languages(comparison.chosen_runs)] if by_language else []))
+    _print(*(tables.classes(comparison.chosen_runs) if by_class else []))
+    _print(*(tables.beside(each) for each in comparison.paper))
     _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
 
 
@@ -285,11 +285,11 @@ def synthetic(
         from multitune.experiments import synthetic_figures  # says at once where matplotlib is missing
     with disk_explained(out):
         out.mkdir(parents=True, exist_ok=True)
-    found = run(seed)
-    found.write(out / "synthetic.json")
-    _print(tables.synthetic(found), tables.synthetic_sweep(found))
+    results = run(seed)
+    results.write(out / "synthetic.json")
+    _print(tables.synthetic(results), tables.synthetic_sweep(results))
     if not no_figures:
-        synthetic_figures.write(found, out)
+        synthetic_figures.write(results, out)
     _say(f"results{'' if no_figures else ' and figures'} are in {out}")
 
 

@@ -82,7 +82,7 @@ def classes(results: Sequence[RunResult]) -> list[Table]:
     tables: list[Table] = []
     for group in dict.fromkeys(group for run in results for group in run.by_class):
         scores = [run.by_class.get(group, {}) for run in results]
-        examples = {label: found["examples"] for run in scores for label, found in run.items()}
+        examples = {label: scored["examples"] for run in scores for label, scored in run.items()}
         table = _table("label", "examples", *names)
         for label in sorted(examples, key=lambda label: (-examples[label], label)):
             row = (_percent(run[label]["f1"]) if label in run else NONE for run in scores)
@@ -98,21 +98,21 @@ def _names(results: Sequence[RunResult]) -> list[str]:
     return [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
 
 
-def beside(found: Beside) -> Table:
+def beside(comparison: Beside) -> Table:
     """One line a language, one column a method: our score, and the paper's in brackets."""
 
     def cells(row: Row, sign: str = "") -> list[str]:
-        pairs = [row.get(method) for method in found.mean]
+        pairs = [row.get(method) for method in comparison.mean]
         return [f"{_percent(pair.ours, sign)} ({_percent(pair.paper, sign)})" if pair else "" for pair in pairs]
 
-    table = _table("language", *found.mean)
-    for language, row in found.languages.items():
+    table = _table("language", *comparison.mean)
+    for language, row in comparison.languages.items():
         table.add_row(language, *cells(row))
     table.add_section()
-    table.add_row(f"mean of {len(found.languages)}", *cells(found.mean))
-    if found.gains:
-        table.add_row(_gain_over(BASELINE), *cells(found.gains, "+"))
-    table.caption = f"{found.metric}, in brackets the Sequential Reptile paper's: {found.title}"
+    table.add_row(f"mean of {len(comparison.languages)}", *cells(comparison.mean))
+    if comparison.gains:
+        table.add_row(_gain_over(BASELINE), *cells(comparison.gains, "+"))
+    table.caption = f"{comparison.metric}, in brackets the Sequential Reptile paper's: {comparison.title}"
     return table
 
 
@@ -120,8 +120,8 @@ def scores(results: Scores) -> Table:
     """One line a language, one column a metric."""
     metrics = list(next(iter(results.values())))
     table = _table("language", *metrics)
-    for language, found in results.items():
-        table.add_row(language, *(_percent(found[metric]) for metric in metrics))
+    for language, measured in results.items():
+        table.add_row(language, *(_percent(measured[metric]) for metric in metrics))
     return table
 
 
@@ -182,7 +182,7 @@ def counts(corpus: Corpus, lengths: Mapping[str, Lengths], max_length: int) -> T
     table = _table("language", "train", "dev", "test", "left out", "bad", "tokens", "95 %", f"% over {max_length}")
     for language in corpus.test:
         splits = (corpus.train, corpus.dev, corpus.test)
-        found = [str(len(split[language])) if language in split else NONE for split in splits]
+        sizes = [str(len(split[language])) if language in split else NONE for split in splits]
         gone = (str(corpus.dropped.get(language, 0)), str(corpus.skipped.get(language, 0)))
         length = lengths.get(language)
         tokens = (
@@ -190,7 +190,7 @@ def counts(corpus: Corpus, lengths: Mapping[str, Lengths], max_length: int) -> T
             if length is None
             else [f"{length.mean:.1f}", f"{length.percentile_95:.0f}", f"{length.over:.1f}"]
         )
-        table.add_row(language, *found, *gone, *tokens)
+        table.add_row(language, *sizes, *gone, *tokens)
     kind = (
         "heads of their own"
         if corpus.heads
@@ -215,17 +215,17 @@ def labels(balance: Sequence[Balance]) -> Table:
 
 def clusters(division: Division) -> Table:
     """One line a pseudo-task: its records, their most frequent label and their words."""
-    found = division.description
+    description = division.description
     table = _table("pseudo-task", "train", "%", "dev", "most frequent label")
     table.add_column("words", overflow="fold")
-    for cluster in found.clusters:
+    for cluster in description.clusters:
         label = next((f"{label} {percent:.1f} %" for label, percent in cluster.labels.items()), NONE)
         dev = len(division.dev.get(cluster.task, ()))
         numbers = (str(cluster.records), f"{cluster.percent:.1f}", str(dev))
         table.add_row(cluster.task, *numbers, label, " ".join(cluster.words))
     table.caption = (
-        f"of the records that train_limit and dev_limit leave; the principal components keep {found.variance:.1f} % "
-        f"of the variance"
+        "of the records that train_limit and dev_limit leave; the principal components keep "
+        f"{description.variance:.1f} % of the variance"
     )
     return table
 
@@ -249,11 +249,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f}"
 
 
-def synthetic(found: Synthetic) -> Table:
+def synthetic(results: Synthetic) -> Table:
     """One line a method and start: where it ends, and the loss and cosine there."""
     table = _table("start", "method", "learning rate", "end", "to an optimum", "MTL loss", "cosine")
-    for start in dict.fromkeys(walk.start for walk in found.walks if walk.start):
-        for row, walk in enumerate(found.of_figures(start)):
+    for start in dict.fromkeys(walk.start for walk in results.walks if walk.start):
+        for row, walk in enumerate(results.of_figures(start)):
             assert walk.end is not None
             table.add_row(
                 "" if row else _point(start),
@@ -272,15 +272,15 @@ def synthetic(found: Synthetic) -> Table:
     return table
 
 
-def synthetic_sweep(found: Synthetic) -> Table:
+def synthetic_sweep(results: Synthetic) -> Table:
     """One line a method: its cosine at each learning rate, over all starts; then how far Figure 3's ordering holds."""
-    rates = sorted({outcome.learning_rate for outcome in found.sweep})
+    rates = sorted({outcome.learning_rate for outcome in results.sweep})
     table = _table("cosine at learning rate", *(f"{rate:g}" for rate in rates))
-    for method in found.methods:
-        cosine = {o.learning_rate: _half_width(o.cosine, 2) for o in found.sweep if o.method == method}
+    for method in results.methods:
+        cosine = {o.learning_rate: _half_width(o.cosine, 2) for o in results.sweep if o.method == method}
         table.add_row(WALKS[method].label, *(cosine.get(rate, NONE) for rate in rates))
     table.add_section()
-    margins = {margin.learning_rate: margin for margin in found.margins()}
+    margins = {margin.learning_rate: margin for margin in results.margins()}
     for label, side in (("margin, others at their own", "own"), ("margin, others at this one", "same")):
         cells = {rate: _half_width(getattr(margin, side), 2, sign="+") for rate, margin in margins.items()}
         table.add_row(label, *(cells.get(rate, NONE) for rate in rates))
@@ -290,15 +290,15 @@ def synthetic_sweep(found: Synthetic) -> Table:
 
 def _untaken(results: Sequence[RunResult]) -> list[str]:
     """Steps that runs were to take and did not."""
-    found = []
+    notes = []
     for result in results:
         run = f"{result.method} seed {result.seed}"
         if result.skipped_steps:
             steps = result.skipped_steps + result.steps
-            found.append(f"{run}: {result.skipped_steps} of {steps} steps skipped, a loss or gradient was not finite")
+            notes.append(f"{run}: {result.skipped_steps} of {steps} steps skipped, a loss or gradient was not finite")
         if result.untrained:
-            found.append(f"{run}: never trained on {', '.join(result.untrained)}")
-    return found
+            notes.append(f"{run}: never trained on {', '.join(result.untrained)}")
+    return notes
 
 
 _COST = ("drift", "steps", "ms/grad", "minutes", "peak GiB")

@@ -197,8 +197,8 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured |
         for side in SIDES:
             values.setdefault((run.method, side), []).append(run.average[side])
     return {
-        key: None if any(value is None for value in found) else _Measured(np.array(found, dtype=np.float64), None)
-        for key, found in values.items()
+        key: None if any(value is None for value in numbers) else _Measured(np.array(numbers, dtype=np.float64), None)
+        for key, numbers in values.items()
     }
 
 

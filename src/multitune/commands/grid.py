@@ -50,10 +50,10 @@ def points(grid: Grid) -> list[Point]:
 
 def overrides(point: Point) -> dict[str, Any]:
     """The point as recipe keys, nested where a key has dots."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key, value in point.items():
-        found = merge(found, nested(key, value))
-    return found
+        options = merge(options, nested(key, value))
+    return options
 
 
 def suffix(point: Point) -> str:

@@ -107,12 +107,12 @@ def _head(run: Path, recipe: Recipe) -> Path:
     """The model of a run that trained a head for masked tokens on the pretrained encoder of ``recipe``."""
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
-    found = read(run / "recipe.yaml").resolve()
-    if TASKS.get(found.task or "") is not MaskedLanguageModelling or not found.freeze_encoder:
+    trained = read(run / "recipe.yaml").resolve()
+    if TASKS.get(trained.task or "") is not MaskedLanguageModelling or not trained.freeze_encoder:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
-    if (found.model, found.layers) != (recipe.model, recipe.layers):
+    if (trained.model, trained.layers) != (recipe.model, recipe.layers):
         raise UserError(
-            f"--mlm-head: {run} was trained on {found.model} with layers: {found.layers}, "
+            f"--mlm-head: {run} was trained on {trained.model} with layers: {trained.layers}, "
             f"the run to probe on {recipe.model} with layers: {recipe.layers}"
         )
     return run / "model"
@@ -187,11 +187,11 @@ class _Measuring:
             self.notes.append("gradient_similarity: at least two languages are needed")
             return None, None
         batches = held_out(Encoded.of(by_task, self.heads, tuned, recipe.max_length), recipe.batch_size)
-        found = measure(tuned, self.heads, batches, resolve(recipe.precision, tuned.device))
-        related = proximity(found.tasks, cosines(found.gram).numpy())
+        similarity = measure(tuned, self.heads, batches, resolve(recipe.precision, tuned.device))
+        related = proximity(similarity.tasks, cosines(similarity.gram).numpy())
         if related is None:
             self.notes.append("proximity: at least four languages of known family are needed, not all equally distant")
-        return LayeredSimilarity(**summary(found), layers=_layers(found)), related
+        return LayeredSimilarity(**summary(similarity), layers=_layers(similarity)), related
 
     def _masked_tokens(self, head: Path | None) -> MaskedTokens | None:
         recipe, tuned = self.recipe, self.tuned
@@ -226,8 +226,8 @@ class _Measuring:
         return Retrieval(**_before_and_after(self.languages, before, after), pairs=source, size=size)
 
 
-def _layers(found: Similarity) -> dict[str, LayerSimilarity]:
-    return {k: LayerSimilarity(mean_cosine(gram), rounded(cosines(gram))) for k, gram in found.grams.items()}
+def _layers(similarity: Similarity) -> dict[str, LayerSimilarity]:
+    return {k: LayerSimilarity(mean_cosine(gram), rounded(cosines(gram))) for k, gram in similarity.grams.items()}
 
 
 class _BeforeAndAfter(TypedDict):

@@ -52,10 +52,10 @@ def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fa
     return parsed(sentences(path, bad), lambda rows: _parse(rows, columns, check), bad)
 
 
-def lenient(found: Iterable[Placed]) -> Iterator[Placed]:
+def lenient(records: Iterable[Placed]) -> Iterator[Placed]:
     """The same, with a warning that counts the I- tags that open an entity, which IOB2 does not allow."""
     loose: Counter[str] = Counter()
-    for place, record in found:
+    for place, record in records:
         pairs = zip(["O", *record["tags"]], record["tags"], strict=False)
         loose[place.file] += sum(tag.startswith("I-") and previous[2:] != tag[2:] for previous, tag in pairs)
         yield place, record
@@ -63,11 +63,11 @@ def lenient(found: Iterable[Placed]) -> Iterator[Placed]:
         log.warning("%s: %d I- tags open an entity, which IOB2 does not allow; they are scored as B- tags", file, count)
 
 
-def unprefixed(found: Iterable[Placed], code: str) -> Iterator[Placed]:
+def unprefixed(records: Iterable[Placed], code: str) -> Iterator[Placed]:
     """The same, with tokens that begin with their language (``de:Anna``, as WikiANN was first published) without it."""
     prefix = f"{code}:"
     cut: Counter[str] = Counter()
-    for place, record in found:
+    for place, record in records:
         tokens = record["tokens"]
         if all(token.startswith(prefix) and token != prefix for token in tokens):
             cut[place.file] += 1
@@ -129,10 +129,10 @@ class _Columns:
             self._split, allowed = splitter(rows), WIDTHS["\t" if "\t" in rows[0] else " "]
             width = len(self._split(rows[-1]))
             self._width = width if width in allowed else allowed[0]
-        found = [self._of_line(self._split(row), label) for label, row in enumerate(rows)]
-        if len(found) > 1 and [token for token, _ in found] == [str(number + 1) for number in range(len(found))]:
+        pairs = [self._of_line(self._split(row), label) for label, row in enumerate(rows)]
+        if len(pairs) > 1 and [token for token, _ in pairs] == [str(number + 1) for number in range(len(pairs))]:
             raise BadRecord("the first column counts the words; a line is token TAB tag")
-        return found
+        return pairs
 
     def _of_line(self, columns: Sequence[str], label: int) -> tuple[str, str]:
         if len(columns) != self._width:
@@ -150,10 +150,10 @@ def _filled(token: str, tag: str, label: int) -> tuple[str, str]:
 
 
 def _of_conllu(rows: Sequence[str]) -> list[tuple[str, str]]:
-    found = []
+    words = []
     for label, row in enumerate(rows):
         columns = row.split("\t")
         if len(columns) not in (3, 10):
             raise BadRecord(f"{len(columns)} columns; CoNLL-U has 10, or number, token and tag", label)
-        found.append(_filled(columns[1], columns[3 if len(columns) == 10 else 2].strip(), label))
-    return found
+        words.append(_filled(columns[1], columns[3 if len(columns) == 10 else 2].strip(), label))
+    return words

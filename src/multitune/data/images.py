@@ -189,11 +189,11 @@ def _pixels(data: bytes, shorter: int | None = None) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # pixels may be whole where what is said about them is not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                found = image.convert("L" if image.mode in ("1", "L") else "RGB")
-                if shorter is not None and min(found.size) > shorter:
-                    scale = shorter / min(found.size)
-                    found = found.resize((round(found.width * scale), round(found.height * scale)))
-                return np.asarray(found, dtype=np.uint8)
+                decoded = image.convert("L" if image.mode in ("1", "L") else "RGB")
+                if shorter is not None and min(decoded.size) > shorter:
+                    scale = shorter / min(decoded.size)
+                    decoded = decoded.resize((round(decoded.width * scale), round(decoded.height * scale)))
+                return np.asarray(decoded, dtype=np.uint8)
     except UnidentifiedImageError as error:
         raise BadRecord(f"does not decode: none of {', '.join(FORMATS)}") from error
     except (OSError, *DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

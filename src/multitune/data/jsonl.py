@@ -26,39 +26,39 @@ def rows(
     """
     filled = ((number, line) for number, line in lines.numbered(path, bad) if line.strip())
     for count, (number, line) in enumerate(filled):
-        found = _object(line)
-        lacking = [] if isinstance(found, str) else [key for key in columns.values() if key not in found]
-        if isinstance(found, str) and count == 0 and line.lstrip().startswith("[") and found.startswith("not JSON"):
+        value = _object(line)
+        lacking = [] if isinstance(value, str) else [key for key in columns.values() if key not in value]
+        if isinstance(value, str) and count == 0 and line.lstrip().startswith("[") and value.startswith("not JSON"):
             report(
                 bad, f"{path}:{number}", "a JSON array; here each line is one JSON object, as jq -c '.[]' writes them"
             )
             return
-        if isinstance(found, str):
-            report(bad, f"{path}:{number}", found)
+        if isinstance(value, str):
+            report(bad, f"{path}:{number}", value)
         elif lacking:
-            has = ", ".join(map(repr, found)) or "none"
+            has = ", ".join(map(repr, value)) or "none"
             problem = f"no key {lacking[0]!r}; the line has {has} (columns: in the recipe names the keys)"
             report(bad, f"{path}:{number}", problem)
         else:
-            yield Place(str(path), [number]), {field: found[key] for field, key in columns.items()}
+            yield Place(str(path), [number]), {field: value[key] for field, key in columns.items()}
 
 
 def _keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
         raise ValueError(f"key {twice!r} is given twice")
-    return found
+    return value
 
 
 def _object(line: str) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
     try:
-        found = json.loads(line, object_pairs_hook=_keyed_once)
+        value = json.loads(line, object_pairs_hook=_keyed_once)
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} (column {error.colno})"
     except RecursionError:
         return "JSON too deeply nested"
     except ValueError as error:  # a key twice, or a number of more digits than Python converts
         return f"not JSON: {error}"
-    return found if isinstance(found, dict) else f"{kind_of_value(found)}; a line is one JSON object"
+    return value if isinstance(value, dict) else f"{kind_of_value(value)}; a line is one JSON object"

@@ -106,10 +106,10 @@ def aligned(paths: Sequence[str | Path], bad: BadRecords | None = None) -> Itera
     heads = [next(side, None) for side in sides]
     ends = [0] * len(sides)
     while any(heads):
-        found = [head for head in heads if head is not None]
-        number = min(number for number, _ in found)
-        if len(found) == len(heads) and all(other == number for other, _ in found):
-            yield number, tuple(line for _, line in found)
+        present = [head for head in heads if head is not None]
+        number = min(number for number, _ in present)
+        if len(present) == len(heads) and all(other == number for other, _ in present):
+            yield number, tuple(line for _, line in present)
         for index, head in enumerate(heads):
             if head is not None and head[0] == number:
                 ends[index], heads[index] = number, next(sides[index], None)

@@ -53,8 +53,8 @@ def placed(
     """
     require()
     for path in paths:
-        found = _rows(path, columns, bad, where)
-        yield from parsed(found, lambda row: parse(row[1] if numbered else _named(*row)), bad)
+        rows = _rows(path, columns, bad, where)
+        yield from parsed(rows, lambda row: parse(row[1] if numbered else _named(*row)), bad)
 
 
 def require() -> None:
@@ -116,10 +116,10 @@ def _features(schema: Any) -> Mapping[str, Any]:
     from datasets import Features
 
     try:
-        found: Mapping[str, Any] = Features.from_arrow_schema(schema)
+        features: Mapping[str, Any] = Features.from_arrow_schema(schema)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"its features cannot be read: {error}") from error
-    return found
+    return features
 
 
 def _check_size(metadata: Any) -> None:

@@ -38,12 +38,12 @@ def rows(
         return
     number, head = first
     named = any(isinstance(column, str) for column in columns.values())
-    found = {field: _position(column, head) for field, column in columns.items()}
+    positions = {field: _position(column, head) for field, column in columns.items()}
     for field, column in columns.items():
         if head.count(str(column)) > 1 and isinstance(column, str):
             report(bad, f"{path}:{number}", f"column {column!r} stands {head.count(column)} times in the header")
             return
-        if found[field] is None:
+        if positions[field] is None:
             has = (
                 f"the header has {', '.join(head)} (columns: in the recipe names them)"
                 if named
@@ -53,7 +53,7 @@ def rows(
             return
     for number, row in split if named else chain([first], split):
         if len(row) == len(head):
-            yield Place(str(path), [number]), {field: row[at] for field, at in found.items() if at is not None}
+            yield Place(str(path), [number]), {field: row[at] for field, at in positions.items() if at is not None}
         else:
             report(bad, f"{path}:{number}", f"{len(row)} columns; the first row has {len(head)}")
 

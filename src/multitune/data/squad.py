@@ -111,10 +111,10 @@ def _first_ink(text: str, start: int) -> int:
 
 
 def _answers(question: dict[str, Any]) -> dict[str, list[Any]]:
-    found = question.get("answers")
-    if not isinstance(found, list) or not all(isinstance(answer, dict) for answer in found):
+    answers = question.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
         raise BadRecord("answers is missing, or is not a list of objects")
-    columns = {key: [answer.get(key) for answer in found] for key in ("text", "answer_start")}
+    columns = {key: [answer.get(key) for answer in answers] for key in ("text", "answer_start")}
     return fields.answers(columns, "answers")
 
 
@@ -131,10 +131,10 @@ class _LineFinder:
         A spelling that a file does not keep to is given up: looking for each question to the file's end takes forever.
         """
         while self._spellings and isinstance(name, str | int):
-            found = self._source.find(self._spellings[0](name), self._position)
-            if found >= 0:
-                self._line += self._source.count("\n", self._position, found)
-                self._position = found
+            at = self._source.find(self._spellings[0](name), self._position)
+            if at >= 0:
+                self._line += self._source.count("\n", self._position, at)
+                self._position = at
                 break
             del self._spellings[0]
         return self._line

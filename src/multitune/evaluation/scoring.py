@@ -100,8 +100,8 @@ def _predictions(
     """A prediction for each record of languages that share a head."""
     parts = [split.examples[language] for language in languages]
     sizes = np.concatenate([task.sizes(part) for part in parts])
-    found = iter(predict(encoder, task, encoder.head(languages[0]), joined(parts), sizes, precision, check))
-    by_language = {language: list(islice(found, len(split.examples[language]))) for language in languages}
+    findings = iter(predict(encoder, task, encoder.head(languages[0]), joined(parts), sizes, precision, check))
+    by_language = {language: list(islice(findings, len(split.examples[language]))) for language in languages}
     return {k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()}
 
 
@@ -115,7 +115,7 @@ def predict(
     check: Callable[[], None],
 ) -> list[Any]:
     """What the model finds in each example, in order; batches hold examples of like size."""
-    found: list[Any] = [None] * len(examples)
+    findings: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
         for rows in token_batches(sizes):
             check()
@@ -126,8 +126,8 @@ def predict(
             if not _is_finite(output):
                 raise _diverged("its outputs are")
             for row, finding in zip(rows, task.decode(output, chosen), strict=True):
-                found[row] = finding
-    return found
+                findings[row] = finding
+    return findings
 
 
 def by_class(
@@ -145,8 +145,8 @@ def by_class(
         side = "seen" if language in corpus.train else "unseen"
         groups.setdefault(language if language in heads.own else side, []).append(language)
     rows = {group: np.concatenate([statistics[code] for code in codes]) for group, codes in groups.items()}
-    found = {group: heads.task(groups[group][0]).by_class(own) for group, own in rows.items()}
-    return {group: scores for group, scores in found.items() if scores}
+    tables = {group: heads.task(groups[group][0]).by_class(own) for group, own in rows.items()}
+    return {group: scores for group, scores in tables.items() if scores}
 
 
 def _is_finite(output: Any) -> bool:

@@ -307,12 +307,12 @@ class Synthetic:
         cosine = {(outcome.method, outcome.learning_rate): outcome.cosine for outcome in self.sweep}
         others = [name for name in FIGURE_3 if name != "sequential_reptile"]
         own = max(cosine[name, METHODS[name].learning_rate].mean for name in others)
-        found = []
+        margins = []
         for rate in LEARNING_RATES:
             ours = cosine["sequential_reptile", rate]
             same = max(cosine[name, rate].mean for name in others if (name, rate) in cosine)
-            found.append(Margin(rate, _less(ours, own), _less(ours, same)))
-        return found
+            margins.append(Margin(rate, _less(ours, own), _less(ours, same)))
+        return margins
 
     def write(self, path: Path) -> None:
         """Write settings and outcomes, without the paths, as JSON."""

@@ -17,26 +17,26 @@ LOSSES = (-240.0, -95.0)
 """Shown MTL losses; those of walks that large steps have thrown far from all optima are near 0."""
 
 
-def write(found: Synthetic, folder: Path) -> list[Path]:
+def write(results: Synthetic, folder: Path) -> list[Path]:
     """Write a figure for each start and one of the sweep, as PNG and PDF; returns the PNG files."""
     with styled(7):
-        figures = {f"synthetic-start-{n}": start(found, at) for n, at in enumerate(STARTS, 1)}
-        figures["synthetic-learning-rates"] = learning_rates(found)
+        figures = {f"synthetic-start-{n}": start(results, at) for n, at in enumerate(STARTS, 1)}
+        figures["synthetic-learning-rates"] = learning_rates(results)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=180)
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     return [folder / f"{name}.png" for name in figures]
 
 
-def start(found: Synthetic, at: tuple[float, float]) -> Figure:
+def start(results: Synthetic, at: tuple[float, float]) -> Figure:
     """The trajectory of each method from one start, and the heat map of cosines where they end."""
-    outcomes = found.of_figures(at)
+    outcomes = results.of_figures(at)
     figure = Figure(figsize=(WIDTH, 4.1))
     grid = figure.add_gridspec(3, 4, left=0.06, right=0.7, top=0.95, bottom=0.14, wspace=0.08, hspace=0.2)
     side = figure.add_gridspec(1, 1, left=0.785, right=0.99, top=0.95, bottom=0.1)
     for n, outcome in enumerate(outcomes):
         axes = figure.add_subplot(grid[n // 4, n % 4])
-        _trajectory(axes, found, outcome)
+        _trajectory(axes, results, outcome)
         axes.set_title(f"({chr(ord('a') + n)}) {METHODS[outcome.method].label}", pad=3)
         axes.tick_params(labelbottom=n + 4 >= len(outcomes), labelleft=n % 4 == 0)
     _heat_map(figure, figure.add_subplot(side[0]), outcomes, chr(ord("a") + len(outcomes)))
@@ -46,16 +46,16 @@ def start(found: Synthetic, at: tuple[float, float]) -> Figure:
     return figure
 
 
-def learning_rates(found: Synthetic) -> Figure:
+def learning_rates(results: Synthetic) -> Figure:
     """Mean cosine against learning rate, and against MTL loss."""
     figure = Figure(figsize=(WIDTH, 3.4))
     by_rate, by_loss = figure.subplots(1, 2, sharey=True)
-    for name in found.methods:
-        outcomes = [outcome for outcome in found.sweep if outcome.method == name]
+    for name in results.methods:
+        outcomes = [outcome for outcome in results.sweep if outcome.method == name]
         _curve(by_rate, name, [outcome.learning_rate for outcome in outcomes], outcomes)
         _curve(by_loss, name, [outcome.loss.mean for outcome in outcomes], outcomes)
     by_rate.set(xscale="log", xlabel="learning rate (inner, where there are two)", ylabel="mean pairwise cosine")
-    rates = sorted({outcome.learning_rate for outcome in found.sweep})
+    rates = sorted({outcome.learning_rate for outcome in results.sweep})
     by_rate.set_xticks(rates, [f"{rate:g}" for rate in rates])
     by_rate.minorticks_off()
     by_loss.set(xlabel="MTL loss (lower is better)", xlim=LOSSES)
@@ -67,13 +67,13 @@ def learning_rates(found: Synthetic) -> Figure:
     return figure
 
 
-def _trajectory(axes: Axes, found: Synthetic, outcome: Outcome) -> None:
+def _trajectory(axes: Axes, results: Synthetic, outcome: Outcome) -> None:
     """Loss surface, optima and the walk of the first seed."""
     assert outcome.start is not None
     ticks = torch.linspace(*EXTENT, 80, dtype=torch.float64)
     surface = task_losses(torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)).sum(-1)
     axes.contourf(ticks, ticks, surface, levels=14, cmap="Greys_r", vmin=-420, vmax=0)
-    path = found.paths[outcome.method, outcome.start]
+    path = results.paths[outcome.method, outcome.start]
     colour = look(outcome.method).light
     axes.plot(path[:, 0], path[:, 1], color=colour, linewidth=0.8)
     axes.plot(*zip(*OPTIMA, strict=True), "*", color="white", markeredgecolor="black", markersize=7, mew=0.5)

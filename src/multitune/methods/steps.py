@@ -107,9 +107,9 @@ class Step(ABC):
         losses = [share.loss for share in self.shares.values() if share.loss is not None]
         if len(losses) < len(self.shares):
             return self._combine(on_host(*self._measure()), loss_scale)
-        told = torch.stack(losses) if replicas is None else replicas.mean(torch.stack(losses))
-        read, *measured = on_host(told, *self._measure())
-        self.losses = read.to(told.dtype)
+        gathered = torch.stack(losses) if replicas is None else replicas.mean(torch.stack(losses))
+        read, *measured = on_host(gathered, *self._measure())
+        self.losses = read.to(gathered.dtype)
         check_finite("loss", self.losses, self.tasks)
         return self._combine(measured, loss_scale)
 

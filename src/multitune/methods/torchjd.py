@@ -139,9 +139,9 @@ class _TorchJD(Seeded):
         if self.preference is not None:
             for part in _with_preference(module):
                 part.pref_vector = self.preference.to(matrix)
-        found = module(matrix)
-        assert isinstance(found, Tensor)
-        return found
+        combined = module(matrix)
+        assert isinstance(combined, Tensor)
+        return combined
 
     @contextmanager
     def _called(self, device: torch.device) -> Iterator[None]:

@@ -335,9 +335,9 @@ class Reptile(TwoLoop):
 
     def _check(self, entries: Entries, groups: Groups) -> None:
         super()._check(entries, groups)
-        expected, found = groups[0].get("trajectories_kept", 0), _tasks(entries)
-        if len(found) != expected:
-            raise ValueError(f"this state has the trajectories of tasks {found}, and needs those of {expected} tasks")
+        expected, present = groups[0].get("trajectories_kept", 0), _tasks(entries)
+        if len(present) != expected:
+            raise ValueError(f"this state has the trajectories of tasks {present}, and needs those of {expected} tasks")
 
     def _load(self, entries: Entries, groups: Groups) -> None:
         trajectories = {}

@@ -52,8 +52,8 @@ def _cannot_load(name: str, error: Exception) -> str:
     if Path(name).is_dir():
         why = said.splitlines()[0] if said else "no reason is given"
         known = isinstance(error, OSError | ValueError)
-        told = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
-        return f"model: cannot load the folder {name!r}: {told}"
+        reason = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
+        return f"model: cannot load the folder {name!r}: {reason}"
     return (
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
         f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"

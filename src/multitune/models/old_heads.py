@@ -53,11 +53,11 @@ def check_body(name: str, model: PreTrainedModel, mismatched: Iterable[tuple[str
         UserError: the model's folder is damaged.
     """
     head = _head_of(model)
-    for key, found, wanted in mismatched:
+    for key, stored, wanted in mismatched:
         if key not in head:
             raise UserError(
                 f"model: cannot load {name!r}: its weights have other sizes than its config.json says: {key} has "
-                f"{list(found)}, not {list(wanted)}"
+                f"{list(stored)}, not {list(wanted)}"
             )
 
 

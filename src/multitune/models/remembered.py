@@ -29,5 +29,5 @@ class Remembered:
 
     def weight(self, name: str) -> Tensor:
         """One of the weights, on the CPU."""
-        found: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
-        return found
+        tensor: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
+        return tensor

@@ -56,8 +56,8 @@ def cosines(gram: Tensor) -> Tensor:
     """G_ij / sqrt(G_ii G_jj), [tasks, tasks]: 1 on the diagonal, 0 beside it where a gradient is zero."""
     norms = gram.diagonal().sqrt()
     scale = norms[:, None] * norms
-    found = torch.where(scale > 0, gram / scale, 0.0).clamp(-1, 1)
-    return found.fill_diagonal_(1)
+    matrix = torch.where(scale > 0, gram / scale, 0.0).clamp(-1, 1)
+    return matrix.fill_diagonal_(1)
 
 
 def mean_cosine(gram: Tensor) -> float:

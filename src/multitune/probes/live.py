@@ -30,19 +30,21 @@ def interval(recipe: Recipe, languages: int) -> int | None:
     return -(-recipe.budget // probes) if probes else None
 
 
-def event(when: When, found: Similarity, moved: Mapping[str, float], *, probe_seconds: float, share: float) -> Probe:
+def event(
+    when: When, similarity: Similarity, moved: Mapping[str, float], *, probe_seconds: float, share: float
+) -> Probe:
     """A probe as an event of its run.
 
     Args:
         when: it was.
-        found: of the languages' gradients.
+        similarity: of the languages' gradients.
         moved: the L2 distance of each weight from where it began, by name.
         probe_seconds, share: as ``Probe`` has them.
     """
     return Probe(
         **when,
-        **summary(found),
-        layers={layer: round(mean_cosine(gram), DIGITS) for layer, gram in found.grams.items()},
+        **summary(similarity),
+        layers={layer: round(mean_cosine(gram), DIGITS) for layer, gram in similarity.grams.items()},
         drift=finite(drift.total(moved)),
         drift_by_layer={layer: finite(distance) for layer, distance in drift.by_layer(moved).items()},
         probe_seconds=probe_seconds,
@@ -50,15 +52,15 @@ def event(when: When, found: Similarity, moved: Mapping[str, float], *, probe_se
     )
 
 
-def summary(found: Similarity) -> dict[str, Any]:
+def summary(similarity: Similarity) -> dict[str, Any]:
     """The attributes of ``GradientSimilarity``, which a probe in training and one of a finished run share."""
     return {
-        "languages": list(found.tasks),
-        "families": [genealogy.family(language) for language in found.tasks],
-        "cosine": round(mean_cosine(found.gram), DIGITS),
-        "cosines": rounded(cosines(found.gram)),
-        "norms": found.norms.tolist(),
-        "losses": found.losses.tolist(),
+        "languages": list(similarity.tasks),
+        "families": [genealogy.family(language) for language in similarity.tasks],
+        "cosine": round(mean_cosine(similarity.gram), DIGITS),
+        "cosines": rounded(cosines(similarity.gram)),
+        "norms": similarity.norms.tolist(),
+        "losses": similarity.losses.tolist(),
     }
 
 

@@ -46,8 +46,8 @@ def from_cldr(languages: Iterable[str]) -> dict[str, Pairs]:
         base = language.rpartition(":")[2]
         return cldr.names(base) or cldr.names(genealogy.code(base) or base)
 
-    found = {language: _told_apart(english, names(language), language) for language in languages}
-    return {language: pairs for language, pairs in found.items() if len(pairs.texts) >= FEWEST_NAMES}
+    of_cldr = {language: _told_apart(english, names(language), language) for language in languages}
+    return {language: pairs for language, pairs in of_cldr.items() if len(pairs.texts) >= FEWEST_NAMES}
 
 
 def _told_apart(english: Mapping[str, str], names: Mapping[str, str], language: str) -> Pairs:
@@ -66,8 +66,8 @@ def from_folder(folder: Path, languages: Iterable[str]) -> dict[str, Pairs]:
         UserError: it has none for any of them, or a file of it is bad.
     """
     names = list(languages)
-    found = {name: _tatoeba(folder, name) or _sib200(folder, name) or _xquad(folder, name) for name in names}
-    pairs = {name: each for name, each in found.items() if each is not None}
+    candidates = {name: _tatoeba(folder, name) or _sib200(folder, name) or _xquad(folder, name) for name in names}
+    pairs = {name: each for name, each in candidates.items() if each is not None}
     if not pairs:
         raise UserError(
             f"--pairs: {folder} has no pairs for {', '.join(names)}; it must hold Tatoeba's files (tatoeba.deu-eng.deu "

@@ -63,14 +63,14 @@ def proximity(languages: Sequence[str], cosines: Matrix) -> Proximity | None:
         return None
     names = [languages[row] for row in known]
     distances = np.array([[genealogy.distance(one, other) for other in names] for one in names], dtype=np.float64)
-    found = mantel(distances, cosines[np.ix_(known, known)])
-    if found is None:
+    correlation = mantel(distances, cosines[np.ix_(known, known)])
+    if correlation is None:
         return None
     pairs = [
         LanguagePair([names[i], names[j]], float(distances[i, j]), float(cosines[known[i], known[j]]))
         for i, j in combinations(range(len(names)), 2)
     ]
-    return Proximity(found.spearman, found.p, PERMUTATIONS, genealogy.NAME, pairs)
+    return Proximity(correlation.spearman, correlation.p, PERMUTATIONS, genealogy.NAME, pairs)
 
 
 def _centred_ranks(values: Matrix) -> Matrix:

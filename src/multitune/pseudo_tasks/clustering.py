@@ -124,8 +124,8 @@ def _model(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _write(found: Clustering, folder: Path) -> None:
-    (folder / FILE).write_text(json.dumps(found._asdict()), encoding="utf-8")
+def _write(clustering: Clustering, folder: Path) -> None:
+    (folder / FILE).write_text(json.dumps(clustering._asdict()), encoding="utf-8")
 
 
 def _read(folder: Path) -> Clustering:

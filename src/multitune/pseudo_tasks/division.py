@@ -90,9 +90,9 @@ def divide(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> Division | None:
         )
     train, dev = ([record for rows in split.values() for record in rows] for split in (corpus.train, corpus.dev))
     of_train, of_dev = (_inputs(corpus.task, records) for records in (train, dev))
-    found = clustered(of_train, of_dev, encoder, settings, recipe.max_length)
+    clustering = clustered(of_train, of_dev, encoder, settings, recipe.max_length)
     tasks = [f"cluster-{number + 1}" for number in range(settings.clusters)]
-    sizes = Counter(found.train)
+    sizes = Counter(clustering.train)
     for number, task in enumerate(tasks):
         if sizes[number] < recipe.batch_size:
             raise UserError(
@@ -100,13 +100,13 @@ def divide(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> Division | None:
                 f"fewer clusters, or another pca"
             )
     return Division(
-        train=_by_task(tasks, train, found.train),
-        dev={task: records for task, records in _by_task(tasks, dev, found.dev).items() if records},
+        train=_by_task(tasks, train, clustering.train),
+        dev={task: records for task, records in _by_task(tasks, dev, clustering.dev).items() if records},
         description=Clusters(
             model=recipe.model,
-            variance=found.variance,
-            hash=hashlib.blake2b(json.dumps(found.train).encode(), digest_size=16).hexdigest(),
-            clusters=_described(tasks, corpus, found),
+            variance=clustering.variance,
+            hash=hashlib.blake2b(json.dumps(clustering.train).encode(), digest_size=16).hexdigest(),
+            clusters=_described(tasks, corpus, clustering),
         ),
     )
 
@@ -137,15 +137,15 @@ def _inputs(task: str, records: Sequence[Record]) -> list[Input]:
     return [TASKS[task].texts(record) for record in records]
 
 
-def _described(tasks: Sequence[str], corpus: Corpus, found: Clustering) -> list[Cluster]:
+def _described(tasks: Sequence[str], corpus: Corpus, clustering: Clustering) -> list[Cluster]:
     """What ``clusters.json`` says of each cluster."""
     languages, train = zip(*((k, record) for k, records in corpus.train.items() for record in records), strict=True)
     inputs = _inputs(corpus.task, train)
     members: list[list[int]] = [[] for _ in tasks]
-    for row, cluster in enumerate(found.train):
+    for row, cluster in enumerate(clustering.train):
         members[cluster].append(row)
     texts = [[readable(inputs[row]) for row in _spread(rows)] for rows in members]
-    about = zip(tasks, members, characteristic_words(texts, WORDS), found.nearest, strict=True)
+    about = zip(tasks, members, characteristic_words(texts, WORDS), clustering.nearest, strict=True)
     return [
         Cluster(
             task=task,

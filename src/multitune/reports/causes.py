@@ -21,7 +21,7 @@ def first_runs(evidence: Evidence) -> list[FinishedRun]:
 
 def heat_maps(evidence: Evidence) -> list[HeatMap]:
     """Pairwise cosines of the languages' gradients at the end of each method's run, ordered by family."""
-    found = []
+    maps = []
     for run in first_runs(evidence):
         similarity = _similarity(run)
         if similarity:
@@ -29,8 +29,8 @@ def heat_maps(evidence: Evidence) -> list[HeatMap]:
             title = f"{evidence.label(run)}: mean {similarity.cosine:.3f}"
             name = f"cosines-{run.method}".replace(":", "-")
             languages, families = tuple(similarity.languages), tuple(similarity.families)
-            found.append(HeatMap(name, title, languages, families, values))
-    return found
+            maps.append(HeatMap(name, title, languages, families, values))
+    return maps
 
 
 def by_layer(evidence: Evidence) -> list[Plot]:
@@ -51,7 +51,7 @@ def by_layer(evidence: Evidence) -> list[Plot]:
 
 def proximity(evidence: Evidence) -> list[Plot]:
     """Cosines of pairs of languages against their genealogical distance, a plot a method."""
-    found = []
+    plots = []
     for run in first_runs(evidence):
         measured = run.probes and run.probes.proximity
         if measured:
@@ -60,8 +60,8 @@ def proximity(evidence: Evidence) -> list[Plot]:
             points = tuple(_pair(pair) for pair in measured.pairs)
             series = Series(run.method, run.method, points, joined=False)
             names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
-            found.append(Plot(name, title, "genealogical distance", "cosine", (series,), names=names))
-    return found
+            plots.append(Plot(name, title, "genealogical distance", "cosine", (series,), names=names))
+    return plots
 
 
 def retention(evidence: Evidence) -> list[Rows]:
@@ -69,8 +69,8 @@ def retention(evidence: Evidence) -> list[Rows]:
     masked = ("masked-lm", "Masked-language-model loss (lower is better)", "nats a masked token")
     retrieved = ("retrieval", "Cross-lingual retrieval (higher is better)", "accuracy, %")
     return [
-        *_skill(evidence, lambda found: found.masked_lm, *masked),
-        *_skill(evidence, lambda found: found.retrieval, *retrieved),
+        *_skill(evidence, lambda findings: findings.masked_lm, *masked),
+        *_skill(evidence, lambda findings: findings.retrieval, *retrieved),
     ]
 
 

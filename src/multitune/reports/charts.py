@@ -193,8 +193,8 @@ def _scale(values: Sequence[float], start: float, end: float) -> Scale:
 
 
 def _ticks(scale: Scale) -> tuple[Tick, ...]:
-    found = nice_ticks(scale.low, scale.high)
-    return tuple(Tick(scale(value), f"{value:.6g}") for value in found)
+    values = nice_ticks(scale.low, scale.high)
+    return tuple(Tick(scale(value), f"{value:.6g}") for value in values)
 
 
 def _named_ticks(names: Sequence[str], scale: Scale) -> tuple[Tick, ...]:

@@ -27,7 +27,7 @@ def class_lines(evidence: Evidence) -> list[ClassLine]:
     lines = []
     for group in groups:
         scores = [run.result.by_class.get(group, {}) for run in evidence.shown]
-        examples = {label: int(found["examples"]) for run in scores for label, found in run.items()}
+        examples = {label: int(scored["examples"]) for run in scores for label, scored in run.items()}
         for label in sorted(examples, key=lambda label: (-examples[label], label)):
             by_method = {method: _f1(evidence, method, group, label) for method in evidence.methods}
             lines.append(ClassLine(label, group, examples[label], by_method))
@@ -35,6 +35,6 @@ def class_lines(evidence: Evidence) -> list[ClassLine]:
 
 
 def _f1(evidence: Evidence, method: str, group: str, label: str) -> float | None:
-    found = [run.result.by_class.get(group, {}).get(label) for run in evidence.of(method)]
-    scores = [one["f1"] for one in found if one is not None]
+    rows = [run.result.by_class.get(group, {}).get(label) for run in evidence.of(method)]
+    scores = [one["f1"] for one in rows if one is not None]
     return sum(scores) / len(scores) if scores else None

@@ -102,8 +102,8 @@ def _choice(by_language: Mapping[str, list[Example]]) -> list[Example]:
     each = max(1, MOST_EXAMPLES // max(1, len(by_language)))
     taken: Counter[tuple[bool | None, ...]] = Counter()
     chosen = []
-    for found in by_language.values():
-        left = list(found)
+    for examples in by_language.values():
+        left = list(examples)
         for _ in range(min(each, len(left))):
             least = min(range(len(left)), key=lambda n: taken[left[n].pattern])
             taken[left[least].pattern] += 1
@@ -114,11 +114,11 @@ def _choice(by_language: Mapping[str, list[Example]]) -> list[Example]:
 def _agreements(methods: Sequence[str], patterns: Mapping[tuple[bool | None, ...], int]) -> list[Agreement]:
     if any(right is None for pattern in patterns for right in pattern):
         return []
-    found = []
+    agreements = []
     for place, other in enumerate(methods[1:], 1):
         pairs: Counter[tuple[bool | None, bool | None]] = Counter()
         for pattern, count in patterns.items():
             pairs[pattern[0], pattern[place]] += count
         counts = (pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
-        found.append(Agreement(methods[0], other, *counts))
-    return found
+        agreements.append(Agreement(methods[0], other, *counts))
+    return agreements

@@ -45,7 +45,7 @@ def sweeps(evidence: Evidence) -> list[Plot]:
     for run in evidence.runs:
         for key, value in run.grid.items():
             values.setdefault(key, set()).add(str(value))
-    keys = [key for key, found in values.items() if len(found) > 1]
+    keys = [key for key, tried in values.items() if len(tried) > 1]
     return [_sweep(evidence, key, side) for key in keys for side in SIDES if evidence.languages(side)]
 
 

@@ -90,14 +90,14 @@ class LanguageLine:
 
 def _contents(evidence: Evidence) -> dict[str, Any]:
     """What the template names."""
-    found = verdict.leads(evidence.comparison) if evidence.comparison else []
-    leader = found[0].leader if found else evidence.methods[0]
+    leads = verdict.leads(evidence.comparison) if evidence.comparison else []
+    leader = leads[0].leader if leads else evidence.methods[0]
     told, agreements = examples(_ordered(causes.first_runs(evidence), leader))
     maps = causes.heat_maps(evidence)
     return {
         "evidence": evidence,
-        "headline": verdict.headline(found) if len(evidence.methods) > 1 else verdict.of_one(evidence),
-        "leads": found,
+        "headline": verdict.headline(leads) if len(evidence.methods) > 1 else verdict.of_one(evidence),
+        "leads": leads,
         "caveats": verdict.caveats(evidence),
         "leader": leader,
         "baseline": evidence.comparison.baseline if evidence.comparison else leader,
@@ -161,11 +161,11 @@ def _method_line(evidence: Evidence, method: str) -> MethodLine:
 
 def _divisions(evidence: Evidence) -> list[Clusters]:
     """What pseudo-tasks the shown runs had: the same ones in all of them, unless a grid is over their number."""
-    found: list[Clusters] = []
+    divisions: list[Clusters] = []
     for run in evidence.shown:
-        if run.division is not None and run.division not in found:
-            found.append(run.division)
-    return found
+        if run.division is not None and run.division not in divisions:
+            divisions.append(run.division)
+    return divisions
 
 
 def _ordered(runs: Sequence[FinishedRun], leader: str) -> list[FinishedRun]:

@@ -63,8 +63,8 @@ def columns(name: str, data: str, metric: str, methods: Iterable[str], languages
     table = find(name)
     known = {language for row in table.scores.values() for language in row}
     tested = {language: language.rpartition(":") for language in languages}
-    found = {language: code for language, (other, _, code) in tested.items() if (other or data) in table.sets}
-    common = {language: code for language, code in found.items() if code in known}
+    shared = {language: code for language, (other, _, code) in tested.items() if (other or data) in table.sets}
+    common = {language: code for language, code in shared.items() if code in known}
     if not common:
         where = f"{' or '.join(table.sets)} ({', '.join(sorted(known))})"
         raise UserError(f"--paper {name}: has figures on {where}; none is tested here")
@@ -83,8 +83,8 @@ def beside(name: str, data: str, results: Sequence[RunResult]) -> list[Beside]:
     """
     table = find(name)
     runs = {method: [run for run in results if run.method == method] for method in table.scores}
-    scores = {method: [run.seen | run.unseen for run in found] for method, found in runs.items() if found}
-    tested = [each for found in scores.values() for each in found]
+    scores = {method: [run.seen | run.unseen for run in own] for method, own in runs.items() if own}
+    tested = [each for own in scores.values() for each in own]
     languages = [language for run in results for language in run.seen | run.unseen]
     everywhere = [language for language in dict.fromkeys(languages) if all(language in each for each in tested)]
     common = columns(name, data, results[0].metric, [run.method for run in results], everywhere)
@@ -96,10 +96,8 @@ def _in_metric(name: str, metric: str, scores: Mapping[str, Sequence[Scores]], c
     number = table.metrics.index(metric)
     rows = {
         language: {
-            method: Pair(
-                ours=mean(each[language][metric] for each in found), paper=table.scores[method][column][number]
-            )
-            for method, found in scores.items()
+            method: Pair(ours=mean(each[language][metric] for each in own), paper=table.scores[method][column][number])
+            for method, own in scores.items()
         }
         for language, column in common.items()
     }

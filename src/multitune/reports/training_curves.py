@@ -37,12 +37,12 @@ def measures(metric: str) -> list[Measure]:
 
 def curves(evidence: Evidence) -> dict[str, dict[str, Plot]]:
     """Measure -> cost -> its curves; only measures that some run has."""
-    found = {}
+    by_measure = {}
     for measure in measures(evidence.metric):
         plots = {cost: _plot(evidence, measure, cost) for cost in COSTS}
         if plots["gradients"].series:
-            found[measure.name] = plots
-    return found
+            by_measure[measure.name] = plots
+    return by_measure
 
 
 def cosine_against_loss(evidence: Evidence) -> list[Plot]:

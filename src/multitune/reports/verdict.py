@@ -46,18 +46,18 @@ def leads(comparison: Comparison) -> list[Lead]:
     return [lead for side in SIDES if (lead := _lead(comparison, side)) is not None]
 
 
-def headline(found: list[Lead]) -> str:
+def headline(leads: list[Lead]) -> str:
     """One sentence: the method to ship, or why there is none."""
-    sides = " and ".join(lead.side for lead in found)
-    unbeaten = [method for method in found[0].unbeaten if all(method in lead.unbeaten for lead in found)]
+    sides = " and ".join(lead.side for lead in leads)
+    unbeaten = [method for method in leads[0].unbeaten if all(method in lead.unbeaten for lead in leads)]
     if not unbeaten:
-        return f"No method wins everywhere: {', '.join(f'{lead.leader} on {lead.side} languages' for lead in found)}."
+        return f"No method wins everywhere: {', '.join(f'{lead.leader} on {lead.side} languages' for lead in leads)}."
     if len(unbeaten) > 1:
         names = _listed(unbeaten) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
         return f"Not settled: {names} cannot be told apart on {sides} languages."
     (only,) = unbeaten
-    ahead = [lead.side for lead in found if lead.unbeaten == [only]]
-    level = [lead.side for lead in found if lead.unbeaten != [only]]
+    ahead = [lead.side for lead in leads if lead.unbeaten == [only]]
+    level = [lead.side for lead in leads if lead.unbeaten != [only]]
     said = [f"ahead of every other method on {' and '.join(ahead)} languages"] if ahead else []
     said += [f"level with the best on {' and '.join(level)} languages"] if level else []
     return f"Ship {only}: {', '.join(said)}."
@@ -73,23 +73,25 @@ def of_one(evidence: Evidence) -> str:
 def caveats(evidence: Evidence) -> list[str]:
     """What the numbers cannot bear."""
     notes = [f"{run.method}: {note}." for run in evidence.shown for note in run.result.notes]
-    found = list(dict.fromkeys(notes))
+    remarks = list(dict.fromkeys(notes))
     if evidence.comparison is not None and evidence.seeds == 1:
-        found.append("One seed: the intervals say how sure the test examples make it, nothing about how seeds differ.")
-    found += _untaken(evidence)
+        remarks.append(
+            "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
+        )
+    remarks += _untaken(evidence)
     if len(evidence.methods) > 2:
-        found.append("Intervals are 95 % each and not corrected for the number of comparisons.")
+        remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
         f"{method} (+{gain:.1f})"
         for method in evidence.methods
         if (gain := _last_gain(evidence, method)) > STILL_RISING
     ]
     if rising:
-        found.append(
+        remarks.append(
             f"Still learning when the budget ended, by the gain of dev {evidence.metric} since the validation before: "
             f"{', '.join(rising)}. A longer run may change the order."
         )
-    return found
+    return remarks
 
 
 def _untaken(evidence: Evidence) -> list[str]:
@@ -97,12 +99,12 @@ def _untaken(evidence: Evidence) -> list[str]:
     results = [(evidence.label(run), run.result) for run in evidence.runs]
     skipped = [f"{label} {r.skipped_steps} of {r.skipped_steps + r.steps}" for label, r in results if r.skipped_steps]
     untrained = [f"{label} on {', '.join(result.untrained)}" for label, result in results if result.untrained]
-    found = []
+    remarks = []
     if skipped:
-        found.append(f"Steps were skipped, since a loss or gradient was not finite: {', '.join(skipped)}.")
+        remarks.append(f"Steps were skipped, since a loss or gradient was not finite: {', '.join(skipped)}.")
     if untrained:
-        found.append(f"Never trained, for not one step was taken: {'; '.join(untrained)}.")
-    return found
+        remarks.append(f"Never trained, for not one step was taken: {'; '.join(untrained)}.")
+    return remarks
 
 
 def _lead(comparison: Comparison, side: Side) -> Lead | None:

@@ -113,8 +113,8 @@ def _bases(kind: type) -> list[type]:
 def described(kind: type) -> tuple[str, dict[str, str]]:
     """The text of a type's docstring, and what it says of each key."""
     text, _, attributes = inspect.cleandoc(kind.__doc__ or "").replace("``", "`").partition("\n\nAttributes:\n")
-    found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
-    return " ".join(text.split()), {name: " ".join(said.split()).removesuffix(".") for name, said in found}
+    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
+    return " ".join(text.split()), {name: " ".join(said.split()).removesuffix(".") for name, said in entries}
 
 
 def _types(hint: Any) -> Iterator[type]:

@@ -59,7 +59,7 @@ class LayeredSimilarity(GradientSimilarity):
     @property
     def cosine_by_layer(self) -> dict[str, float]:
         """Layer -> the mean over pairs."""
-        return {layer: found.cosine for layer, found in self.layers.items()}
+        return {layer: similarity.cosine for layer, similarity in self.layers.items()}
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,6 @@ def milliseconds_a_gradient(results: Sequence[RunResult]) -> float | None:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean; None of no value, or where one of them is None."""
-    found = list(values)
-    summed = total(found)
-    return None if summed is None else summed / len(found)
+    numbers = list(values)
+    summed = total(numbers)
+    return None if summed is None else summed / len(numbers)

@@ -28,10 +28,10 @@ def disk_explained(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        told = _of_the_disk(error, out)
-        if told is None:
+        explained = _of_the_disk(error, out)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
 
 
 def check_readable(path: Path) -> None:
@@ -50,8 +50,8 @@ def error_number(error: OSError | SafetensorError) -> int | None:
     """The system's number; safetensors, written in Rust, has it in its message alone."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    return int(code[1]) if code else None
 
 
 def _of_the_disk(error: OSError | SafetensorError, out: Path) -> Exception | None:

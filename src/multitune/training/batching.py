@@ -186,12 +186,12 @@ class ShuffledExamples:
 
     def rows(self, first: int, count: int) -> Tensor:
         """``count`` rows from the ``first`` on, counted over all epochs."""
-        found, last = [], first + count
+        parts, last = [], first + count
         while first < last:
             number, within = divmod(first, len(self))
-            found.append(self._rows_of(number)[within : within + last - first])
-            first += len(found[-1])
-        return torch.cat(found) if found else torch.empty(0, dtype=torch.int64)
+            parts.append(self._rows_of(number)[within : within + last - first])
+            first += len(parts[-1])
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
 
     def _rows_of(self, number: int) -> Tensor:
         if self._held is None or self._held[0] != number:

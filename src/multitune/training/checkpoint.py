@@ -255,8 +255,8 @@ def _name(gradients: int) -> str:
 
 def _finished(folder: Path) -> list[Path]:
     """The checkpoints that are whole, in the order of their writing."""
-    found = (path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name))
-    return sorted(found, key=lambda path: (int(path.name.removesuffix(EARLY)), path.name))
+    checkpoints = (path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name))
+    return sorted(checkpoints, key=lambda path: (int(path.name.removesuffix(EARLY)), path.name))
 
 
 def _superseded(folder: Path, written: Path, best: Path) -> list[Path]:

@@ -27,14 +27,14 @@ def words(language: str) -> dict[str, list[str]]:
     months, narrow days) are not: babel 2.18 caches the first locale's answer for all that are loaded after it.
     """
     locale = _locale(language)
-    found = {
+    of_kind = {
         "territory": list(_countries(locale).values()),
         "region": [name for code, name in locale.territories.items() if code.isdigit()],
         "city": _cities(locale),
         "language": [name for code, name in locale.languages.items() if len(code) == 2],
         "day": list(locale.days["format"]["wide"].values()),
     }
-    plain = {kind: sorted(set(filter(_PLAIN_WORDS.fullmatch, names))) for kind, names in found.items()}
+    plain = {kind: sorted(set(filter(_PLAIN_WORDS.fullmatch, names))) for kind, names in of_kind.items()}
     plain["quantity"] = _quantities(locale)
     return {kind: names or plain["city"] for kind, names in plain.items()}
 
