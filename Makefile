@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
+LOWEST := .venv-lowest
+TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer torchmetrics
+EXTRAS := offline,figures,hub,images,tensorboard,torchjd
 
-.PHONY: demo test check check-browser check-slow lint bench clean
+.PHONY: demo test check check-browser check-lowest check-slow lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
@@ -17,11 +20,19 @@ test: $(SET_UP)
 check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
-	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/reports/test_browser.py
+	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest -m check tests/reports/test_browser.py
 
-# What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment.
+# What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment, two
+# ranks, kills and signals, too little memory, the report in a browser.
 check: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m check
+
+# The tests with each dependency but torch at the lowest version that pyproject.toml allows.
+check-lowest: $(SET_UP)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python tests/install/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[$(EXTRAS)]' $(TEST_TOOLS)
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses 2 --dist worksteal
 
 # Slow: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader (and
 # 10,000 guided by coverage, where atheris can be installed), files of a gigabyte, signals in each phase of a run.
@@ -47,11 +58,11 @@ bench: $(SET_UP)
 	$(BIN)/python bench/structure.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(LOWEST) runs
 
 # The environment: a virtual one, the tested versions, the package in place.
 $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,hub,images,tensorboard,torchjd,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
 	touch $@

@@ -121,6 +121,7 @@ def test_mistakes_are_one_line_and_exit_2(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_save_what_was_learnt(
     tmp_path: Path, tiny_recipe: Path, sent: signal.Signals, code: int

@@ -267,6 +267,7 @@ except RunError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.check
 def test_too_little_memory_for_the_data_says_what_helps(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         (tmp_path / f"{split}-v1.1.json").write_bytes(b'{"data": [' + b"[]," * 5_000_000 + b"[]]}")

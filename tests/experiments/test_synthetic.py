@@ -188,6 +188,7 @@ def test_each_method_has_a_line_of_its_own() -> None:
     assert len({LOOKS[method] for method in METHODS}) == len(METHODS)
 
 
+@pytest.mark.check
 def test_command(short: None, tmp_path: Path) -> None:
     pytest.importorskip("torchjd")
     result = CliRunner().invoke(app, ["synthetic", "--out", str(tmp_path / "new" / "folder")])

@@ -99,15 +99,15 @@ def test_inclusion_is_as_near_to_proportional_as_distinctness_allows(
 def test_weighted_distinct_draws_give_each_task_its_share(probabilities: Tensor, n: int) -> None:
     sampler = SystematicSampler(probabilities, generator=generator(2))
     times, shares = torch.zeros(9), torch.zeros(9, dtype=torch.float64)
-    for _ in range(3000):
+    for _ in range(1000):
         drawn = sampler.draw(n)
         weights = sampler.weights(drawn)
         assert len(set(drawn)) == n
         assert float(weights.sum()) == pytest.approx(1.0)
-        times[drawn] += 1 / 3000
-        shares[drawn] += weights / 3000
-    torch.testing.assert_close(shares, probabilities, atol=0.0 if n == 9 else 0.03, rtol=1e-9)
-    torch.testing.assert_close(times.double(), inclusion(probabilities, n), atol=0.03, rtol=0)
+        times[drawn] += 1 / 1000
+        shares[drawn] += weights / 1000
+    torch.testing.assert_close(shares, probabilities, atol=0.0 if n == 9 else 0.05, rtol=1e-9)
+    torch.testing.assert_close(times.double(), inclusion(probabilities, n), atol=0.05, rtol=0)
 
 
 def test_distinct_draws_come_in_random_order_and_in_all_pairs() -> None:

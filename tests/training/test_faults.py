@@ -159,6 +159,7 @@ except mt.RunError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.check
 def test_too_little_memory_says_what_helps(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     (tmp_path / "data").mkdir()
     for file in tiny_panx.iterdir():

@@ -152,6 +152,7 @@ def kill_runs(words: list[str | Path | int]) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.check
 def test_each_method_survives_a_kill(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     seed = time.time_ns()  # the outcome must not depend on the moments: another set of them every time
     found = kill_runs([tiny_model, tiny_panx, tmp_path, len(METHODS), seed, *METHODS])

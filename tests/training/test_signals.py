@@ -121,6 +121,7 @@ def check(recipe: Path, folder: Path, signals: list[str]) -> None:
         assert not list(folder.glob(f"**/{LOCK}"))
 
 
+@pytest.mark.check
 def test_a_signal_in_each_phase(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     one = recipe(tiny_model, tiny_panx, budget=12, validate_every=6, test_limit=8)
     (tmp_path / "recipe.yaml").write_text(to_yaml(one))

@@ -51,6 +51,7 @@ class Encoder:
         self._new = frozenset(new)
         self.pad_id: int = tokenizer.pad_token_id if isinstance(tokenizer, PreTrainedTokenizerBase) else 0
         assert self.pad_id is not None
+        self._positions = positions(self.model)
         self._vocabulary: TrimmedVocabulary | None = None
         self.training_inputs: Callable[[Inputs], Inputs] = lambda inputs: inputs
         self._pretrained: Remembered | None = None
@@ -107,8 +108,7 @@ class Encoder:
 
     def room_for(self, max_length: int) -> int:
         """``max_length``, or the positions that the model has for tokens, where these are fewer."""
-        room = positions(self.model)
-        return max_length if room is None else min(max_length, room)
+        return max_length if self._positions is None else min(max_length, self._positions)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The weights that train, by name."""
