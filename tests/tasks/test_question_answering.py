@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from builders import real_data
@@ -226,3 +227,17 @@ def test_characters_of_no_token_at_an_answers_edge_lose_no_answer(
     (example,) = TASK.encode([record(context, answer)], tokenizer, 32)
     assert example["answer"][0] == example["answer"][1] > NO_ANSWER
     assert "fit in no window" not in caplog.text
+
+
+def test_a_words_first_letter_is_in_the_answer_where_the_tokenizer_leaves_it_out() -> None:
+    # As RobBERT's: split at blanks, then bytes with a blank before each word, which takes the first letter's place.
+    words = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    own = Tokenizer(models.BPE())
+    own.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), words])
+    trainer = trainers.BpeTrainer(special_tokens=["<s>", "</s>"], initial_alphabet=words.alphabet())
+    own.train_from_iterator(["De stad is Amsterdam, in Nederland"] * 9, trainer)
+    own.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), trim_offsets=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, cls_token="<s>", sep_token="</s>", pad_token="</s>")
+    records = [record("De stad is Amsterdam, in Nederland", answer) for answer in ("Amsterdam", "De", "stad is")]
+    said = [prediction["text"] for prediction in there_and_back(records, tokenizer, 64)]
+    assert said == ["Amsterdam", "De", "stad is"]

@@ -192,11 +192,17 @@ def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: i
     ``NO_ANSWER`` twice where the window does not hold all of it).
     """
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    before = None
     for row, sample in enumerate(encoded["overflow_to_sample_mapping"]):
         characters = np.array(encoded["offset_mapping"][row], dtype=np.int32)
         of_context = np.array([part == 1 for part in encoded.sequence_ids(row)])
         tokens = np.flatnonzero(of_context & (characters[:, 0] < characters[:, 1]))
         starts, ends = characters[tokens].T
+        floors = np.append(starts[:1], ends[:-1])  # a later window may begin within a word
+        if sample != before:
+            before, shown = sample, np.fromiter(map(_is_shown, records[sample]["context"]), dtype=np.bool_)
+            floors[:1] = 0
+        starts = _with_lost_characters(starts, floors, shown)
         yield {name: encoded[name][row] for name in names} | {
             "record": first_record + sample,
             "tokens": tokens.tolist(),
@@ -204,6 +210,26 @@ def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: i
             "ends": ends.tolist(),
             "answer": _answer(records[sample], tokens, starts, ends),
         }
+
+
+def _with_lost_characters(
+    starts: NDArray[np.int32], floors: NDArray[np.int32], shown: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Where tokens begin, moved back over characters just before them that are in no token.
+
+    A tokenizer that splits at blanks before it maps bytes (RobBERT's) says of a word's first token that it begins at
+    the second character.
+
+    Args:
+        starts: characters where the tokens begin, [n].
+        floors: how far back each may go: where the token before ends, [n].
+        shown: whether each character of the context is to be seen.
+    """
+    moved = starts.copy()
+    for token in np.flatnonzero((starts > floors) & shown[starts - 1]):
+        while moved[token] > floors[token] and shown[moved[token] - 1]:
+            moved[token] -= 1
+    return moved
 
 
 def _answer(record: Record, tokens: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> tuple[int, int]:
