@@ -32,6 +32,7 @@ READABLE = {
     "plain": "a\tO\nb\tB-PER\n\nc\tO\n",
     "no newline at the end": "a\tO\nb\tB-PER\n\nc\tO",
     "byte-order mark": "\ufeffa\tO\nb\tB-PER\n\nc\tO\n",
+    "files joined with their marks": "\ufeffa\tO\nb\tB-PER\n\n\ufeffc\tO\n",
     "carriage returns": "a\tO\r\nb\tB-PER\r\n\r\nc\tO\r\n",
     "blank lines around": "\n\na\tO\nb\tB-PER\n\n\n \t\nc\tO\n\n\n",
 }

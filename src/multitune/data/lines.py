@@ -1,4 +1,4 @@
-"""Lines of a text file by number: UTF-8, plain or gzipped, with or without a byte-order mark."""
+"""Lines of a text file by number: UTF-8, plain or gzipped, with or without byte-order marks."""
 
 import gzip
 import zlib
@@ -40,7 +40,7 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
                     _skip_line(file, line)
                     continue
                 try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = line.decode("utf-8-sig")  # files that were joined have a mark at several lines
                 except UnicodeDecodeError:
                     report(bad, f"{path}:{number}", "not UTF-8 text; save the file as UTF-8")
                     continue
