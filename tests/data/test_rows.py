@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from builders import disk
 from multitune.data.bad import BadRecords
+from multitune.data.records.digest import digest
 from multitune.data.records.rows import Row, View, chosen, joined
-from multitune.data.records.spool import BLOCK, Spool, digest
+from multitune.data.records.spool import BLOCK, Spool
 from multitune.data.records.stored import opened, stored
 from multitune.data.sets import load
 from multitune.errors import RunError

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from builders import accept, disk
 from multitune.errors import RunError, UserError
 from multitune.recipe import Recipe, to_yaml
+from multitune.results.digests import Digests
 from multitune.storage import atomic
 from multitune.training import checkpoint
 from multitune.training.checkpoint import (
@@ -41,6 +42,7 @@ def state(gradients: int, *, recipe: str = to_yaml(RECIPE), size: int = 1000, be
     return RunState(
         progress=Progress(gradients=gradients, losses=[1 / gradients], best={"average": 50.0, "gradients": best}),
         recipe=recipe,
+        digests=Digests(train={"aa": f"{gradients}"}, dev={"aa": "0"}, test={"aa": "0", "bb": "1"}),
         log=f'{{"gradients": {gradients}, "event": "train"}}\n',
         weights={"w": torch.full((size,), float(gradients)), "b": torch.tensor(gradients, dtype=torch.bfloat16)},
         update={

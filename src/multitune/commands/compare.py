@@ -20,10 +20,12 @@ from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
 from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point
+from multitune.results.digests import Digests, tested_differently
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
 from multitune.training.arithmetic import settled
+from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
@@ -60,7 +62,8 @@ def compare(
         paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
 
     Raises:
-        UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe.
+        UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe, or a
+            run on other data.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on from there.
     """
     file = as_file(recipe)
@@ -77,6 +80,9 @@ def compare(
         with disk_explained(out):
             _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
+    for one, corpus in zip(runs, corpora, strict=True):
+        check_unchanged(out / one.folder, one.recipe, corpus, option="--out")
+    check_tested_alike({one.folder: digests_of(corpus, None) for one, corpus in zip(runs, corpora, strict=True)})
     data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
         papers.columns(paper, data, heads.metric, names, corpora[0].test)
@@ -133,11 +139,15 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Compar
 
     Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
     bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
+
+    Raises:
+        UserError: runs that were tested on different records of a language; or what ``RunResult.read`` raises.
     """
     runs = [
         ComparedRun(**vars(RunResult.read(out / folder)), folder=folder, grid=point)
         for folder, point in folders.items()
     ]
+    check_tested_alike({run.folder: run.digests for run in runs})
     chosen = _chosen(runs)
     shown = [run for run in runs if run.grid == chosen[run.method]]
     methods = tuple(chosen)
@@ -161,6 +171,22 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Compar
         pairwise={method: {other: gain(method, other) for other in methods if other != method} for method in methods},
         interval="Student's t over seeds" if several else "paired bootstrap over test examples",
     )
+
+
+def check_tested_alike(runs: Mapping[str, Digests | None]) -> None:
+    """Refuse to compare scores on different records.
+
+    Args:
+        runs: folder -> what the run in it sees, None where it does not say.
+
+    Raises:
+        UserError: two runs are tested on different records of a language.
+    """
+    for language, first, second in tested_differently(runs):
+        raise UserError(
+            f"compare: the test records of {language} in {second} are not those in {first}, and scores on different "
+            f"records cannot be compared; give all runs the same, or leave one of the two out"
+        )
 
 
 def _chosen(runs: Sequence[ComparedRun]) -> dict[str, Point]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from multitune.reports.evidence import Evidence
 from multitune.results.comparison import Comparison, Interval
+from multitune.results.digests import named, tested_differently
 from multitune.results.metrics import Validate
 from multitune.results.run import SIDES, Side
 
@@ -78,7 +79,7 @@ def caveats(evidence: Evidence) -> list[str]:
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
-    remarks += _untaken(evidence)
+    remarks += _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
@@ -105,6 +106,15 @@ def _untaken(evidence: Evidence) -> list[str]:
     if untrained:
         remarks.append(f"Never trained, for not one step was taken: {'; '.join(untrained)}.")
     return remarks
+
+
+def _other_records(evidence: Evidence) -> list[str]:
+    """Languages that runs were tested in on different records, which were trained anew since they were compared."""
+    runs = {evidence.label(run): run.result.digests for run in evidence.runs}
+    languages = sorted({language for language, _, _ in tested_differently(runs)})
+    if not languages:
+        return []
+    return [f"The runs were tested on different records of {named(languages)}: their scores cannot be compared."]
 
 
 def _lead(comparison: Comparison, side: Side) -> Lead | None:
