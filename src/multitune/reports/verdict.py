@@ -49,6 +49,8 @@ def leads(comparison: Comparison) -> list[Lead]:
 
 def headline(leads: list[Lead]) -> str:
     """One sentence: the method to ship, or why there is none."""
+    if not leads:
+        return "No method has a score with an interval."
     sides = " and ".join(lead.side for lead in leads)
     unbeaten = [method for method in leads[0].unbeaten if all(method in lead.unbeaten for lead in leads)]
     if not unbeaten:
@@ -75,7 +77,8 @@ def caveats(evidence: Evidence) -> list[str]:
     """What the numbers cannot bear."""
     notes = [f"{run.method}: {note}." for run in evidence.shown for note in run.result.notes]
     remarks = list(dict.fromkeys(notes))
-    if evidence.comparison is not None and evidence.seeds == 1:
+    remarks += [f"Failed, and in no figure: {evidence.label(run)}: {run.error}." for run in evidence.failed]
+    if evidence.comparison is not None and len(evidence.shown) == len(evidence.methods):
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
