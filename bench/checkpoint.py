@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from multitune.results.digests import Digests
 from multitune.training.checkpoint import Progress, RunState, flatten, write
 from multitune.training.checkpoint_writer import CheckpointWriter, Written
 
@@ -34,7 +35,7 @@ def state_of(parameters: int) -> RunState:
     three = [{f"layer.{n}": torch.randn(size) for n, size in enumerate(sizes) if size} for _ in range(3)]
     weights, first, second = three
     update = {"optimizer": {"exp_avg": first, "exp_avg_sq": second}}
-    return RunState(Progress(), "", "", weights=weights, update=update, batches={})
+    return RunState(Progress(), "", Digests(), "", weights=weights, update=update, batches={})
 
 
 def worked(until: float, matrix: Tensor) -> float:

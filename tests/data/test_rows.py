@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from builders import disk
 from multitune.data.bad import BadRecords
+from multitune.data.records.digest import digest
 from multitune.data.records.rows import Row, View, chosen, joined
-from multitune.data.records.spool import BLOCK, Spool, digest
+from multitune.data.records.spool import BLOCK, Spool
 from multitune.data.records.stored import opened, stored
 from multitune.data.sets import load
 from multitune.errors import RunError
@@ -125,3 +126,12 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
 
     peak(200)  # what is loaded but once
     assert peak(3_000) - peak(1_000) < 2_000 * 100
+
+
+def test_images_are_told_apart_by_points_shape_and_type() -> None:
+    points = np.arange(6, dtype=np.uint8)
+    images = [points, points + 1, points.reshape(2, 3), points.reshape(3, 2), points.astype(np.int8)]
+    assert len({digest([{"image": image}]) for image in images}) == len(images)
+    assert digest([{"image": points.reshape(3, 2).T}]) == digest([{"image": points.reshape(3, 2).T.copy()}])
+    with pytest.raises(TypeError, match="a record holds a object"):
+        digest([{"image": object()}])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from builders import accept, disk
 from multitune.errors import RunError, UserError
 from multitune.recipe import Recipe, to_yaml
+from multitune.results.digests import Digests
 from multitune.storage import atomic
 from multitune.training import checkpoint
 from multitune.training.checkpoint import (
@@ -27,6 +28,7 @@ from multitune.training.checkpoint import (
     flatten,
     load,
     load_newest,
+    newest_digests,
     write,
 )
 from multitune.training.checkpoint_writer import CheckpointWriter, Written
@@ -41,6 +43,7 @@ def state(gradients: int, *, recipe: str = to_yaml(RECIPE), size: int = 1000, be
     return RunState(
         progress=Progress(gradients=gradients, losses=[1 / gradients], best={"average": 50.0, "gradients": best}),
         recipe=recipe,
+        digests=Digests(train={"aa": f"{gradients}"}, dev={"aa": "0"}, test={"aa": "0", "bb": "1"}),
         log=f'{{"gradients": {gradients}, "event": "train"}}\n',
         weights={"w": torch.full((size,), float(gradients)), "b": torch.tensor(gradients, dtype=torch.bfloat16)},
         update={
@@ -108,6 +111,18 @@ def test_one_is_loaded_by_its_gradients(tmp_path: Path) -> None:
     flip(tmp_path / "000000010" / TENSORS, 0.5)
     with pytest.raises(Damaged, match=f"the hash of {TENSORS} differs"):
         load(tmp_path, 10, RECIPE)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: flip(file, 0.5), lambda file: file.write_text("[]")])
+def test_the_newest_whole_state_says_what_the_run_saw(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    assert newest_digests(tmp_path) is None
+    for gradients in (10, 20):
+        write(flatten(state(gradients)), tmp_path)
+    assert newest_digests(tmp_path) == state(20).digests
+    damage(tmp_path / "000000020" / STATE)
+    assert newest_digests(tmp_path) == state(10).digests
+    damage(tmp_path / "000000010" / STATE)
+    assert newest_digests(tmp_path) is None
 
 
 RECIPES = {

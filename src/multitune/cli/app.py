@@ -141,6 +141,11 @@ def compare(
     _print(*(tables.classes(comparison.chosen_runs) if by_class else []))
     _print(*(tables.beside(each) for each in comparison.paper))
     _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
+    if failed := [run.folder for run in comparison.failed]:
+        raise RunError(
+            f"{len(failed)} of {len(failed) + len(comparison.runs)} runs failed: {', '.join(failed)}; table and report "
+            f"say why, and the same command tries again"
+        )
 
 
 @app.command(cls=RecipeCommand)

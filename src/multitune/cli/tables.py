@@ -48,20 +48,24 @@ def summary(comparison: Comparison) -> Table:
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
     )
+    for method in dict.fromkeys(run.method for run in comparison.failed if run.method not in comparison.summary):
+        table.add_row(method, "failed")
     chosen = comparison.chosen_runs
-    table.caption = _lines([shown, *_macro(chosen), *_notes(chosen), *_untaken(comparison.runs)])
+    failed = [f"failed, and in no figure: {run.folder}: {run.error}" for run in comparison.failed]
+    table.caption = _lines([shown, *_macro(chosen), *_notes(chosen), *_untaken(comparison.runs), *failed])
     return table
 
 
 def points(comparison: Comparison) -> Table:
     """One line a run of a grid; a star at the points that the summary is of."""
-    keys = list(comparison.runs[0].grid)
     metric = comparison.metric
-    table = _table("", "method", *keys, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
+    table = _table("", "method", *comparison.runs[0].grid, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
     for run in comparison.runs:
         star = "*" if run.grid == comparison.chosen[run.method] else ""
-        values = [*(f"{run.grid[key]}" for key in keys), str(run.seed)]
+        values = map(str, [*run.grid.values(), run.seed])
         table.add_row(star, run.method, *values, *map(_percent, _averages(run)), *_cost([run]))
+    for failed in comparison.failed:
+        table.add_row("", failed.method, *map(str, [*failed.grid.values(), failed.seed]), "failed")
     table.caption = "*: best on dev, shown below"
     return table
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
+from multitune.commands.attempts import Failures, Planned
 from multitune.commands.grid import Grid
 from multitune.commands.train import train
 from multitune.data.corpus import Corpus
@@ -19,11 +20,13 @@ from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
 from multitune.reports import page, papers
-from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval, Point
+from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
+from multitune.results.digests import Digests, tested_differently
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
 from multitune.training.arithmetic import settled
+from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
@@ -45,7 +48,8 @@ def compare(
 ) -> Comparison:
     """Train each method with each seed, at each point of a grid, in a folder of its own, and compare them.
 
-    Finished runs are not run again, unfinished ones are resumed.
+    Finished runs are not run again, unfinished ones are resumed. A run that fails is noted in the result's ``failed``
+    and left out of all figures; the others go on.
 
     Args:
         recipe: a recipe, or the path of a file that holds one.
@@ -60,7 +64,9 @@ def compare(
         paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
 
     Raises:
-        UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe.
+        UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe, or a
+            run on other data; or all runs failed by mistakes of the user's, such as a model that cannot be had.
+        RunError: all runs failed, for other reasons.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on from there.
     """
     file = as_file(recipe)
@@ -77,48 +83,43 @@ def compare(
         with disk_explained(out):
             _check_same(out / one.folder, one.recipe)
     corpora = _loaded(runs)
+    _check_data(out, runs, corpora)
     data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
         papers.columns(paper, data, heads.metric, names, corpora[0].test)
+    failures = Failures(out, runs)
     for one, corpus in zip(runs, corpora, strict=True):
-        if not all((out / one.folder / file).exists() for file in (FILE, page.FILE)):
-            train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
-    comparison = summarise(out, {one.folder: one.point for one in runs}, heads)
-    if paper is not None:
+        with failures.noted(one, corpus):
+            if not all((out / one.folder / file).exists() for file in (FILE, page.FILE)):
+                train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
+    finished = failures.finished()
+    comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)
+    if paper is not None and not papers.find(paper).scores.keys().isdisjoint(comparison.chosen):
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
     comparison.write(out)
     page.write(out)
     return comparison
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A run of a comparison: where it goes, at which point of the grid."""
-
-    folder: str
-    point: Point
-    recipe: Recipe
-
-
 def _planned(
     file: RecipeFile, names: Sequence[str], seeds: int, at: Sequence[Point], common: Mapping[str, Any]
-) -> list[_Planned]:
+) -> list[Planned]:
     """The runs of all methods and points, then those of the next seed."""
     first = file.resolve(names[0], common).seed
     runs = []
     for seed, point, name in product(range(first, first + seeds), at, names):
         recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
-        runs.append(_Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
+        runs.append(Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
     return runs
 
 
-def _settled(runs: Sequence[_Planned], out: Path) -> list[_Planned]:
+def _settled(runs: Sequence[Planned], out: Path) -> list[Planned]:
     """The runs with one precision and one number of threads for all, where their recipes leave these open."""
     folders = [out / one.folder for one in runs]
     return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders])) for one in runs]
 
 
-def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
+def _loaded(runs: Sequence[Planned]) -> list[Corpus]:
     """The corpus of each run; runs with the same data share it."""
     corpora: dict[str, Corpus] = {}
     for one in runs:
@@ -128,17 +129,29 @@ def _loaded(runs: Sequence[_Planned]) -> list[Corpus]:
     return [corpora[_data_of(one.recipe)] for one in runs]
 
 
-def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Comparison:
+def _check_data(out: Path, runs: Sequence[Planned], corpora: Sequence[Corpus]) -> None:
+    """Refuse runs that were made with other data than these, or that are tested on different records."""
+    for one, corpus in zip(runs, corpora, strict=True):
+        check_unchanged(out / one.folder, one.recipe, corpus, option="--out")
+    check_tested_alike({one.folder: digests_of(corpus, None) for one, corpus in zip(runs, corpora, strict=True)})
+
+
+def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: Sequence[FailedRun] = ()) -> Comparison:
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
-    Each method is summarised at the point whose dev average is highest. With one seed the intervals come from a paired
+    Each method is summarised at the point whose dev average is highest; one with a failed seed is chosen only where
+    there is no other. With one seed the intervals come from a paired
     bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
+
+    Raises:
+        UserError: runs that were tested on different records of a language; or what ``RunResult.read`` raises.
     """
     runs = [
         ComparedRun(**vars(RunResult.read(out / folder)), folder=folder, grid=point)
         for folder, point in folders.items()
     ]
-    chosen = _chosen(runs)
+    check_tested_alike({run.folder: run.digests for run in runs})
+    chosen = _chosen(runs, failed)
     shown = [run for run in runs if run.grid == chosen[run.method]]
     methods = tuple(chosen)
     baseline = next((method for method in BASELINES if method in methods), methods[0])
@@ -160,22 +173,43 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap) -> Compar
         differences={method: gain(method, baseline) for method in methods if method != baseline},
         pairwise={method: {other: gain(method, other) for other in methods if other != method} for method in methods},
         interval="Student's t over seeds" if several else "paired bootstrap over test examples",
+        failed=list(failed),
     )
 
 
-def _chosen(runs: Sequence[ComparedRun]) -> dict[str, Point]:
+def check_tested_alike(runs: Mapping[str, Digests | None]) -> None:
+    """Refuse to compare scores on different records.
+
+    Args:
+        runs: folder -> what the run in it sees, None where it does not say.
+
+    Raises:
+        UserError: two runs are tested on different records of a language.
+    """
+    for language, first, second in tested_differently(runs):
+        raise UserError(
+            f"compare: the test records of {language} in {second} are not those in {first}, and scores on different "
+            f"records cannot be compared; give all runs the same, or leave one of the two out"
+        )
+
+
+def _chosen(runs: Sequence[ComparedRun], failed: Sequence[FailedRun]) -> dict[str, Point]:
     """Method -> the point that is summarised."""
     by_method: dict[str, list[ComparedRun]] = {}
     for run in runs:
         by_method.setdefault(run.method, []).append(run)
-    return {method: _best(own) for method, own in by_method.items()}
+    return {k: _best(own, [run.grid for run in failed if run.method == k]) for k, own in by_method.items()}
 
 
-def _best(runs: Sequence[ComparedRun]) -> Point:
-    """The point with the highest dev average over seeds, at the largest budget: costs stay equal."""
+def _best(runs: Sequence[ComparedRun], failed: Sequence[Point]) -> Point:
+    """The point with the highest dev average over seeds, at the largest budget: costs stay equal.
+
+    A mean over the seeds that did not fail would flatter: points where one did come last.
+    """
     largest = max(run.budget for run in runs)
     points = [run.grid for run in runs if run.budget == largest]
-    return max(points, key=lambda point: np.mean([_dev(run) for run in runs if run.grid == point]))
+    whole = [point for point in points if point not in failed]
+    return max(whole or points, key=lambda point: np.mean([_dev(run) for run in runs if run.grid == point]))
 
 
 def _dev(run: RunResult) -> float:
@@ -185,21 +219,19 @@ def _dev(run: RunResult) -> float:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Averages of one method: one a seed, or one estimate with its bootstrap draws."""
+    """Averages of one method by seed, or one estimate (under 0) with its bootstrap draws."""
 
-    values: NDArray[np.float64]
+    values: Mapping[int, float]
     draws: NDArray[np.float64] | None
 
 
 def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured | None]:
-    values: dict[tuple[str, Side], list[Score]] = {}
+    values: dict[tuple[str, Side], dict[int, Score]] = {}
     for run in runs:
         for side in SIDES:
-            values.setdefault((run.method, side), []).append(run.average[side])
-    return {
-        key: None if any(value is None for value in numbers) else _Measured(np.array(numbers, dtype=np.float64), None)
-        for key, numbers in values.items()
-    }
+            values.setdefault((run.method, side), {})[run.seed] = run.average[side]
+    known = {key: {seed: value for seed, value in own.items() if value is not None} for key, own in values.items()}
+    return {key: _Measured(own, None) if len(own) == len(values[key]) else None for key, own in known.items()}
 
 
 def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> dict[tuple[str, Side], _Measured | None]:
@@ -209,15 +241,16 @@ def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> di
         for side in SIDES:
             average, scores = run.average[side], run.scores[side]
             draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, heads)
-            measured[run.method, side] = None if average is None else _Measured(np.array([average]), draws)
+            measured[run.method, side] = None if average is None else _Measured({0: average}, draws)
     return measured
 
 
 def _gain(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
+    """The difference, over the seeds that both have."""
     if of is None or baseline is None:
         return None
     draws = None if of.draws is None or baseline.draws is None else of.draws - baseline.draws
-    return _Measured(of.values - baseline.values, draws)
+    return _Measured({k: value - baseline.values[k] for k, value in of.values.items() if k in baseline.values}, draws)
 
 
 def _sides(measured: Callable[[Side], _Measured | None]) -> Estimates:
@@ -227,9 +260,9 @@ def _sides(measured: Callable[[Side], _Measured | None]) -> Estimates:
 def _interval(measured: _Measured | None) -> Interval | None:
     if measured is None:
         return None
-    if measured.draws is None:
-        return intervals.from_seeds(measured.values)
-    return intervals.from_draws(float(measured.values[0]), measured.draws)
+    if measured.draws is not None:
+        return intervals.from_draws(measured.values[0], measured.draws)
+    return intervals.from_seeds(np.array([*measured.values.values()])) if len(measured.values) > 1 else None
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:

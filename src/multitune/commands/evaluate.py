@@ -17,6 +17,7 @@ from multitune.results.run import FILE, Scores, finite_scores
 from multitune.storage.disk import check_readable
 from multitune.tasks import HeadMap
 from multitune.training.checkpoint import newest_gradients
+from multitune.training.data_changes import changes_since
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run_folder import CHECKPOINTS
 
@@ -37,7 +38,7 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Sco
     Returns:
         Language -> metric -> score in percent.
 
-    A warning says where the run was stopped, and its model is half-trained.
+    A warning says where the run was stopped, and its model is half-trained; and where test records changed.
 
     Raises:
         UserError: not a run folder with a model, or overrides that are bad or that a score does not depend on.
@@ -52,6 +53,8 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Sco
     recipe = saved.resolve(overrides=overrides)
     corpus = load_corpus(recipe)
     heads = tasks.of(corpus)
+    if changes := changes_since(run, corpus, overrides, ["test"]):
+        log.warning("the data changed: %s are not those that %s was made with", changes, run)
     if not (run / FILE).exists():
         _warn_of_half_trained(run, saved.resolve().budget)
     if load_plan(recipe).one_model_per_task:

@@ -37,6 +37,7 @@ from multitune.results.probes import (
 from multitune.results.run import FILE, RunResult, Sides, mean
 from multitune.storage.disk import check_readable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
+from multitune.training.data_changes import changes_since
 from multitune.training.loading import load_corpus, load_encoder, load_plan
 from multitune.training.run import word_embedding
 from multitune.versions import versions
@@ -86,6 +87,8 @@ def probe(
     tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)
     about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
     measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
+    if changes := changes_since(run, corpus, overrides or {}, ["dev", "test"]):
+        measuring.notes.append(f"the data changed: {changes} are not those that {run} was made with")
     findings = measuring.findings(about, head, texts, CLDR if pairs is None else str(pairs))
     findings.write(run)
     return findings

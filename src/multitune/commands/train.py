@@ -19,6 +19,7 @@ from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
 from multitune.training import run_folder
 from multitune.training.arithmetic import computing_with, settled
+from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
 from multitune.training.progress import Silent, Terminal
@@ -66,6 +67,7 @@ def train(
     run_folder.check(folder, one, resume=resume)
     one = settled(one, [folder])
     corpus = load_corpus(one) if corpus is None else corpus
+    check_unchanged(folder, one, corpus, option="--resume")
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_with(one.threads):
         result = run(one, plan, corpus, folder, resume=resume, progress=progress, track=track)
@@ -103,7 +105,7 @@ def _train_each(
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
-    parts, shares = [], _shares(recipe, corpus)
+    parts, shares, digests = [], _shares(recipe, corpus), digests_of(corpus, None)
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
@@ -111,7 +113,7 @@ def _train_each(
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
                 reset_peak_memory()
-                run = prepare(one, only, plan)
+                run = replace(prepare(one, only, plan), digests=digests)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
             model = folder / "model" / tasks.of(only).folder(language)

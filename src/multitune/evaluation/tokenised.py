@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from multitune.data.corpus import Record
-from multitune.data.records.spool import digest
+from multitune.data.records.digest import digest
 from multitune.data.records.stored import Stored, opened, stored
 from multitune.models.encoder import Encoder
 from multitune.storage import cache

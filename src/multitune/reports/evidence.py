@@ -9,7 +9,7 @@ from multitune.errors import UserError
 from multitune.recipe import Recipe, read
 from multitune.results import clusters, metrics, probes
 from multitune.results.clusters import Clusters
-from multitune.results.comparison import Comparison, Point, read_results
+from multitune.results.comparison import Comparison, FailedRun, Point, read_results
 from multitune.results.metrics import Event, read_events
 from multitune.results.predictions import Prediction, read_predictions
 from multitune.results.probes import Findings
@@ -41,6 +41,11 @@ class FinishedRun:
     def method(self) -> str:
         """The method's name."""
         return self.result.method
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.result.seed
 
     def measured(self, event: type[Kind]) -> list[Kind]:
         """The events of one kind."""
@@ -79,8 +84,13 @@ class Evidence:
 
     @property
     def seeds(self) -> int:
-        """Runs of each method."""
-        return len({run.result.seed for run in self.runs})
+        """Runs of each method, failed ones among them."""
+        return len({run.seed for run in self.runs} | {run.seed for run in self.failed})
+
+    @property
+    def failed(self) -> list[FailedRun]:
+        """The runs of the comparison that failed."""
+        return self.comparison.failed if self.comparison else []
 
     def of(self, method: str) -> list[FinishedRun]:
         """The shown runs of a method, one a seed."""
@@ -90,10 +100,10 @@ class Evidence:
         """The languages that any method was tested on, seen or unseen."""
         return list(dict.fromkeys(language for run in self.runs for language in run.result.scores[side]))
 
-    def label(self, run: FinishedRun) -> str:
+    def label(self, run: FinishedRun | FailedRun) -> str:
         """What tells a run from the others: its method, and its point and seed where there are several."""
         grid = [f"{key}={value}" for key, value in run.grid.items()]
-        seed = [f"seed {run.result.seed}"] if self.seeds > 1 else []
+        seed = [f"seed {run.seed}"] if self.seeds > 1 else []
         return " ".join([run.method, *grid, *seed])
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from multitune.reports.evidence import Evidence
 from multitune.results.comparison import Comparison, Interval
+from multitune.results.digests import named, tested_differently
 from multitune.results.metrics import Validate
 from multitune.results.run import SIDES, Side
 
@@ -48,6 +49,8 @@ def leads(comparison: Comparison) -> list[Lead]:
 
 def headline(leads: list[Lead]) -> str:
     """One sentence: the method to ship, or why there is none."""
+    if not leads:
+        return "No method has a score with an interval."
     sides = " and ".join(lead.side for lead in leads)
     unbeaten = [method for method in leads[0].unbeaten if all(method in lead.unbeaten for lead in leads)]
     if not unbeaten:
@@ -74,11 +77,12 @@ def caveats(evidence: Evidence) -> list[str]:
     """What the numbers cannot bear."""
     notes = [f"{run.method}: {note}." for run in evidence.shown for note in run.result.notes]
     remarks = list(dict.fromkeys(notes))
-    if evidence.comparison is not None and evidence.seeds == 1:
+    remarks += [f"Failed, and in no figure: {evidence.label(run)}: {run.error}." for run in evidence.failed]
+    if evidence.comparison is not None and len(evidence.shown) == len(evidence.methods):
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
-    remarks += _untaken(evidence)
+    remarks += _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
@@ -105,6 +109,15 @@ def _untaken(evidence: Evidence) -> list[str]:
     if untrained:
         remarks.append(f"Never trained, for not one step was taken: {'; '.join(untrained)}.")
     return remarks
+
+
+def _other_records(evidence: Evidence) -> list[str]:
+    """Languages that runs were tested in on different records, which were trained anew since they were compared."""
+    runs = {evidence.label(run): run.result.digests for run in evidence.runs}
+    languages = sorted({language for language, _, _ in tested_differently(runs)})
+    if not languages:
+        return []
+    return [f"The runs were tested on different records of {named(languages)}: their scores cannot be compared."]
 
 
 def _lead(comparison: Comparison, side: Side) -> Lead | None:

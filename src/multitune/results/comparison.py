@@ -82,20 +82,41 @@ class ComparedRun(RunResult):
 
 
 @dataclass(frozen=True)
+class FailedRun:
+    """A run of a comparison that failed: no other figure of the comparison is of it.
+
+    Attributes:
+        method: its name.
+        seed: of all that the run draws at random.
+        folder: the run's, inside the comparison's.
+        grid: its point of the grid; empty without one.
+        error: what ended it, in a line.
+    """
+
+    method: str
+    seed: int
+    folder: str
+    grid: Point
+    error: str
+
+
+@dataclass(frozen=True)
 class Comparison(JsonFile):
     """What a comparison measured; scores in percent. An estimate is null where a method has no such languages.
 
     Attributes:
-        runs: every run.
-        chosen: the point of the grid that the summary shows of each method: of those with its largest budget the best
-            on dev; empty without a grid.
+        runs: every finished run.
+        chosen: the point of the grid that the summary shows of each method: of those with its largest budget, and all
+            seeds finished where there is such a one, the best on dev; empty without a grid.
         metric: the score that is averaged over languages.
         baseline: the method that differences are from: mixed where it is among the methods, else mtl, else the first.
-        summary: the average of each method over seen and over unseen languages.
+        summary: the average of each method over seen and over unseen languages; null also where all but one of its
+            seeds failed.
         differences: what each other method gains over the baseline.
         pairwise: what each method gains over each other one.
         interval: how low and high were computed.
         paper: the summarised runs beside a table of the paper, once a metric; empty where none was asked for.
+        failed: the runs that failed; the same call of ``compare`` tries them again.
     """
 
     NAME: ClassVar[str] = FILE
@@ -110,6 +131,7 @@ class Comparison(JsonFile):
     pairwise: dict[Method, dict[Method, Estimates]]
     interval: str
     paper: list[Beside] = field(default_factory=list)
+    failed: list[FailedRun] = field(default_factory=list)
 
     @property
     def chosen_runs(self) -> list[ComparedRun]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
+from multitune.results.digests import Digests
 from multitune.results.json_files import JsonFile, finite
 
 FILE = "results.json"
@@ -80,6 +81,7 @@ class RunResult(JsonFile):
         by_class: ``seen`` and ``unseen`` (or a task with a head of its own) -> label -> its ``examples``, and its
             ``precision``, ``recall`` and ``f1``; of kinds of task that have one label a record.
         notes: what has to be said with the scores, a sentence each.
+        digests: of the data's records, by which changed ones are told; null in files that do not say.
     """
 
     NAME: ClassVar[str] = FILE
@@ -107,6 +109,7 @@ class RunResult(JsonFile):
     threads: int | None = None
     by_class: dict[Group, dict[Label, dict[Metric, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    digests: Digests | None = None
 
     @property
     def untrained(self) -> list[str]:

@@ -10,7 +10,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,17 @@ from torch import Tensor
 
 from multitune.errors import RunError, UserError
 from multitune.recipe import Recipe, is_text_of
+from multitune.results.digests import Digests
 from multitune.storage.atomic import remove, remove_parts, replaced
 from multitune.storage.disk import FULL, TOO_LARGE, error_number
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 """Regular checkpoints kept in a run folder, beside that of the best validation; older ones are removed."""
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "B2SUMS"
 EARLY = "-early"
 NAME = re.compile(rf"\d{{9,}}({EARLY})?")
+_DIGESTS = pydantic.TypeAdapter(Digests)
 
 
 class Damaged(ValueError):
@@ -78,6 +81,7 @@ class RunState:
     Attributes:
         progress: what the run counts.
         recipe: the resolved recipe, as YAML.
+        digests: of the records that the run saw.
         log: metrics.jsonl.
         weights: the parameters that train, by name (of a two-loop method, the fast ones).
         update: the method's state: optimizer, task sampler, slow weights, ...
@@ -86,6 +90,7 @@ class RunState:
 
     progress: Progress
     recipe: str
+    digests: Digests
     log: str
     weights: dict[str, Tensor]
     update: dict[str, Any]
@@ -110,7 +115,8 @@ class Flat:
 def flatten(state: RunState, *, early: bool = False) -> Flat:
     """A state ready to write; its tensors are the live ones."""
     tensors: dict[str, Tensor] = {}
-    content = {item.name: getattr(state, item.name) for item in fields(state)} | {"progress": asdict(state.progress)}
+    content = {item.name: getattr(state, item.name) for item in fields(state)}
+    content |= {"progress": asdict(state.progress), "digests": asdict(state.digests)}
     plain = {name: _plain(value, name, tensors) for name, value in content.items()}
     now = state.progress
     best, name = _name(int(now.best.get("gradients", 0))), _name(now.gradients) + (EARLY if early else "")
@@ -187,6 +193,16 @@ def newest_gradients(folder: Path) -> int | None:
     return int(finished[-1].name.removesuffix(EARLY)) if finished else None
 
 
+def newest_digests(folder: Path) -> Digests | None:
+    """Of the records that the run of the newest checkpoint saw; None where no checkpoint is whole in that respect."""
+    for path in reversed(_finished(folder)):
+        with suppress(Damaged), _damage_explained():
+            _check_there(path)
+            if f"{_hash(path / STATE)}  {STATE}" in (path / SUMS).read_text(encoding="utf-8").splitlines():
+                return _DIGESTS.validate_python(_restored(_plain_state(path)["digests"], {}))
+    return None
+
+
 def clear(folder: Path) -> None:
     """Remove all checkpoints: the run is finished, and nothing is left to resume."""
     for path in _finished(folder):
@@ -199,22 +215,15 @@ def load(folder: Path, gradients: int, recipe: Recipe) -> RunState:
 
 
 def _load(path: Path, recipe: Recipe) -> RunState:
-    try:
+    with _damage_explained():
         _check_files(path)
         tensors = load_file(path / TENSORS)
-        plain = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if plain.pop("format") != FORMAT:
-            raise ValueError("another format")
+        plain = _plain_state(path)
         content = {name: _restored(value, tensors) for name, value in plain.items()}
         if tensors:
             raise ValueError(f"nothing names the tensor {next(iter(tensors))!r}")
-        state = RunState(**content | {"progress": Progress(**content["progress"])})
-    except Damaged:
-        raise
-    except OSError as error:
-        raise Damaged(f"it cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
-        raise Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
+        progress, digests = Progress(**content["progress"]), _DIGESTS.validate_python(content["digests"])
+        state = RunState(**content | {"progress": progress, "digests": digests})
     try:
         same = is_text_of(state.recipe, recipe, "its recipe")
     except UserError as error:
@@ -226,17 +235,42 @@ def _load(path: Path, recipe: Recipe) -> RunState:
     return state
 
 
+@contextmanager
+def _damage_explained() -> Iterator[None]:
+    """Inside, whatever a checkpoint's files can do becomes ``Damaged``."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+        raise Damaged(f"{STATE} or {TENSORS} is not what this version writes: {str(error).splitlines()[0]}") from error
+
+
+def _plain_state(path: Path) -> dict[str, Any]:
+    """What state.json holds; a wrong one raises whatever it likes."""
+    plain: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+    if plain.pop("format") != FORMAT:
+        raise ValueError("another format")
+    return plain
+
+
 def _check_files(path: Path) -> None:
     """The three files, no links, with the hashes that were written."""
+    _check_there(path)
+    written, now = ((path / SUMS).read_bytes(), _sums(path).encode())
+    if written != now:
+        same = [line.split()[1].decode() for line in now.splitlines() if line in written.splitlines()]
+        raise Damaged(f"the hash of {next((name for name in (TENSORS, STATE) if name not in same), SUMS)} differs")
+
+
+def _check_there(path: Path) -> None:
     if path.is_symlink():
         raise Damaged("it is a link")
     there = {entry.name for entry in path.iterdir() if entry.is_file() and not entry.is_symlink()}
     if missing := sorted({TENSORS, STATE, SUMS} - there):
         raise Damaged(f"no {missing[0]}")
-    written, now = ((path / SUMS).read_bytes(), _sums(path).encode())
-    if written != now:
-        same = [line.split()[1].decode() for line in now.splitlines() if line in written.splitlines()]
-        raise Damaged(f"the hash of {next((name for name in (TENSORS, STATE) if name not in same), SUMS)} differs")
 
 
 def _sums(path: Path) -> str:

@@ -26,10 +26,12 @@ from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
+from multitune.results.digests import Digests
 from multitune.seeds import seeded
 from multitune.tasks import HeadMap, MaskedLanguageModelling
 from multitune.tasks.task import Example
 from multitune.training.batching import Batches, MixedBatches, TaskBatches
+from multitune.training.data_changes import digests_of, own_replay
 from multitune.training.loading import load_encoder, replayed
 from multitune.training.optimizer import make_optimizer
 from multitune.training.sampling import probabilities, task_sampler
@@ -55,6 +57,8 @@ class Run:
     precision: str
     division: Division | None
     """What the pseudo-tasks are; None where the tasks are languages."""
+    digests: Digests
+    """Of the records that the run sees; with a model for each language, those of all of them."""
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number.
@@ -151,6 +155,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
         precision=resolve(recipe.precision, encoder.device),
         division=division,
+        digests=digests_of(corpus, replay if own_replay(recipe) else None),
     )
 
 

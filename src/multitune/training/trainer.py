@@ -263,6 +263,7 @@ class Trainer:
         return RunState(
             progress=self._now,
             recipe=to_yaml(self._run.recipe),
+            digests=self._run.digests,
             log=self._log.text(),
             weights=dict(self._run.encoder.parameters()),
             update=self._run.update.state_dict(),
@@ -342,4 +343,5 @@ class Trainer:
             trained=dict(self._now.trained),
             by_class=by_class(corpus, self._run.heads, evaluation.statistics),
             notes=list(self._run.update.notes),
+            digests=self._run.digests,
         )

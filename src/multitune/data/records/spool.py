@@ -1,6 +1,5 @@
 """Records on disk: MessagePack in a temporary file; memory holds no more than where each of them is."""
 
-import hashlib
 import os
 import tempfile
 import weakref
@@ -16,7 +15,7 @@ from multitune.data.records.rows import Row, Rows
 from multitune.storage.disk import disk_explained
 
 BLOCK = 2**16
-"""Bytes that are written or hashed at a time."""
+"""Bytes that are written or read at a time."""
 
 _encoded = msgspec.msgpack.Encoder().encode
 _decoded = msgspec.msgpack.Decoder(Row).decode
@@ -78,11 +77,3 @@ class Spooled(Rows):
         """All their bytes in the file."""
         edges = [*range(self._ends[0], self._ends[-1], BLOCK), self._ends[-1]]
         return (self._spool.read(begin, end) for begin, end in pairwise(edges))
-
-
-def digest(records: Sequence[Row]) -> str:
-    """A hash of the records' content, wherever they are kept."""
-    content = hashlib.blake2b(digest_size=16)
-    for block in records.blocks() if isinstance(records, Spooled) else map(_encoded, records):
-        content.update(block)
-    return content.hexdigest()
