@@ -44,6 +44,8 @@ MODELS: dict[str, tuple[PretrainedConfig, int | None]] = {
 }
 
 
+# Old transformers compile parts of DeBERTa with torch.jit.script, which torch now warns of.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")
 @pytest.mark.parametrize(("config", "room"), MODELS.values(), ids=MODELS)
 def test_positions_are_those_that_a_forward_pass_has(config: PretrainedConfig, room: int | None) -> None:
     model = AutoModel.from_config(config).eval()
