@@ -245,6 +245,7 @@ def _data_of(recipe: Recipe) -> str:
         "task",
         "path",
         "columns",
+        "labels",
         "skip_bad",
         "languages",
         "unseen",

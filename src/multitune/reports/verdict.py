@@ -78,6 +78,7 @@ def caveats(evidence: Evidence) -> list[str]:
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
+    remarks += _unknown_labels(evidence)
     remarks += _untaken(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
@@ -92,6 +93,17 @@ def caveats(evidence: Evidence) -> list[str]:
             f"{', '.join(rising)}. A longer run may change the order."
         )
     return remarks
+
+
+def _unknown_labels(evidence: Evidence) -> list[str]:
+    """Labels of the test data that the models cannot predict."""
+    times = {
+        language: sum(counts.values())
+        for run in evidence.runs
+        for language, counts in run.result.unknown_labels.items()
+    }
+    by_language = ", ".join(f"{language} {count}" for language, count in times.items())
+    return [f"Test labels that training never shows count as wrong: {by_language}."] if times else []
 
 
 def _untaken(evidence: Evidence) -> list[str]:
