@@ -130,13 +130,13 @@ def _check(heads: Collection[Head], kinds: Kinds, names: Mapping[str, str]) -> N
     for head in heads:
         if kinds[head.task].label_field is None:
             raise UserError(f"labels: records of {head.task} have no labels that could be taken for others")
-    known = {kinds[head.task].name_of(label) or label: None for head in heads for label in head.labels}
-    allowed = [name for name in known if name not in names]
+    own = {label: kinds[head.task].name_of(label) for head in heads for label in head.labels}
+    allowed = [name for name in dict.fromkeys(name or label for label, name in own.items()) if name not in names]
     for name, new in names.items():
-        if name in known and name not in {kinds[head.task].name_of(label) for head in heads for label in head.labels}:
+        if name in own and name not in own.values():
             raise UserError(f"labels: {name!r} is not to be taken for others; entities are named by their type")
         if new != IGNORE and new not in allowed:
-            raise UserError(f"labels: {name!r} cannot be {new!r}; allowed: {IGNORE}, {', '.join(allowed)}")
+            raise UserError(f"labels: {name!r} cannot be {new!r}; allowed: {', '.join((IGNORE, *allowed))}")
 
 
 def _renamed(head: Head, kinds: Kinds, names: Mapping[str, str]) -> tuple[str, ...]:

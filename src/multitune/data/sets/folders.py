@@ -292,10 +292,12 @@ def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
 def _fitting(layouts: Sequence[Layout], folder: Path, training: bool, *, test_only: bool) -> Layout:
     """The first layout of whose training and reported files the folder has some.
 
-    Where test records alone are wanted, reported files do, if there are no others.
+    Where test records alone are wanted, reported files do, if there are no training files of their own.
     """
     check_training(layouts, training and not test_only)
     for layout in layouts:
+        if test_only and training and layout.train is not None and layout.train.keep is not None:
+            continue
         parts = (layout.train, layout.test) if training else (layout.reported,)
         if all(_files(folder, layout, part) for part in parts if part is not None):
             return layout
