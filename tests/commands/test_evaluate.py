@@ -45,8 +45,20 @@ def written(folder: Path, files: Mapping[str, Sequence[Record]]) -> Path:
 
 
 def recipe(model: Path, path: Path, kind: str = "classification", **keys: Any) -> mt.Recipe:
-    given = {"model": str(model), "data": "folder", "path": str(path), "columns": COLUMNS[kind], "task": kind}
-    defaults = {"budget": 12, "batch_size": 8, "learning_rate": 1e-2, "method": "sequential", "precision": "fp32"}
+    given: dict[str, Any] = {
+        "model": str(model),
+        "data": "folder",
+        "path": str(path),
+        "columns": COLUMNS[kind],
+        "task": kind,
+    }
+    defaults: dict[str, Any] = {
+        "budget": 12,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "method": "sequential",
+        "precision": "fp32",
+    }
     return mt.Recipe(**(given | defaults | keys))
 
 
