@@ -100,6 +100,8 @@ class Recipe(BaseModel):
     """Folder with the data set's files; or data set -> folder. A set without one comes from the Hub."""
     columns: dict[str, str] | None = None
     """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
+    labels: dict[str, str] | None = None
+    """Label (of entities: their type) -> the one that it is taken for, or ``ignore``: neither learnt nor scored."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Languages to train on; null takes the data set's own choice."""
     unseen: tuple[str, ...] | None = None

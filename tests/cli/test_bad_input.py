@@ -81,11 +81,23 @@ ROWS: dict[str, tuple[str | bytes, Mapping[str, str | bytes], list[str], str]] =
         "languages: no data for 'aa'",
     ),
     "invalid UTF-8": (PANX, tags(b"Ana\tB-PER\n\xff\tO\n"), [], "data/train-aa.tsv:2: not UTF-8"),
-    "a label never seen in training": (
-        FOLDER,
-        table("text,label\none,../../x\n", "text,label\ntwo,../../x\n"),
+    "a label that is taken for one that there is not": (
+        FOLDER + "labels: {x: nothing}\n",
+        table(CSV),
         [],
-        "data/test-aa.csv:2: label 'x' is never seen in training, which has ../../x",
+        "labels: 'x' cannot be 'nothing'; allowed: ignore, y",
+    ),
+    "labels of records that have none": (
+        SQUAD + "labels: {x: ignore}\n",
+        {"data/train-v1.1.json": squad("cd", 3), "data/dev-v1.1.json": squad("cd", 3)},
+        [],
+        "labels: records of question_answering have no labels that could be taken for others",
+    ),
+    "entities named by their tags": (
+        PANX + "labels: {O: ignore}\n",
+        tags(TAGS),
+        [],
+        "labels: 'O' is not to be taken for others; entities are named by their type",
     ),
     "a label column missing": (FOLDER, table("text,lable\none,x\n"), [], "data/train-aa.csv"),
     "a missing answer offset": (

@@ -101,7 +101,7 @@ def test_stl_without_all_its_models_is_not_scored(
     stop_after(6, monkeypatch)
     with pytest.raises(Interrupted):
         mt.train(recipe(tiny_model, tiny_panx, "stl", budget=12), tmp_path / "run")
-    with pytest.raises(UserError, match="has no model of 'aa'; evaluate needs a finished run"):
+    with pytest.raises(UserError, match="model: holds no model; a finished run with save_model: true has one"):
         evaluate(tmp_path / "run")
 
 

@@ -61,13 +61,13 @@ def test_model_is_an_ordinary_one_with_the_same_predictions(finished: tuple[Path
     out, result = finished
     model = AutoModelForTokenClassification.from_pretrained(out / "model")
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    assert model.config.id2label == {0: "B-LOC", 1: "B-PER", 2: "I-PER", 3: "O"}
+    assert model.config.id2label == dict(enumerate(("B-LOC", "B-PER", "I-LOC", "I-PER", "O")))
     with torch.no_grad():
         logits = model(**tokenizer("ana bela sees roma", return_tensors="pt")).logits
     named = [model.config.id2label[n] for n in logits.argmax(-1)[0].tolist()]
     assert named[1:-1] == ["B-PER", "I-PER", "O", "B-LOC"]
     assert mt.evaluate(out) == {**result.seen, **result.unseen}
-    untouched = AutoModelForTokenClassification.from_pretrained(tiny_model, num_labels=4)
+    untouched = AutoModelForTokenClassification.from_pretrained(tiny_model, num_labels=5)
     unused = tokenizer.convert_tokens_to_ids(["never0", "never19", "kyoto"])
     name = "bert.embeddings.word_embeddings.weight"
     assert torch.equal(model.state_dict()[name][unused], untouched.state_dict()[name][unused])

@@ -201,11 +201,20 @@ def test_every_sentence_of_every_language_reads_cleanly(corpus: Corpus) -> None:
         assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
 
 
-def test_labels_that_training_lacks_are_dropped_and_counted() -> None:
+def test_labels_that_training_lacks_stay_in_the_test() -> None:
     small = assistant.generate(["te"], ["de"], **SIZES)
     assert len(small.labels) < 5
-    assert {record["label"] for record in small.test["de"]} <= set(small.labels)
-    assert small.dropped == {"de": SIZES["test_size"] - len(small.test["de"])}
+    assert len(small.test["de"]) == SIZES["test_size"]
+    assert not {record["label"] for record in small.test["de"]} <= set(small.labels)
+
+
+def test_test_sentences_alone_are_those_of_the_run() -> None:
+    """A language that was trained on is tested on its test templates, although its training is not asked for."""
+    whole = assistant.load(["te", "kn"], ["ta", "pa"])
+    for languages, unseen in ((["te", "kn"], ["ta", "pa"]), ([], ["kn", "te", "ta"]), (["kn"], ["pa"])):
+        alone = assistant.load_test(languages, unseen, trained={"te", "kn"})
+        assert (alone.train, alone.dev) == ({}, {})
+        assert alone.test == {language: whole.test[language] for language in (*languages, *unseen)}
 
 
 def test_the_same_in_another_process_with_another_hash_seed_and_order() -> None:

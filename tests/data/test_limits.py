@@ -1,6 +1,7 @@
 """Input made to be large: memory and time stay in proportion to what is read, or the input is refused."""
 
 import gzip
+import logging
 import os
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from multitune import recipe
 from multitune.data import images, lines, parquet, squad
 from multitune.data.bad import KEPT, BadRecords
 from multitune.data.corpus import Record
-from multitune.data.sets import load
 from multitune.errors import UserError
-from multitune.tasks import TASKS
+from multitune.recipe import Recipe
+from multitune.training.loading import load_corpus
 from reader_cases import Read, article, dumped, inferences, question, questions, sentences, texts, translations
 
 LONG = b"x" * 300
@@ -238,17 +239,18 @@ def test_the_lines_of_questions_are_found_in_one_pass(tmp_path: Path, name: Call
     assert seconds[1] < 150 * seconds[0]
 
 
-def test_texts_taken_for_labels_are_told_in_time(tmp_path: Path) -> None:
+def test_texts_taken_for_labels_are_told_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = 20_000
     for split in ("train", "dev", "test"):
         table = "".join(f"a,{split} {n}\n" for n in range(rows))
         (tmp_path / f"{split}-aa.csv").write_text(f"text,label\n{table}")
-    bad = BadRecords()
     began = time.process_time()
-    load("folder", bad, TASKS, path=str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        load_corpus(Recipe(data="folder", path=str(tmp_path), dev_limit=None))
     assert time.process_time() - began < 5
-    assert len(bad) == 2 * rows
-    assert "never seen in training, which has train 0, train 1, " in next(iter(bad))[1]
+    for said, split in zip(caplog.messages, ("dev", "test"), strict=True):
+        assert said.startswith(f"{split} labels that training lacks count as wrong")
+        assert said.endswith(f"'{split} 7' (1) and 19992 more")
 
 
 SHORT_OF_MEMORY = """

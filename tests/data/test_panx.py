@@ -92,8 +92,6 @@ FOLDERS = {
     "no train file": ({"train-aa.tsv": None}, {"languages": ["aa"]}, "no data for 'aa' .*train-aa.tsv"),
     "no dev file": ({"dev-bb.tsv": None}, {}, "no data for 'bb' .*dev-bb.tsv"),
     "empty train file": ({"train-aa.tsv": ""}, {}, "train-aa.tsv: holds no record"),
-    "a label never trained": ({"dev-aa.tsv": "x\tO\ny\tB-MISC\n"}, {}, "dev-aa.tsv:2: tag 'B-MISC' is never seen"),
-    "an unseen language's label": ({"dev-cc.tsv": "y\tB-MISC\n"}, {}, "dev-cc.tsv:1"),
     "not IOB2 in training": ({"train-bb.tsv": "x\tI-PER\n"}, {}, "train-bb.tsv:1"),
     "unknown unseen language": ({}, {"unseen": ["zz"]}, "unseen: no data for 'zz'"),
 }

@@ -217,10 +217,11 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     from multitune.data.records.balance import balance
     from multitune.evaluation.lengths import measure
     from multitune.tasks import TASKS
-    from multitune.training.loading import divided, read_corpus
+    from multitune.training.loading import divided, read_corpus, warn_of_labels
 
     bad = BadRecords()
     corpus = read_corpus(one, bad)
+    warn_of_labels(corpus)
     lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus, TASKS)
     _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
     for place, problem in islice(bad, LISTED):

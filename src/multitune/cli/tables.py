@@ -202,7 +202,7 @@ def counts(corpus: Corpus, lengths: Mapping[str, Lengths], max_length: int) -> T
     )
     dev = "test is dev; " if corpus.test_is_dev else ""
     table.caption = (
-        f"{kind}; {dev}left out: their label is never seen in training;\n"
+        f"{kind}; {dev}left out: labels: ignores all that they have;\n"
         f"tokens: mean and 95th percentile of at most {SAMPLE} records a split"
     )
     return table

@@ -278,6 +278,7 @@ def _data_of(recipe: Recipe) -> str:
         "task",
         "path",
         "columns",
+        "labels",
         "skip_bad",
         "languages",
         "unseen",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from multitune import pseudo_tasks, tasks
+from multitune import pseudo_tasks
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
@@ -16,6 +16,7 @@ from multitune.models import encoder as encoders
 from multitune.models import masked_lm
 from multitune.models.encoder import Encoder
 from multitune.models.precision import resolve
+from multitune.models.shipped import shipped
 from multitune.probes import drift, retention
 from multitune.probes.gradient_similarity import Similarity, cosines, held_out, mean_cosine, measure
 from multitune.probes.live import rounded, summary
@@ -38,12 +39,12 @@ from multitune.results.run import FILE, RunResult, Sides, mean
 from multitune.storage.disk import check_readable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.data_changes import changes_since
-from multitune.training.loading import load_corpus, load_encoder, load_plan
+from multitune.training.loading import load_encoder, load_plan, load_with_labels
 from multitune.training.run import word_embedding
 from multitune.versions import versions
 
 USED = (
-    *("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length"),
+    *("data", "task", "path", "columns", "labels", "languages", "unseen", "skip_bad", "max_length"),
     *("train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model", "precision"),
 )
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
@@ -78,10 +79,11 @@ def probe(
         check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
     head = None if mlm_head is None else _head(Path(mlm_head), recipe)
-    corpus = load_corpus(recipe)
-    heads = tasks.of(corpus)
-    if heads.shared is None:
+    models = shipped(run / "model")
+    if "" not in models:
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
+    heads = HeadMap.of_all(models[""])
+    corpus = load_with_labels(recipe, models[""])
     texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
     pretrained = load_encoder(recipe, heads, corpus)
     tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)

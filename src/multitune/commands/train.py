@@ -186,6 +186,7 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         steps=sum(part.steps for part in parts),
         skipped_steps=sum(part.skipped_steps for part in parts),
+        unknown_labels={language: labels for part in parts for language, labels in part.unknown_labels.items()},
         trained={task: gradients for part in parts for task, gradients in part.trained.items()},
         shipped=Shipped(
             select=recipe.select,

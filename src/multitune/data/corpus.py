@@ -1,6 +1,6 @@
 """What every data source hands over: labelled records by split and language."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,8 +43,10 @@ class Wanted:
         languages: to train on; None leaves the choice to the data set, () trains on none.
         unseen: to evaluate beside these; None leaves the choice to the data set.
         columns: field of a record -> column, where the files have columns of a user's own.
-        labels: all that may occur, where the training data of another set have settled it.
         task: the kind of task, where the files alone do not settle it.
+        renamed: labels that the recipe takes for others, so that a set with fixed labels may have them.
+        test_only: a model is to be scored, so that test records alone are read, and no training file need be there.
+        trained: languages whose other splits the model to be scored may have seen, beside ``languages``.
     """
 
     kinds: Mapping[str, "type[Kind]"]
@@ -52,8 +54,10 @@ class Wanted:
     languages: Sequence[str] | None = None
     unseen: Sequence[str] | None = None
     columns: Mapping[str, str] | None = None
-    labels: Sequence[str] | None = None
     task: str | None = None
+    renamed: Collection[str] = ()
+    test_only: bool = False
+    trained: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,12 @@ class Corpus:
 
     Attributes:
         task: the kind of task, a name in ``multitune.tasks.TASKS``; docs/tasks.md has the records of each.
-        labels: every label or tag that the data set allows, or else that training shows, sorted; nothing else occurs.
+        labels: every label or tag that the data set allows, or else that training shows, sorted; dev and test records
+            may have others, which no prediction equals.
         train: training language -> records.
         dev: training language -> records, for choosing the best weights.
         test: language -> records; the training languages come first, then the unseen ones.
-        dropped: language -> how many dev and test records were left out because training never shows their label.
+        dropped: language -> how many records were left out because the recipe ignores all their labels.
         test_is_dev: the source has no test split of its own, and ``test`` is the whole of dev.
         skipped: language -> how many of its records are bad, and so not here.
         heads: where the "languages" are tasks with heads of their own (GLUE): each one's kind and labels; ``task`` and

@@ -1,5 +1,6 @@
 """What data sets know of a kind of task: the fields of its records, what holds their labels, what their text is."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from multitune.data.corpus import Record
@@ -7,6 +8,9 @@ from multitune.data.fields import Fields
 
 Text = str | list[str]
 """A text, or the list of its words."""
+
+IGNORE = "ignore"
+"""What a recipe's ``labels`` says of a label that is neither learnt nor scored; records then have None in its place."""
 
 
 class Kind:
@@ -33,9 +37,33 @@ class Kind:
 
     @classmethod
     def labels_of(cls, record: Record) -> list[str]:
-        """All labels of a record: one, one a token, or none."""
+        """All labels of a record that are not ignored: one, one a token, or none."""
         labels = [] if cls.label_field is None else record[cls.label_field]
-        return [labels] if isinstance(labels, str) else labels
+        return [label for label in (labels if isinstance(labels, list) else [labels]) if label is not None]
+
+    @classmethod
+    def name_of(cls, label: str) -> str:
+        """What a recipe's ``labels`` calls a label: of an entity its type; "" where it may not name it."""
+        return label
+
+    @classmethod
+    def renamed(cls, label: str, names: Mapping[str, str]) -> str | None:
+        """The label that ``names`` gives in place of one, by ``name_of``; None where it is ignored."""
+        new = names.get(label, label)
+        return None if new == IGNORE and label in names else new
+
+    @classmethod
+    def relabelled(cls, record: Record, names: Mapping[str, str]) -> Record:
+        """The record with some labels taken for others, and None for those that are ignored."""
+        assert cls.label_field is not None
+        own = record[cls.label_field]
+        many = [label and cls.renamed(label, names) for label in (own if isinstance(own, list) else [own])]
+        return record | {cls.label_field: many if isinstance(own, list) else many[0]}
+
+    @classmethod
+    def completed(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """The labels and those that follow from them, sorted; by default the labels as they are."""
+        return labels
 
     @classmethod
     def texts(cls, record: Record) -> tuple[Text, ...]:

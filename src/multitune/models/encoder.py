@@ -19,6 +19,7 @@ from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
+from multitune.models.shipped import sign
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.tasks import HeadMap, Task
@@ -202,6 +203,7 @@ class Encoder:
         """Write an ordinary Hugging Face model with its tokenizer for each head that ships, in the head's folder."""
         shipped = [(number, folder / place) for number, place in enumerate(self.heads.folders) if place is not None]
         for number, place in shipped:
+            sign(self.numbered(number).config, self.heads.tasks[number])
             with self._full_vocabulary(), quiet():
                 weights = self.model.weights_of(number) if isinstance(self.model, Heads) else None
                 self.numbered(number).save_pretrained(place, state_dict=weights)

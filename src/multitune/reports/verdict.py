@@ -82,7 +82,7 @@ def caveats(evidence: Evidence) -> list[str]:
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
-    remarks += _untaken(evidence) + _other_records(evidence)
+    remarks += _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
@@ -96,6 +96,17 @@ def caveats(evidence: Evidence) -> list[str]:
             f"{', '.join(rising)}. A longer run may change the order."
         )
     return remarks
+
+
+def _unknown_labels(evidence: Evidence) -> list[str]:
+    """Labels of the test data that the models cannot predict."""
+    times = {
+        language: sum(counts.values())
+        for run in evidence.runs
+        for language, counts in run.result.unknown_labels.items()
+    }
+    by_language = ", ".join(f"{language} {count}" for language, count in times.items())
+    return [f"Test labels that training never shows count as wrong: {by_language}."] if times else []
 
 
 def _untaken(evidence: Evidence) -> list[str]:

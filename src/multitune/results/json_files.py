@@ -112,7 +112,8 @@ def plain(value: object) -> dict[str, Any]:
 
 def as_line(content: dict[str, Any]) -> str:
     """A line of a file with one JSON object a line; a number that is not finite becomes null."""
-    return msgspec.json.encode(content, enc_hook=_number).decode() + "\n"
+    encoded = msgspec.json.encode(content, enc_hook=_number)
+    return msgspec.json.format(encoded, indent=0).decode() + "\n"
 
 
 def finite(value: float) -> float | None:

@@ -69,9 +69,10 @@ class RunResult(JsonFile):
         seconds: of training, validations included, over all sessions of the run.
         peak_memory_bytes: the most that the process, or the accelerator, had in use.
         shipped: which weights ``model/`` holds.
-        dropped: dev and test records left out because training never shows their label.
+        dropped: records left out because the recipe's ``labels`` ignores all their labels.
         versions: of Python and the packages that decide the numbers, and how scores were computed.
         skipped: bad records that the recipe's ``skip_bad`` left out.
+        unknown_labels: labels of test records that training never shows, and how often; they count as wrong.
         steps: steps of the optimizer that were taken.
         skipped_steps: steps that were not, since a loss or gradient was not finite.
         trained: gradient computations that each task had a part in and that became steps.
@@ -101,6 +102,7 @@ class RunResult(JsonFile):
     dropped: dict[Language, int]
     versions: dict[Annotated[str, "name"], str]
     skipped: dict[Language, int] = field(default_factory=dict)
+    unknown_labels: dict[Language, dict[Label, int]] = field(default_factory=dict)
     steps: int = 0
     skipped_steps: int = 0
     trained: dict[Language, int] = field(default_factory=dict)

@@ -30,6 +30,11 @@ def of(corpus: Corpus) -> HeadMap:
     return HeadMap.of_all(TASKS[corpus.task](corpus.labels))
 
 
+def name_of(task: Task) -> str:
+    """The name of a task's kind."""
+    return next(name for name, kind in TASKS.items() if kind is type(task))
+
+
 __all__ = [
     "TASKS",
     "Classification",
@@ -44,5 +49,6 @@ __all__ = [
     "Task",
     "TokenTask",
     "Translation",
+    "name_of",
     "of",
 ]

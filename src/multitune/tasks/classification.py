@@ -1,6 +1,7 @@
 """Classification of a text or a pair of texts: one label, scored by accuracy, macro-F1 and Matthews correlation."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, final
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from multitune.data.corpus import Record
 from multitune.data.fields import LABELLED_TEXT
-from multitune.tasks.task import ClassScores, Example, Task, encode_texts, ratio
+from multitune.tasks.task import IGNORED, ClassScores, Example, Task, encode_texts, ratio
 
 
 class OneLabel(Task):
@@ -26,7 +27,9 @@ class OneLabel(Task):
         return [self.labels[number] for number in output.logits.argmax(-1).tolist()]
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        return (float(self.number(record["label"])), float(self.number(prediction)))
+        """The numbers of the true and the predicted label; all labels that the model lacks count as one more."""
+        true = self.number(record["label"])
+        return (float(len(self.labels) if true == IGNORED else true), float(self.number(prediction)))
 
 
 @final
@@ -76,12 +79,15 @@ def label_scores(rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict
 
 
 def scores_by_label(rows: NDArray[np.float64], labels: Sequence[str]) -> dict[str, ClassScores]:
-    """The scores of each label that is true or predicted at least once; ``rows`` are ``label_scores``'s."""
+    """The scores of each label that is true or predicted at least once; ``rows`` are ``label_scores``'s.
+
+    Those that the model lacks have no line.
+    """
     t, p, hits = label_counts(rows, np.ones(len(rows)))
     scores = zip(ratio(hits, p), ratio(hits, t), ratio(2 * hits, t + p), strict=True)
     return {
         labels[number]: {"examples": int(t[number]), "precision": precision, "recall": recall, "f1": f1}
-        for number, (precision, recall, f1) in enumerate(scores)
+        for number, (precision, recall, f1) in enumerate(islice(scores, len(labels)))
         if t[number] + p[number] > 0
     }
 

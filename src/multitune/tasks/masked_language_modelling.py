@@ -43,6 +43,10 @@ class MaskedLanguageModelling(Task):
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""
 
+    @classmethod
+    def labels_in(cls, config: PretrainedConfig) -> tuple[str, ...]:
+        return ()
+
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:

@@ -81,6 +81,10 @@ class QuestionAnswering(Task):
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 2  # where an answer starts, and where it ends
 
+    @classmethod
+    def labels_in(cls, config: PretrainedConfig) -> tuple[str, ...]:
+        return ()
+
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:

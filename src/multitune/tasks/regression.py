@@ -31,6 +31,10 @@ class Regression(Task):
         config.num_labels = 1
         config.problem_type = "regression"
 
+    @classmethod
+    def labels_in(cls, config: PretrainedConfig) -> tuple[str, ...]:
+        return ()
+
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:

@@ -1,7 +1,7 @@
 """Token tagging: entities, scored by F1 as seqeval (and so the papers) count them, and parts of speech, by accuracy."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -66,8 +66,15 @@ class TokenTask(Task):
         return [[names[number] for number in own.tolist()] for own in numbers]
 
     def shown(self, record: Record, prediction: Any) -> Shown:
-        reference, said = (self._phrases(record["tokens"], tags) or "nothing" for tags in (record["tags"], prediction))
-        return Shown(readable(self.texts(record)), reference, said, right=record["tags"] == prediction)
+        true, predicted = self._scored(record, prediction)
+        reference, said = (self._phrases(record["tokens"], tags) or "nothing" for tags in (true, predicted))
+        return Shown(readable(self.texts(record)), reference, said, right=true == predicted)
+
+    def _scored(self, record: Record, prediction: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The record's tags and those predicted, both ``unread`` where the recipe ignores the record's."""
+        true = [self.unread if tag is None else tag for tag in record["tags"]]
+        pairs = zip(record["tags"], prediction, strict=True)
+        return true, [self.unread if tag is None else said for tag, said in pairs]
 
     @abstractmethod
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
@@ -82,12 +89,29 @@ class Tagging(TokenTask):
     metric = "f1"
     unread = "O"
 
+    @classmethod
+    def name_of(cls, label: str) -> str:
+        """The type of an entity; "" of O."""
+        return label.partition("-")[2]
+
+    @classmethod
+    def renamed(cls, label: str, names: Mapping[str, str]) -> str | None:
+        prefix, _, entity = label.partition("-")
+        new = super().renamed(entity, names)
+        return new if new in (None, cls.unread) else f"{prefix}-{new}" if entity else label
+
+    @classmethod
+    def completed(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """B-X implies that there is I-X: an entity of one token in training may have two elsewhere."""
+        implied = {f"I-{cls.name_of(label)}" for label in labels if label.startswith("B-")}
+        return labels if implied <= set(labels) else tuple(sorted({*labels, *implied}))
+
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
         entities = get_entities(list(tags))
         return ", ".join(f"{kind}: {' '.join(tokens[first : last + 1])}" for kind, first, last in entities)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
-        true, predicted = set(get_entities(record["tags"])), set(get_entities(prediction))
+        true, predicted = (set(get_entities(tags)) for tags in self._scored(record, prediction))
         return (float(len(true & predicted)), float(len(predicted)), float(len(true)))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -112,7 +136,7 @@ class PosTagging(TokenTask):
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         right = sum(true == predicted for true, predicted in zip(record["tags"], prediction, strict=True))
-        return (float(right), float(len(prediction)))
+        return (float(right), float(len(self.labels_of(record))))
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return {"accuracy": ratio(*sums(rows, counts))}

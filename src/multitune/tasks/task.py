@@ -64,14 +64,19 @@ class Task(Kind, ABC):
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
 
-    def number(self, label: str) -> int:
-        """The index of a label in the head's output."""
-        return self._number[label]
+    def number(self, label: str | None) -> int:
+        """The index of a label in the head's output; ``IGNORED`` of one that the model lacks or the recipe ignores."""
+        return IGNORED if label is None else self._number.get(label, IGNORED)
 
     def configure(self, config: PretrainedConfig) -> None:
         """Say in the model's configuration what the head's outputs are."""
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {label: number for number, label in config.id2label.items()}
+
+    @classmethod
+    def labels_in(cls, config: PretrainedConfig) -> tuple[str, ...]:
+        """The labels that ``configure`` has written there, by the number of the output."""
+        return tuple(label for _, label in sorted((config.id2label or {}).items()))
 
     @abstractmethod
     def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> Iterator[Example]:

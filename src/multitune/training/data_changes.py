@@ -14,7 +14,7 @@ from multitune.training import checkpoint
 from multitune.training.loading import replayed
 from multitune.training.run_folder import CHECKPOINTS
 
-OTHER_RECORDS = ("data", "task", "path", "columns", "skip_bad", "train_limit", "dev_limit", "test_limit")
+OTHER_RECORDS = ("data", "task", "path", "columns", "labels", "skip_bad", "train_limit", "dev_limit", "test_limit")
 """Recipe keys that decide which records a language has."""
 
 

@@ -1,15 +1,16 @@
 """What a run needs before its first step, from the recipe: data, method, model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from multitune import pseudo_tasks, tasks
 from multitune.data import sets
 from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus, Record
-from multitune.data.records import texts
+from multitune.data.corpus import Corpus, Head, Record
+from multitune.data.records import labels, texts
 from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
 from multitune.data.sets import DATASETS
@@ -21,7 +22,7 @@ from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
-from multitune.tasks import TASKS, HeadMap
+from multitune.tasks import TASKS, HeadMap, Task
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +30,101 @@ log = logging.getLogger(__name__)
 def load_corpus(recipe: Recipe) -> Corpus:
     """The recipe's data, cut to its limits; bad records stop it, or with ``skip_bad`` are left out and counted.
 
+    Warnings say which labels of dev and test training lacks, and where it has one alone.
+
     Raises:
         UserError: an unknown data set, bad records, or whatever is wrong with its files or languages.
     """
     bad = BadRecords()
-    corpus = read_corpus(recipe, bad)
+    corpus = _good(recipe, read_corpus(recipe, bad), bad)
+    warn_of_labels(corpus)
+    return corpus
+
+
+def load_with_labels(recipe: Recipe, task: Task) -> Corpus:
+    """The recipe's data as ``load_corpus`` reads them, for a model that is there: the labels are the model's.
+
+    Warnings say which labels of each split it lacks.
+
+    Raises:
+        UserError: as ``load_corpus`` does; or the data are of another kind of task than the model.
+    """
+    bad = BadRecords()
+    corpus = _of_model(recipe, _of_kind(recipe, _from_set(recipe, bad)), {"": task})
+    corpus = _good(recipe, _relabelled(recipe, corpus), bad)
+    _warn_of_unknown(corpus, "the model")
+    return corpus
+
+
+def load_test(recipe: Recipe, shipped: Mapping[str, Task], trained: Collection[str]) -> Corpus:
+    """The test records that the recipe asks for, with the labels of models that are there; no training file is read.
+
+    Args:
+        shipped: language -> the task of its own model, or "" -> that of the model of all (``models.shipped``).
+        trained: languages that the models were trained on.
+
+    Raises:
+        UserError: as ``load_corpus`` does; or the data are of another kind of task than the model.
+    """
+    bad = BadRecords()
+    corpus = _of_kind(recipe, _from_set(recipe, bad, test_only=True, trained=trained))
+    if "" not in shipped:
+        corpus = _with_models(recipe, corpus, shipped)
+    corpus = _good(recipe, _relabelled(recipe, _of_model(recipe, corpus, shipped)), bad)
+    _warn_of_unknown(corpus, "the model")
+    return corpus
+
+
+def _of_model(recipe: Recipe, corpus: Corpus, shipped: Mapping[str, Task]) -> Corpus:
+    """The corpus with the labels of models that are there.
+
+    Raises:
+        UserError: it is of another kind of task, or has no test records.
+    """
+    if not corpus.test:
+        raise UserError("languages: none is named that could be scored")
+    own = {language: shipped.get("") or shipped[language] for language in corpus.test}
+    for language, task in own.items():
+        is_of, wanted = corpus.head(language).task, tasks.name_of(task)
+        if is_of != wanted:
+            raise UserError(f"data: {recipe.data} is of kind {is_of}, the model of kind {wanted}")
+    heads = {language: Head(tasks.name_of(task), task.labels) for language, task in own.items()}
+    first = next(iter(heads.values()))
+    return replace(corpus, labels=first.labels, heads=heads if corpus.heads and "" not in shipped else {})
+
+
+def _with_models(recipe: Recipe, corpus: Corpus, models: Collection[str]) -> Corpus:
+    """The test records of languages that have models of their own.
+
+    Raises:
+        UserError: one that the recipe asks for has none, or none has.
+    """
+    test = {language: records for language, records in corpus.test.items() if language in models}
+    lacking = [language for language in corpus.test if language not in models]
+    if lacking and (recipe.languages or recipe.unseen or not test):
+        raise UserError(f"languages: there is no model of {lacking[0]!r}; there are models of {', '.join(models)}")
+    return replace(corpus, test=test)
+
+
+def warn_of_labels(corpus: Corpus) -> None:
+    """Say what is amiss with the labels of a corpus to train on: dev or test has others, or training has one alone."""
+    labels.warn_of_one_label(corpus, TASKS)
+    _warn_of_unknown(replace(corpus, train={}), "training")
+
+
+def _warn_of_unknown(corpus: Corpus, who: str) -> None:
+    """Say which labels of each split ``who`` lacks, "training" or "the model"."""
+    dev = {} if corpus.test_is_dev else corpus.dev
+    for name, split in (("training", corpus.train), ("dev", dev), ("test", corpus.test)):
+        labels.warn_of_unknown(labels.unknown_labels(corpus, split, TASKS), name, who)
+
+
+def _good(recipe: Recipe, corpus: Corpus, bad: BadRecords) -> Corpus:
+    """What was read, cut to the recipe's limits, where bad records do not stop it.
+
+    Raises:
+        UserError: bad records.
+    """
     if not recipe.skip_bad:
         bad.refuse()
     for split, records in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
@@ -60,10 +151,20 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
         UserError: an unknown data set, or whatever is wrong with its files or languages.
         RunError: there is not enough memory.
     """
+    corpus = _from_set(recipe, bad)
+    if recipe.select == "best" and corpus.test_is_dev:
+        raise UserError(
+            "select: best would choose on the very sentences that are reported: this data has no test split"
+        )
+    return labels.completed(_relabelled(recipe, _of_kind(recipe, corpus)), TASKS)
+
+
+def _from_set(recipe: Recipe, bad: BadRecords, *, test_only: bool = False, trained: Collection[str] = ()) -> Corpus:
+    """What the recipe's data set has; see ``sets.load``."""
     if recipe.data not in DATASETS:
         raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
     try:
-        corpus = sets.load(
+        return sets.load(
             recipe.data,
             bad,
             TASKS,
@@ -72,16 +173,18 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
             languages=recipe.languages,
             unseen=recipe.unseen,
             columns=recipe.columns,
+            renamed=recipe.labels or (),
+            test_only=test_only,
+            trained=trained,
         )
     except MemoryError as error:
         raise RunError(
             f"data: not enough memory to read {recipe.data}; fewer languages or smaller files would help"
         ) from error
-    if recipe.select == "best" and corpus.test_is_dev:
-        raise UserError(
-            "select: best would choose on the very sentences that are reported: this data has no test split"
-        )
-    return _of_kind(recipe, corpus)
+
+
+def _relabelled(recipe: Recipe, corpus: Corpus) -> Corpus:
+    return labels.relabelled(corpus, TASKS, recipe.labels) if recipe.labels else corpus
 
 
 def _of_kind(recipe: Recipe, corpus: Corpus) -> Corpus:
@@ -141,7 +244,9 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
-        source = load_corpus(recipe.model_copy(update=keys | {"task": None, "select": "last"}))
+        other = recipe.model_copy(update=keys | {"task": None, "select": "last", "labels": None})
+        bad = BadRecords()
+        source = _good(other, read_corpus(other, bad), bad)
     return joined(list(texts.of_split(source.train, source, TASKS).values()))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from multitune.data.corpus import Corpus
+from multitune.data.records.labels import unknown_labels
 from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, by_class, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
@@ -19,6 +20,7 @@ from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate,
 from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
+from multitune.tasks import TASKS
 from multitune.training import checkpoint
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
@@ -338,6 +340,7 @@ class Trainer:
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.heads.versions(),
             skipped=dict(corpus.skipped),
+            unknown_labels=unknown_labels(corpus, corpus.test, TASKS),
             steps=self._now.steps,
             skipped_steps=self._now.skipped_steps,
             trained=dict(self._now.trained),

@@ -1,7 +1,7 @@
 """Data sources by name: each hands over a ``Corpus`` of labelled records by split and language."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +19,8 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
         raise UserError(
             f"path: data: assistant comes with an installed package and reads no folder, not {wanted.path!r}"
         )
+    if wanted.test_only:
+        return assistant.load_test(wanted.languages, wanted.unseen, wanted.trained)
     return assistant.load(wanted.languages, wanted.unseen)
 
 
@@ -49,6 +51,9 @@ def load(
     languages: Sequence[str] | None = None,
     unseen: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    renamed: Collection[str] = (),
+    test_only: bool = False,
+    trained: Collection[str] = (),
 ) -> Corpus:
     """A data set's corpus; ``unseen`` may also name other sets of its kind, which are evaluated and no more.
 
@@ -63,6 +68,7 @@ def load(
             (``mlqa``) and languages of those (``xquad:de``), which the corpus calls ``set:language``; None takes the
             set's own choice.
         columns: field -> column, for ``folder``.
+        renamed, test_only, trained: as in ``Wanted``.
 
     Raises:
         UserError: a name twice, a set of another kind, no folder for a set, columns for a set that has its own; and
@@ -74,14 +80,25 @@ def load(
     if columns is not None and "folder" not in (name, *others):
         raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
     inside = [each.removeprefix(f"{name}:") for each in unseen or () if each.partition(":")[0] not in others]
-    wanted = Wanted(kinds, paths.get(name), languages, None if unseen is None else inside, columns, task=task)
-    corpus = DATASETS[name](wanted, bad)
+    wanted = Wanted(
+        kinds,
+        paths.get(name),
+        languages,
+        None if unseen is None else inside,
+        columns,
+        task,
+        renamed,
+        test_only,
+        trained,
+    )
+    nothing = others and languages is not None and not (languages or inside)
+    corpus = Corpus(str(task), (), {}, {}, {}) if nothing else DATASETS[name](wanted, bad)
     for language in corpus.train:
         if language in (".", "..") or "/" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
-        wanted = Wanted(kinds, paths.get(other), (), codes, columns, corpus.labels, corpus.task)
-        corpus = _with_unseen(corpus, name, other, DATASETS[other](wanted, bad))
+        own = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())
+        corpus = _with_unseen(corpus, name, other, DATASETS[other](own, bad))
     return corpus
 
 
@@ -110,9 +127,6 @@ def _with_unseen(corpus: Corpus, name: str, other: str, unseen: Corpus) -> Corpu
     """The corpus with the test records of another set beside its own."""
     if corpus.heads or unseen.task != corpus.task:
         raise UserError(f"unseen: {other} is of kind {unseen.task}, the model of data: {name} of kind {corpus.task}")
-    unknown = sorted(set(unseen.labels) - set(corpus.labels))
-    if unknown:
-        raise UserError(f"unseen: {other} has labels that data: {name} has not, such as {unknown[0]!r}")
     test = {f"{other}:{code}": records for code, records in unseen.test.items()}
     twice = sorted(test.keys() & corpus.test.keys())
     if twice:

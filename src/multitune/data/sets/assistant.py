@@ -17,8 +17,8 @@ import json
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ PACKAGES = ("babel", "hassil", "home_assistant_intents")
 FILE = "assistant-sentences.json"
 DEFAULT_LANGUAGES = ("de", "nl", "en", "fr", "ru", "zh-CN", "es", "fi", "ar", "ko", "hi", "vi")
 
+SIZES = {"per_template": 4, "dev_size": 100, "test_size": 200}
+"""The most sentences of a template, and of a language for dev and test."""
 DEV_SHARE, TEST_SHARE = 0.1, 0.2
 PATIENCE = 10  # draws in a row without a new sentence before a template counts as exhausted
 
@@ -78,9 +80,9 @@ def load(
     languages: Sequence[str] | None = None,
     unseen: Sequence[str] | None = None,
     *,
-    per_template: int = 4,
-    dev_size: int = 100,
-    test_size: int = 200,
+    per_template: int = SIZES["per_template"],
+    dev_size: int = SIZES["dev_size"],
+    test_size: int = SIZES["test_size"],
 ) -> Corpus:
     """Sentences of ``languages`` to train on, and test sentences of these and of ``unseen``.
 
@@ -100,9 +102,33 @@ def load(
     """
     languages = DEFAULT_LANGUAGES if languages is None else tuple(languages)
     unseen = _others(languages) if unseen is None else tuple(unseen)
+    if not languages:
+        raise UserError("languages: names no language to train on")
     sizes = {"per_template": per_template, "dev_size": dev_size, "test_size": test_size}
-    _check_languages(languages, unseen)
     _check_sizes(sizes)
+    return _kept(languages, unseen, sizes)
+
+
+def load_test(languages: Sequence[str] | None, unseen: Sequence[str] | None, trained: Collection[str]) -> Corpus:
+    """The test sentences that ``load`` gives, without those for training, for a model that has been trained.
+
+    Args:
+        languages, unseen: as in ``load``, but ``languages`` may be empty.
+        trained: languages that the model was trained on, so that in them no training template is for the test.
+
+    Raises:
+        UserError: as ``load`` does.
+    """
+    languages = DEFAULT_LANGUAGES if languages is None else tuple(languages)
+    unseen = _others(languages) if unseen is None else tuple(unseen)
+    seen = (*languages, *(code for code in unseen if code in trained))
+    corpus = _kept(seen, tuple(code for code in unseen if code not in trained), SIZES)
+    return replace(corpus, train={}, dev={}, test={code: corpus.test[code] for code in (*languages, *unseen)})
+
+
+def _kept(languages: tuple[str, ...], unseen: tuple[str, ...], sizes: Mapping[str, int]) -> Corpus:
+    """What ``generate`` gives, from the cache where it is there."""
+    _check_languages(languages, unseen)
     versions = [importlib.metadata.version(name) for name in PACKAGES]
     return cache.kept(
         "assistant",
@@ -129,9 +155,7 @@ def generate(
         test[code] = _distinct(_in_turns(Language(code).sentences("all", per_template)), test_size)
 
     labels = tuple(sorted({record["label"] for records in train.values() for record in records}))
-    dev, no_dev = _only(labels, dev)
-    test, no_test = _only(labels, test)
-    return Corpus("classification", labels, train, dev, test, dropped=dict(no_dev + no_test))
+    return Corpus("classification", labels, train, dev, test)
 
 
 class Language:
@@ -250,12 +274,6 @@ def _distinct(records: Iterable[Record], size: int | None = None, others: Sequen
     return kept
 
 
-def _only(labels: Sequence[str], split: Mapping[str, list[Record]]) -> tuple[dict[str, list[Record]], Counter[str]]:
-    """The records with one of the labels, and by language how many have none."""
-    kept = {code: [record for record in records if record["label"] in labels] for code, records in split.items()}
-    return kept, +Counter({code: len(records) - len(kept[code]) for code, records in split.items()})
-
-
 def _write(corpus: Corpus, folder: Path) -> None:
     (folder / FILE).write_text(json.dumps(asdict(corpus), ensure_ascii=False), encoding="utf-8")
 
@@ -276,8 +294,6 @@ def _others(chosen: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_languages(training: Sequence[str], unseen: Sequence[str]) -> None:
-    if not training:
-        raise UserError("languages: names no language to train on")
     known = languages()
     for code, times in Counter((*training, *unseen)).items():
         if code not in known:

@@ -88,11 +88,12 @@ class Layout:
 def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read a folder by the first of the layouts that it has files for.
 
-    By default every language with a training file is trained on, and the others are unseen.
+    By default every language with a training file is trained on, and the others are unseen. Where test records alone
+    are wanted, the languages are the same, but training files need not be there, and nothing of them is read.
 
     Args:
         layouts: of one data set.
-        wanted: the folder, languages, and labels that another set has settled.
+        wanted: the folder and languages.
         bad: takes the bad records; ``skipped`` of the corpus counts them by language.
 
     Raises:
@@ -100,7 +101,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     """
     folder = _folder(wanted.path, layouts)
     training = wanted.languages is None or bool(wanted.languages)
-    layout = _fitting(layouts, folder, training)
+    layout = _fitting(layouts, folder, training, test_only=wanted.test_only)
     train = _files(folder, layout, layout.train) if training else {}
     dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
     by_default = layout.trained or tuple(train)
@@ -113,22 +114,22 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
         ("languages", languages, layout.reported, reported),
         ("unseen", unseen, layout.reported, reported),
     ):
-        if part is not None:
+        if part is not None and (files is reported or not wanted.test_only):
             _require(key, codes, files, folder, part, layout)
-    kind = wanted.kinds[layout.task]
-    reading = _Reading(layout, kind, languages, bad, tuple(wanted.labels or layout.labels))
-    records = {code: reading.records(layout.train, train[code], code) for code in languages}
-    reading.settle_labels()
+    reading = _Reading(layout, wanted, {*languages, *wanted.trained}, bad)
+    trained = () if wanted.test_only else languages
+    records = {code: reading.records(layout.train, train[code], code) for code in trained}
+    labels = layout.labels or reading.shown
     test = {
         code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
     }
     return Corpus(
         task=layout.task,
-        labels=reading.labels,
+        labels=labels,
         train=records,
         dev={
             code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code)
-            for code in languages
+            for code in trained
         },
         test=test,
         test_is_dev=layout.test is None,
@@ -142,9 +143,10 @@ def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRec
     Raises:
         UserError: as the tasks do; no such task, or an unseen one.
     """
-    if wanted.unseen or wanted.languages == ():
+    if (wanted.unseen or wanted.languages == ()) and not wanted.test_only:
         raise UserError(f"unseen: each task of data: {name} has a head of its own, so that none can be unseen")
-    chosen = list(tasks) if wanted.languages is None else list(wanted.languages)
+    named = (*(wanted.languages or ()), *(wanted.unseen or ()))
+    chosen = list(tasks) if not named else list(named)
     for task in chosen:
         if task not in tasks:
             raise UserError(f"languages: data: {name} has no task {task!r}; it has {', '.join(tasks)}")
@@ -153,8 +155,8 @@ def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRec
     return Corpus(
         task=first.task,
         labels=first.labels,
-        train={task: part.train[task] for task, part in parts.items()},
-        dev={task: part.dev[task] for task, part in parts.items()},
+        train={} if wanted.test_only else {task: part.train[task] for task, part in parts.items()},
+        dev={} if wanted.test_only else {task: part.dev[task] for task, part in parts.items()},
         test={task: part.test[task] for task, part in parts.items()},
         test_is_dev=any(part.test_is_dev for part in parts.values()),
         skipped={task: count for part in parts.values() for task, count in part.skipped.items()},
@@ -194,18 +196,17 @@ def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Pa
 class _Reading:
     """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
 
-    def __init__(
-        self, layout: Layout, kind: type[Kind], trained: Collection[str], bad: BadRecords, labels: tuple[str, ...]
-    ) -> None:
-        self.labels = labels
+    def __init__(self, layout: Layout, wanted: Wanted, trained: Collection[str], bad: BadRecords) -> None:
         self.skipped: Counter[str] = Counter()
+        kind = wanted.kinds[layout.task]
         self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
+        self._allowed = dict.fromkeys((*layout.labels, *wanted.renamed) if layout.labels else ())
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
 
     def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
-        """The records of a language and split; those whose label is not allowed are bad."""
+        """The records of a language and split; where the set fixes its labels, those with another one are bad."""
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
@@ -216,9 +217,10 @@ class _Reading:
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
         return kept
 
-    def settle_labels(self) -> None:
-        """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
-        self.labels = self.labels or tuple(sorted(self._shown))
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The labels of the records that were read so far, sorted."""
+        return tuple(sorted(self._shown))
 
     def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
@@ -252,12 +254,10 @@ class _Reading:
         if self._kind.label_field is None:
             yield from placed
             return
-        allowed = dict.fromkeys(self.labels)
         for place, record in placed:
-            problem = _label_problem(record, self._kind, self._kind.label_field, allowed)
+            problem = _label_problem(record, self._kind, self._kind.label_field, self._allowed)
             if problem is None:
-                if not self.labels:
-                    self._shown.update(self._kind.labels_of(record))
+                self._shown.update(self._kind.labels_of(record))
                 yield place, record
             else:
                 self._bad.add(place.of(problem[0]), problem[1])
@@ -270,7 +270,7 @@ def _label_problem(record: Record, kind: type[Kind], field: str, allowed: Collec
     for number, label in enumerate(kind.labels_of(record)):
         if allowed and label not in allowed:
             what = f"{field.removesuffix('s')} {label!r}"
-            return number, f"{what} is never seen in training, which has {_first_of(allowed)}"
+            return number, f"{what} is none of the data set's, which are {_first_of(allowed)}"
     return None
 
 
@@ -289,13 +289,20 @@ def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
     return Path(path)
 
 
-def _fitting(layouts: Sequence[Layout], folder: Path, training: bool) -> Layout:
-    """The first layout of whose training and reported files the folder has some."""
-    check_training(layouts, training)
+def _fitting(layouts: Sequence[Layout], folder: Path, training: bool, *, test_only: bool) -> Layout:
+    """The first layout of whose training and reported files the folder has some.
+
+    Where test records alone are wanted, reported files do, if there are no training files of their own.
+    """
+    check_training(layouts, training and not test_only)
     for layout in layouts:
+        if test_only and training and layout.train is not None and layout.train.keep is not None:
+            continue
         parts = (layout.train, layout.test) if training else (layout.reported,)
         if all(_files(folder, layout, part) for part in parts if part is not None):
             return layout
+    if test_only and training:
+        return _fitting(layouts, folder, training=False, test_only=True)
     raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(described, layouts)))}")
 
 
@@ -305,9 +312,9 @@ def check_training(layouts: Sequence[Layout], training: bool) -> None:
         raise UserError(f"data: {layouts[0].name} has no training data; name it under unseen: of a set that has")
 
 
-def fits(layouts: Sequence[Layout], path: str) -> bool:
-    """Whether a folder has training files of one of the layouts."""
-    return any(_files(Path(path), layout, layout.train) for layout in layouts)
+def fits(layouts: Sequence[Layout], path: str, *, test_only: bool) -> bool:
+    """Whether a folder has training files of one of the layouts, or those that are reported."""
+    return any(_files(Path(path), layout, layout.reported if test_only else layout.train) for layout in layouts)
 
 
 def described(layout: Layout) -> str:

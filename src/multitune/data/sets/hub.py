@@ -56,8 +56,10 @@ def load_tasks(
     Raises:
         UserError: as ``load`` and ``folders.load_tasks`` do.
     """
-    if wanted.path is not None and wanted.languages is None:
-        there = [task for task, (layouts, it) in tasks.items() if folders.fits([*layouts, it.layout], wanted.path)]
+    if wanted.path is not None and not (wanted.languages or wanted.unseen):
+        layouts_of = {task: [*layouts, hub_set.layout] for task, (layouts, hub_set) in tasks.items()}
+        fit = partial(folders.fits, path=wanted.path, test_only=wanted.test_only)
+        there = [task for task, layouts in layouts_of.items() if fit(layouts)]
         wanted = replace(wanted, languages=there or None)
     loads = {task: partial(load, layouts, hub_set) for task, (layouts, hub_set) in tasks.items()}
     return folders.load_tasks(name, loads, wanted, bad)
@@ -69,14 +71,14 @@ def _downloaded(hub_set: HubSet, wanted: Wanted, otherwise: str) -> Wanted:
     ``otherwise`` says what other files would do, for messages.
     """
     layout, training = hub_set.layout, wanted.languages is None or bool(wanted.languages)
-    folders.check_training([layout], training)
+    folders.check_training([layout], training and not wanted.test_only)
     if not hub_set.languages and wanted.languages is None:
         raise UserError(f"languages: data: {layout.name} has no default languages; name some, such as [de, fi]")
     by_default = layout.trained or hub_set.languages
     languages = by_default if wanted.languages is None else tuple(wanted.languages)
     others = tuple(code for code in hub_set.languages if not (training and code in by_default))
     unseen = others if wanted.unseen is None else tuple(wanted.unseen)
-    parts = (layout.train, layout.dev, layout.reported)
+    parts = (layout.reported,) if wanted.test_only else (layout.train, layout.dev, layout.reported)
     names = [name for code in languages for part in parts for name in _names(hub_set, part, code, "languages")]
     names += [name for code in unseen for name in _names(hub_set, layout.reported, code, "unseen")]
     folder = _fetched(hub_set, list(dict.fromkeys(names)), otherwise)
