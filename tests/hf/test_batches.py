@@ -38,7 +38,7 @@ def language_of(batch: list[int]) -> str:
 
 @pytest.mark.parametrize(("tasks_per_step", "in_a_row"), [(1, 1), (1, 6), (2, 1), (3, 2)])
 def test_batches_are_full_and_of_the_tasks_that_are_told(tasks_per_step: int, in_a_row: int) -> None:
-    options = {"tasks_per_step": tasks_per_step, "batches_per_task": in_a_row}
+    options: dict[str, Any] = {"tasks_per_step": tasks_per_step, "batches_per_task": in_a_row}
     made = OneTaskBatches(DATA, "language", 4, **options)
     found = [language_of(batch) for batch in batches(48, **options)]
     assert {len(batch) for batch in batches(48, **options)} == {4}

@@ -79,7 +79,8 @@ def plain(folder: Path, **settings: Any) -> Trainer:
     return Trainer(classifier(settings.pop("dropout", 0.0)), arguments(folder, **settings), train_dataset=rows())
 
 
-def weights(model: nn.Module) -> Weights:
+def weights(model: nn.Module | None) -> Weights:
+    assert model is not None
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
