@@ -21,9 +21,24 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] =
     "sequential_reptile": ("sequential_reptile", TWO_LOOP, {}, {"gradient_accumulation_steps": 2}),
     "reptile": ("reptile", {"inner_steps": 2, "outer_lr": 0.5}, {}, {"gradient_accumulation_steps": 2}),
     "lookahead": ("lookahead", TWO_LOOP, {}, {"gradient_accumulation_steps": 2}),
-    "mtl": ("mtl", {}, {"gradient_accumulation_steps": 2}, {"per_device_train_batch_size": 8}),
-    "gradvac": ("gradvac", {}, {"gradient_accumulation_steps": 3}, {"per_device_train_batch_size": 8}),
-    "famo": ("famo", {}, {"gradient_accumulation_steps": 3}, {"per_device_train_batch_size": 8}),
+    "mtl": (
+        "mtl",
+        {},
+        {"gradient_accumulation_steps": 2},
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+    ),
+    "gradvac": (
+        "gradvac",
+        {},
+        {"gradient_accumulation_steps": 3},
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3},
+    ),
+    "famo": (
+        "famo",
+        {},
+        {"gradient_accumulation_steps": 3},
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3},
+    ),
 }
 """Method, options, settings of each rank, settings of one process."""
 SAVES: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}

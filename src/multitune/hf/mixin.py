@@ -133,13 +133,26 @@ class MultitaskMixin(Trainer):
         if self._rows is None:
             return super().training_step(model, inputs, num_items_in_batch)
         self.current_gradient_accumulation_steps = 1  # a row is the gradient of the mean over its own items
-        own_items = self._get_num_items_in_batch([inputs], self.args.device)
-        loss = super().training_step(model, inputs, own_items)
+        loss = super().training_step(model, inputs, None)
         self._rows.collect(loss)
         if self.accelerator.sync_gradients:
             scaler = self.accelerator.scaler
             self._rows.apply(1.0 if scaler is None else scaler.get_scale())
         return loss / self.args.gradient_accumulation_steps
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The Trainer's; for a row the mean over the items of all ranks, once DDP has taken the mean over the ranks."""
+        if self._rows is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        share = self._share_of_items(inputs)
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return (found[0] * share, found[1]) if return_outputs else found * share
 
     def evaluate(
         self,
@@ -273,6 +286,16 @@ class MultitaskMixin(Trainer):
             clip=None,
             seed=self._seed,
         )
+
+    def _share_of_items(self, inputs: Mapping[str, Any]) -> float | Tensor:
+        """This rank's share of a micro-batch's items (labels that count), times the number of ranks."""
+        ranks = self.accelerator.num_processes
+        if ranks == 1 or not self.args.average_tokens_across_devices or "labels" not in inputs:
+            return 1.0
+        labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
+        own = labels.ne(-100).sum()
+        share: Tensor = own * ranks / self.accelerator.reduce(own, "sum").clamp(min=1)
+        return share
 
     @property
     def _seed(self) -> int:
