@@ -19,7 +19,8 @@ check-browser: $(SET_UP)
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest tests/reports/test_browser.py
 
-# What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment.
+# What is slower than the tests, but belongs to every change: the wheel without extras in a clean
+# environment, the Trainer, TRL, two ranks.
 check: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m check
 
@@ -53,5 +54,5 @@ clean:
 $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,hub,images,tensorboard,torchjd,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,figures,hf,hub,images,tensorboard,torchjd,dev]'
 	touch $@
