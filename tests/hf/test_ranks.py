@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import distributed
 
+from multitune.hf import MultitaskTrainer
+from test_step_rows import causal
 from tiny import trainer, weights
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
@@ -33,6 +35,12 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] =
         {"gradient_accumulation_steps": 3},
         {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3},
     ),
+    "gradvac, texts": (
+        "gradvac",
+        {},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+        {"gradient_accumulation_steps": 2},
+    ),
     "famo": (
         "famo",
         {},
@@ -44,14 +52,22 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] =
 SAVES: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}
 
 
+def a_trainer(folder: Path, name: str, settings: dict[str, Any]) -> MultitaskTrainer:
+    """On rows of one label, or on texts of different lengths, whose tokens the loss is a mean over."""
+    method, options, *_ = METHODS[name]
+    if name == "gradvac, texts":
+        return causal(folder, method, **COMMON, **settings)
+    return trainer(folder, method, options, **COMMON, **settings)
+
+
 def rank(folder: Path, number: int) -> None:
     """What one of two processes does: it trains, and once more from a checkpoint within an epoch."""
-    for name, (method, options, settings, _) in METHODS.items():
-        one = trainer(folder / name, method, options, **COMMON, **SAVES, **settings)
+    for name, (_, _, settings, _) in METHODS.items():
+        one = a_trainer(folder / name, name, SAVES | settings)
         assert one.accelerator.num_processes == 2
         one.train()
         torch.save(weights(one.model), folder / f"{name}-{number}.pt")
-        again = trainer(folder / f"{name}-resumed", method, options, **COMMON, **SAVES, **settings)
+        again = a_trainer(folder / f"{name}-resumed", name, SAVES | settings)
         again.train(resume_from_checkpoint=str(folder / name / "checkpoint-10"))
         torch.save(weights(again.model), folder / f"{name}-resumed-{number}.pt")
     distributed.destroy_process_group()
@@ -82,8 +98,8 @@ def test_two_ranks_are_one_process(tmp_path: Path) -> None:
         for number in range(2)
     ]
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]
-    for name, (method, options, _, settings) in METHODS.items():
-        one = trainer(tmp_path / "one", method, options, **COMMON, **settings)
+    for name, (_, _, _, settings) in METHODS.items():
+        one = a_trainer(tmp_path / "one", name, settings)
         one.train()
         whole = weights(one.model)
         for number in range(2):

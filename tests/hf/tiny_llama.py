@@ -17,13 +17,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def texts(seed: int = 0, size: int = 12) -> Dataset:
-    """Half of them are of each language: words in random order, ended."""
+    """Half of them are of each language: some or all of its words in random order, ended."""
     draw = torch.Generator().manual_seed(seed)
     rows = []
     for number in range(size):
         name = list(TEXTS)[number % 2]
         words = TEXTS[name].split()
-        order = torch.randperm(len(words), generator=draw).tolist()
+        length = int(torch.randint(len(words) // 2, len(words), (), generator=draw)) + 1
+        order = torch.randperm(len(words), generator=draw).tolist()[:length]
         rows.append({"language": name, "text": " ".join([*(words[place] for place in order), "<eos>"])})
     return Dataset.from_list(rows)
 
