@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer torchmetrics
-EXTRAS := offline,figures,hub,images,tensorboard,torchjd
+EXTRAS := offline,figures,hf,hub,images,tensorboard,torchjd
 
 .PHONY: demo test check check-browser check-lowest check-slow lint bench clean
 
@@ -22,8 +22,8 @@ check-browser: $(SET_UP)
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest -m check tests/reports/test_browser.py
 
-# What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment, two
-# ranks, kills and signals, too little memory, the report in a browser.
+# What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment, the
+# Trainer, TRL, two ranks, kills and signals, too little memory, the report in a browser.
 check: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m check
 

@@ -23,6 +23,8 @@ ROOMS: dict[str, set[str]] = {
     "multitune.data.conll": set(),
     "multitune.data.squad": set(),
     "multitune.data.tabular": set(),
+    "multitune.hf": set(),
+    "multitune.hf.batches": {"torch"},
     "multitune.methods": {"torch"},
     "multitune.plans": {"pydantic"},
 }

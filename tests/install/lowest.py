@@ -6,7 +6,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("offline", "torchjd", "figures", "hub", "images", "tensorboard")
+EXTRAS = ("offline", "torchjd", "figures", "hf", "hub", "images", "tensorboard")
 
 
 def lowest() -> dict[str, str]:

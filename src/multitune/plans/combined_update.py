@@ -39,9 +39,17 @@ class CombinedUpdate(OptimizerUpdate):
     def draw(self, most: int) -> list[int]:
         return self._sampler.draw(min(most, self._tasks_per_step))
 
+    @property
+    def combiner(self) -> Combiner:
+        """What combines the gradients, for a loop of another kind."""
+        return self._combiner
+
+    def scales(self, drawn: Sequence[int]) -> list[float]:
+        """What the gradients of a step's tasks are multiplied by, so that each task has its share."""
+        return (len(drawn) * self._sampler.weights(drawn)).tolist() if self._weighted else [1.0] * len(drawn)
+
     def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
-        scales = (len(drawn) * self._sampler.weights(drawn)).tolist() if self._weighted else None
-        values = self._combiner.backward(losses, tasks=drawn, scales=scales)
+        values = self._combiner.backward(losses, tasks=drawn, scales=self.scales(drawn))
         self._apply(drawn)
         read: list[float] = values.tolist()
         return read

@@ -1,10 +1,9 @@
 """TorchJD's methods at work."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from multitune.errors import UserError
 from multitune.methods.base import RowsMethod
@@ -71,7 +70,7 @@ class TorchJDUpdate(CombinedUpdate):
     def draw(self, most: int) -> list[int]:
         return sorted(super().draw(most))
 
-    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+    def scales(self, drawn: Sequence[int]) -> list[float]:
         if self._preferring:
             self._method.preference = self._sampler.weights(drawn)
-        return super().step(drawn, losses)
+        return super().scales(drawn)

@@ -97,12 +97,15 @@ class FishPlan(TwoLoopPlan):
     inner_steps: Steps | None = None
     """Single-task steps in an inner loop; null takes the number of tasks, as the paper does."""
 
+    def fitting_steps(self, setup: "Setup") -> int:
+        return self.inner_steps or setup.num_tasks
+
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.sampling import EpochSampler
         from multitune.methods.two_loop import Fish
         from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
-        options = loop_options(self, self.inner_steps or setup.num_tasks)
+        options = loop_options(self, self.fitting_steps(setup))
         loop = Fish(setup.make_optimizer(setup.parameters), **options)
         sampler = EpochSampler(setup.num_tasks, generator=setup.generator("tasks"))
         return TwoLoopUpdate(setup, loop, sampler, short_way(options, setup.budget))
@@ -120,11 +123,13 @@ class ReptilePlan(TwoLoopPlan):
     inner_state: Literal["carry", "reset"] = "reset"
     """AdamW at the start of a trajectory: as new (reset), or as the task's last one left it (carry: T copies)."""
 
+    def fitting_steps(self, setup: "Setup") -> int:
+        return self.inner_steps or min(LONGEST, max(1, setup.budget // (ROUNDS * setup.num_tasks)))
+
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.two_loop import Reptile
         from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
-        affordable = max(1, setup.budget // (ROUNDS * setup.num_tasks))
-        options = loop_options(self, self.inner_steps or min(LONGEST, affordable))
+        options = loop_options(self, self.fitting_steps(setup))
         loop = Reptile(setup.make_optimizer(setup.parameters), num_tasks=setup.num_tasks, **options)
         return TwoLoopUpdate(setup, loop, None, short_way(options, setup.budget, trajectories=setup.num_tasks))

@@ -46,6 +46,11 @@ class TwoLoopUpdate(SingleBatchUpdate):
         return [self._two_loop.task]
 
     @property
+    def two_loop(self) -> TwoLoop:
+        """The optimizer, for a loop of another kind."""
+        return self._two_loop
+
+    @property
     def ships_anew(self) -> bool:
         return self._two_loop.between_loops
 

@@ -1,0 +1,38 @@
+"""Scores by language, and their mean."""
+
+from collections.abc import Mapping
+from statistics import fmean
+
+NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
+
+
+def with_means(by_name: Mapping[str, Mapping[str, float]], prefix: str) -> tuple[dict[str, float], dict[str, float]]:
+    """All data sets' metrics under their names, and the means of those that all of them have.
+
+    Args:
+        by_name: data set -> what its evaluation gave. A metric is called ``{prefix}_{name}_{metric}``, or where a
+            trainer has logged it without the data set's name ``{prefix}_{metric}``.
+        prefix: "eval", as a rule.
+
+    Returns:
+        ``{prefix}_{name}_{metric}`` -> its value (and what is no metric of one data set, such as the epoch); and
+        ``{prefix}_{metric}`` -> its mean.
+    """
+    scores = {name: _scores(metrics, f"{prefix}_{name}_", f"{prefix}_") for name, metrics in by_name.items()}
+    all_of_them = {
+        key: value for metrics in by_name.values() for key, value in metrics.items() if not key.startswith(f"{prefix}_")
+    } | {f"{prefix}_{name}_{metric}": value for name, found in scores.items() for metric, value in found.items()}
+    common = [
+        metric
+        for metric in next(iter(scores.values()), {})
+        if metric not in NO_SCORES and all(metric in found for found in scores.values())
+    ]
+    return all_of_them, {f"{prefix}_{metric}": fmean(found[metric] for found in scores.values()) for metric in common}
+
+
+def _scores(metrics: Mapping[str, float], own: str, general: str) -> dict[str, float]:
+    return {
+        key.removeprefix(own) if key.startswith(own) else key.removeprefix(general): value
+        for key, value in metrics.items()
+        if key.startswith(general)
+    }

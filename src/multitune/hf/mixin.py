@@ -1,0 +1,337 @@
+"""A method at work in a Trainer: where it gets its batches, its optimizer, its gradients and its weights."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from multitune.errors import UserError
+from multitune.hf.batches import Sampling, Shares, tasks_of
+from multitune.hf.callback import Events
+from multitune.hf.draws import draws
+from multitune.hf.metrics import with_means
+from multitune.hf.order import ExampleOrder
+from multitune.hf.rows import StepRows
+from multitune.hf.settings import check, check_inner, plan_of
+from multitune.methods.sampling import CategoricalSampler
+from multitune.methods.two_loop import Reptile, TwoLoop
+from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
+from multitune.plans.combined_update import CombinedUpdate
+from multitune.plans.two_loop_update import TwoLoopUpdate
+from multitune.plans.update import Setup, Update
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+else:
+    Trainer = object  # the class beside the mixin brings it
+
+logger = logging.getLogger(__name__)
+
+
+class MultitaskMixin(Trainer):
+    """What makes a Trainer one with a method: ``class MultitaskSFTTrainer(MultitaskMixin, SFTTrainer): pass``.
+
+    - ``sequential_reptile``, ``fish``, ``reptile`` and ``sequential``: all micro-batches of a step, on all ranks, are
+      of one task.
+    - Combining methods (``mtl``, ``pcgrad``, ``gradvac``, ...): a step has ``gradient_accumulation_steps`` tasks, one
+      of each micro-batch, and combines the gradients of their own mean losses.
+    - ``mixed`` and ``lookahead``: the Trainer's own batches; with ``task_column`` each example's task is drawn.
+
+    Where a method has slow weights, these are evaluated, selected, saved and pushed. The last inner loop is closed
+    before the last evaluation and save. With a dict as ``eval_dataset`` there is also the mean of each metric, under
+    the name that it has with one data set: ``metric_for_best_model="loss"`` is the mean loss.
+
+    Args:
+        model: as the Trainer takes it.
+        args: the Trainer's.
+        more: what else the Trainer takes by place.
+        task_column: the column of ``train_dataset`` that has each row's task, such as its language.
+        method: as recipes name it.
+        options: of the method, as in recipes. ``tasks_per_step`` is ``gradient_accumulation_steps``.
+        sampling: how often each task comes: "proportional", "uniform" or "unimax".
+        sampling_exponent: q of "proportional", p_t ~ N_t^q.
+        sampling_epochs: the most often that "unimax" repeats a task's examples.
+        kwargs: the Trainer's. An optimizer among them is the inner one.
+
+    Raises:
+        UserError: a method, an option or a setting that does not go with the others.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: Any = None,
+        *more: Any,
+        task_column: str | None = None,
+        method: str = "sequential_reptile",
+        options: Mapping[str, Any] | None = None,
+        sampling: Sampling = "proportional",
+        sampling_exponent: float = 0.2,
+        sampling_epochs: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        self._shares = Shares(sampling, sampling_exponent, sampling_epochs)
+        self._plan = plan_of(method, options or {}, 1 if args is None else args.gradient_accumulation_steps)
+        if task_column is None and not self._plan.mixes_tasks:
+            raise UserError(f"task_column: {method} needs it: the column of train_dataset that has each row's language")
+        self._task_column = task_column
+        self._order: ExampleOrder | None = None
+        self._probabilities = torch.ones(1, dtype=torch.float64)
+        self._total_steps = 0
+        self._update: Update | None = None
+        self._rows: StepRows | None = None
+        self._own_optimizer: Optimizer | None = None
+        self._judged_step = -1
+        super().__init__(model, args, *more, **kwargs)
+        check(self._plan, self.args, own_batches=task_column is not None)
+        self.add_callback(Events(self))
+
+    @property
+    def two_loop(self) -> TwoLoop | None:
+        """The optimizer with the slow weights, once training has made it; None for methods without them."""
+        return self._own_optimizer if isinstance(self._own_optimizer, TwoLoop) else None
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's, with the method's order of examples.
+
+        Raises:
+            UserError: no such column, rows without a task, or fewer tasks than a step combines.
+        """
+        if self._task_column is not None and self.train_dataset is not None:
+            self._order = self._new_order(self._task_column)
+        loader = super().get_train_dataloader()
+        self._total_steps = self._steps(loader, self.args.gradient_accumulation_steps)
+        return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return super()._get_train_sampler(train_dataset) if self._order is None else self._order
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The Trainer's optimizer, or the one that it was given, with the method around it.
+
+        Raises:
+            UserError: the optimizer cannot be an inner one, or an option does not fit the training.
+        """
+        made = super().create_optimizer(model)
+        if getattr(made, "optimizer", made) is not self._own_optimizer:  # accelerate has wrapped one that is ours
+            trained = self.model if model is None else model
+            assert trained is not None
+            self._own_optimizer = made = self.optimizer = self._build(made, trained)
+        return made
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The Trainer's; with a combining method a micro-batch's gradient becomes its task's row."""
+        if self._rows is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        self.current_gradient_accumulation_steps = 1  # a row is the gradient of the mean over its own items
+        loss = super().training_step(model, inputs, None)
+        self._rows.collect(loss)
+        if self.accelerator.sync_gradients:
+            scaler = self.accelerator.scaler
+            self._rows.apply(1.0 if scaler is None else scaler.get_scale())
+        return loss / self.args.gradient_accumulation_steps
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The Trainer's; for a row the mean over the items of all ranks, once DDP has taken the mean over the ranks."""
+        if self._rows is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        share = self._share_of_items(inputs)
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return (found[0] * share, found[1]) if return_outputs else found * share
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        **kwargs: Any,
+    ) -> dict[str, float]:
+        """The Trainer's metrics; of a dict of data sets those of each, and under the plain names their means."""
+        sets = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(sets, dict):
+            return super().evaluate(
+                eval_dataset=eval_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, **kwargs
+            )
+        found = {
+            name: self.evaluate(
+                name if eval_dataset is None else one, ignore_keys, f"{metric_key_prefix}_{name}", **kwargs
+            )
+            for name, one in sets.items()
+        }
+        metrics, means = with_means(found, metric_key_prefix)
+        self.log(means)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
+        return metrics | means
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the slow weights, where the method has them."""
+        with self._slow_weights():
+            super().save_model(output_dir, _internal_call)
+
+    def begin_training(self) -> None:
+        """Say what is known before the first step, and let DDP average every row over the ranks."""
+        self._judged_step = -1
+        for note in self._update.notes if self._update else ():
+            logger.warning(note)
+        if self._rows is not None:
+            state = self.accelerator.gradient_state
+            state.plugin_kwargs = state.plugin_kwargs | {"sync_each_batch": True}
+
+    def begin_epoch(self, step: int) -> None:
+        """Let the batches be those of the epoch of a step; accelerate's loader does not tell them on every rank."""
+        if self._order is not None:
+            self._order.set_epoch(step // self._order.steps_per_epoch)
+
+    def begin_step(self, step: int) -> None:
+        """Tell the method how far training is, and whose micro-batches come.
+
+        Raises:
+            UserError: a resumed training's batches are not those that its Reptile needs.
+        """
+        loop = self.two_loop
+        if loop is not None:
+            loop.progress = step / self.state.max_steps
+        if self._order is None:
+            return
+        tasks = self._order.tasks(step)
+        if isinstance(loop, Reptile) and loop.task != tasks[0]:
+            raise UserError(
+                f"reptile: step {step} has a batch of task {tasks[0]}, and the trajectory is of task {loop.task}: "
+                f"resume with the options, batch sizes and max_steps of the checkpoint"
+            )
+        if self._rows is not None:
+            self._rows.begin(tasks)
+
+    @contextmanager
+    def _slow_weights(self) -> Iterator[None]:
+        if self.two_loop is None:
+            yield
+            return
+        with self.two_loop.slow_weights():
+            yield
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Close the last inner loop, unless the last step's slow weights were evaluated or saved already."""
+        stops, step = self.control.should_training_stop, self.state.global_step
+        if stops and step != self._judged_step and self._update is not None:
+            self._update.finish()
+        if self.control.should_evaluate or self.control.should_save:
+            self._judged_step = step
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if stops and self.two_loop is not None:
+            self.two_loop.eval()
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with self._slow_weights():  # the optimizer's state says that it is these that the model's file has
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.two_loop is not None:  # its slow weights begin anew at those that were loaded
+            self.two_loop.load_state_dict(self.two_loop.inner.state_dict())
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._rows is not None and self.args.should_save:
+            self._rows.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._rows is not None and checkpoint is not None:
+            self._rows.load(Path(checkpoint))
+
+    def _build(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        """Put the method around an optimizer of the model's weights."""
+        self._update, self._rows = None, None
+        if isinstance(self._plan, (MixedPlan, SequentialPlan)):
+            return optimizer
+        check_inner(self._plan, optimizer)
+        if not self._total_steps:
+            self.get_train_dataloader()
+        self._update = self._plan.build(self._setup(self._total_steps, optimizer, model))
+        if isinstance(self._update, TwoLoopUpdate):
+            return self._update.two_loop
+        assert isinstance(self._update, CombinedUpdate)
+        self._rows = StepRows(self._update)
+        return optimizer
+
+    def _setup(self, steps: int, optimizer: Optimizer | None = None, model: nn.Module | None = None) -> Setup:
+        """What a method has to know, with an optimizer or, for its draws alone, without."""
+        named = [] if model is None else [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        return Setup(
+            parameters=named,
+            pretrained=frozenset(name for name, _ in named),
+            task_heads=frozenset(),
+            embedding=None,
+            probabilities=self._probabilities,
+            task_weights="sampling",
+            make_sampler=lambda generator: CategoricalSampler(self._probabilities, generator=generator),
+            budget=steps,
+            make_optimizer=lambda _: _given(optimizer),
+            clip=None,
+            seed=self._seed,
+        )
+
+    def _share_of_items(self, inputs: Mapping[str, Any]) -> float | Tensor:
+        """This rank's share of a micro-batch's items (labels that count), times the number of ranks."""
+        ranks = self.accelerator.num_processes
+        if ranks == 1 or not self.args.average_tokens_across_devices or "labels" not in inputs:
+            return 1.0
+        labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
+        own = labels.ne(-100).sum()
+        share: Tensor = own * ranks / self.accelerator.reduce(own, "sum").clamp(min=1)
+        return share
+
+    @property
+    def _seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _new_order(self, column: str) -> ExampleOrder:
+        tasks = tasks_of(self.train_dataset, column)
+        count, examples = self._shape_of_step()
+        if isinstance(self._plan, SeveralTasks) and count > len(tasks.names):
+            raise UserError(
+                f"gradient_accumulation_steps: {count} distinct tasks a step, and column {column!r} has "
+                f"{len(tasks.names)}; set it to that at most"
+            )
+        steps = self._steps(range(sum(tasks.sizes)), count * examples)
+        self._probabilities = self._shares.probabilities(tasks.sizes, steps * count * examples)
+        draw = draws(self._plan, self._setup(steps), count)
+        return ExampleOrder(tasks.examples, draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed)
+
+    def _shape_of_step(self) -> tuple[int, int]:
+        """Tasks of a step, and examples of each, over all ranks."""
+        copies = self.get_tp_size() * self.get_cp_size() * self.get_sp_size()  # ranks that see the same batch
+        ranks = 1 if self.accelerator.split_batches else self.accelerator.num_processes // copies
+        batches, batch = self.args.gradient_accumulation_steps, self._train_batch_size
+        if self._plan.mixes_tasks:
+            return batches * ranks * batch, 1
+        if isinstance(self._plan, SeveralTasks):
+            return batches, ranks * batch
+        return 1, batches * ranks * batch
+
+    def _steps(self, epoch: Sized, step: int) -> int:
+        """Steps of the whole training, as the Trainer counts them, where a step takes so much of an epoch."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(self.args.num_train_epochs * max(1, math.ceil(len(epoch) / step)))
+
+
+def _given(optimizer: Optimizer | None) -> Optimizer:
+    assert optimizer is not None
+    return optimizer

@@ -1,0 +1,56 @@
+"""A step's gradients in a Trainer: one row for each micro-batch, which is of one task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from multitune.errors import UserError
+from multitune.plans.combined_update import CombinedUpdate
+
+FILE = "combiner.safetensors"
+"""A combining method's state, in a checkpoint's folder."""
+
+
+@final
+class StepRows:
+    """Collects a step's gradients, task by task, and combines them.
+
+    Args:
+        update: a combining method at work.
+    """
+
+    def __init__(self, update: CombinedUpdate) -> None:
+        self._update = update
+        self._tasks: list[int] = []
+        self._scales: list[float] = []
+
+    def begin(self, tasks: Sequence[int]) -> None:
+        """Begin a step, whose micro-batches are of these tasks, in order."""
+        self._tasks, self._scales = list(tasks), self._update.scales(tasks)
+
+    def collect(self, loss: Tensor) -> None:
+        """Take the gradient of the next micro-batch out of `.grad`."""
+        self._update.combiner.collect(self._tasks.pop(0), loss, self._scales.pop(0))
+
+    def apply(self, loss_scale: float) -> None:
+        """Leave the combined gradient in `.grad`; ``loss_scale`` is what a gradient scaler has multiplied losses by."""
+        self._update.combiner.apply(loss_scale)
+
+    def save(self, folder: Path) -> None:
+        """Write the method's state into a checkpoint's folder."""
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self._update.combiner.state_dict().items()}, folder / FILE
+        )
+
+    def load(self, folder: Path) -> None:
+        """Continue where a checkpoint was written.
+
+        Raises:
+            UserError: it is not of a combining method.
+        """
+        if not (folder / FILE).is_file():
+            raise UserError(f"{folder}: has no {FILE}, so it was saved by another method or with save_only_model")
+        self._update.combiner.load_state_dict(load_file(folder / FILE))

@@ -1,0 +1,113 @@
+"""Which methods have a place in a Trainer, and which of its settings go with them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from torch.optim import Optimizer
+
+from multitune.errors import UserError
+from multitune.methods.two_loop import TwoLoop
+from multitune.mistakes import describe
+from multitune.plans import METHODS, Plan, find
+from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
+from multitune.plans.regularised import RecAdamPlan, SWEPPlan
+from multitune.plans.two_loop import ReptilePlan, TwoLoopPlan
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+FITTING = (MixedPlan, SequentialPlan, TwoLoopPlan, SeveralTasks)
+OTHERS_OPTIMIZER = (RecAdamPlan, SWEPPlan)
+"""Methods with an optimizer or a loss of their own in the place of the Trainer's."""
+
+
+def plan_of(method: str, options: Mapping[str, Any], accumulation: int) -> Plan:
+    """A method with its options, as recipes have both.
+
+    Args:
+        method: its name.
+        options: its options.
+        accumulation: micro-batches of a step.
+
+    Raises:
+        UserError: an unknown method or option, a value that is not allowed, or a method that no Trainer can follow.
+    """
+    kind = find(method)
+    if not issubclass(kind, FITTING) or issubclass(kind, OTHERS_OPTIMIZER):
+        fitting = [name for name, each in METHODS.items() if issubclass(each, FITTING) and each not in OTHERS_OPTIMIZER]
+        more = "; RecAdam as optimizer_cls_and_kwargs goes with mtl" if issubclass(kind, RecAdamPlan) else ""
+        raise UserError(f"method: {method} is for recipes alone; a Trainer takes {', '.join(fitting)}{more}")
+    given = dict(options)
+    if issubclass(kind, SeveralTasks):
+        given |= _tasks_per_step(method, given, accumulation)
+    try:
+        plan = kind.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"options of {method}: {describe(error, kind)}") from error
+    plan.check()
+    return plan
+
+
+def _tasks_per_step(method: str, options: Mapping[str, Any], accumulation: int) -> dict[str, int]:
+    if options.get("tasks_per_step", accumulation) != accumulation:
+        raise UserError(
+            f"options of {method}: tasks_per_step={options['tasks_per_step']} and gradient_accumulation_steps="
+            f"{accumulation} differ: a micro-batch is one task's; leave tasks_per_step out"
+        )
+    if accumulation < 2:
+        raise UserError(
+            f"gradient_accumulation_steps: {method} combines the gradients of several tasks, one of each micro-batch; "
+            f"set it to 2 or more, at most the number of tasks"
+        )
+    return {"tasks_per_step": accumulation}
+
+
+def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> None:
+    """Find settings of the Trainer that do not go with a method.
+
+    Args:
+        plan: the method.
+        arguments: the Trainer's.
+        own_batches: whether multitune decides which example comes when.
+
+    Raises:
+        UserError: one does not.
+    """
+    if isinstance(plan, MixedPlan) and not own_batches:
+        return
+    for name in ("ignore_data_skip", "auto_find_batch_size"):
+        if getattr(arguments, name):
+            raise UserError(f"{name}: batches have to go on where they were, at their size; leave it out")
+    if arguments.deepspeed:
+        raise UserError("deepspeed: its engine steps by itself, past any other optimizer; use DDP or FSDP")
+    if own_batches and arguments.train_sampling_strategy != "random":
+        raise UserError(
+            f"train_sampling_strategy: {arguments.train_sampling_strategy} orders the examples, and so do task_column "
+            f"and sampling; leave it out"
+        )
+    if isinstance(plan, ReptilePlan) and arguments.fp16:
+        raise UserError(
+            "fp16: a step that the gradient scaler leaves out would part reptile's batches from its trajectories; use "
+            "bf16"
+        )
+    optim = str(getattr(arguments.optim, "value", arguments.optim))
+    if not isinstance(plan, (MixedPlan, SequentialPlan)) and ("layerwise" in optim or "lomo" in optim):
+        raise UserError(f"optim: {optim} steps within the backward pass; choose one that steps after it: adamw_torch")
+
+
+def check_inner(plan: Plan, optimizer: Optimizer) -> None:
+    """Find an optimizer that a method with slow weights cannot be put around.
+
+    Raises:
+        UserError: it is one of those itself, or has two sets of weights (schedule-free ones).
+    """
+    if not isinstance(plan, TwoLoopPlan):
+        return
+    if isinstance(optimizer, TwoLoop):
+        raise UserError("optimizers: give the inner optimizer alone; method says what is put around it")
+    if hasattr(optimizer, "eval"):
+        raise UserError(
+            f"optimizer: {type(optimizer).__name__} has weights of its own for evaluations, and so has the method; "
+            f"give one that has not, such as AdamW"
+        )

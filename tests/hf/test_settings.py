@@ -1,0 +1,79 @@
+"""What does not go together is said in one sentence, before the first step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.optim import AdamW
+
+from multitune.errors import UserError
+from multitune.hf import MultitaskTrainer
+from multitune.methods import SequentialReptile
+from tiny import arguments, classifier, rows
+
+
+class ScheduleFree(AdamW):
+    def eval(self) -> None:
+        """Show the weights to evaluate."""
+
+
+def made(folder: Path, **settings: Any) -> MultitaskTrainer:
+    own = {"method", "options", "sampling", "sampling_exponent", "optimizer_cls_and_kwargs", "optimizers"}
+    given: dict[str, Any] = {"task_column": "language"} | {key: settings.pop(key) for key in own & settings.keys()}
+    if "task_column" in settings:
+        given["task_column"] = settings.pop("task_column")
+    return MultitaskTrainer(classifier(), arguments(folder, **settings), train_dataset=rows(), **given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "sequental_reptile"}, r"method: unknown method.*did you mean 'sequential_reptile'"),
+        ({"method": "stl"}, "method: stl is for recipes alone; a Trainer takes mixed, mtl, sequential,"),
+        ({"method": "recadam"}, "recadam is for recipes alone.*RecAdam as optimizer_cls_and_kwargs goes with mtl"),
+        ({"options": {"inner_step": 3}}, "options of sequential_reptile: .*'inner_step'.*did you mean 'inner_steps'"),
+        ({"options": {"outer_lr": 2.0}}, "options of sequential_reptile: outer_lr: must be"),
+        ({"method": "gradvac"}, "gradient_accumulation_steps: gradvac combines.*set it to 2 or more"),
+        (
+            {"method": "mtl", "options": {"tasks_per_step": 3}, "gradient_accumulation_steps": 2},
+            "tasks_per_step=3 and gradient_accumulation_steps=2 differ",
+        ),
+        ({"task_column": None}, "task_column: sequential_reptile needs it"),
+        ({"sampling_exponent": -1}, "sampling_exponent: must be 0 or more"),
+        ({"ignore_data_skip": True}, "ignore_data_skip: batches have to go on where they were"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size: batches"),
+        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy: sequential orders the examples"),
+        (
+            {"optim": "galore_adamw_layerwise", "optim_target_modules": ["x"]},
+            "optim: galore_adamw_layerwise steps within",
+        ),
+    ],
+)
+def test_it_is_said_where_the_trainer_is_made(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        made(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task_column": "lang"}, "train_dataset has no column 'lang'; it has input_ids, labels, language"),
+        ({"method": "mtl", "gradient_accumulation_steps": 4}, "4 distinct tasks a step, and column 'language' has 3"),
+        ({"optimizer_cls_and_kwargs": (ScheduleFree, {})}, "ScheduleFree has weights of its own for evaluations"),
+        ({"method": "torchjd:NashMTL", "gradient_accumulation_steps": 2}, "NashMTL.*all 3 must be in every step"),
+    ],
+)
+def test_it_is_said_before_the_first_step(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    one = made(tmp_path, **settings)
+    with pytest.raises(UserError, match=message):
+        one.train()
+
+
+def test_a_wrapped_optimizer_is_not_wrapped_again(tmp_path: Path) -> None:
+    model = classifier()
+    optimizers = (SequentialReptile(AdamW(model.parameters())), None)
+    one = MultitaskTrainer(
+        model, arguments(tmp_path), train_dataset=rows(), task_column="language", optimizers=optimizers
+    )
+    with pytest.raises(UserError, match="optimizers: give the inner optimizer alone"):
+        one.train()

@@ -1,0 +1,88 @@
+"""What a combining method sees in a Trainer: the gradient of each task's own mean loss."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DataCollatorForLanguageModeling, TrainerCallback
+
+from multitune.hf import MultitaskTrainer
+from multitune.methods.combiner import Combiner
+from multitune.methods.gradvac import GradVac
+from multitune.methods.joint import Joint
+from multitune.methods.sampling import proportional
+from multitune.seeds import seeded
+from tiny import arguments
+from tiny_llama import llama, texts, tokenizer
+
+STEPS = 3
+
+
+class Gradients(TrainerCallback):
+    """What each step's optimizer gets."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.seen.append(torch.cat([p.grad.flatten() for p in given["model"].parameters()]))
+
+
+def causal(folder: Path, method: str, **settings: Any) -> MultitaskTrainer:
+    given: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.0, "max_steps": STEPS}
+    given |= {"learning_rate": 0.0, "optim": "sgd"}
+    made = tokenizer()
+    data = texts().map(lambda row: made(row["text"]), remove_columns="text")
+    return MultitaskTrainer(
+        llama(),
+        arguments(folder, **(given | settings)),
+        train_dataset=data,
+        data_collator=DataCollatorForLanguageModeling(made, mlm=False),
+        task_column="language",
+        method=method,
+        options={"beta": 0.5} if method == "gradvac" else None,
+    )
+
+
+@pytest.mark.parametrize("method", ["mtl", "gradvac"])
+def test_rows_are_gradients_of_own_mean_losses(tmp_path: Path, method: str) -> None:
+    """A language's texts are much longer than the other's; the Trainer's own loss would weigh it so much more."""
+    one, gradients = causal(tmp_path, method), Gradients()
+    one.add_callback(gradients)
+    one.train()
+    epochs = causal(tmp_path, method).get_train_dataloader()
+    model, loader = llama().train(), chain(epochs, epochs)
+    kind = Joint() if method == "mtl" else GradVac(2, 0.5, seed=seeded(one.args.seed, "method").initial_seed())
+    combiner = Combiner(model.parameters(), kind, reduction="mean")
+    p = 2 * proportional([6, 6], 0.2)  # of a step that has all tasks
+    for step in range(STEPS):
+        assert one._order is not None
+        tasks = one._order.tasks(step)
+        assert sorted(tasks) == [0, 1]
+        batches = [next(loader) for _ in tasks]
+        model.zero_grad()
+        combiner.backward(
+            [model(**batch).loss for batch in batches], tasks=tasks, scales=[float(p[task]) for task in tasks]
+        )
+        expected = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+        torch.testing.assert_close(gradients.seen[step], expected)
+
+
+def test_accumulation_is_of_one_language(tmp_path: Path) -> None:
+    """Without rows the Trainer's own loss stays: one mean over the tokens of all micro-batches, all of one task."""
+    one, gradients = causal(tmp_path, "sequential"), Gradients()
+    one.add_callback(gradients)
+    one.train()
+    epochs = causal(tmp_path, "sequential").get_train_dataloader()
+    model, loader = llama().train(), chain(epochs, epochs)
+    for step in range(STEPS):
+        pair = [next(loader), next(loader)]
+        items = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in pair)
+        model.zero_grad()
+        for batch in pair:
+            model(**batch, num_items_in_batch=items).loss.backward()
+        expected = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+        torch.testing.assert_close(gradients.seen[step], expected)
