@@ -369,7 +369,7 @@ def bad_recipe(tmp_path: Path, **keys: Any) -> Recipe:
 
 
 def test_bad_records_stop_a_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train-de\.jsonl:201: no key 'intent'; .* \(2 more bad records; "):
+    with pytest.raises(UserError, match=r"train-de\.jsonl:201: no key 'intent'; .* \(1 more bad record; "):
         load_corpus(bad_recipe(tmp_path))
 
 
@@ -378,6 +378,8 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
     assert corpus.skipped == {"de": 1, "fi": 2}
     assert (counts(corpus.train), counts(corpus.test)) == ({"de": 200}, {"de": 200, "fi": 200})
     assert "3 bad records are left out: de 1, fi 2" in caplog.text
+    assert "1 records are left out for labels that no good training record has: " in caplog.text
+    assert "dev-fi.jsonl:201: label 'c' is never seen in training, which has a, b" in caplog.text
 
 
 def test_skip_bad_leaves_something(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ from multitune.training.run_folder import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
-USED = ("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length", "test_limit", "precision")
+USED = (
+    *("data", "task", "path", "columns", "scheme", "strip_labels", "label_names", "languages", "unseen", "skip_bad"),
+    *("max_length", "test_limit", "precision"),
+)
 """Recipe keys that decide a score when the model is given."""
 
 

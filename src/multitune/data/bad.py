@@ -25,9 +25,13 @@ class BadRecords:
 
     A reader that is given one adds to it and goes on with the next record; ``read`` functions without one raise at the
     first bad record.
+
+    Attributes:
+        consequences: records that are left out as well, but may be bad only because others are: counted, not listed.
     """
 
     def __init__(self) -> None:
+        self.consequences = 0
         self._found: list[tuple[str, str]] = []
         self._count = 0
 

@@ -8,6 +8,7 @@ from multitune.data.records.rows import Row
 
 if TYPE_CHECKING:
     from multitune.data.kind import Kind
+    from multitune.data.label_spelling import LabelSpelling
 
 Record = Row
 
@@ -45,6 +46,7 @@ class Wanted:
         columns: field of a record -> column, where the files have columns of a user's own.
         labels: all that may occur, where the training data of another set have settled it.
         task: the kind of task, where the files alone do not settle it.
+        spelling: what is done to labels before they are checked; None: nothing.
     """
 
     kinds: Mapping[str, "type[Kind]"]
@@ -54,6 +56,7 @@ class Wanted:
     columns: Mapping[str, str] | None = None
     labels: Sequence[str] | None = None
     task: str | None = None
+    spelling: "LabelSpelling | None" = None
 
 
 @dataclass(frozen=True)

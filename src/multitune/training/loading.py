@@ -9,6 +9,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.data import sets
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Record
+from multitune.data.label_spelling import LabelSpelling
 from multitune.data.records import texts
 from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
@@ -44,7 +45,7 @@ def load_corpus(recipe: Recipe) -> Corpus:
                 )
     if corpus.skipped:
         counts = ", ".join(f"{language} {count}" for language, count in corpus.skipped.items())
-        log.warning("skip_bad: %d bad records are left out: %s", len(bad), counts)
+        log.warning("skip_bad: %d bad records are left out: %s", len(bad) + bad.consequences, counts)
     return cut(recipe, corpus)
 
 
@@ -72,6 +73,7 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
             languages=recipe.languages,
             unseen=recipe.unseen,
             columns=recipe.columns,
+            spelling=LabelSpelling(recipe.strip_labels, recipe.label_names or (), recipe.scheme),
         )
     except MemoryError as error:
         raise RunError(
@@ -141,7 +143,8 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
-        source = load_corpus(recipe.model_copy(update=keys | {"task": None, "select": "last"}))
+        own = {"task": None, "scheme": None, "strip_labels": False, "label_names": None, "select": "last"}
+        source = load_corpus(recipe.model_copy(update=keys | own))
     return joined(list(texts.of_split(source.train, source, TASKS).values()))
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.kind import Kind
+from multitune.data.label_spelling import LabelSpelling
 from multitune.data.sets import assistant, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE
@@ -19,6 +20,8 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
         raise UserError(
             f"path: data: assistant comes with an installed package and reads no folder, not {wanted.path!r}"
         )
+    if wanted.spelling is not None and wanted.spelling.keys:
+        raise UserError(f"{wanted.spelling.keys[0]}: the labels of data: assistant are spelt as they should be")
     return assistant.load(wanted.languages, wanted.unseen)
 
 
@@ -49,6 +52,7 @@ def load(
     languages: Sequence[str] | None = None,
     unseen: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    spelling: LabelSpelling | None = None,
 ) -> Corpus:
     """A data set's corpus; ``unseen`` may also name other sets of its kind, which are evaluated and no more.
 
@@ -63,6 +67,7 @@ def load(
             (``mlqa``) and languages of those (``xquad:de``), which the corpus calls ``set:language``; None takes the
             set's own choice.
         columns: field -> column, for ``folder``.
+        spelling: what is done to labels before they are checked.
 
     Raises:
         UserError: a name twice, a set of another kind, no folder for a set, columns for a set that has its own; and
@@ -75,12 +80,13 @@ def load(
         raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
     inside = [each.removeprefix(f"{name}:") for each in unseen or () if each.partition(":")[0] not in others]
     wanted = Wanted(kinds, paths.get(name), languages, None if unseen is None else inside, columns, task=task)
+    wanted = replace(wanted, spelling=spelling)
     corpus = DATASETS[name](wanted, bad)
     for language in corpus.train:
         if language in (".", "..") or "/" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
-        wanted = Wanted(kinds, paths.get(other), (), codes, columns, corpus.labels, corpus.task)
+        wanted = Wanted(kinds, paths.get(other), (), codes, columns, corpus.labels, corpus.task, spelling)
         corpus = _with_unseen(corpus, name, other, DATASETS[other](wanted, bad))
     return corpus
 

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import logging
 import re
 from array import array
 from collections import Counter
@@ -11,12 +12,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from multitune.data.bad import BadRecords
+from multitune.data.bad import BadRecord, BadRecords
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
+from multitune.data.label_spelling import LabelSpelling, lookalikes, looks, stripped
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
 """The records of one language (its code) and split from their files, mostly one file."""
@@ -57,6 +61,7 @@ class Layout:
         dev: None where ``test`` is all there is.
         test: None where dev is what is reported.
         read_unseen: reads languages that are not trained on, where something is allowed there that training forbids.
+        read_any_tags: reads entity tags of any scheme, which are checked afterwards.
         labels: all labels, where the set fixes them; () takes those that training shows.
         codes: how file names spell a language -> the language; nothing else is one. Empty: file names have it as it is.
         by_name: languages that are read only where a recipe names them.
@@ -71,6 +76,7 @@ class Layout:
     dev: Part | None = None
     test: Part | None = None
     read_unseen: Reader | None = None
+    read_any_tags: Reader | None = None
     labels: tuple[str, ...] = ()
     codes: Mapping[str, str] = field(default_factory=dict)
     by_name: Collection[str] = ()
@@ -101,6 +107,11 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     folder = _folder(wanted.path, layouts)
     training = wanted.languages is None or bool(wanted.languages)
     layout = _fitting(layouts, folder, training)
+    spelling = wanted.spelling or LabelSpelling()
+    if training:
+        _check_spelling(spelling, layout, wanted.kinds[layout.task])
+    if spelling.keys and layout.read_any_tags is not None:
+        layout = replace(layout, read=layout.read_any_tags, read_unseen=None)
     train = _files(folder, layout, layout.train) if training else {}
     dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
     by_default = layout.trained or tuple(train)
@@ -116,24 +127,35 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
         if part is not None:
             _require(key, codes, files, folder, part, layout)
     kind = wanted.kinds[layout.task]
-    reading = _Reading(layout, kind, languages, bad, tuple(wanted.labels or layout.labels))
+    reading = _Reading(layout, kind, languages, bad, tuple(wanted.labels or layout.labels), spelling)
     records = {code: reading.records(layout.train, train[code], code) for code in languages}
     reading.settle_labels()
     test = {
         code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
     }
+    dev_records = {
+        code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code) for code in languages
+    }
+    reading.say_what_was_done()
     return Corpus(
         task=layout.task,
         labels=reading.labels,
         train=records,
-        dev={
-            code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code)
-            for code in languages
-        },
+        dev=dev_records,
         test=test,
         test_is_dev=layout.test is None,
         skipped=dict(+reading.skipped),
     )
+
+
+def _check_spelling(spelling: LabelSpelling, layout: Layout, kind: type[Kind]) -> None:
+    """Raise ``UserError`` where a recipe asks something for labels that the set does not have."""
+    if spelling.scheme is not None and layout.read_any_tags is None:
+        raise UserError(f"scheme: data: {layout.name} has no entity tags; its records are of {layout.task}")
+    if spelling.keys and kind.label_field is None:
+        raise UserError(f"{spelling.keys[0]}: data: {layout.name} has no labels; its records are of {layout.task}")
+    if spelling.names and layout.labels:
+        raise UserError(f"label_names: data: {layout.name} has labels of its own: {_first_of(layout.labels)}")
 
 
 def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -195,11 +217,20 @@ class _Reading:
     """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
 
     def __init__(
-        self, layout: Layout, kind: type[Kind], trained: Collection[str], bad: BadRecords, labels: tuple[str, ...]
+        self,
+        layout: Layout,
+        kind: type[Kind],
+        trained: Collection[str],
+        bad: BadRecords,
+        labels: tuple[str, ...],
+        spelling: LabelSpelling,
     ) -> None:
         self.labels = labels
         self.skipped: Counter[str] = Counter()
         self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
+        self._spelling, self._converted = spelling, Counter[str]()
+        self._consequences: list[str] = []
+        self._fixed, self._after_bad = labels == layout.labels, bool(bad)
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
@@ -207,10 +238,10 @@ class _Reading:
     def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
         """The records of a language and split; those whose label is not allowed are bad."""
         assert part is not None
-        before = len(self._bad)
+        before = len(self._bad) + len(self._consequences)
         placed = self._checked(self._placed(part, paths, code))
         kept = self._keep(record for _, record in placed)
-        self.skipped[code] += len(self._bad) - before
+        self.skipped[code] += len(self._bad) + len(self._consequences) - before
         if not kept and not self.skipped[code]:
             divided = "too few records to divide into train, dev and test; give each a file of its own"
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
@@ -218,7 +249,27 @@ class _Reading:
 
     def settle_labels(self) -> None:
         """Where neither the set nor another one fixes the labels, take those of the records that were read so far."""
-        self.labels = self.labels or tuple(sorted(self._shown))
+        if self.labels:
+            return
+        self.labels, self._fixed, self._after_bad = tuple(sorted(self._shown)), False, bool(self._bad)
+        for group in lookalikes(self.labels):
+            log.warning(
+                "labels that differ by blanks, capitals or invisible characters alone are labels of their own: %s; "
+                "strip_labels: true takes off blanks at their edges",
+                ", ".join(map(repr, group)),
+            )
+
+    def say_what_was_done(self) -> None:
+        """Warn of tags that were converted, and of records that were left out and are not listed as bad."""
+        for file, count in (+self._converted).items():
+            log.warning("%s: %d tags are converted from %s to IOB2", file, count, self._spelling.scheme)
+        if self._consequences:
+            log.warning(
+                "%d records are left out for labels that no good training record has: %s; mend the bad ones first",
+                len(self._consequences),
+                self._consequences[0],
+            )
+        self._bad.consequences += len(self._consequences)
 
     def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
@@ -248,30 +299,57 @@ class _Reading:
         return {part: chosen(kept, numbers) for part, numbers in rows.items()}
 
     def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
-        """What is left when records with labels that are not allowed are reported."""
-        if self._kind.label_field is None:
+        """The records with their labels as wanted; those with labels that are not allowed are reported."""
+        field = self._kind.label_field
+        if field is None:
             yield from placed
             return
         allowed = dict.fromkeys(self.labels)
         for place, record in placed:
-            problem = _label_problem(record, self._kind, self._kind.label_field, allowed)
-            if problem is None:
+            try:
+                spelt = self._respelt(place, record, field)
+            except BadRecord as problem:
+                self._bad.add(place.of(problem.label), str(problem))
+                continue
+            unknown = self._unknown(spelt, allowed)
+            if unknown is None:
                 if not self.labels:
-                    self._shown.update(self._kind.labels_of(record))
-                yield place, record
+                    self._shown.update(self._kind.labels_of(spelt))
+                yield place, spelt
+            elif self._after_bad and not self._fixed:
+                self._consequences.append(f"{place.of(unknown[0])}: {unknown[1]}")
             else:
-                self._bad.add(place.of(problem[0]), problem[1])
+                self._bad.add(place.of(unknown[0]), unknown[1])
+
+    def _respelt(self, place: Place, record: Record, field: str) -> Record:
+        if field not in record:
+            raise BadRecord(f"has no {field}: neither a column of its own nor a file of labels")
+        if not self._spelling.keys:
+            return record
+        entities = self._layout.read is self._layout.read_any_tags
+        spelt, converted = self._spelling.respelt(record, field, entities=entities)
+        self._converted[place.file] += converted
+        return spelt
+
+    def _unknown(self, record: Record, allowed: Collection[str]) -> tuple[int, str] | None:
+        """The number of a label that is not allowed, and what to say of it; without ``allowed`` every label is."""
+        assert self._kind.label_field is not None
+        for number, label in enumerate(self._kind.labels_of(record)):
+            if allowed and label not in allowed:
+                what = f"{self._kind.label_field.removesuffix('s')} {label!r}"
+                of_set = f"is none of data: {self._layout.name}, which has"
+                lacks = of_set if self._fixed else "is never seen in training, which has"
+                return number, f"{what} {lacks} {_first_of(allowed)}{_likely(label, allowed)}"
+        return None
 
 
-def _label_problem(record: Record, kind: type[Kind], field: str, allowed: Collection[str]) -> tuple[int, str] | None:
-    """The number of a label that is not allowed, and what to say of it; without ``allowed`` every label is."""
-    if field not in record:
-        return 0, f"has no {field}: neither a column of its own nor a file of labels"
-    for number, label in enumerate(kind.labels_of(record)):
-        if allowed and label not in allowed:
-            what = f"{field.removesuffix('s')} {label!r}"
-            return number, f"{what} is never seen in training, which has {_first_of(allowed)}"
-    return None
+def _likely(label: str, allowed: Collection[str]) -> str:
+    """A hint where a label is a known one with blanks around it or other capitals."""
+    meant = next((each for each in allowed if looks(each) == looks(label)), None)
+    if meant is None:
+        return ""
+    way_out = "; strip_labels: true takes off blanks at its edges" if stripped(label) == meant else ""
+    return f"; it differs from {meant!r} by blanks or capitals alone{way_out}"
 
 
 def _first_of(labels: Collection[str]) -> str:
