@@ -378,7 +378,7 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
     assert corpus.skipped == {"de": 1, "fi": 2}
     assert (counts(corpus.train), counts(corpus.test)) == ({"de": 200}, {"de": 200, "fi": 200})
     assert "3 bad records are left out: de 1, fi 2" in caplog.text
-    assert "1 records are left out for labels that no good training record has: " in caplog.text
+    assert "1 more record left out for a label that no good training record has: " in caplog.text
     assert "dev-fi.jsonl:201: label 'c' is never seen in training, which has a, b" in caplog.text
 
 

@@ -137,9 +137,13 @@ def _split_files(path: str | None) -> list[Path]:
     needs = "train, dev and test, or one file, as columns: {language: ...} names a column"
     if path is None or not Path(path).is_dir():
         raise UserError(f"path: {'is missing' if path is None else f'{path} is not a folder'}; it needs {needs}")
-    tables = {
-        file.name[: -len(suffix)]: file for suffix in tabular.suffixes() for file in Path(path).glob(f"*{suffix}")
-    }
+    tables: dict[str, Path] = {}
+    for suffix in tabular.suffixes():
+        for file in sorted(Path(path).glob(f"[!.]*{suffix}")):
+            name = file.name.removesuffix(suffix)
+            if name in tables:
+                raise UserError(f"path: {file} stands beside another {name!r}, {tables[name].name}; remove one")
+            tables[name] = file
     splits = [tables[split] for split in SPLITS if split in tables]
     if {"train", "dev"} <= tables.keys():
         return splits
