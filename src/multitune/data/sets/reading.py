@@ -4,6 +4,7 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,17 +151,21 @@ class Reading:
                 what = f"{self._kind.label_field.removesuffix('s')} {label!r}"
                 of_set = f"is none of data: {self._layout.name}, which has"
                 lacks = of_set if self._fixed else "is never seen in training, which has"
-                return number, f"{what} {lacks} {first_of(allowed)}{_likely(label, allowed)}"
+                return number, f"{what} {lacks} {first_of(allowed)}{self._likely(label)}"
         return None
 
+    def _likely(self, label: str) -> str:
+        """A hint where a label is a known one with blanks around it or other capitals."""
+        meant = self._by_looks.get(looks(label))
+        if meant is None:
+            return ""
+        way_out = "; strip_labels: true takes off blanks at its edges" if stripped(label) == meant else ""
+        return f"; it differs from {meant!r} by blanks or capitals alone{way_out}"
 
-def _likely(label: str, allowed: Collection[str]) -> str:
-    """A hint where a label is a known one with blanks around it or other capitals."""
-    meant = next((each for each in allowed if looks(each) == looks(label)), None)
-    if meant is None:
-        return ""
-    way_out = "; strip_labels: true takes off blanks at its edges" if stripped(label) == meant else ""
-    return f"; it differs from {meant!r} by blanks or capitals alone{way_out}"
+    @cached_property
+    def _by_looks(self) -> dict[str, str]:
+        """What a reader sees of each label -> the label, once all are settled."""
+        return {looks(label): label for label in self.labels}
 
 
 def first_of(labels: Collection[str]) -> str:
