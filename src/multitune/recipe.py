@@ -102,6 +102,12 @@ class Recipe(BaseModel):
     """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
     labels: dict[str, str] | None = None
     """Label (of entities: their type) -> the one that it is taken for, or ``ignore``: neither learnt nor scored."""
+    scheme: Literal["iob1", "iob2", "bioes"] | None = None
+    """The scheme of entity tags in the files, which become IOB2; null takes those of training languages for IOB2."""
+    strip_labels: bool = False
+    """Take blanks and invisible characters off the edges of labels."""
+    label_names: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The labels that whole numbers in the files stand for, from 0."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Languages to train on; null takes the data set's own choice."""
     unseen: tuple[str, ...] | None = None

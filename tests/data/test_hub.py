@@ -437,7 +437,7 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
     write(tmp_path, "PAN-X", [good], *shard("PAN-X.de", "validation"))
     train = "PAN-X.de/train-00000-of-00001.parquet"
     assert bad_rows(tmp_path) == [
-        (f"{train}:2", "'I-PER' after 'O' is not IOB2: an entity begins with B-PER"),
+        (f"{train}:2", "'I-PER' after 'O' is not IOB2: an entity begins with B-PER; scheme: iob1 converts it"),
         (f"{train}:3", "tokens[0] is blank"),
         (f"{train}:4", "tokens is missing; it must be a list of texts, or a text with single spaces between"),
         (f"{train}:5", "class -1 is not among the file's 7 classes"),

@@ -107,9 +107,9 @@ def test_names_that_make_no_sense(kind: str, records: list[Record], names: dict[
 
 def test_unknown_labels_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     mixed = corpus("tagging", ENTITIES)
-    unknown = unknown_labels(mixed, mixed.test, TASKS)
-    assert unknown == {"bb": {"B-DATE": 2, "I-DATE": 1}}
-    warn_of_unknown(unknown, "test", "training")
+
+    assert unknown_labels(mixed, mixed.test, TASKS) == {"bb": {"B-DATE": 2, "I-DATE": 1}}
+    warn_of_unknown(mixed, mixed.test, TASKS, "test", "training")
     (said,) = caplog.messages
     assert said.startswith("test labels that training lacks count as wrong")
     assert said.endswith("bb: 'B-DATE' (2), 'I-DATE' (1)")

@@ -340,7 +340,7 @@ def test_an_unseen_set_of_another_kind(tmp_path: Path, tiny_panx: Path) -> None:
 def test_an_unseen_set_with_labels_that_are_none_of_its_own(tmp_path: Path) -> None:
     pawsx = written(tmp_path / "pawsx", {f"{split}-de.tsv": PARAPHRASES for split in ("train", "dev", "test")})
     xnli = written(tmp_path / "xnli", {"test-de.tsv": "a\tb\n\nc\td\n", "test.labels.txt": "neutral\n\nmaybe\n"})
-    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is none of the data set's, which are contr"):
+    with pytest.raises(UserError, match=r"test-de\.tsv:3: label 'maybe' is none of data: xnli, which has contr"):
         load("pawsx", {"pawsx": str(pawsx), "xnli": str(xnli)}, unseen=["xnli:de"])
 
 

@@ -10,7 +10,6 @@ from sacrebleu import corpus_bleu, corpus_chrf
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
-from multitune.errors import UserError
 from multitune.tasks import TASKS, Classification, ImageClassification, PosTagging, Regression, Translation
 from multitune.tasks.regression import ranks
 
@@ -145,8 +144,22 @@ def test_translations_are_scored_as_sacrebleu_does(language: str | None) -> None
     assert signatures[named].startswith(f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:")
 
 
-def test_a_language_whose_words_need_another_package() -> None:
-    if find_spec("mecab_ko"):
-        pytest.skip("the package for Korean is installed")
-    with pytest.raises(UserError, match=r"pip install 'sacrebleu\[ko\]'"):
-        Translation(()).score([{"target": "가", "target_language": "ko"}], ["가"])
+@pytest.mark.parametrize(
+    ("language", "package", "words"),
+    [("ja", "MeCab", "ja-mecab"), ("jpn_Jpan", "MeCab", "ja-mecab"), ("ko", "mecab_ko", "ko-mecab")],
+)
+def test_a_language_whose_words_need_another_package_is_scored_by_characters(
+    language: str, package: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Translation(())
+    task.score([{"target": "가나", "target_language": language}] * 2, ["가"] * 2)
+    missing = find_spec(package) is None
+    assert f"tok:{'char' if missing else words}" in task.versions()[f"bleu {language}"]
+    assert caplog.text.count("counts characters: words need pip install 'sacrebleu[") == missing
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-CN", "zh_TW", "zho_Hans", "yue"])
+def test_chinese_is_split_into_characters_whatever_its_code(language: str) -> None:
+    task = Translation(())
+    task.score([{"target": "狗在跑", "target_language": language}], ["狗"])
+    assert "tok:zh" in task.versions()[f"bleu {language}"]

@@ -25,8 +25,8 @@ from multitune.training.run_folder import CHECKPOINTS
 log = logging.getLogger(__name__)
 
 USED = (
-    *("data", "task", "path", "columns", "labels", "languages", "unseen", "skip_bad", "max_length", "test_limit"),
-    "precision",
+    *("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "languages", "unseen"),
+    *("skip_bad", "max_length", "test_limit", "precision"),
 )
 """Recipe keys that decide a score when the model is given."""
 

@@ -44,8 +44,9 @@ from multitune.training.run import word_embedding
 from multitune.versions import versions
 
 USED = (
-    *("data", "task", "path", "columns", "labels", "languages", "unseen", "skip_bad", "max_length"),
-    *("train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model", "precision"),
+    *("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "languages", "unseen"),
+    *("skip_bad", "max_length", "train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model"),
+    "precision",
 )
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100

@@ -54,7 +54,7 @@ class BadRecords:
         place, problem = self._found[0]
         more = len(self) - 1
         which = f"{counted(more, 'more bad record')}; " if more else ""
-        raise UserError(f"{place}: {problem} ({which}multitune data lists all, skip_bad: true leaves them out)")
+        raise UserError(f"{place}: {problem} ({which}multitune data lists them, skip_bad: true leaves them out)")
 
 
 def counted(number: int, what: str) -> str:

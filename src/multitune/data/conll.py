@@ -13,6 +13,7 @@ from pathlib import Path
 from multitune.data.bad import BadRecord, BadRecords, parsed, records
 from multitune.data.corpus import Placed, Record
 from multitune.data.sentences import sentences, splitter
+from multitune.data.tag_schemes import check_iob2
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,15 @@ def read(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fals
 
 def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = False) -> Iterator[Placed]:
     """As ``read``, each with its place: the line of every token."""
-    path = Path(path)
-    check = check_iob2 if strict else OneScheme().check
+    return _placed(Path(path), bad, check_iob2 if strict else OneScheme().check)
+
+
+def unchecked(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
+    """As ``placed``, with tags of any scheme or none."""
+    return _placed(Path(path), bad, lambda tags: None)
+
+
+def _placed(path: Path, bad: BadRecords | None, check: Check) -> Iterator[Placed]:
     columns = _of_conllu if ".conllu" in path.suffixes else _Columns().of
     return parsed(sentences(path, bad), lambda rows: _parse(rows, columns, check), bad)
 
@@ -75,16 +83,6 @@ def unprefixed(records: Iterable[Placed], code: str) -> Iterator[Placed]:
         yield place, record
     for file, count in cut.items():
         log.warning("%s: the prefix %s is taken off all tokens of %d sentences", file, prefix, count)
-
-
-def check_iob2(tags: Sequence[str]) -> None:
-    """Raise ``BadRecord`` where a sentence's tags are not IOB2."""
-    for label, (previous, tag) in enumerate(zip(["O", *tags], tags, strict=False)):
-        kind, _, entity = tag.partition("-")
-        if tag != "O" and (kind not in ("B", "I") or not entity):
-            raise BadRecord(f"tag {tag!r} is not IOB2: O, B-TYPE or I-TYPE is allowed", label)
-        if kind == "I" and previous not in (f"B-{entity}", tag):
-            raise BadRecord(f"{tag!r} after {previous!r} is not IOB2: an entity begins with B-{entity}", label)
 
 
 class OneScheme:

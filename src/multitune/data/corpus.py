@@ -8,6 +8,7 @@ from multitune.data.records.rows import Row
 
 if TYPE_CHECKING:
     from multitune.data.kind import Kind
+    from multitune.data.label_spelling import LabelSpelling
 
 Record = Row
 
@@ -47,6 +48,7 @@ class Wanted:
         renamed: labels that the recipe takes for others, so that a set with fixed labels may have them.
         test_only: a model is to be scored, so that test records alone are read, and no training file need be there.
         trained: languages whose other splits the model to be scored may have seen, beside ``languages``.
+        spelling: what is done to labels before they are checked; None: nothing.
     """
 
     kinds: Mapping[str, "type[Kind]"]
@@ -58,6 +60,7 @@ class Wanted:
     renamed: Collection[str] = ()
     test_only: bool = False
     trained: Collection[str] = ()
+    spelling: "LabelSpelling | None" = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from multitune.data import conll
+from multitune.data import tag_schemes
 from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
 from multitune.errors import kind_of_value
@@ -61,6 +61,13 @@ def words(value: Any, name: str) -> list[str]:
     return [_word(word, f"{name}[{index}]") for index, word in enumerate(split)]
 
 
+def tags(value: Any, name: str) -> list[str]:
+    """A list of tags, or one text with spaces between them; whole numbers are taken as text."""
+    if isinstance(value, list):
+        value = [str(tag) if isinstance(tag, int) and not isinstance(tag, bool) else tag for tag in value]
+    return words(value, name)
+
+
 def _word(value: Any, name: str) -> str:
     """A token or tag: more than spaces and tabs, though it may look blank, as a no-break space does."""
     return value if isinstance(value, str) and value.isspace() and value.strip(" \t\r\n") else text(value, name)
@@ -96,7 +103,7 @@ def check_tags(record: Record) -> None:
 
 def _check_entities(record: Record) -> None:
     check_tags(record)
-    conll.check_iob2(record["tags"])
+    tag_schemes.check_iob2(record["tags"])
 
 
 def _accept(record: Record) -> None:
@@ -147,9 +154,9 @@ PAIR = {"text_pair": text}
 TEXT = Fields({"text": text})
 LABELLED_TEXT = Fields({"text": text, "label": label}, PAIR)
 SCORED_TEXT = Fields({"text": text, "score": score}, PAIR, renamed={"score": "label"})
-ENTITIES = Fields({"tokens": words, "tags": words}, check=_check_entities)
-PARTS_OF_SPEECH = Fields({"tokens": words, "pos": words}, check=check_tags, renamed={"pos": "tags"})
-TRANSLATION = Fields({"source": text, "target": text})
+ENTITIES = Fields({"tokens": words, "tags": tags}, check=_check_entities)
+PARTS_OF_SPEECH = Fields({"tokens": words, "pos": tags}, check=check_tags, renamed={"pos": "tags"})
+TRANSLATION = Fields({"source": text, "target": text}, {"target_language": text, "source_language": text})
 QUESTION = Fields({"context": text, "question": text, "answers": answers}, {"id": label}, check_spans)
 
 ALL = (LABELLED_TEXT, SCORED_TEXT, ENTITIES, PARTS_OF_SPEECH, TRANSLATION, QUESTION, TEXT)

@@ -34,10 +34,11 @@ def read(
     """Yield the records of a file.
 
     ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``score`` (and ``text_pair``): regression;
-    ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target``: translation;
-    ``context``, ``question``, ``answers`` (and ``id``): question answering; ``text``: texts alone. Tokens and tags are
-    lists in JSONL, and have single spaces between in CSV and TSV; in CoNLL-U they are columns such as ``form`` and
-    ``upos``. Answers are ``{"text": [...], "answer_start": [...]}``, so JSONL alone.
+    ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target`` (and
+    ``target_language``, ``source_language``): translation; ``context``, ``question``, ``answers`` (and ``id``):
+    question answering; ``text``: texts alone. Tokens and tags are lists in JSONL, and have single spaces between in CSV
+    and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are ``{"text": [...], "answer_start":
+    [...]}``, so JSONL alone.
 
     Args:
         path: a UTF-8 file, plain or gzipped, whose name ends in one of ``suffixes()``.
@@ -58,11 +59,19 @@ def placed(
     path: str | Path, bad: BadRecords | None = None, *, fields: Fields, columns: Mapping[str, str]
 ) -> Iterator[Placed]:
     """As ``read``, each with its place."""
-    path = Path(path)
+    return parsed(rows(Path(path), columns, bad), fields.record, bad)
+
+
+def rows(path: Path, columns: Mapping[str, str], bad: BadRecords | None) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """The rows of a file as values by field, each with its place, not yet checked.
+
+    Raises:
+        UserError: as ``read`` does, but for values.
+    """
     suffix = Path(path.name.removesuffix(".gz")).suffix
     if suffix not in READERS:
         raise UserError(f"{path}: the name of a table ends in one of {', '.join(suffixes())}")
-    return parsed(READERS[suffix](path, columns, bad), fields.record, bad)
+    return READERS[suffix](path, columns, bad)
 
 
 def suffixes() -> tuple[str, ...]:

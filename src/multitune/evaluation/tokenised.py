@@ -10,7 +10,7 @@ from multitune.storage import cache
 from multitune.tasks.task import Example, Task
 from multitune.versions import versions
 
-CODE = ("tasks/*.py", "data/records/stored.py", "seeds.py", "evaluation/tokenised.py")
+CODE = ("tasks/*.py", "data/languages.py", "data/records/stored.py", "seeds.py", "evaluation/tokenised.py")
 """What decides, beside the installed packages, how a record becomes an example in a file."""
 FILE = "examples.arrow"
 

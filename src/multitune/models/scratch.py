@@ -19,8 +19,8 @@ from multitune.errors import UserError, unknown
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
 from multitune.tasks import HeadMap, ImageClassification, Task, Translation
+from multitune.tasks.language_marks import language_mark
 from multitune.tasks.task import Processor
-from multitune.tasks.translation import language_mark
 
 Made = tuple[PreTrainedModel, Processor]
 """A model with its tokenizer or image processor."""

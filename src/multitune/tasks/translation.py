@@ -1,5 +1,6 @@
 """Translation with an encoder-decoder, scored by sacreBLEU and chrF."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, final
 
@@ -14,10 +15,15 @@ from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedMode
 from multitune.data.corpus import Record
 from multitune.data.fields import TRANSLATION
 from multitune.data.kind import Text
-from multitune.errors import UserError
+from multitune.data.languages import language
 from multitune.results.shown import Shown
+from multitune.tasks.language_marks import LanguageMarks
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 
+log = logging.getLogger(__name__)
+
+TOKENIZERS = {"zho": ("zh", "zh"), "yue": ("zh", "zh"), "jpn": ("ja-mecab", "ja"), "kor": ("ko-mecab", "ko")}
+"""Language -> sacreBLEU's tokenizer, and what sacreBLEU calls the language; all others have 13a."""
 LONGEST = 2
 """A translation ends after so many times the tokens of the longest source text in its batch, and ten more."""
 
@@ -26,9 +32,8 @@ LONGEST = 2
 class Translation(Task):
     """Records ``{"source": str, "target": str}``; a prediction is a text, decoded greedily.
 
-    A record with ``"target_language": "de"`` is given to the model as ``<2de> source`` (Johnson et al. 2017, arXiv
-    1611.04558), so that one model learns to translate into several; BLEU splits it into words as sacreBLEU does by
-    default for that language.
+    A record with ``"target_language": "de"`` is marked as the model wants it (tasks/language_marks.py), so that one
+    model translates into several; BLEU splits it into words as sacreBLEU does by default for that language.
     """
 
     fields = TRANSLATION
@@ -56,16 +61,23 @@ class Translation(Task):
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
         cut = {"truncation": True, "max_length": max_length}
+        marks = LanguageMarks(tokenizer)
         for some in together(records):
-            sources = rows_of(tokenizer([source_text(record) for record in some], **cut))
+            sources = rows_of(tokenizer([marks.source_text(record) for record in some], **cut))
             targets = tokenizer(text_target=[record["target"] for record in some], **cut)["input_ids"]
-            for source, target in zip(sources, targets, strict=True):
-                yield source | {"labels": target}
+            for record, source, target in zip(some, sources, targets, strict=True):
+                labels = marks.target_ids(record, target)
+                own = {"input_ids": marks.source_ids(record, source["input_ids"])}
+                yield source | own | {"labels": labels, "start": marks.start(labels)}
 
     def collate(self, examples: Sequence[Example], pad_id: int) -> tuple[Inputs, Tensor]:
-        """The model gets the labels too: it knows how its decoder wants them shifted."""
+        """The model gets the labels too: it knows how its decoder wants them shifted, but for marks of languages."""
         inputs, targets = super().collate(examples, pad_id)
-        return inputs | {"labels": targets}, targets
+        inputs["labels"] = targets
+        if examples[0]["start"] >= 0:
+            shifted = [[example["start"], *example["labels"][:-1]] for example in examples]
+            inputs["decoder_input_ids"] = padded_rows(shifted, pad_id)
+        return inputs, targets
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
@@ -75,13 +87,19 @@ class Translation(Task):
         return loss
 
     def forward(self, model: PreTrainedModel, inputs: Inputs) -> Tensor:
-        """Token ids of translations, [examples, length]."""
+        """Token ids of translations, [examples, length]; the mark of a language is given."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        given = _given(model, inputs.get("decoder_input_ids"))
         tokens = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, num_beams=1, do_sample=False, max_new_tokens=LONGEST * ids.shape[1] + 10
+            input_ids=ids,
+            attention_mask=mask,
+            num_beams=1,
+            do_sample=False,
+            max_new_tokens=LONGEST * ids.shape[1] + 10,
+            **given,
         )
         assert isinstance(tokens, torch.Tensor)
-        return tokens
+        return tokens[:, given["decoder_input_ids"].shape[1] :] if given else tokens
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[list[int]]:
         tokens: list[list[int]] = output.tolist()
@@ -118,27 +136,33 @@ class Translation(Task):
         bleu = {f"bleu {code}".strip(): metric for code, metric in self._bleu.items()}
         return {name: str(metric.get_signature()) for name, metric in (bleu | {"chrf": self._chrf}).items()}
 
-    def _bleu_for(self, language: str) -> BLEU:
-        if language not in self._bleu:
-            try:
-                self._bleu[language] = BLEU(trg_lang=language)
-            except RuntimeError as error:  # its tokenizer for the language is a package of its own
-                package = f"pip install 'sacrebleu[{language}]'"
-                raise UserError(
-                    f"data: sacrebleu splits {language!r} into words by a package of its own: {package}"
-                ) from error
-        return self._bleu[language]
+    def _bleu_for(self, code: str) -> BLEU:
+        if code not in self._bleu:
+            self._bleu[code] = _bleu(code)
+        return self._bleu[code]
 
 
-def source_text(record: Record) -> str:
-    """The source text with the mark of its target language, where the record names one."""
-    language = record.get("target_language")
-    return record["source"] if language is None else f"{language_mark(language)} {record['source']}"
+def _bleu(code: str) -> BLEU:
+    """BLEU that splits a language into words; into characters where that needs a package that is missing."""
+    known = TOKENIZERS.get(language(code).code)
+    if known is None:
+        return BLEU()
+    name, extra = known
+    try:
+        return BLEU(trg_lang=extra, tokenize=name)
+    except RuntimeError:
+        log.warning("BLEU of %s counts characters: words need pip install 'sacrebleu[%s]'", code, extra)
+        return BLEU(tokenize="char")
 
 
-def language_mark(language: str) -> str:
-    """What stands before a text that is to be translated into ``language``."""
-    return f"<2{language}>"
+def _given(model: PreTrainedModel, decoder_input_ids: Tensor | None) -> dict[str, Any]:
+    """What ``generate`` begins with: the decoder's start and the mark, or the mark alone where that is the start."""
+    if decoder_input_ids is None:
+        return {}
+    ends = model.config.eos_token_id
+    starts = decoder_input_ids[:, 0].tolist()
+    both = starts[0] in (ends if isinstance(ends, list) else [ends])
+    return {"decoder_input_ids": decoder_input_ids[:, : 1 + both], "decoder_start_token_id": starts}
 
 
 def _whole_numbers(sums: NDArray[np.float64]) -> list[list[int]]:

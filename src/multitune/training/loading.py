@@ -10,6 +10,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.data import sets
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Head, Record
+from multitune.data.label_spelling import LabelSpelling
 from multitune.data.records import labels, texts
 from multitune.data.records.limits import limited
 from multitune.data.records.rows import joined
@@ -107,7 +108,11 @@ def _with_models(recipe: Recipe, corpus: Corpus, models: Collection[str]) -> Cor
 
 
 def warn_of_labels(corpus: Corpus) -> None:
-    """Say what is amiss with the labels of a corpus to train on: dev or test has others, or training has one alone."""
+    """Say what is amiss with the labels of a corpus to train on.
+
+    Two look alike, training has one alone, or dev or test has others.
+    """
+    labels.warn_of_lookalikes(corpus)
     labels.warn_of_one_label(corpus, TASKS)
     _warn_of_unknown(replace(corpus, train={}), "training")
 
@@ -116,7 +121,7 @@ def _warn_of_unknown(corpus: Corpus, who: str) -> None:
     """Say which labels of each split ``who`` lacks, "training" or "the model"."""
     dev = {} if corpus.test_is_dev else corpus.dev
     for name, split in (("training", corpus.train), ("dev", dev), ("test", corpus.test)):
-        labels.warn_of_unknown(labels.unknown_labels(corpus, split, TASKS), name, who)
+        labels.warn_of_unknown(corpus, split, TASKS, name, who)
 
 
 def _good(recipe: Recipe, corpus: Corpus, bad: BadRecords) -> Corpus:
@@ -176,6 +181,7 @@ def _from_set(recipe: Recipe, bad: BadRecords, *, test_only: bool = False, train
             renamed=recipe.labels or (),
             test_only=test_only,
             trained=trained,
+            spelling=LabelSpelling(recipe.strip_labels, recipe.label_names or (), recipe.scheme),
         )
     except MemoryError as error:
         raise RunError(
@@ -244,7 +250,8 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     source = corpus
     if replay.data is not None:
         keys = {"data": replay.data, "path": replay.path, "languages": replay.languages, "unseen": (), "columns": None}
-        other = recipe.model_copy(update=keys | {"task": None, "select": "last", "labels": None})
+        own = {"task": None, "labels": None, "scheme": None, "strip_labels": False, "label_names": None}
+        other = recipe.model_copy(update=keys | own | {"select": "last"})
         bad = BadRecords()
         source = _good(other, read_corpus(other, bad), bad)
     return joined(list(texts.of_split(source.train, source, TASKS).values()))

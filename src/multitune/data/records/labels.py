@@ -9,6 +9,7 @@ from itertools import islice
 
 from multitune.data.corpus import Corpus, Head, Record
 from multitune.data.kind import IGNORE, Kind
+from multitune.data.label_spelling import likely, lookalikes
 from multitune.data.records.rows import View, chosen
 from multitune.errors import UserError, as_line
 
@@ -62,13 +63,26 @@ def unknown_labels(corpus: Corpus, split: Mapping[str, Sequence[Record]], kinds:
     return found
 
 
-def warn_of_unknown(unknown: Mapping[str, Mapping[str, int]], split: str, who: str) -> None:
-    """Say in one line which labels of a split are unknown; ``who`` lacks them: "training", "the model"."""
+def warn_of_unknown(corpus: Corpus, split: Mapping[str, Sequence[Record]], kinds: Kinds, name: str, who: str) -> None:
+    """Say in one line which labels of a split are unknown: its ``name``, and ``who`` lacks them."""
+    unknown = unknown_labels(corpus, split, kinds)
     if unknown:
         languages = [f"{language}: {_listed(counts)}" for language, counts in islice(unknown.items(), FEW)]
         more = f"; and {len(unknown) - FEW} more languages" if len(unknown) > FEW else ""
-        said = f"{split} labels that {who} lacks count as wrong (labels: can rename or ignore them): "
-        log.warning("%s", as_line(said + "; ".join(languages) + more))
+        said = f"{name} labels that {who} lacks count as wrong (labels: can rename or ignore them): "
+        hints = (likely(label, corpus.head(language).labels) for language, own in unknown.items() for label in own)
+        log.warning("%s", as_line(said + "; ".join(languages) + more + next(filter(None, hints), "")))
+
+
+def warn_of_lookalikes(corpus: Corpus) -> None:
+    """Say which labels of a head a reader cannot tell apart: they are labels of their own."""
+    for head in _heads(corpus):
+        for group in lookalikes(head.labels):
+            log.warning(
+                "labels that differ by blanks, capitals or invisible characters alone are labels of their own: %s; "
+                "strip_labels: true takes off blanks at their edges",
+                ", ".join(map(repr, group)),
+            )
 
 
 def warn_of_one_label(corpus: Corpus, kinds: Kinds) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.kind import Kind
+from multitune.data.label_spelling import LabelSpelling
 from multitune.data.sets import assistant, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE
@@ -19,6 +20,8 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
         raise UserError(
             f"path: data: assistant comes with an installed package and reads no folder, not {wanted.path!r}"
         )
+    if wanted.spelling is not None and wanted.spelling.keys:
+        raise UserError(f"{wanted.spelling.keys[0]}: the labels of data: assistant are spelt as they should be")
     if wanted.test_only:
         return assistant.load_test(wanted.languages, wanted.unseen, wanted.trained)
     return assistant.load(wanted.languages, wanted.unseen)
@@ -54,6 +57,7 @@ def load(
     renamed: Collection[str] = (),
     test_only: bool = False,
     trained: Collection[str] = (),
+    spelling: LabelSpelling | None = None,
 ) -> Corpus:
     """A data set's corpus; ``unseen`` may also name other sets of its kind, which are evaluated and no more.
 
@@ -68,7 +72,7 @@ def load(
             (``mlqa``) and languages of those (``xquad:de``), which the corpus calls ``set:language``; None takes the
             set's own choice.
         columns: field -> column, for ``folder``.
-        renamed, test_only, trained: as in ``Wanted``.
+        renamed, test_only, trained, spelling: as in ``Wanted``.
 
     Raises:
         UserError: a name twice, a set of another kind, no folder for a set, columns for a set that has its own; and
@@ -90,6 +94,7 @@ def load(
         renamed,
         test_only,
         trained,
+        spelling,
     )
     nothing = others and languages is not None and not (languages or inside)
     corpus = Corpus(str(task), (), {}, {}, {}) if nothing else DATASETS[name](wanted, bad)

@@ -3,19 +3,17 @@
 import glob
 import hashlib
 import re
-from array import array
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
-from multitune.data.records.rows import chosen
-from multitune.data.records.spool import Spool
+from multitune.data.label_spelling import LabelSpelling
+from multitune.data.sets.reading import Reading, first_of
 from multitune.errors import UserError
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
@@ -23,9 +21,6 @@ Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
 
 Load = Callable[[Wanted, BadRecords], Corpus]
 """Reads what is wanted of one data set; adds bad records to what takes them, and raises ``UserError`` for all else."""
-
-FEW = 20
-"""Labels that a message names."""
 
 Files = dict[str, tuple[Path, ...]]
 """Language -> its files, those of one split."""
@@ -57,6 +52,7 @@ class Layout:
         dev: None where ``test`` is all there is.
         test: None where dev is what is reported.
         read_unseen: reads languages that are not trained on, where something is allowed there that training forbids.
+        read_any_tags: reads entity tags of any scheme, which are checked afterwards.
         labels: all labels, where the set fixes them; () takes those that training shows.
         codes: how file names spell a language -> the language; nothing else is one. Empty: file names have it as it is.
         by_name: languages that are read only where a recipe names them.
@@ -71,6 +67,7 @@ class Layout:
     dev: Part | None = None
     test: Part | None = None
     read_unseen: Reader | None = None
+    read_any_tags: Reader | None = None
     labels: tuple[str, ...] = ()
     codes: Mapping[str, str] = field(default_factory=dict)
     by_name: Collection[str] = ()
@@ -102,6 +99,11 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     folder = _folder(wanted.path, layouts)
     training = wanted.languages is None or bool(wanted.languages)
     layout = _fitting(layouts, folder, training, test_only=wanted.test_only)
+    spelling = wanted.spelling or LabelSpelling()
+    if training:
+        _check_spelling(spelling, layout, wanted.kinds[layout.task])
+    if spelling.keys and layout.read_any_tags is not None:
+        layout = replace(layout, read=layout.read_any_tags, read_unseen=None)
     train = _files(folder, layout, layout.train) if training else {}
     dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
     by_default = layout.trained or tuple(train)
@@ -116,25 +118,36 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     ):
         if part is not None and (files is reported or not wanted.test_only):
             _require(key, codes, files, folder, part, layout)
-    reading = _Reading(layout, wanted, {*languages, *wanted.trained}, bad)
+    reading = Reading(layout, wanted.kinds[layout.task], spelling, bad, {*languages, *wanted.trained}, wanted.renamed)
     trained = () if wanted.test_only else languages
     records = {code: reading.records(layout.train, train[code], code) for code in trained}
     labels = layout.labels or reading.shown
     test = {
         code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
     }
+    dev_records = {
+        code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code) for code in trained
+    }
+    reading.say_what_was_done()
     return Corpus(
         task=layout.task,
         labels=labels,
         train=records,
-        dev={
-            code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code)
-            for code in trained
-        },
+        dev=dev_records,
         test=test,
         test_is_dev=layout.test is None,
         skipped=dict(+reading.skipped),
     )
+
+
+def _check_spelling(spelling: LabelSpelling, layout: Layout, kind: type[Kind]) -> None:
+    """Raise ``UserError`` where a recipe asks something for labels that the set does not have."""
+    if spelling.scheme is not None and layout.read_any_tags is None:
+        raise UserError(f"scheme: data: {layout.name} has no entity tags; its records are of {layout.task}")
+    if spelling.keys and kind.label_field is None:
+        raise UserError(f"{spelling.keys[0]}: data: {layout.name} has no labels; its records are of {layout.task}")
+    if spelling.names and layout.labels:
+        raise UserError(f"label_names: data: {layout.name} has labels of its own: {first_of(layout.labels)}")
 
 
 def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -191,93 +204,6 @@ def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Pa
         Part((name,), keep=lambda place, record: split(record) == DEV),
         Part((name,), keep=lambda place, record: split(record) == TEST),
     )
-
-
-class _Reading:
-    """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
-
-    def __init__(self, layout: Layout, wanted: Wanted, trained: Collection[str], bad: BadRecords) -> None:
-        self.skipped: Counter[str] = Counter()
-        kind = wanted.kinds[layout.task]
-        self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
-        self._allowed = dict.fromkeys((*layout.labels, *wanted.renamed) if layout.labels else ())
-        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
-        self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
-        self._shown: set[str] = set()
-
-    def records(self, part: Part | None, paths: tuple[Path, ...], code: str) -> Sequence[Record]:
-        """The records of a language and split; where the set fixes its labels, those with another one are bad."""
-        assert part is not None
-        before = len(self._bad)
-        placed = self._checked(self._placed(part, paths, code))
-        kept = self._keep(record for _, record in placed)
-        self.skipped[code] += len(self._bad) - before
-        if not kept and not self.skipped[code]:
-            divided = "too few records to divide into train, dev and test; give each a file of its own"
-            raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
-        return kept
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """The labels of the records that were read so far, sorted."""
-        return tuple(sorted(self._shown))
-
-    def _placed(self, part: Part, paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
-        read = self._layout.read
-        if code not in self._trained:
-            return (self._layout.read_unseen or read)(paths, code, self._bad)
-        if part.keep is None:
-            return read(paths, code, self._bad)
-        if (paths, code) not in self._divided:
-            self._divided[paths, code] = self._divide(read(paths, code, self._bad))
-        return ((Place(*row["place"]), row["record"]) for row in self._divided[paths, code][part])
-
-    def _divide(self, placed: Iterator[Placed]) -> dict[Part, Sequence[Record]]:
-        """Part -> its share of files that hold several, each record with its place."""
-        all_parts = (self._layout.train, self._layout.dev, self._layout.test)
-        keeps = {part: part.keep for part in all_parts if part is not None and part.keep is not None}
-        rows = {part: array("q") for part in keeps}
-
-        def noted() -> Iterator[Record]:
-            for number, (place, record) in enumerate(placed):
-                for part, keep in keeps.items():
-                    if keep(place, record):
-                        rows[part].append(number)
-                        break
-                yield {"place": place, "record": record}
-
-        kept = self._keep(noted())
-        return {part: chosen(kept, numbers) for part, numbers in rows.items()}
-
-    def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
-        """What is left when records with labels that are not allowed are reported."""
-        if self._kind.label_field is None:
-            yield from placed
-            return
-        for place, record in placed:
-            problem = _label_problem(record, self._kind, self._kind.label_field, self._allowed)
-            if problem is None:
-                self._shown.update(self._kind.labels_of(record))
-                yield place, record
-            else:
-                self._bad.add(place.of(problem[0]), problem[1])
-
-
-def _label_problem(record: Record, kind: type[Kind], field: str, allowed: Collection[str]) -> tuple[int, str] | None:
-    """The number of a label that is not allowed, and what to say of it; without ``allowed`` every label is."""
-    if field not in record:
-        return 0, f"has no {field}: neither a column of its own nor a file of labels"
-    for number, label in enumerate(kind.labels_of(record)):
-        if allowed and label not in allowed:
-            what = f"{field.removesuffix('s')} {label!r}"
-            return number, f"{what} is none of the data set's, which are {_first_of(allowed)}"
-    return None
-
-
-def _first_of(labels: Collection[str]) -> str:
-    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
-    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
-    return ", ".join(islice(labels, FEW)) + more
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:

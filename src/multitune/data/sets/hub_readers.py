@@ -30,6 +30,9 @@ def table(fields: Fields, columns: Mapping[str, str], *, numbered: bool = False)
 entities = table(fields.ENTITIES, ENTITY_COLUMNS)
 
 
+any_tags = table(replace(fields.ENTITIES, check=fields.check_tags), ENTITY_COLUMNS)
+
+
 def entities_unseen(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """Entities of languages that are not trained on: I- tags may open one, which a warning counts."""
     scheme = conll.OneScheme()

@@ -62,8 +62,8 @@ def _set(
 
 
 def _entities(name: str, repository: str, folder: str, **options: Any) -> HubSet:
-    unseen = read.entities_unseen
-    return _set(name, "tagging", read.entities, repository, folder, TRAIN_DEV, PANX, read_unseen=unseen, **options)
+    options |= {"read_unseen": read.entities_unseen, "read_any_tags": read.any_tags}
+    return _set(name, "tagging", read.entities, repository, folder, TRAIN_DEV, PANX, **options)
 
 
 def _questions(name: str, reader: Reader, repository: str, folder: str, *rest: Any, **options: Any) -> HubSet:

@@ -1,7 +1,8 @@
-"""Data of a user's own: tables with a file for each language, and images with a file or folder for each task."""
+"""Data of a user's own: tables with a file for each language or a column that says it, and images by task."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -10,8 +11,11 @@ from pathlib import Path
 from multitune.data import images, tabular
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Placed, Wanted
-from multitune.data.fields import Fields
-from multitune.data.sets.folders import Layout, Part, divided, load, load_tasks
+from multitune.data.fields import ENTITIES, Fields, check_tags
+from multitune.data.label_types import LabelTypes
+from multitune.data.languages import direction
+from multitune.data.sets.by_language import LANGUAGE, SPLITS, LanguageColumn, load_by_column, warn_of_unused
+from multitune.data.sets.folders import Layout, Part, Reader, divided, load, load_tasks
 from multitune.errors import UserError
 
 SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
@@ -19,32 +23,77 @@ SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 
 
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
-    """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV or TSV.
+    """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
-    Without test files dev is reported. A single file of a language is divided 8 : 1 : 1, by a hash of each text; all
-    of it is reported where the language is unseen.
+    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. Without
+    test files dev is reported. A single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is
+    reported where the language is unseen.
 
     Raises:
         UserError: as ``folders.load`` does; or columns of no kind of task.
     """
-    columns = tabular.COLUMNS if wanted.columns is None else wanted.columns
+    columns = dict(tabular.COLUMNS if wanted.columns is None else wanted.columns)
+    language = columns.pop(LANGUAGE, None)
     task, fields = _fitting(columns, wanted)
+    layout, content = partial(_layout, task, fields), wanted.kinds[task].content
+    if language is not None:
+        column = LanguageColumn(fields, columns, language, bad)
+        return load_by_column(column, layout, content, wanted, bad)
+    warned: set[str] = set()
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+        if not warned:
+            warned.add(code)
+            warn_of_unused(paths[0], columns, code)
         return tabular.placed(paths[0], bad, fields=fields, columns=columns)
 
-    train, dev, test = Part(("train-{}",)), Part(("dev-{}",)), Part(("test-{}",))
+    train, dev, test = (Part((f"{split}-{{}}",)) for split in SPLITS)
     splits: list[tuple[Part, Part, Part | None]] = [(train, dev, test), (train, dev, None)]
-    splits.append(divided("{}", wanted.kinds[task].content))
-    layouts = [Layout("folder", task, read, a, b, c, suffixes=tabular.suffixes()) for a, b, c in splits]
-    corpus = load(layouts, wanted, bad)
+    splits.append(divided("{}", content))
+    corpus = load([layout(read, *parts, suffixes=tabular.suffixes()) for parts in splits], wanted, bad)
     for language in corpus.test:
         if SPLIT.search(language):
             raise UserError(
                 f"path: {wanted.path} has a file {language!r}, which is not a language; splits are called "
-                "train-xx, dev-xx and test-xx"
+                "train-xx, dev-xx and test-xx, or train, dev and test where columns: {language: ...} names a column"
             )
     return corpus
+
+
+def _layout(
+    task: str,
+    fields: Fields,
+    read: Reader,
+    train: Part,
+    dev: Part,
+    test: Part | None,
+    *,
+    suffixes: Sequence[str] = ("",),
+    codes: Sequence[str] = (),
+) -> Layout:
+    reader = _with_direction(read) if "target_language" in fields.checks else read
+    return Layout(
+        "folder",
+        task,
+        reader,
+        train,
+        dev,
+        test,
+        read_any_tags=reader if "tags" in fields.checks else None,
+        codes={code: code for code in codes},
+        suffixes=tuple(suffixes),
+    )
+
+
+def _with_direction(read: Reader) -> Reader:
+    """The same records, each with the language that it is translated into: the file's, where it does not say it."""
+
+    def marked(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+        source, target = direction(code)
+        by_name = {"target_language": target} | ({} if source is None else {"source_language": source})
+        return ((place, by_name | record) for place, record in read(paths, code, bad))
+
+    return marked
 
 
 def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
@@ -59,7 +108,14 @@ def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
         allowed = [f"{', '.join(fields.required)} ({task})" for task, fields in kinds.items()]
         raise UserError(tabular.no_such_fields(columns, allowed))
     task = wanted.task if wanted.task in fitting else next(iter(fitting))
-    return task, fitting[task]
+    return task, _with_checks(fitting[task], wanted.kinds[task].label_field, wanted)
+
+
+def _with_checks(fields: Fields, label_field: str | None, wanted: Wanted) -> Fields:
+    """The fields with labels of one type; entity tags that are still to be respelt are checked afterwards."""
+    if fields is ENTITIES and wanted.spelling is not None and wanted.spelling.keys:
+        fields = replace(fields, check=check_tags)
+    return LabelTypes().checked(fields, label_field)
 
 
 def load_images(wanted: Wanted, bad: BadRecords) -> Corpus:

@@ -32,6 +32,10 @@ def _any_tags(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Pla
     return conll.lenient(conll.unprefixed(conll.placed(paths[0], bad), code))
 
 
+def _unchecked_tags(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+    return conll.unprefixed(conll.unchecked(paths[0], bad), code)
+
+
 def _treebanks(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
     """A language may have several."""
     return chain.from_iterable(conll.placed(path, bad) for path in paths)
@@ -61,7 +65,7 @@ def _table(fields: Fields, columns: Mapping[str, str | int], *, quoted: bool = F
 
 
 # PAN-X: the papers report dev.
-PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_any_tags),)
+PANX = (Layout("panx", "tagging", _iob2, TRAIN, DEV, read_unseen=_any_tags, read_any_tags=_unchecked_tags),)
 
 UPOS_TAGS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
 UDPOS_NAMES = ("{}-{{}}.tsv", "{}-{{}}.conllu", "{{}}_*-ud-{}.conllu")

@@ -1,0 +1,85 @@
+"""Codes of languages: BCP 47 (zh-Hant, pt_BR, iw), ISO 639-3 with a script (deu_Latn), and what they have in common."""
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+_CODES = """
+af:afr am:amh ar:arb as:asm az:azj ba:bak be:bel bg:bul bm:bam bn:ben bo:bod br:bre bs:bos ca:cat cs:ces cy:cym da:dan
+de:deu dz:dzo ee:ewe el:ell en:eng eo:epo es:spa et:est eu:eus fa:pes ff:fuv fi:fin fj:fij fo:fao fr:fra fy:fry ga:gle
+gd:gla gl:glg gn:grn gu:guj ha:hau he:heb hi:hin hr:hrv ht:hat hu:hun hy:hye id:ind ig:ibo is:isl it:ita ja:jpn jv:jav
+ka:kat kg:kon ki:kik kk:kaz km:khm kn:kan ko:kor ks:kas ku:kmr ky:kir lb:ltz lg:lug li:lim ln:lin lo:lao lt:lit lv:lvs
+mg:plt mi:mri mk:mkd ml:mal mn:khk mr:mar ms:zsm mt:mlt my:mya nb:nob ne:npi nl:nld nn:nno ns:nso ny:nya oc:oci om:gaz
+or:ory pa:pan pl:pol ps:pbt pt:por qu:quy rn:run ro:ron ru:rus rw:kin sa:san sc:srd sd:snd sg:sag si:sin sk:slk sl:slv
+sm:smo sn:sna so:som sq:als sr:srp ss:ssw st:sot su:sun sv:swe sw:swh ta:tam te:tel tg:tgk th:tha ti:tir tk:tuk tl:tgl
+tn:tsn tr:tur ts:tso tt:tat tw:twi ug:uig uk:ukr ur:urd uz:uzn vi:vie wo:wol xh:xho yi:ydd yo:yor zh:zho zu:zul
+"""
+ISO_639_3 = dict(pair.split(":") for pair in _CODES.split())
+"""Code of two letters -> code of three; of a language with several standards (ar, fa, ms) the one that models have."""
+_OTHER_NAMES = {
+    "iw": "heb",
+    "in": "ind",
+    "ji": "ydd",
+    "jw": "jav",
+    "mo": "ron",
+    "no": "nob",
+    "fil": "tgl",
+    "cmn": "zho",
+    "ara": "arb",
+    "aze": "azj",
+    "fas": "pes",
+    "ful": "fuv",
+    "kur": "kmr",
+    "lav": "lvs",
+    "mlg": "plt",
+    "mon": "khk",
+    "msa": "zsm",
+    "nep": "npi",
+    "nor": "nob",
+    "orm": "gaz",
+    "ori": "ory",
+    "pus": "pbt",
+    "que": "quy",
+    "sqi": "als",
+    "swa": "swh",
+    "uzb": "uzn",
+    "yid": "ydd",
+}
+"""Older codes, and codes of three letters for what models have under one of its standards."""
+_OF_COUNTRIES = ("de-ch", "es-ar", "fr-ca", "pt-br", "zh-tw")
+"""Two codes of languages, the second of which is meant as a country's."""
+_TRADITIONAL = ("TW", "HK", "MO")
+"""Countries where Chinese is written in traditional characters."""
+
+
+class Language(NamedTuple):
+    """A language by its code of three letters (two, or any text, where it has none) and its script, if that is said."""
+
+    code: str
+    script: str | None
+
+
+@cache
+def language(tag: str) -> Language:
+    """The language of a code or name: ``zh_TW`` and ``zho_Hant`` are the same."""
+    first, *rest = re.split("[-_]", tag.strip())
+    code = first.lower()
+    code = _OTHER_NAMES.get(code) or ISO_639_3.get(code, code)
+    script = next((part.title() for part in rest if len(part) == 4 and part.isalpha()), None)
+    if code == "zho" and script is None:
+        script = "Hant" if any(part.upper() in _TRADITIONAL for part in rest) else "Hans"
+    return Language(code, script)
+
+
+@cache
+def direction(name: str) -> tuple[str | None, str]:
+    """Source (if it is said) and target of translations in a file of this name: ``en-de`` is English into German."""
+    source, _, target = name.partition("-")
+    if name.lower() in _OF_COUNTRIES or not (_is_code(source) and _is_code(target)):
+        return None, name
+    return source, target
+
+
+def _is_code(name: str) -> bool:
+    """Whether a part of a name is a language's: ``de``, ``deu_Latn``; ``DE`` is a country's."""
+    return name in ISO_639_3 or re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", name) is not None

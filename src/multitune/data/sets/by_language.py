@@ -1,0 +1,175 @@
+"""Tables in which a column says the language of each row."""
+
+import logging
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from multitune.data import fields, tabular
+from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.corpus import Corpus, Place, Placed, Record, Wanted
+from multitune.data.fields import Fields
+from multitune.data.records.rows import chosen
+from multitune.data.records.spool import Spool
+from multitune.data.sets.folders import Layout, Part, divided, load
+from multitune.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LANGUAGE = "language"
+"""What ``columns:`` calls the column."""
+SPLITS = ("train", "dev", "test")
+USUAL_NAMES = tuple(
+    spelt
+    for name in ("lang", "language", "locale", "lang_code", "language_code")
+    for spelt in (name, name.capitalize(), name.upper())
+)
+"""What such a column is called."""
+
+
+class LanguageColumn:
+    """The records of tables by language. Each file is read once; its records are kept on disk.
+
+    Attributes:
+        skipped: language -> its bad rows; those whose language cannot be told count under the name of their file.
+    """
+
+    def __init__(self, fields: Fields, columns: Mapping[str, str], language: str, bad: BadRecords) -> None:
+        self.skipped: Counter[str] = Counter()
+        self._fields, self._columns, self._bad = fields, {**columns, LANGUAGE: language}, bad
+        self._spool = Spool()
+        self._read: dict[Path, dict[str, Sequence[Record]]] = {}
+
+    def languages(self, path: Path) -> list[str]:
+        """The languages of a file with a good row, sorted."""
+        return sorted(self._by_language(path))
+
+    def records(self, path: Path, code: str) -> Iterator[Placed]:
+        """The records of a language in a file."""
+        return ((Place(*row["place"]), row["record"]) for row in self._by_language(path).get(code, ()))
+
+    def _by_language(self, path: Path) -> dict[str, Sequence[Record]]:
+        if path not in self._read:
+            numbers: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+            kept = self._spool.keep(self._noted(path, numbers))
+            self._read[path] = {code: chosen(kept, own) for code, own in numbers.items()}
+        return self._read[path]
+
+    def _noted(self, path: Path, numbers: Mapping[str, "array[int]"]) -> Iterator[Record]:
+        """The good records of a file with their places; ``numbers`` takes which of them are of which language."""
+        count, before = 0, len(self._bad)
+        for place, row in tabular.rows(path, self._columns, self._bad):
+            code = path.name
+            try:
+                values = dict(row)
+                code = _code(values.pop(LANGUAGE))
+                record = self._fields.record(values)
+            except BadRecord as problem:
+                self._bad.add(place.of(problem.label), str(problem))
+                self.skipped[code] += 1
+                before += 1
+            else:
+                numbers[code].append(count)
+                count += 1
+                yield {"place": place, "record": record}
+        self.skipped[path.name] += len(self._bad) - before
+
+
+def _code(value: Any) -> str:
+    return fields.text(value, LANGUAGE).strip()
+
+
+def load_by_column(
+    column: LanguageColumn,
+    layout: Callable[..., Layout],
+    content: Callable[[Record], Any],
+    wanted: Wanted,
+    bad: BadRecords,
+) -> Corpus:
+    """Read tables whose column says the language of each row: ``train``, ``dev`` and ``test``, or one file for all.
+
+    Languages with a training row are trained on, others are unseen, where ``wanted`` does not choose.
+
+    Args:
+        column: reads the tables.
+        layout: makes a layout of a reader, parts and languages (``codes``).
+        content: what a single file is divided by.
+        wanted: as for ``folders.load``.
+        bad: takes the bad records.
+
+    Raises:
+        UserError: as ``folders.load`` does; or a language without rows.
+    """
+
+    def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+        return column.records(paths[0], code)
+
+    files = _split_files(wanted.path)
+    parts = divided(files[0].name, content) if len(files) == 1 else [Part((file.name,)) for file in files]
+    by_split = [column.languages(file) for file in files]
+    shown, reported = by_split[0], by_split[-1]
+    training = wanted.languages is None or bool(wanted.languages)
+    apart = wanted.unseen or ()
+    languages = [code for code in shown if code not in apart] if wanted.languages is None else wanted.languages
+    unseen = [code for code in reported if code not in languages] if wanted.unseen is None else wanted.unseen
+    for key, codes, splits in (("languages", languages, range(len(files))), ("unseen", unseen, (len(files) - 1,))):
+        for code, split in product(codes, splits):
+            if code not in by_split[split]:
+                has = ", ".join(by_split[split]) or "no language"
+                raise UserError(f"{key}: {files[split]} has no row of {code!r}; there are some of: {has}")
+    codes = sorted({code for codes in by_split for code in codes})
+    one = layout(read, *parts, *([None] if len(parts) == 2 else []), codes=codes)
+    corpus = load([one], replace(wanted, languages=languages if training else (), unseen=unseen), bad)
+    skipped = Counter(corpus.skipped) + column.skipped
+    return replace(corpus, skipped=dict(skipped))
+
+
+def _split_files(path: str | None) -> list[Path]:
+    """The files ``train``, ``dev`` and perhaps ``test`` of a folder, or its only one.
+
+    Raises:
+        UserError: no folder, or other files.
+    """
+    needs = "train, dev and test, or one file, as columns: {language: ...} names a column"
+    if path is None or not Path(path).is_dir():
+        raise UserError(f"path: {'is missing' if path is None else f'{path} is not a folder'}; it needs {needs}")
+    tables: dict[str, Path] = {}
+    for suffix in tabular.suffixes():
+        for file in sorted(Path(path).glob(f"[!.]*{suffix}")):
+            name = file.name.removesuffix(suffix)
+            if name in tables:
+                raise UserError(f"path: {file} stands beside another {name!r}, {tables[name].name}; remove one")
+            tables[name] = file
+    splits = [tables[split] for split in SPLITS if split in tables]
+    if {"train", "dev"} <= tables.keys():
+        return splits
+    if len(tables) == 1:
+        return list(tables.values())
+    has = ", ".join(file.name for file in tables.values()) or "no table"
+    raise UserError(f"path: {path} has {has}; it needs {needs}")
+
+
+def warn_of_unused(path: Path, columns: Mapping[str, str], code: str) -> None:
+    """Warn where a table has a column of languages that ``columns`` does not name, and that says more than ``code``."""
+    for name in USUAL_NAMES:
+        if name not in columns.values() and _first_value(path, name) not in (None, code):
+            log.warning(
+                "%s: the column %r is not used; columns: {language: %s} makes a language of each of its values",
+                path,
+                name,
+                name,
+            )
+            return
+
+
+def _first_value(path: Path, column: str) -> Any:
+    """What the first row of a table has in a column; None where it has no such column, or cannot be read."""
+    try:
+        _, row = next(tabular.rows(path, {LANGUAGE: column}, None), (None, {LANGUAGE: None}))
+    except UserError:
+        return None
+    return row[LANGUAGE]

@@ -1,0 +1,135 @@
+"""Reading the files of one corpus: parts, labels as wanted, what is bad."""
+
+import logging
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.corpus import Place, Placed, Record
+from multitune.data.kind import Kind
+from multitune.data.label_spelling import LabelSpelling, likely
+from multitune.data.records.rows import chosen
+from multitune.data.records.spool import Spool
+from multitune.errors import UserError
+
+if TYPE_CHECKING:
+    from multitune.data.sets.folders import Layout, Part
+
+log = logging.getLogger(__name__)
+
+FEW = 20
+"""Labels that a message names."""
+
+
+class Reading:
+    """Reads the files of one corpus; counts the bad records of each language in ``skipped``."""
+
+    def __init__(
+        self,
+        layout: "Layout",
+        kind: type[Kind],
+        spelling: LabelSpelling,
+        bad: BadRecords,
+        trained: Collection[str],
+        renamed: Collection[str],
+    ) -> None:
+        self.skipped: Counter[str] = Counter()
+        self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
+        self._allowed = dict.fromkeys((*layout.labels, *renamed) if layout.labels else ())
+        self._spelling, self._converted = spelling, Counter[str]()
+        self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
+        self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
+        self._shown: set[str] = set()
+
+    def records(self, part: "Part | None", paths: tuple[Path, ...], code: str) -> Sequence[Record]:
+        """The records of a language and split; where the set fixes its labels, those with another one are bad."""
+        assert part is not None
+        before = len(self._bad)
+        placed = self._checked(self._placed(part, paths, code))
+        kept = self._keep(record for _, record in placed)
+        self.skipped[code] += len(self._bad) - before
+        if not kept and not self.skipped[code]:
+            divided = "too few records to divide into train, dev and test; give each a file of its own"
+            raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
+        return kept
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The labels of the records that were read so far, sorted."""
+        return tuple(sorted(self._shown))
+
+    def say_what_was_done(self) -> None:
+        """Warn of tags that were converted."""
+        for file, count in (+self._converted).items():
+            log.warning("%s: %d tags are converted from %s to IOB2", file, count, self._spelling.scheme)
+
+    def _placed(self, part: "Part", paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
+        read = self._layout.read
+        if code not in self._trained:
+            return (self._layout.read_unseen or read)(paths, code, self._bad)
+        if part.keep is None:
+            return read(paths, code, self._bad)
+        if (paths, code) not in self._divided:
+            self._divided[paths, code] = self._divide(read(paths, code, self._bad))
+        return ((Place(*row["place"]), row["record"]) for row in self._divided[paths, code][part])
+
+    def _divide(self, placed: Iterator[Placed]) -> "dict[Part, Sequence[Record]]":
+        """Part -> its share of files that hold several, each record with its place."""
+        all_parts = (self._layout.train, self._layout.dev, self._layout.test)
+        keeps = {part: part.keep for part in all_parts if part is not None and part.keep is not None}
+        rows = {part: array("q") for part in keeps}
+
+        def noted() -> Iterator[Record]:
+            for number, (place, record) in enumerate(placed):
+                for part, keep in keeps.items():
+                    if keep(place, record):
+                        rows[part].append(number)
+                        break
+                yield {"place": place, "record": record}
+
+        kept = self._keep(noted())
+        return {part: chosen(kept, numbers) for part, numbers in rows.items()}
+
+    def _checked(self, placed: Iterator[Placed]) -> Iterator[Placed]:
+        """The records with their labels as wanted; those with labels that are not allowed are reported."""
+        field = self._kind.label_field
+        if field is None:
+            yield from placed
+            return
+        for place, record in placed:
+            try:
+                spelt = self._respelt(place, record, field)
+                self._check_allowed(spelt, field)
+            except BadRecord as problem:
+                self._bad.add(place.of(problem.label), str(problem))
+            else:
+                self._shown.update(self._kind.labels_of(spelt))
+                yield place, spelt
+
+    def _respelt(self, place: Place, record: Record, field: str) -> Record:
+        if field not in record:
+            raise BadRecord(f"has no {field}: neither a column of its own nor a file of labels")
+        if not self._spelling.keys:
+            return record
+        entities = self._layout.read is self._layout.read_any_tags
+        spelt, converted = self._spelling.respelt(record, field, entities=entities)
+        self._converted[place.file] += converted
+        return spelt
+
+    def _check_allowed(self, record: Record, field: str) -> None:
+        """Raise ``BadRecord`` where the set fixes its labels, and the record has another one."""
+        for number, label in enumerate(self._kind.labels_of(record) if self._allowed else ()):
+            if label not in self._allowed:
+                what = f"{field.removesuffix('s')} {label!r}"
+                of_set = f"is none of data: {self._layout.name}, which has {first_of(self._allowed)}"
+                raise BadRecord(f"{what} {of_set}{likely(label, self._allowed)}", number)
+
+
+def first_of(labels: Collection[str]) -> str:
+    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
+    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
+    return ", ".join(islice(labels, FEW)) + more
