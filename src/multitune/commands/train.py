@@ -17,10 +17,11 @@ from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
-from multitune.training import run_folder
+from multitune.training import model_card, run_folder
 from multitune.training.arithmetic import computing_with, settled
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
+from multitune.training.model_card import Training
 from multitune.training.progress import Silent, Terminal
 from multitune.training.run import Run, prepare
 from multitune.training.sampling import probabilities
@@ -121,9 +122,24 @@ def _train_each(
         _join_predictions(out)
         classes = by_class(corpus, tasks.of(corpus), read_statistics(out))
         result = replace(_joined(recipe, parts), by_class=classes)
+        if recipe.save_model:
+            model_card.write_index(out / "model", _training(recipe, corpus, result))
         result.write(out)
         run_folder.tidy(out, recipe)
     return result
+
+
+def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
+    """What the card of the single-language models speaks of."""
+    return Training(
+        recipe=recipe,
+        heads=tasks.of(corpus),
+        languages=list(corpus.train),
+        examples={language: len(corpus.test[language]) for language in corpus.train},
+        gradients=result.shipped.gradients,
+        result=result,
+        split="dev" if corpus.test_is_dev else "test",
+    )
 
 
 def _fit(

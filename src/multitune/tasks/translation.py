@@ -34,6 +34,7 @@ class Translation(Task):
     fields = TRANSLATION
     can_divide = can_replay = can_trim = False
     auto_model = AutoModelForSeq2SeqLM
+    pipeline_tag = "translation"
     metric = "bleu"
 
     @classmethod

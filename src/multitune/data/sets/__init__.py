@@ -77,7 +77,7 @@ def load(
     wanted = Wanted(kinds, paths.get(name), languages, None if unseen is None else inside, columns, task=task)
     corpus = DATASETS[name](wanted, bad)
     for language in corpus.train:
-        if language in (".", "..") or "/" in language:
+        if language in (".", "..", "README.md") or "/" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
         wanted = Wanted(kinds, paths.get(other), (), codes, columns, corpus.labels, corpus.task)
