@@ -12,6 +12,7 @@ from multitune.evaluation import scoring
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
+from multitune.models.device import chosen
 from multitune.recipe import Recipe, read
 from multitune.results.run import FILE, Scores, finite_scores
 from multitune.storage.disk import check_readable
@@ -22,7 +23,10 @@ from multitune.training.run_folder import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
-USED = ("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length", "test_limit", "precision")
+USED = (
+    *("data", "task", "path", "columns", "languages", "unseen", "skip_bad", "max_length", "test_limit"),
+    *("precision", "device"),
+)
 """Recipe keys that decide a score when the model is given."""
 
 
@@ -32,7 +36,8 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Sco
     Args:
         run: a run folder.
         overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; those of the data, ``max_length``,
-            ``test_limit`` and ``precision``.
+            ``test_limit``, ``precision`` and ``device`` (``auto`` unless given: the run may be another
+            machine's).
 
     Returns:
         Language -> metric -> score in percent.
@@ -49,7 +54,8 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Sco
         raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
     check_used("evaluate", overrides, USED, Recipe)
     saved = read(run / "recipe.yaml")
-    recipe = saved.resolve(overrides=overrides)
+    recipe = saved.resolve(overrides={"device": "auto", **overrides})
+    chosen(recipe.device)
     corpus = load_corpus(recipe)
     heads = tasks.of(corpus)
     if not (run / FILE).exists():
@@ -76,7 +82,7 @@ def _warn_of_half_trained(run: Path, budget: int) -> None:
 def _scores(folder: Path, recipe: Recipe, corpus: Corpus, heads: HeadMap, languages: list[str]) -> Scores:
     """The scores of languages that share the model in a folder."""
     one = HeadMap.of_all(heads.task(languages[0]))
-    encoder = encoders.load(str(folder), one, layers=None, dropout=None, seed=recipe.seed)
+    encoder = encoders.load(str(folder), one, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     test = {language: corpus.test[language] for language in languages}
     encoded = Encoded.of(test, heads, encoder, recipe.max_length)
     return finite_scores(scoring.evaluate(encoder, heads, encoded, recipe.precision).scores)

@@ -9,6 +9,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
+from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.reports import page
@@ -89,7 +90,7 @@ def _reported(out: Path, recipe: Recipe) -> RunResult:
 def _train_one(
     recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
 ) -> RunResult:
-    reset_peak_memory()
+    reset_peak_memory(chosen(recipe.device))
     run = prepare(recipe, corpus, plan)
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         if run.division is not None:
@@ -111,7 +112,7 @@ def _train_each(
             folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
-                reset_peak_memory()
+                reset_peak_memory(chosen(recipe.device))
                 run = prepare(one, only, plan)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
+from multitune.models.device import chosen
 from multitune.models.dropout import use_quick_dropout
 from multitune.models.fetching import fetched, quiet
 from multitune.models.heads import Heads
@@ -42,10 +43,15 @@ class Encoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel | Heads, heads: HeadMap, tokenizer: Processor, new: Collection[str]
+        self,
+        model: PreTrainedModel | Heads,
+        heads: HeadMap,
+        tokenizer: Processor,
+        new: Collection[str],
+        device: torch.device,
     ) -> None:
         self.model, self.heads, self.tokenizer = model, heads, tokenizer
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device
         self.model.to(self.device)  # type: ignore[arg-type]
         self._train()
         self._new = frozenset(new)
@@ -224,17 +230,21 @@ class Encoder:
                 yield
 
 
-def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+def load(
+    name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int, device: str = "auto"
+) -> Encoder:
     """A pretrained encoder with new heads, in fp32.
 
     Args:
         layers: keep the first so many encoder layers.
         dropout: probability everywhere while training; None keeps the model's own.
         seed: of the weights that pretraining did not leave; those of a head do not depend on which others there are.
+        device: where it runs, as recipes name it.
 
     Raises:
-        UserError: no such model, no network to fetch it, or fewer layers than asked for.
+        UserError: no such device, no such model, no network to fetch it, or fewer layers than asked for.
     """
+    where = chosen(device)
     with quiet():
         loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
@@ -247,13 +257,15 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     for one, _ in loaded:
         if text and one.config.pad_token_id is None:
             one.config.pad_token_id = processor.pad_token_id
+        if where.type == "cpu":
+            use_quick_dropout(one)
     if len(loaded) == 1:
-        return Encoder(loaded[0][0], heads, processor, loaded[0][1])
+        return Encoder(loaded[0][0], heads, processor, loaded[0][1], where)
     model = Heads([one for one, _ in loaded])
     new = {model.name_of(number, weight) for number, (_, missing) in enumerate(loaded) for weight in missing}
     # A head that does not ship (the replay's) counts as new: drift and methods leave it aside.
     unshipped = [number for number, folder in enumerate(heads.folders) if folder is None]
-    return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)))
+    return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)), where)
 
 
 def _load_model(
@@ -286,8 +298,6 @@ def _load_model(
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])
     _pass_through(model, new)
-    if not torch.cuda.is_available():
-        use_quick_dropout(model)
     return model, sorted(new)
 
 

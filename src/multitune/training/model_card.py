@@ -232,7 +232,8 @@ def _facts(training: Training) -> list[str]:
     if result is None:
         return []
     drift = "" if result.drift is None else f", {result.drift:.4g} away from the pretrained weights (L2)"
-    steps = f"{result.shipped.gradients} gradient computations, {result.steps} steps{drift}."
+    place = "" if result.device is None else f" on {_text(result.device)} in {_text(result.precision or '')}"
+    steps = f"{result.shipped.gradients} gradient computations, {result.steps} steps{place}{drift}."
     versions = ", ".join(f"{_text(name)} {_text(version)}" for name, version in result.versions.items())
     return [steps, *map(_text, result.notes), f"Versions: {versions}."]
 
