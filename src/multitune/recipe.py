@@ -191,6 +191,9 @@ class Recipe(BaseModel):
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
     """Write ``model/`` at the end."""
+    ship_vocabulary: Literal["full", "trimmed"] = "full"
+    """What ``model/`` knows: all tokens; or those of the run's data, single characters and special tokens, which makes
+    the model smaller and leaves its predictions for these data as they are."""
     keep_checkpoints: bool = False
     """Leave the newest checkpoints when the run is finished."""
 

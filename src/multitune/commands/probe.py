@@ -100,6 +100,10 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     check_used("probe", overrides, USED, Recipe)
     recipe = read(run / "recipe.yaml").resolve(overrides={"device": "auto", **overrides})
     chosen(recipe.device)
+    if recipe.ship_vocabulary != "full":
+        raise UserError(
+            f"{run}: ships a trimmed vocabulary; probe needs the weights of all tokens (ship_vocabulary: full)"
+        )
     if load_plan(recipe).one_model_per_task:
         raise UserError(f"{run}: {recipe.method} trains one model per language; probe needs one model for several")
     return recipe, RunResult.read(run)

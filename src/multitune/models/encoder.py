@@ -20,6 +20,7 @@ from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
+from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.tasks import HeadMap, Task
@@ -59,6 +60,7 @@ class Encoder:
         assert self.pad_id is not None
         self._vocabulary: TrimmedVocabulary | None = None
         self.training_inputs: Callable[[Inputs], Inputs] = lambda inputs: inputs
+        self._shipped: ShippedVocabulary | None = None
         self._pretrained: Remembered | None = None
 
     def head(self, language: str) -> PreTrainedModel:
@@ -89,6 +91,18 @@ class Encoder:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
         self._vocabulary = TrimmedVocabulary(self.model, {*token_ids, *self.tokenizer.all_special_ids})
         self.training_inputs = self._vocabulary.inputs
+
+    def ship_only(self, token_ids: Iterable[int]) -> None:
+        """Save the model with these tokens and its tokenizer cut to match (see models/shipped_vocabulary.py).
+
+        Raises:
+            UserError: the model or its tokenizer cannot be cut.
+        """
+        if is_tied(self.model) or not isinstance(getattr(self.model.config, "vocab_size", None), int):
+            raise UserError(
+                "ship_vocabulary: this model's vocabulary is not its input embedding's alone; set it to full"
+            )
+        self._shipped = ShippedVocabulary(self.tokenizer, token_ids)
 
     def freeze(self) -> None:
         """Train only what pretraining did not leave.
@@ -213,6 +227,9 @@ class Encoder:
                 self.numbered(number).save_pretrained(place, state_dict=weights)
             with as_between_calls(self.tokenizer):
                 self.tokenizer.save_pretrained(place)
+            if self._shipped is not None:
+                with self._full_vocabulary():
+                    self._shipped.cut(place, _embedding_name(self.numbered(number)))
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -228,6 +245,11 @@ class Encoder:
         else:
             with self._vocabulary.full():
                 yield
+
+
+def _embedding_name(model: PreTrainedModel) -> str:
+    weight = model.get_input_embeddings().weight
+    return next(name for name, one in model.named_parameters() if one is weight)
 
 
 def load(
