@@ -67,7 +67,7 @@ def write_tables(folder: Path, languages: int, sentences: int) -> None:
 def prepared(folder: Path, model: Path, cache: Path) -> Cost:
     """The cost of preparing a run on the tables of a folder, in a process that has this cache folder."""
     os.environ["XDG_CACHE_HOME"] = str(cache)
-    reset_peak_memory()
+    reset_peak_memory(torch.device("cpu"))
     recipe = Recipe(data="folder", path=str(folder), model=str(model), layers=1, method="mtl")
     began, busy = time.monotonic(), time.process_time()
     corpus = load_corpus(recipe)
@@ -79,7 +79,7 @@ def prepared(folder: Path, model: Path, cache: Path) -> Cost:
             run.examples[language][row]
     batch = (time.monotonic() - ready) / len(run.languages)
     tokens = np.mean([run.heads.task(language).sizes(rows).mean() for language, rows in run.examples.items()])
-    return Cost(read - began, ready - read, busy, peak_memory(), 1e6 * batch, float(tokens))
+    return Cost(read - began, ready - read, busy, peak_memory(torch.device("cpu")), 1e6 * batch, float(tokens))
 
 
 def tables(languages: int) -> Table:

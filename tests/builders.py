@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -225,6 +226,16 @@ RECORDS = {
     "regression": regression,
     "translation": translation,
 }
+
+
+def run_card(run: Path, monkeypatch: pytest.MonkeyPatch, model: str = "model") -> str:
+    """Run the Python of a model's card beside its run, and return the card."""
+    text = (run / model / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    with monkeypatch.context() as there:
+        there.chdir(run)
+        exec(compile(code, "README.md", "exec"), {})
+    return text
 
 
 @contextmanager

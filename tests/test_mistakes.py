@@ -52,7 +52,7 @@ ADVISED = {
     "epochs": "budget",
     "num_train_epochs": "budget",
     "max-steps": "budget",
-    "device": "CUDA_VISIBLE_DEVICES",
+    "gpus": "device: cuda:N names a card",
     "output_dir": "--out FOLDER",
     "resume": "--resume",
     "seeds": "multitune compare: --seeds N",

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
     from multitune.commands.probe import probe
+    from multitune.commands.push import push
     from multitune.commands.report import report
     from multitune.commands.train import train
     from multitune.errors import Interrupted, RunError, UserError
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate",
     "methods",
     "probe",
+    "push",
     "report",
     "train",
 ]
@@ -50,6 +52,7 @@ _HOMES = {
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
     "probe": "commands.probe",
+    "push": "commands.push",
     "report": "commands.report",
     "train": "commands.train",
 }

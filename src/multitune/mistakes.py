@@ -49,12 +49,12 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
 """Recipe key -> what other tools call it, or what is left of it without ``options.``."""
 
 _BUDGET = "a run is as long as its budget, in gradient computations; an epoch takes examples / batch_size of them"
-_DEVICE = "a run takes the first CUDA device where there is one; CUDA_VISIBLE_DEVICES= keeps it on the CPU"
+_DEVICE = "device: cpu keeps a run on the CPU, and device: cuda:N names a card"
 _OUT = "it is an option: --out FOLDER"
 ADVICE: dict[str, str] = {
     **dict.fromkeys(("epoch", "epochs", "n_epochs", "num_epochs", "max_epochs", "num_train_epochs"), _BUDGET),
     **dict.fromkeys(("steps", "max_steps", "num_steps", "total_steps", "train_steps", "iterations"), _BUDGET),
-    **dict.fromkeys(("device", "devices", "gpu", "gpus", "cuda", "cpu", "no_cuda", "use_cpu", "num_gpus"), _DEVICE),
+    **dict.fromkeys(("devices", "gpu", "gpus", "cuda", "cpu", "no_cuda", "use_cpu", "num_gpus"), _DEVICE),
     **dict.fromkeys(("out", "output", "out_dir", "output_dir", "save_dir", "run_dir"), _OUT),
     "resume": "it is an option: --resume",
     "resume_from_checkpoint": "it is an option: --resume",

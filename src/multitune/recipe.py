@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
 
 from multitune import plugins
 from multitune.errors import UserError, kind_of_value
@@ -32,6 +32,16 @@ def _possible(path: str) -> str:
     return path
 
 
+def _possible_device(name: str) -> str:
+    if re.fullmatch(_DEVICE, name) is None:
+        raise ValueError(f"must be auto, cpu, cuda, cuda:N or mps, not {name!r}")
+    return name
+
+
+_DEVICE = r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?"
+DeviceName = Annotated[
+    str, AfterValidator(_possible_device), WithJsonSchema({"type": "string", "pattern": f"^({_DEVICE})$"})
+]
 PathName = Annotated[str, AfterValidator(_possible)]
 
 
@@ -167,6 +177,9 @@ class Recipe(BaseModel):
     """Largest L2 norm of an update's gradient; null leaves it as it is."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it."""
+    device: DeviceName = "auto"
+    """Where the model runs: cpu, cuda, cuda:N or mps; auto takes CUDA where there is a device of it, else the CPU.
+    Another one gives other last bits."""
     threads: Count | None = None
     """Threads of the CPU; null takes what torch finds. Another number gives other last bits."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
@@ -186,6 +199,9 @@ class Recipe(BaseModel):
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     save_model: bool = True
     """Write ``model/`` at the end."""
+    ship_vocabulary: Literal["full", "trimmed"] = "full"
+    """What ``model/`` knows: all tokens; or those of the run's data, single characters and special tokens, which makes
+    the model smaller and leaves its predictions for these data as they are."""
     keep_checkpoints: bool = False
     """Leave the newest checkpoints when the run is finished."""
 
@@ -382,7 +398,8 @@ def dumped(keys: Mapping[str, Any]) -> str:
 def is_saved_in(path: Path, recipe: Recipe) -> bool:
     """Whether a file holds this recipe; keys that an earlier version did not write have their defaults.
 
-    Precision and threads, which are settled when a run begins, agree where one of the two leaves them open.
+    Precision and threads, which are settled when a run begins, agree where one of the two leaves them open. The device
+    may be another one: a run can move.
 
     Raises:
         UserError: as ``read`` and ``resolve`` do.
@@ -402,7 +419,7 @@ def _same(saved: Recipe, recipe: Recipe) -> bool:
         for key, left_open in (("precision", "auto"), ("threads", None))
         if left_open in (getattr(saved, key), getattr(recipe, key))
     }
-    return saved.model_copy(update=settled) == recipe
+    return saved.model_copy(update=settled | {"device": recipe.device}) == recipe
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

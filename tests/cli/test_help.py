@@ -114,7 +114,8 @@ KEYS = {
     "--inner-steps 5": "options.inner_steps=5",
     "--bugdet 10": "budget=10",
     "--epochs 3": "--epochs: a run is as long as its budget",
-    "--device cpu": "--device: a run takes the first CUDA device",
+    "--device cpu": "--device: recipe keys are written without dashes: device=cpu",
+    "--gpus 2": "--gpus: device: cpu keeps a run on the CPU",
 }
 
 

@@ -173,7 +173,7 @@ def test_stl_has_a_model_for_each_language(tmp_path: Path, tiny_model: Path, tin
     one = recipe(tiny_model, tiny_panx, "stl", budget=41)
     result = mt.train(one, tmp_path / "run")
     assert result.average["unseen"] is None
-    assert sorted(path.name for path in (tmp_path / "run" / "model").iterdir()) == ["aa", "bb"]
+    assert sorted(path.name for path in (tmp_path / "run" / "model").iterdir()) == ["README.md", "aa", "bb"]
     shares = [RunResult.read(tmp_path / "run" / "languages" / language).budget for language in ("aa", "bb")]
     assert sum(shares) == 41
     assert shares[0] / shares[1] == pytest.approx((60 / 20) ** 0.2, rel=0.1)

@@ -112,7 +112,7 @@ def test_every_method_trains_heads(
 ) -> None:
     one = recipe(tiny_model, monkeypatch, "even", "number", method=method, budget=4, dev_limit=4)
     result = mt.train(one, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {"even", "number"}
+    assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {"README.md", "even", "number"}
     assert mt.evaluate(tmp_path / "run") == {name: pytest.approx(scores) for name, scores in result.seen.items()}
 
 
@@ -179,7 +179,7 @@ def test_no_name_of_a_task_has_a_meaning(
         one = one.model_copy(update={"replay": Replay(share=0.2)})
     result = mt.train(one, tmp_path / "run")
     assert list(result.seen) == list(names)
-    assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == set(names)
+    assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {"README.md", *names}
     assert mt.evaluate(tmp_path / "run") == {name: pytest.approx(scores) for name, scores in result.seen.items()}
 
 

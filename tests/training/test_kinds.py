@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import multitune as mt
-from builders import RECORDS, corpus, stop_after
+from builders import RECORDS, corpus, run_card, stop_after
 from multitune.data import sets
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
@@ -46,7 +46,9 @@ def tiny_recipe(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, request: pyte
 
 
 @pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)
-def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tiny_recipe: Recipe) -> None:
+def test_every_kind_learns_ships_and_scores_alike_afterwards(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kind = tiny_recipe.data
     result = mt.train(tiny_recipe, tmp_path / "run")
     assert (list(result.seen), list(result.unseen)) == (["aa", "bb"], ["cc"])
@@ -60,6 +62,7 @@ def test_every_kind_learns_ships_and_scores_alike_afterwards(tmp_path: Path, tin
     TASKS[kind].auto_processor.from_pretrained(tmp_path / "run" / "model")
     model = TASKS[kind].auto_model.from_pretrained(tmp_path / "run" / "model")
     assert not any(torch.isnan(weight).any() for weight in model.parameters())
+    run_card(tmp_path / "run", monkeypatch)
 
 
 @pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)

@@ -188,6 +188,21 @@ def probe(
 
 
 @app.command()
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    name: Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", help="The repository, made where there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a repository that is not public.")] = False,
+) -> None:
+    """Upload a run's model to the Hugging Face Hub.
+
+    That is model/ with its card, in one commit, and nothing else of the run.
+    """
+    from multitune.commands.push import push as upload
+
+    print(upload(run, name, private=private))
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a comparison.")],
     figures: Annotated[bool, typer.Option("--figures", help="Also DIR/figures: PDF, SVG and PNG.")] = False,

@@ -12,6 +12,7 @@ from multitune.evaluation import scoring
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
+from multitune.models.device import chosen
 from multitune.models.shipped import shipped
 from multitune.recipe import Recipe, read
 from multitune.results.run import FILE, Language, Metric, RunResult, Score, Scores, finite_scores
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 USED = (
     *("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "languages", "unseen"),
-    *("skip_bad", "max_length", "test_limit", "precision"),
+    *("skip_bad", "max_length", "test_limit", "precision", "device"),
 )
 """Recipe keys that decide a score when the model is given."""
 
@@ -54,7 +55,8 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Eva
     Args:
         run: a run folder.
         overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; those of the data, ``max_length``,
-            ``test_limit`` and ``precision``.
+            ``test_limit``, ``precision`` and ``device`` (``auto`` unless given: the run may be another
+            machine's).
 
     Warnings say where the run was stopped, and its model is half-trained, which labels the model lacks, and where test
     records changed.
@@ -68,7 +70,10 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Eva
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
     check_used("evaluate", overrides, USED, Recipe)
-    saved, recipe = (read(run / "recipe.yaml").resolve(overrides=given) for given in ({}, overrides))
+    saved, recipe = (
+        read(run / "recipe.yaml").resolve(overrides=given) for given in ({}, {"device": "auto", **overrides})
+    )
+    chosen(recipe.device)
     models = shipped(run / "model")
     trained = tuple(RunResult.read(run).seen) if (run / FILE).exists() else saved.languages
     if not (run / FILE).exists():
@@ -136,7 +141,8 @@ def _scores(
     folder: Path, task: Task, recipe: Recipe, corpus: Corpus, heads: HeadMap, languages: Sequence[str]
 ) -> Scores:
     """The scores of languages that share the model in a folder."""
-    encoder = encoders.load(str(folder), HeadMap.of_all(task), layers=None, dropout=None, seed=recipe.seed)
+    one = HeadMap.of_all(task)
+    encoder = encoders.load(str(folder), one, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     test = {language: corpus.test[language] for language in languages}
     encoded = Encoded.of(test, heads, encoder, recipe.max_length)
     return finite_scores(scoring.evaluate(encoder, heads, encoded, recipe.precision).scores)

@@ -14,6 +14,7 @@ from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.models import masked_lm
+from multitune.models.device import chosen
 from multitune.models.encoder import Encoder
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
@@ -46,7 +47,7 @@ from multitune.versions import versions
 USED = (
     *("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "languages", "unseen"),
     *("skip_bad", "max_length", "train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model"),
-    "precision",
+    *("precision", "device"),
 )
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
@@ -87,7 +88,7 @@ def probe(
     corpus = load_with_labels(recipe, models[""])
     texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
     pretrained = load_encoder(recipe, heads, corpus)
-    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)
+    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
     measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
     if changes := changes_since(run, corpus, overrides or {}, ["dev", "test"]):
@@ -103,7 +104,12 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     if not (run / "model").exists():
         raise UserError(f"{run}: has no model/; probe needs a run with save_model: true")
     check_used("probe", overrides, USED, Recipe)
-    recipe = read(run / "recipe.yaml").resolve(overrides=overrides)
+    recipe = read(run / "recipe.yaml").resolve(overrides={"device": "auto", **overrides})
+    chosen(recipe.device)
+    if recipe.ship_vocabulary != "full":
+        raise UserError(
+            f"{run}: ships a trimmed vocabulary; probe needs the weights of all tokens (ship_vocabulary: full)"
+        )
     if load_plan(recipe).one_model_per_task:
         raise UserError(f"{run}: {recipe.method} trains one model per language; probe needs one model for several")
     return recipe, RunResult.read(run)

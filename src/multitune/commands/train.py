@@ -9,6 +9,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
+from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
 from multitune.reports import page
@@ -17,11 +18,12 @@ from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
-from multitune.training import run_folder
+from multitune.training import model_card, run_folder
 from multitune.training.arithmetic import computing_with, settled
 from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
+from multitune.training.model_card import Training
 from multitune.training.progress import Silent, Terminal
 from multitune.training.run import Run, prepare
 from multitune.training.sampling import probabilities
@@ -90,7 +92,7 @@ def _reported(out: Path, recipe: Recipe) -> RunResult:
 def _train_one(
     recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
 ) -> RunResult:
-    reset_peak_memory()
+    reset_peak_memory(chosen(recipe.device))
     run = prepare(recipe, corpus, plan)
     with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
         if run.division is not None:
@@ -112,7 +114,7 @@ def _train_each(
             folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
                 one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
-                reset_peak_memory()
+                reset_peak_memory(chosen(recipe.device))
                 run = replace(prepare(one, only, plan), digests=digests)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
@@ -123,9 +125,24 @@ def _train_each(
         _join_predictions(out)
         classes = by_class(corpus, tasks.of(corpus), read_statistics(out))
         result = replace(_joined(recipe, parts), by_class=classes)
+        if recipe.save_model:
+            model_card.write_index(out / "model", _training(recipe, corpus, result))
         result.write(out)
         run_folder.tidy(out, recipe)
     return result
+
+
+def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
+    """What the card of the single-language models speaks of."""
+    return Training(
+        recipe=recipe,
+        heads=tasks.of(corpus),
+        languages=list(corpus.train),
+        examples={language: len(corpus.test[language]) for language in corpus.train},
+        gradients=result.shipped.gradients,
+        result=result,
+        split="dev" if corpus.test_is_dev else "test",
+    )
 
 
 def _fit(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
+from multitune.models.device import chosen
 from multitune.models.dropout import use_quick_dropout
 from multitune.models.fetching import fetched, quiet
 from multitune.models.heads import Heads
@@ -20,6 +21,7 @@ from multitune.models.old_heads import check_body, purpose, purpose_of_task, ren
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
 from multitune.models.shipped import sign
+from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.tasks import HeadMap, Task
@@ -43,10 +45,15 @@ class Encoder:
     """
 
     def __init__(
-        self, model: PreTrainedModel | Heads, heads: HeadMap, tokenizer: Processor, new: Collection[str]
+        self,
+        model: PreTrainedModel | Heads,
+        heads: HeadMap,
+        tokenizer: Processor,
+        new: Collection[str],
+        device: torch.device,
     ) -> None:
         self.model, self.heads, self.tokenizer = model, heads, tokenizer
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device
         self.model.to(self.device)  # type: ignore[arg-type]
         self._train()
         self._new = frozenset(new)
@@ -55,6 +62,7 @@ class Encoder:
         self._positions = positions(self.model)
         self._vocabulary: TrimmedVocabulary | None = None
         self.training_inputs: Callable[[Inputs], Inputs] = lambda inputs: inputs
+        self._shipped: ShippedVocabulary | None = None
         self._pretrained: Remembered | None = None
 
     def head(self, language: str) -> PreTrainedModel:
@@ -85,6 +93,18 @@ class Encoder:
         """Train only the embedding rows of these tokens and the special ones (see models/vocabulary.py)."""
         self._vocabulary = TrimmedVocabulary(self.model, {*token_ids, *self.tokenizer.all_special_ids})
         self.training_inputs = self._vocabulary.inputs
+
+    def ship_only(self, token_ids: Iterable[int]) -> None:
+        """Save the model with these tokens and its tokenizer cut to match (see models/shipped_vocabulary.py).
+
+        Raises:
+            UserError: the model or its tokenizer cannot be cut.
+        """
+        if is_tied(self.model) or not isinstance(getattr(self.model.config, "vocab_size", None), int):
+            raise UserError(
+                "ship_vocabulary: this model's vocabulary is not its input embedding's alone; set it to full"
+            )
+        self._shipped = ShippedVocabulary(self.tokenizer, token_ids)
 
     def freeze(self) -> None:
         """Train only what pretraining did not leave.
@@ -209,6 +229,9 @@ class Encoder:
                 self.numbered(number).save_pretrained(place, state_dict=weights)
             with as_between_calls(self.tokenizer):
                 self.tokenizer.save_pretrained(place)
+            if self._shipped is not None:
+                with self._full_vocabulary():
+                    self._shipped.cut(place, _embedding_name(self.numbered(number)))
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -226,17 +249,26 @@ class Encoder:
                 yield
 
 
-def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int) -> Encoder:
+def _embedding_name(model: PreTrainedModel) -> str:
+    weight = model.get_input_embeddings().weight
+    return next(name for name, one in model.named_parameters() if one is weight)
+
+
+def load(
+    name: str, heads: HeadMap, *, layers: int | None, dropout: float | None, seed: int, device: str = "auto"
+) -> Encoder:
     """A pretrained encoder with new heads, in fp32.
 
     Args:
         layers: keep the first so many encoder layers.
         dropout: probability everywhere while training; None keeps the model's own.
         seed: of the weights that pretraining did not leave; those of a head do not depend on which others there are.
+        device: where it runs, as recipes name it.
 
     Raises:
-        UserError: no such model, no network to fetch it, or fewer layers than asked for.
+        UserError: no such device, no such model, no network to fetch it, or fewer layers than asked for.
     """
+    where = chosen(device)
     with quiet():
         loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
@@ -249,13 +281,15 @@ def load(name: str, heads: HeadMap, *, layers: int | None, dropout: float | None
     for one, _ in loaded:
         if text and one.config.pad_token_id is None:
             one.config.pad_token_id = processor.pad_token_id
+        if where.type == "cpu":
+            use_quick_dropout(one)
     if len(loaded) == 1:
-        return Encoder(loaded[0][0], heads, processor, loaded[0][1])
+        return Encoder(loaded[0][0], heads, processor, loaded[0][1], where)
     model = Heads([one for one, _ in loaded])
     new = {model.name_of(number, weight) for number, (_, missing) in enumerate(loaded) for weight in missing}
     # A head that does not ship (the replay's) counts as new: drift and methods leave it aside.
     unshipped = [number for number, folder in enumerate(heads.folders) if folder is None]
-    return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)))
+    return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)), where)
 
 
 def _load_model(
@@ -288,8 +322,6 @@ def _load_model(
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])
     _pass_through(model, new)
-    if not torch.cuda.is_available():
-        use_quick_dropout(model)
     return model, sorted(new)
 
 

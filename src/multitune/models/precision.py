@@ -16,6 +16,8 @@ def has_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products run faster than fp32 ones: on the CPU, AVX512_BF16 or AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     capabilities = torch.cpu.get_capabilities()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
 

@@ -16,6 +16,7 @@ from transformers import (
 
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError, unknown
+from multitune.models.device import chosen
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
 from multitune.tasks import HeadMap, ImageClassification, Task, Translation
@@ -36,12 +37,19 @@ IMAGE = 32
 
 
 def build(
-    name: str, heads: HeadMap, corpus: Corpus, *, layers: int | None, dropout: float | None, seed: int
+    name: str,
+    heads: HeadMap,
+    corpus: Corpus,
+    *,
+    layers: int | None,
+    dropout: float | None,
+    seed: int,
+    device: str = "auto",
 ) -> Encoder:
     """The model ``scratch:...`` for a corpus, with random weights: all of them are new, and ``drift`` starts there.
 
     Raises:
-        UserError: no such model, or one for another kind of task.
+        UserError: no such device or model, or one for another kind of task.
     """
     kind = name.removeprefix(PREFIX)
     if kind not in MODELS:
@@ -55,7 +63,7 @@ def build(
             torch.manual_seed(seed)
             made.append(make(task, corpus, layers, dropout))
     models = [model for model, _ in made]
-    return Encoder(models[0] if len(models) == 1 else Heads(models), heads, made[0][1], new=())
+    return Encoder(models[0] if len(models) == 1 else Heads(models), heads, made[0][1], new=(), device=chosen(device))
 
 
 def transformer(task: Task, corpus: Corpus, layers: int | None, dropout: float | None) -> Made:

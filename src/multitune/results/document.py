@@ -25,7 +25,7 @@ INTRODUCTION = """# What is in a run folder?
 | `clusters.json` | what the [pseudo-tasks](pseudo-tasks.md) are, [where there are any](#clusters-clustersjson) |
 | `probes.json` | what `multitune probe` [measured](#findings-probesjson) |
 | `report.html` | the answer and what it rests on, in [one page](report.md) |
-| `model/` | an ordinary Hugging Face model with its tokenizer; a folder a language for `stl`, and a folder a task where tasks have heads of their own |
+| `model/` | an ordinary Hugging Face model with its tokenizer and its [card](hub.md), `README.md`; a folder a language for `stl`, and a folder a task where tasks have heads of their own |
 | `checkpoints/` | what `--resume` [goes on from](reliability.md) |
 | `languages/` | of `stl`: the run folder of each language |
 

@@ -79,6 +79,7 @@ class RunResult(JsonFile):
         step_seconds: of ``seconds`` those of the steps themselves; null in files that do not say.
         precision: of the forward and backward pass; null in files that do not say.
         threads: of the CPU; null in files that do not say.
+        device: where the model ran: ``cpu``, ``cuda:0``; null in files that do not say.
         by_class: ``seen`` and ``unseen`` (or a task with a head of its own) -> label -> its ``examples``, and its
             ``precision``, ``recall`` and ``f1``; of kinds of task that have one label a record.
         notes: what has to be said with the scores, a sentence each.
@@ -109,6 +110,7 @@ class RunResult(JsonFile):
     step_seconds: float | None = None
     precision: str | None = None
     threads: int | None = None
+    device: str | None = None
     by_class: dict[Group, dict[Label, dict[Metric, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     digests: Digests | None = None

@@ -1,5 +1,6 @@
-"""Whether the Hugging Face Hub can be reached, and what its client raises when it cannot."""
+"""Whether the Hugging Face Hub can be reached, what its client raises when it cannot, and what it lets names be."""
 
+import re
 import socket
 import urllib.request
 from typing import cast
@@ -10,6 +11,11 @@ from huggingface_hub.errors import HfHubHTTPError
 
 FAILURES = cast(tuple[type[Exception], ...], (OSError, *HfHubHTTPError.__bases__))
 """Of a download; among them the errors of the client's HTTP library, which differs between its versions."""
+
+
+def hub_address() -> str:
+    """Where the Hub is: HF_ENDPOINT, or huggingface.co."""
+    return ENDPOINT
 
 
 def hub_reachable() -> bool:
@@ -24,3 +30,14 @@ def hub_reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+LONGEST_NAME = 96
+"""Characters of a repository's name, its owner's included."""
+
+
+def is_repository(name: str) -> bool:
+    """Whether a repository of the Hub can have this name: ``owner/name``, or ``name`` alone, as the oldest have it."""
+    apart = "--" not in name and ".." not in name and not name.endswith(".git")
+    return len(name) <= LONGEST_NAME and apart and re.fullmatch(f"(?:{_NAME}/)?{_NAME}", name) is not None

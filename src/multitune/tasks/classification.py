@@ -41,6 +41,7 @@ class Classification(OneLabel):
 
     fields = LABELLED_TEXT
     auto_model = AutoModelForSequenceClassification
+    pipeline_tag = "text-classification"
     metric = "accuracy"
 
     def encode(

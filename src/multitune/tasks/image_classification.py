@@ -26,6 +26,7 @@ class ImageClassification(OneLabel):
 
     tokenised = can_divide = can_replay = can_trim = False
     auto_model = AutoModelForImageClassification
+    pipeline_tag = "image-classification"
     auto_processor = AutoImageProcessor
     metric = "accuracy"
 

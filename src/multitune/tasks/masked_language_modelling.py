@@ -38,6 +38,7 @@ class MaskedLanguageModelling(Task):
     unlabelled = True
     can_divide = can_replay = can_trim = False
     auto_model = AutoModelForMaskedLM
+    pipeline_tag = "fill-mask"
     metric = "accuracy"
 
     def configure(self, config: PretrainedConfig) -> None:

@@ -62,6 +62,7 @@ class QuestionAnswering(Task):
 
     fields = QUESTION
     auto_model = AutoModelForQuestionAnswering
+    pipeline_tag = "question-answering"
     metric = "f1"
 
     @classmethod

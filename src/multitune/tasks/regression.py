@@ -25,6 +25,7 @@ class Regression(Task):
 
     fields = SCORED_TEXT
     auto_model = AutoModelForSequenceClassification
+    pipeline_tag = "text-classification"
     metric = "pearson"
 
     def configure(self, config: PretrainedConfig) -> None:

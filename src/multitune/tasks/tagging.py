@@ -27,6 +27,7 @@ class TokenTask(Task):
     label_field = "tags"
     split_into_words = True
     auto_model = AutoModelForTokenClassification
+    pipeline_tag = "token-classification"
     unread: ClassVar[str]
 
     @classmethod

@@ -51,6 +51,8 @@ class Task(Kind, ABC):
     """The transformers Auto class whose architecture has the head."""
     auto_processor: ClassVar[Any] = AutoTokenizer
     """The transformers Auto class of what turns a record into a model's input."""
+    pipeline_tag: ClassVar[str | None] = None
+    """What the Hugging Face Hub calls models of this kind; None where it has no word for them."""
     metric: ClassVar[str]
     """The name of the score that averages, comparisons and the choice of the best weights use."""
 

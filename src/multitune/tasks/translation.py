@@ -39,6 +39,7 @@ class Translation(Task):
     fields = TRANSLATION
     can_divide = can_replay = can_trim = False
     auto_model = AutoModelForSeq2SeqLM
+    pipeline_tag = "translation"
     metric = "bleu"
 
     @classmethod

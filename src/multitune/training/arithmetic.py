@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from multitune.models.device import chosen
 from multitune.models.precision import resolve
 from multitune.recipe import Recipe, read
 
@@ -17,13 +18,13 @@ def settled(recipe: Recipe, folders: Iterable[Path]) -> Recipe:
     comparison have the same; else those of this machine.
 
     Raises:
-        UserError: a folder's recipe cannot be read.
+        UserError: a folder's recipe cannot be read, or this machine does not have the recipe's device.
     """
+    device = chosen(recipe.device)
     if recipe.precision != "auto" and recipe.threads is not None:
         return recipe
     saved = next((path for folder in folders if (path := folder / "recipe.yaml").exists()), None)
     before = recipe if saved is None else read(saved).resolve()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = before.precision if recipe.precision == "auto" else recipe.precision
     threads = recipe.threads or before.threads or torch.get_num_threads()
     return recipe.model_copy(update={"precision": resolve(precision, device), "threads": threads})

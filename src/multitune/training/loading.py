@@ -277,6 +277,14 @@ def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
     """
     if recipe.model.startswith(scratch.PREFIX):
         return scratch.build(
-            recipe.model, heads, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed
+            recipe.model,
+            heads,
+            corpus,
+            layers=recipe.layers,
+            dropout=recipe.dropout,
+            seed=recipe.seed,
+            device=recipe.device,
         )
-    return encoders.load(recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed)
+    return encoders.load(
+        recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed, device=recipe.device
+    )

@@ -38,20 +38,20 @@ def _more_memory(recipe: Recipe) -> str:
     )
 
 
-def reset_peak_memory() -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Start measuring ``peak_memory`` anew, where the system can (Linux, CUDA)."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         with suppress(OSError):  # some containers forbid it; then the peak is that of the whole process
             clear.write_text("5")
 
 
-def peak_memory() -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes that this process (on CUDA: its device) has held since the reset."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

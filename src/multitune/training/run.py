@@ -139,6 +139,11 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     if recipe.trim_vocabulary and heads.can_trim:
         encoder.trim(train.tokens)
     encoder.remember()
+    test = Encoded.of(corpus.test, heads, encoder, recipe.max_length)
+    if recipe.ship_vocabulary == "trimmed":
+        if not heads.can_trim:
+            raise UserError(f"ship_vocabulary: a model of {corpus.task} says all tokens, or reads none; set it to full")
+        encoder.ship_only({*train.tokens, *dev.tokens, *test.tokens})
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
     lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
@@ -152,7 +157,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         batches=_batches(recipe, plan, sizes, lengths),
         dev=dev,
         dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
-        test=Encoded.of(corpus.test, heads, encoder, recipe.max_length),
+        test=test,
         precision=resolve(recipe.precision, encoder.device),
         division=division,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),

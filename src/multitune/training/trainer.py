@@ -21,11 +21,12 @@ from multitune.results.run import RunResult, Shipped, Sides, average, finite_sco
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.tasks import TASKS
-from multitune.training import checkpoint
+from multitune.training import checkpoint, model_card
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.memory import peak_memory
 from multitune.training.metrics_log import MetricsLog
+from multitune.training.model_card import Training
 from multitune.training.optimizer import learning_rate
 from multitune.training.progress import Display
 from multitune.training.run import Run
@@ -115,9 +116,9 @@ class Trainer:
                 evaluation = evaluate(run.encoder, run.heads, run.test, run.precision, self._stop.check)
             except StopRequested as stop:
                 raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
-            if run.recipe.save_model:
-                self._save_model()
             result = self._result(corpus, evaluation)
+            if run.recipe.save_model:
+                self._save_model(result, "dev" if corpus.test_is_dev else "test")
         with replaced(out / predictions.FILE) as beside:
             write_predictions(beside, run.heads, run.test, evaluation)
         result.write(out)
@@ -299,9 +300,21 @@ class Trainer:
                 f"{self._checkpoints} is damaged ({damage}); train anew in another folder"
             ) from damage
 
-    def _save_model(self) -> None:
+    def _save_model(self, result: RunResult | None = None, split: str = "test") -> None:
+        """Write ``model/`` with its cards, which have scores once there is a result of the split that is reported."""
+        run = self._run
+        about = Training(
+            recipe=run.recipe,
+            heads=run.heads,
+            languages=list(run.dev.records),
+            examples={language: len(records) for language, records in run.test.records.items()},
+            gradients=self._now.gradients,
+            result=result,
+            split=split,
+        )
         with replaced(self._out / "model") as beside:
-            self._run.encoder.save(beside)
+            run.encoder.save(beside)
+            model_card.write(beside, about)
 
     @property
     def _when(self) -> When:
@@ -333,9 +346,10 @@ class Trainer:
             drift=finite(self._run.encoder.drift()),
             seconds=time.monotonic() - self._began,
             step_seconds=self._now.step_seconds,
-            peak_memory_bytes=peak_memory(),
+            peak_memory_bytes=peak_memory(self._run.encoder.device),
             precision=self._run.precision,
             threads=torch.get_num_threads(),
+            device=str(self._run.encoder.device),
             shipped=self._shipped(),
             dropped=dict(corpus.dropped),
             versions=versions() | self._run.heads.versions(),

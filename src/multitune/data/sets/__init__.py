@@ -99,7 +99,7 @@ def load(
     nothing = others and languages is not None and not (languages or inside)
     corpus = Corpus(str(task), (), {}, {}, {}) if nothing else DATASETS[name](wanted, bad)
     for language in corpus.train:
-        if language in (".", "..") or "/" in language:
+        if language in (".", "..", "README.md") or "/" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
         own = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())

@@ -211,3 +211,11 @@ MORE_IMAGES = (
 
 SETS = {hub_set.layout.name: hub_set for hub_set in (*TEXTS, *IMAGES.values(), *MORE_IMAGES)}
 """Name -> where the Hub has it."""
+
+_TASKS = {"glue": GLUE, "images": IMAGES}
+
+
+def repositories(name: str) -> list[str]:
+    """The Hub's names of what a data set consists of; empty where it does not come from there."""
+    parts = _TASKS[name].values() if name in _TASKS else [SETS[name]] if name in SETS else []
+    return list(dict.fromkeys(part.repository for part in parts))
