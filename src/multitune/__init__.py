@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from multitune import methods
     from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
+    from multitune.commands.predict import predict
     from multitune.commands.probe import probe
     from multitune.commands.report import report
     from multitune.commands.train import train
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "evaluate",
     "methods",
+    "predict",
     "probe",
     "report",
     "train",
@@ -49,6 +51,7 @@ _HOMES = {
     "UserError": "errors",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
+    "predict": "commands.predict",
     "probe": "commands.probe",
     "report": "commands.report",
     "train": "commands.train",

@@ -65,5 +65,3 @@ def test_only_runs_are_overwritten(file: RecipeFile) -> None:
     with pytest.raises(UserError, match="cannot stand beside --overwrite"):
         mt.train(file, "other", overwrite=True, resume=True)
     assert [str(path) for path in Path().rglob("*") if path.is_file()] == ["mine/thesis.tex"]
-
-

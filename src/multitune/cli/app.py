@@ -1,6 +1,7 @@
 """The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ Overrides = Annotated[
 ]
 Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell of each checkpoint, too.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell of nothing but mistakes and warnings.")]
 ByClass = Annotated[bool, typer.Option("--by-class", help="Print the F1 of each label, too.")]
 
 
@@ -83,11 +86,14 @@ def train(
     by_class: ByClass = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, evaluate and ship one run."""
     from multitune.recipe import parse_overrides, read
 
     output.check(as_json=as_json, as_csv=as_csv)
+    _set_verbosity(verbose, quiet)
 
     file, given = read(recipe), parse_overrides(overrides or [])
     one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
@@ -97,11 +103,12 @@ def train(
     from multitune.commands.train import train as run
 
     folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
-    result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=True, track=track)
+    result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=not quiet, track=track)
     sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
     output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
-    _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
-    _say(f"the report: {folder / 'report.html'}")
+    if not quiet:
+        _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+        _say(f"the report: {folder / 'report.html'}")
 
 
 @app.command(cls=RecipeCommand)
@@ -123,8 +130,12 @@ def compare(
     by_class: ByClass = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
+    _set_verbosity(verbose, quiet)
+
     from multitune.cli import tables
     from multitune.commands.compare import compare as run
     from multitune.commands.grid import read
@@ -142,7 +153,7 @@ def compare(
         seeds=seeds,
         grid=points,
         overrides=given,
-        progress=True,
+        progress=not quiet,
         track=track,
         paper=paper,
     )
@@ -152,7 +163,8 @@ def compare(
     sheets += tables.classes(chosen) if by_class else []
     sheets += [tables.beside(each) for each in comparison.paper]
     output.show(sheets, as_json=as_json, as_csv=as_csv)
-    _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
+    if not quiet:
+        _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
 
 
 @app.command(cls=RecipeCommand)
@@ -175,6 +187,28 @@ def evaluate(
     scores = score(run, parse_overrides(overrides or []))
     finished = RunResult.read(run) if (run / FILE).exists() else None
     output.show([tables.scores(scores, finished)], as_json=as_json, as_csv=as_csv)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    texts: Annotated[Path, typer.Argument(metavar="[FILE]", help="Lines or JSON Lines; - is standard input.")] = Path(
+        "-"
+    ),
+    language: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which model or head, where the run has several.")
+    ] = None,
+) -> None:
+    """Say what the model of a run says of new texts.
+
+    Each line is a text, or a JSON object with the fields of the kind of task; each line of the output is such an object
+    with the prediction and its scores.
+    """
+    from multitune.commands.predict import parse
+    from multitune.commands.predict import predict as ask
+
+    for found in ask(run, parse(_content(texts), str(texts)), language=language, source=str(texts)):
+        print(json.dumps(found, ensure_ascii=False))
 
 
 @app.command(cls=RecipeCommand)
@@ -330,6 +364,27 @@ def synthetic(
     if not no_figures:
         synthetic_figures.write(results, out)
     _say(f"results{'' if no_figures else ' and figures'} are in {out}")
+
+
+def _set_verbosity(verbose: bool, quiet: bool) -> None:
+    if verbose and quiet:
+        raise UserError("--verbose: cannot stand beside --quiet; name one of the two")
+    if verbose:
+        logging.getLogger("multitune").setLevel(logging.INFO)
+
+
+def _content(file: Path) -> bytes:
+    """What is in a file, or for ``-`` comes from standard input.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,6 @@
 """What the model of a run says of new texts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import batched
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers import AutoConfig
 from multitune import plugins
 from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
+from multitune.data.fields import Check, text
 from multitune.data.records.stored import stored
 from multitune.errors import UserError, unknown
 from multitune.evaluation import scoring
@@ -19,14 +19,16 @@ from multitune.models.fetching import fetched
 from multitune.recipe import Recipe, read
 from multitune.results.json_files import parsed
 from multitune.storage.disk import check_readable
-from multitune.tasks import TASKS, HeadMap, Task
+from multitune.tasks import TASKS, Classification, HeadMap, Regression, Tagging, Task, TokenTask
 from multitune.tasks.task import TOGETHER, Example
 
 CONFIG = "config.json"
+OPTIONAL = ("target_language",)
+"""What a record of some kinds may say that no file's column is."""
 
 
 def predict(
-    run: str | Path, texts: Iterable[str | Mapping[str, Any]], *, language: str | None = None
+    run: str | Path, texts: Iterable[str | Mapping[str, Any]], *, language: str | None = None, source: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Ask a run's ``model/`` about new texts; no data set is read.
 
@@ -35,6 +37,7 @@ def predict(
         texts: of kinds of task that read one text a string each (words with blanks between, where the kind wants
             words); else mappings with the kind's fields, but for what is to be predicted. Other keys come back as
             they are.
+        source: the file that they are the lines of, which messages name.
         language: which model or head, where a run has several: a language of ``stl``, a task with a head of its own.
 
     Returns:
@@ -53,8 +56,16 @@ def predict(
     recipe = read(run / "recipe.yaml").resolve()
     folder = _model(run / "model", language)
     task = _task(folder, recipe)
-    given = [_fields(each, task, f"text {number}") for number, each in enumerate(texts, 1)]
-    return _predictions(given, task, folder, recipe)
+
+    def place(number: int) -> str:
+        return f"text {number}" if source is None else f"{source}:{number}"
+
+    given = [_with_fields(each, task, place(number)) for number, each in enumerate(texts, 1)]
+    records = [_record(each, task, place(number)) for number, each in enumerate(given, 1)]
+    for number, record in enumerate(records, 1):
+        if record.keys() != records[0].keys():
+            raise UserError(f"{place(number)}: has other fields than the first: {', '.join(record)}")
+    return _predictions(given, records, task, folder, recipe)
 
 
 def parse(content: bytes, source: str) -> list[str | dict[str, Any]]:
@@ -92,73 +103,82 @@ def _model(folder: Path, language: str | None) -> Path:
 
 
 def _task(folder: Path, recipe: Recipe) -> Task:
-    """The kind of task that a model was trained for, with its labels: the recipe's, or what its head says."""
+    """The kind of task that a model was trained for, with its labels.
+
+    Raises:
+        UserError: it is of none that says something of a text.
+    """
     plugins.load()
     config = fetched(str(folder), AutoConfig.from_pretrained)
-    labels = [config.id2label[number] for number in sorted(config.id2label)] if config.id2label else []
-    named = [recipe.task] if recipe.task in TASKS else list(TASKS)
-    kinds = [name for name in named if TASKS[name].is_of(config, labels)]
-    if not kinds or TASKS[kinds[0]].fields is None or not TASKS[kinds[0]].predicted:
-        raise UserError(f"{folder}: predict knows no kind of task for it that says something of a text")
-    return TASKS[kinds[0]](labels)
+    labels = [config.id2label[number] for number in sorted(config.id2label or ())]
+    named = [TASKS[recipe.task]] if recipe.task in TASKS else list(TASKS.values())
+    columns = (recipe.columns or {"text": "text", "label": "label"}) if recipe.data == "folder" else None
+    for kind in named:
+        fits = columns is None or recipe.task in TASKS or (kind.fields is not None and kind.fields.fit(columns))
+        if fits and kind.predicted and kind.fields is not None and _has_head(config, labels, kind):
+            return kind(labels)
+    raise UserError(f"{folder}: its kind of task says nothing of new texts, so that predict has nothing to do")
 
 
-def _fields(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
-    """A text as a mapping whose fields are checked."""
+def _has_head(config: Any, labels: Sequence[str], kind: type[Task]) -> bool:
+    """Whether a model's configuration is that of a kind of task, with these labels."""
+    models: Mapping[Any, Any] = kind.auto_model._model_mapping
+    if type(config) not in models or models[type(config)].__name__ not in (config.architectures or ()):
+        return False
+    if issubclass(kind, Classification | Regression):
+        return bool(config.problem_type == "regression") == issubclass(kind, Regression)
+    return not issubclass(kind, TokenTask) or (Tagging.unread in labels) == issubclass(kind, Tagging)
+
+
+def _with_fields(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
+    """A text as a mapping that has the fields of a new record."""
     assert task.fields is not None
     wanted = [name for name in task.fields.required if name not in task.predicted]
-    if isinstance(given, str):
-        if len(wanted) > 1:
-            raise UserError(f"{place}: this kind of task reads {' and '.join(wanted)}; give objects with these keys")
-        given = {wanted[0]: given}
-    lacking = [name for name in wanted if name not in given]
-    if lacking:
-        raise UserError(f"{place}: has no {lacking[0]!r}; this kind of task reads {' and '.join(wanted)}")
+    if isinstance(given, str) and len(wanted) == 1:
+        return {wanted[0]: given}
+    lacking = wanted if isinstance(given, str) else [name for name in wanted if name not in given]
+    if isinstance(given, str) or lacking:
+        raise UserError(f"{place}: has no {lacking[0]!r}; each is a JSON object with {' and '.join(wanted)}")
     return dict(given)
 
 
 def _record(given: Mapping[str, Any], task: Task, place: str) -> Record:
+    """The record that a task makes of a mapping with its fields.
+
+    Raises:
+        UserError: a field is not as it should be.
+    """
     assert task.fields is not None
-    known = {name: given[name] for name in task.fields.checks if name in given and name not in task.predicted}
+    checks: dict[str, Check] = dict.fromkeys(OPTIONAL, text)
+    checks |= {name: check for name, check in task.fields.checks.items() if name not in task.predicted}
     try:
-        return task.unlabelled_record({name: task.fields.checks[name](value, name) for name, value in known.items()})
+        return task.stand_in({name: check(given[name], name) for name, check in checks.items() if name in given})
     except BadRecord as error:
         raise UserError(f"{place}: {error}") from error
 
 
 def _predictions(
-    given: Sequence[dict[str, Any]], task: Task, folder: Path, recipe: Recipe
+    given: Sequence[dict[str, Any]], records: Sequence[Record], task: Task, folder: Path, recipe: Recipe
 ) -> Iterator[dict[str, Any]]:
-    records = [_record(each, task, f"text {number}") for number, each in enumerate(given, 1)]
     encoder = encoders.load(str(folder), HeadMap.of_all(task), layers=None, dropout=None, seed=recipe.seed)
-    return _in_batches(given, records, task, encoder, recipe)
-
-
-def _in_batches(
-    given: Sequence[dict[str, Any]], records: Sequence[Record], task: Task, encoder: Encoder, recipe: Recipe
-) -> Iterator[dict[str, Any]]:
     for first in range(0, len(records), TOGETHER):
-        some = records[first : first + TOGETHER]
-        found = _predicted(some, task, encoder, recipe)
-        for own, (prediction, scores) in zip(given[first:], found, strict=False):
+        found = _predicted(records[first : first + TOGETHER], task, encoder, recipe)
+        for own, (prediction, scores) in zip(given[first : first + TOGETHER], found, strict=True):
             yield own | {"prediction": prediction} | ({} if scores is None else {"scores": scores})
 
 
-def _predicted(
-    records: Sequence[Record], task: Task, encoder: Encoder, recipe: Recipe
-) -> Iterable[tuple[Any, Any]]:
-    """The prediction for each record and its scores."""
+def _predicted(records: Sequence[Record], task: Task, encoder: Encoder, recipe: Recipe) -> list[tuple[Any, Any]]:
+    """The prediction for each record, and how sure the model is."""
 
-    def decode(output: Any, examples: Sequence[Example]) -> list[Any]:
+    def decode(output: Any, examples: Sequence[Example]) -> list[tuple[Any, Any]]:
         return list(zip(task.decode(output, examples), task.confidence(output, examples), strict=True))
 
     examples = stored(task.encode(records, encoder.tokenizer, encoder.room_for(recipe.max_length)))
-    both = scoring.predict(
-        encoder, task, encoder.numbered(0), examples, task.sizes(examples), recipe.precision, _go_on, decode
-    )
+    sizes, model = task.sizes(examples), encoder.numbered(0)
+    both = scoring.predict(encoder, task, model, examples, sizes, recipe.precision, _go_on, decode)
     decoded, scores = zip(*both, strict=True)
     predictions = task.join(records, examples, decoded, encoder.tokenizer)
-    return zip(predictions, scores if len(scores) == len(records) else [None] * len(records), strict=True)
+    return list(zip(predictions, scores if len(examples) == len(records) else [None] * len(records), strict=True))
 
 
 def _go_on() -> None:

@@ -26,6 +26,10 @@ class Regression(Task):
     fields = SCORED_TEXT
     auto_model = AutoModelForSequenceClassification
     metric = "pearson"
+    predicted = ("score",)
+
+    def stand_in(self, record: Record) -> Record:
+        return record | {"label": 0.0}
 
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 1

@@ -28,6 +28,9 @@ class TokenTask(Task):
     auto_model = AutoModelForTokenClassification
     unread: ClassVar[str]
 
+    def stand_in(self, record: Record) -> Record:
+        return record | {"tags": [self.labels[0]] * len(record["tokens"])}
+
     @classmethod
     def texts(cls, record: Record) -> tuple[Text, ...]:
         return (record["tokens"],)
@@ -64,6 +67,12 @@ class TokenTask(Task):
         numbers = (np.where(own >= 0, best[row, own], len(self.labels)) for row, own in enumerate(firsts))
         return [[names[number] for number in own.tolist()] for own in numbers]
 
+    def confidence(self, output: Any, examples: Sequence[Example]) -> list[list[float | None]]:
+        """The probability of each token's tag; None of a token that is not read."""
+        best = output.logits.float().softmax(-1).amax(-1).tolist()
+        firsts = (np.asarray(example["firsts"]).tolist() for example in examples)
+        return [[None if n < 0 else row[n] for n in own] for row, own in zip(best, firsts, strict=True)]
+
     def shown(self, record: Record, prediction: Any) -> Shown:
         reference, said = (self._phrases(record["tokens"], tags) or "nothing" for tags in (record["tags"], prediction))
         return Shown(readable(self.texts(record)), reference, said, right=record["tags"] == prediction)
@@ -80,6 +89,7 @@ class Tagging(TokenTask):
     fields = ENTITIES
     metric = "f1"
     unread = "O"
+    predicted = ("tags",)
 
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
         entities = get_entities(tags)
@@ -105,6 +115,7 @@ class PosTagging(TokenTask):
     fields = PARTS_OF_SPEECH
     metric = "accuracy"
     unread = "_"
+    predicted = ("pos",)
 
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
         return ", ".join(f"{tag}: {token}" for tag, token in zip(tags, tokens, strict=True))

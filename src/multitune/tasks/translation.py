@@ -35,6 +35,7 @@ class Translation(Task):
     can_divide = can_replay = can_trim = False
     auto_model = AutoModelForSeq2SeqLM
     metric = "bleu"
+    predicted = ("target",)
 
     @classmethod
     def texts(cls, record: Record) -> tuple[Text, ...]:
@@ -44,6 +45,9 @@ class Translation(Task):
         super().__init__(labels)
         self._bleu: dict[str, BLEU] = {}
         self._chrf = CHRF()
+
+    def stand_in(self, record: Record) -> Record:
+        return record | {"target": record["source"]}
 
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""
