@@ -11,7 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from multitune.errors import printable
 from multitune.training.checkpoint_writer import Written
 
-
 log = logging.getLogger(__name__)
 
 
