@@ -292,6 +292,24 @@ def data(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fals
 
 
 @app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder that holds them.")] = Path("runs"),
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """List the runs in a folder with their scores.
+
+    Those of comparisons are listed, too.
+    """
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import tables
+    from multitune.commands.runs import runs as found
+
+    output.show([tables.listed(found(folder))], as_json=as_json, as_csv=as_csv)
+
+
+@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
     as_json: AsJson = False,

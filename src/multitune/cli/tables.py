@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from multitune.cli.sheet import Beside, Column, Estimate, Number, Sheet, Words
+from multitune.cli.sheet import NONE, Beside, Column, Estimate, Number, Sheet, Words
+from multitune.commands.runs import Listed
 from multitune.reports.papers import BASELINE
 from multitune.results import comparison as compared
 from multitune.results.comparison import Comparison, Row
@@ -28,6 +29,19 @@ def runs(results: Sequence[RunResult]) -> Sheet:
     for result in results:
         sheet.add(result.method, result.seed, *_averages(result), *_cost([result]))
     sheet.notes = [*_macro(results), *_notes(results), *_untaken(results)]
+    return sheet
+
+
+def listed(found: Sequence[Listed]) -> Sheet:
+    """One line a run of a folder, finished or not: its scores."""
+    names = (Column("run", text=True), Column("method", text=True), Column("metric", text=True))
+    sheet = Sheet("runs", [*names, *map(Column, SIDES), Column("budget"), *COST])
+    for each in found:
+        if (result := each.result) is None:
+            sheet.add(each.folder, "not finished", NONE, *(None for _ in (*SIDES, "budget", *COST)))
+        else:
+            own = (result.method, result.metric, *_averages(result), result.budget)
+            sheet.add(each.folder, *own, *_cost([result]))
     return sheet
 
 
