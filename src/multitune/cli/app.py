@@ -1,7 +1,6 @@
 """The command line: parsing and printing, nothing else. Progress goes to stderr, results to stdout."""
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -93,7 +92,7 @@ def train(
     from multitune.recipe import parse_overrides, read
 
     output.check(as_json=as_json, as_csv=as_csv)
-    _set_verbosity(verbose, quiet)
+    output.set_verbosity(verbose=verbose, quiet=quiet)
 
     file, given = read(recipe), parse_overrides(overrides or [])
     one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
@@ -134,7 +133,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
-    _set_verbosity(verbose, quiet)
+    output.set_verbosity(verbose=verbose, quiet=quiet)
 
     from multitune.cli import tables
     from multitune.commands.compare import compare as run
@@ -204,10 +203,11 @@ def predict(
     Each line is a text, or a JSON object with the fields of the kind of task; each line of the output is such an object
     with the prediction and its scores.
     """
-    from multitune.commands.predict import parse
     from multitune.commands.predict import predict as ask
+    from multitune.commands.predict import read_texts
 
-    for found in ask(run, parse(_content(texts), str(texts)), language=language, source=str(texts)):
+    source = "standard input" if str(texts) == "-" else str(texts)
+    for found in ask(run, read_texts(texts), language=language, source=source):
         print(json.dumps(found, ensure_ascii=False))
 
 
@@ -382,27 +382,6 @@ def synthetic(
     if not no_figures:
         synthetic_figures.write(results, out)
     _say(f"results{'' if no_figures else ' and figures'} are in {out}")
-
-
-def _set_verbosity(verbose: bool, quiet: bool) -> None:
-    if verbose and quiet:
-        raise UserError("--verbose: cannot stand beside --quiet; name one of the two")
-    if verbose:
-        logging.getLogger("multitune").setLevel(logging.INFO)
-
-
-def _content(file: Path) -> bytes:
-    """What is in a file, or for ``-`` comes from standard input.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    if str(file) == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _say(text: str) -> None:

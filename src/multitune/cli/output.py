@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,18 @@ def check(*, as_json: bool, as_csv: bool) -> None:
     """Raise UserError where both are asked for: before anything is run."""
     if as_json and as_csv:
         raise UserError("--json: cannot stand beside --csv; name one of the two")
+
+
+def set_verbosity(*, verbose: bool, quiet: bool) -> None:
+    """Let multitune's logging tell of more than warnings, where that is asked for.
+
+    Raises:
+        UserError: as ``check`` does.
+    """
+    if verbose and quiet:
+        raise UserError("--verbose: cannot stand beside --quiet; name one of the two")
+    if verbose:
+        logging.getLogger("multitune").setLevel(logging.INFO)
 
 
 def _content(sheet: Sheet) -> dict[str, object]:

@@ -35,7 +35,7 @@ def runs(results: Sequence[RunResult]) -> Sheet:
 def listed(found: Sequence[Listed]) -> Sheet:
     """One line a run of a folder, finished or not: its scores."""
     names = (Column("run", text=True), Column("method", text=True), Column("metric", text=True))
-    sheet = Sheet("runs", [*names, *map(Column, SIDES), Column("budget"), *COST])
+    sheet = Sheet("runs", [*names, *map(Column, SIDES), Column("budget", cost=True), *COST])
     for each in found:
         if (result := each.result) is None:
             sheet.add(each.folder, "not finished", NONE, *(None for _ in (*SIDES, "budget", *COST)))

@@ -1,5 +1,6 @@
 """What the model of a run says of new texts."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,20 @@ def predict(
         if record.keys() != records[0].keys():
             raise UserError(f"{place(number)}: has other fields than the first: {', '.join(record)}")
     return _predictions(given, records, task, folder, recipe)
+
+
+def read_texts(file: Path) -> list[str | dict[str, Any]]:
+    """The texts in a file, or for ``-`` those on standard input, as ``parse`` finds them.
+
+    Raises:
+        UserError: it cannot be read, or as ``parse`` does.
+    """
+    if str(file) == "-":
+        return parse(sys.stdin.buffer.read(), "standard input")
+    try:
+        return parse(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def parse(content: bytes, source: str) -> list[str | dict[str, Any]]:
