@@ -167,7 +167,8 @@ def _record(given: Mapping[str, Any], task: Task, place: str) -> Record:
     checks: dict[str, Check] = dict.fromkeys(OPTIONAL, text)
     checks |= {name: check for name, check in task.fields.checks.items() if name not in task.predicted}
     try:
-        return task.stand_in({name: check(given[name], name) for name, check in checks.items() if name in given})
+        known = {name: check(given[name], name) for name, check in checks.items() if name in given}
+        return task.stand_in({task.fields.renamed.get(name, name): value for name, value in known.items()})
     except BadRecord as error:
         raise UserError(f"{place}: {error}") from error
 
