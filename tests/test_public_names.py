@@ -57,10 +57,11 @@ def test_the_samplers_and_the_whole_two_loop_family_stand_in_one_place() -> None
     assert len(mt.methods.__all__) == len(set(mt.methods.__all__))
 
 
-@pytest.mark.parametrize("verb", ["train", "compare", "evaluate", "probe", "push", "report"])
+@pytest.mark.parametrize("verb", ["train", "compare", "evaluate", "predict", "probe", "push", "report"])
 def test_a_command_has_a_twin_in_python(verb: str) -> None:
     """Its options, but for what only a terminal has."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    options = {parameter.name for parameter in group.commands[verb].params} - {"by_class", "by_language"}
+    shown = {"as_csv", "as_json", "by_class", "by_language", "quiet", "verbose"}
+    options = {parameter.name for parameter in group.commands[verb].params} - shown
     assert options <= set(signature(getattr(mt, verb)).parameters)

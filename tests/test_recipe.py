@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import multitune as mt
 from multitune import recipe as recipes
 from multitune.errors import UserError
-from multitune.recipe import Recipe
+from multitune.recipe import Recipe, RecipeFile
 
 GOOD = "data: panx\npath: somewhere\nlanguages: [no, de]\nlearning_rate: 3e-4\n"
 METHODS = GOOD + "budget: 7\nmethods:\n  mtl: {learning_rate: 1e-3, options: {tasks_per_step: 4}}\n  stl: {budget: 9}\n"
@@ -204,3 +204,14 @@ def test_in_python_a_mistake_is_the_same_line(tmp_path: Path) -> None:
         mt.Recipe(data="panx", buget=3)  # type: ignore[call-arg]
     assert str(in_a_file.value) == f"{tmp_path / 'recipe.yaml'}: {in_python.value}"
     assert str(in_python.value) == "unknown key 'buget' (did you mean 'budget'?)"
+
+
+def test_options_belong_to_the_method_that_the_recipe_names() -> None:
+    keys = {"model": "m", "data": "panx", "method": "sequential_reptile", "options": {"inner_steps": 6}}
+    named = RecipeFile(run=keys, methods={"pcgrad": {"options": {"tasks_per_step": 3}}}, source="r.yaml")
+    assert named.resolve().options == named.resolve("sequential_reptile").options == {"inner_steps": 6}
+    assert named.resolve("mtl").options == named.resolve(overrides={"method": "mtl"}).options == {}
+    assert named.resolve("pcgrad").options == {"tasks_per_step": 3}
+    assert named.resolve("mtl", {"options": {"tasks_per_step": 2}}).options == {"tasks_per_step": 2}
+    del keys["method"]
+    assert named.resolve("reptile").options == {"inner_steps": 6}, "no method is named: they are any method's"

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from multitune import methods
     from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
+    from multitune.commands.predict import predict
     from multitune.commands.probe import probe
     from multitune.commands.push import push
     from multitune.commands.report import report
@@ -33,6 +34,7 @@ __all__ = [
     "compare",
     "evaluate",
     "methods",
+    "predict",
     "probe",
     "push",
     "report",
@@ -51,6 +53,7 @@ _HOMES = {
     "UserError": "errors",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
+    "predict": "commands.predict",
     "probe": "commands.probe",
     "push": "commands.push",
     "report": "commands.report",

@@ -233,6 +233,8 @@ class RecipeFile:
     def resolve(self, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """The run of one method: the file's keys, under that method's own ones, under the overrides.
 
+        Options beside ``method:`` are that method's: another one does not get them.
+
         The plugins of other packages are loaded first, whose names a recipe may use.
 
         Raises:
@@ -241,8 +243,13 @@ class RecipeFile:
         plugins.load()
         given = dict(overrides or {})
         name = method or given.get("method") or self.run.get("method") or Recipe.model_fields["method"].default
-        merged = merge(merge(self.run, self.methods.get(str(name), {})), given) | {"method": name}
+        merged = merge(merge(self._keys_for(name), self.methods.get(str(name), {})), given) | {"method": name}
         return validated(merged, self.source)
+
+    def _keys_for(self, method: object) -> dict[str, Any]:
+        """The file's keys for all methods; its options are those of the method that it names, if it names one."""
+        own = self.run.get("method", method)
+        return {key: value for key, value in self.run.items() if key != "options" or own == method}
 
 
 AnyRecipe = Recipe | RecipeFile | str | Path

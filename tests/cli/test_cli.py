@@ -1,5 +1,7 @@
 """The command line as a user meets it: output, exit codes, one-line errors, Ctrl-C. Each call is a process."""
 
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -72,6 +74,42 @@ def test_train_evaluate_and_data(run_here: Run, tiny_recipe: Path) -> None:
     assert counted.returncode == 0, counted.stderr
     for word in ("60", "tokens", "% over 128", "B-PER"):
         assert word in counted.stdout
+
+
+SAID = {(): ("dev f1", "run folder"), ("-v",): ("checkpoint 000000008 of", "dev f1"), ("-q",): ()}
+
+
+@pytest.mark.parametrize(("words", "lines"), SAID.items(), ids=["plainly", "at length", "quietly"])
+def test_what_is_told_while_a_run_trains(
+    run_here: Run, tiny_recipe: Path, words: tuple[str, ...], lines: tuple[str, ...]
+) -> None:
+    try:
+        done = run_here("train", tiny_recipe, "method=mtl", "budget=8", "dev_limit=1", "--out", "out", "--json", *words)
+    finally:
+        logging.getLogger("multitune").setLevel(logging.NOTSET)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs"]["rows"][0]["method"] == "mtl"
+    assert all(line in done.stderr for line in lines)
+    assert ("checkpoint 0" in done.stderr) is ("-v" in words)
+    assert bool(done.stderr) is bool(lines)
+
+
+CLASHES = [("--json", "--csv"), ("-v", "-q"), ("--resume", "--overwrite")]
+
+
+@pytest.mark.parametrize("words", CLASHES, ids=" ".join)
+def test_options_that_exclude_each_other(run_here: Run, tiny_recipe: Path, words: tuple[str, ...]) -> None:
+    done = run_here("train", tiny_recipe, "--out", "out", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot stand beside" in done.stderr
+
+
+def test_tables_of_data_are_told_to_programs(run_here: Run, tiny_recipe: Path) -> None:
+    told = json.loads(run_here("data", tiny_recipe, "--json").stdout)
+    assert [row["language"] for row in told["records"]["rows"]] == ["aa", "bb", "cc"]
+    assert told["labels"]["rows"][0].keys() >= {"label", "times", "least_share", "least_language"}
+    heads = [part.splitlines()[0] for part in run_here("data", tiny_recipe, "--csv").stdout.split("\n\n")]
+    assert [head.split(",")[0] for head in heads] == ["language", "label"]
 
 
 def test_data_lists_every_bad_record(tmp_path: Path, run_here: Run, tiny_recipe: Path, tiny_panx: Path) -> None:

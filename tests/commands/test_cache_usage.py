@@ -49,11 +49,11 @@ def test_clearing_leaves_what_is_being_written(home: Path) -> None:
 
 def test_what_a_killed_process_left_is_cleared() -> None:
     fill()
-    left = cache.root() / "small" / ".multitune.999999999.abc.elsewhere.part"
+    left = cache.root() / "small" / ".multitune.abc.elsewhere.part"
     left.mkdir()
     clear()
     assert left.exists(), "another machine's may be in use"
-    left.rename(left.with_name(f".multitune.999999999.abc.{os.uname().nodename}.part"))
+    left.rename(left.with_name(f".multitune.abc.{os.uname().nodename}.part"))
     clear()
     assert usage() == []
 

@@ -1,17 +1,17 @@
 """What makes a comparison fair: common random numbers, one arithmetic, costs counted, what hardly trained is said."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 import multitune as mt
 from builders import comparison_file, recipe
 from multitune.cli import tables
+from multitune.cli.layout import fitted
+from multitune.cli.sheet import Sheet
 from multitune.plans import METHODS
 from multitune.training.arithmetic import computing_with
 from multitune.training.loading import load_corpus, load_plan
@@ -118,8 +118,5 @@ def test_a_run_that_hardly_moves_says_so_wherever_its_scores_stand(
     assert note in (tmp_path / "run" / "report.html").read_text()
 
 
-def printed(table: Any) -> str:
-    console = Console(width=300, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
+def printed(sheet: Sheet) -> str:
+    return fitted(sheet, None).plain

@@ -86,9 +86,9 @@ def test_a_comparison_over_a_grid(tmp_path: Path, tiny_model: Path, tiny_panx: P
     for run in found.chosen_runs:
         assert saved["summary"][run.method]["seen"]["mean"] == pytest.approx(run.average["seen"])
         assert list(read_statistics(tmp_path / f"{run.method}-learning_rate=0.01-budget=30-seed0"))
-    table = tables.points(found)
-    assert table.row_count == 8
-    assert [str(cell) for cell in table.columns[0].cells].count("*") == 2
+    rows = tables.points(found).records()
+    assert len(rows) == 8
+    assert [row["chosen"] for row in rows].count("*") == 2
 
 
 def test_seeds_at_each_point(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:

@@ -1,17 +1,16 @@
 """Probes of real runs of a tiny encoder: while they train, and on the model that they leave."""
 
-import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 import multitune as mt
 from builders import lines, recipe, stop_after
-from multitune.cli import tables
+from multitune.cli import probe_tables
+from multitune.cli.layout import fitted
 from multitune.commands.probe import probe
 from multitune.errors import Interrupted, RunError, UserError
 from multitune.plans import METHODS
@@ -165,10 +164,7 @@ def test_the_tables_show_what_was_found(tmp_path: Path, tiny_lm: Path, relatives
     found = probe(tmp_path)
     assert found.gradient_similarity is None
     assert found.proximity is None
-    console = Console(record=True, width=160, file=io.StringIO())
-    for table in (*tables.probes(found), tables.retention(found)):
-        console.print(table)
-    text = console.export_text()
+    text = "".join(fitted(sheet, 80).plain for sheet in (*probe_tables.probes(found), probe_tables.retention(found)))
     assert found.masked_lm is not None
     for word in ("at least two languages are needed", "es", "layer.1", f"{found.masked_lm.tuned['es']:.2f}"):
         assert word in text

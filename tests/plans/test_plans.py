@@ -1,6 +1,5 @@
 """Methods by name: what recipes may say, what becomes of it, and how mistakes are told."""
 
-import io
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -9,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from multitune.cli import method_table
+from multitune.cli.layout import fitted
 from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
 from multitune.methods.averaging import WeightAverage
@@ -485,10 +484,7 @@ def test_samplers_by_name() -> None:
 
 
 def test_the_list_has_every_method_and_torchjds() -> None:
-    console = Console(width=100, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(method_table.methods(listed()))
-    text = captured.get()
+    text = fitted(method_table.methods(listed()), 100).plain
     for name in [*METHODS, "torchjd:NAME", "tasks_per_step=8", "t0=null", "arXiv 2110.02600"]:
         assert name in text
 

@@ -340,7 +340,7 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
 
 def test_what_a_living_process_is_filling_stays() -> None:
     (cache.root() / "texts").mkdir(parents=True)
-    others = cache.root() / "texts" / f".multitune.{os.getpid()}.abc.elsewhere.part"
+    others = cache.root() / "texts" / ".multitune.abc.elsewhere.part"
     others.mkdir()
     with scratch.scratch(cache.root() / "texts") as own:
         text()

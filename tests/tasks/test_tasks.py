@@ -5,16 +5,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics.sequence_labeling import get_entities as seqevals
 from transformers import AutoTokenizer
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from multitune.tasks import TASKS, PosTagging, Regression, Tagging
+from multitune.tasks.tagging import get_entities
 from multitune.tasks.task import IGNORED
 
 TAGS = ("B-LOC", "B-PER", "I-LOC", "I-PER", "O")
 LRM = chr(0x200E)
 
 tags = st.lists(st.sampled_from(TAGS), min_size=1, max_size=8)
+
+
+PREFIXED = st.builds("{}-{}".format, st.sampled_from("BIESLUO."), st.sampled_from(["PER", "ORG-X", "", "É"]))
+
+
+@pytest.mark.filterwarnings("ignore:.* seems not to be NE tag")
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(["O", "B", "I", "NOUN"]), PREFIXED), max_size=12))
+def test_entities_are_seqevals_in_every_scheme(tags: list[str]) -> None:
+    assert get_entities(tags) == seqevals(list(tags))
 
 
 @settings(max_examples=200, deadline=None)

@@ -66,7 +66,7 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path: Path, owner: "subprocess.Pop
 
 def test_a_lock_file_with_nonsense_in_it_stops_nobody(tmp_path: Path) -> None:
     for content in (b"\xff\x00", b"[1]", b'{"pid": 3}', b"{" * 4096):
-        (tmp_path / lock.FILE).write_bytes(content)
+        (tmp_path / lock.OWNER).write_bytes(content)
         with lock.held(tmp_path) as last:
             assert last == "an unknown process"
 
@@ -80,7 +80,7 @@ def test_the_second_run_on_a_folder_is_refused(tmp_path: Path, tiny_model: Path,
                 mt.train(one, out, resume=resume)
     assert list(out.iterdir()) == []
     mt.train(one, out)
-    assert not (out / lock.FILE).exists()
+    assert not any((out / name).exists() for name in lock.FILES)
 
 
 READ_ONLY = {"refused by the system": Path("/sys/kernel/run"), "no folder": Path("/dev/null/run")}

@@ -13,7 +13,8 @@ from multitune.data import sets
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import Recipe
-from multitune.tasks import TASKS
+from multitune.results.predictions import read_predictions
+from multitune.tasks import TASKS, Task
 
 KEYS: dict[str, dict[str, Any]] = {
     "image_classification": {"model": "scratch:convnet", "layers": 1, "learning_rate": 2e-3},
@@ -63,6 +64,29 @@ def test_every_kind_learns_ships_and_scores_alike_afterwards(
     model = TASKS[kind].auto_model.from_pretrained(tmp_path / "run" / "model")
     assert not any(torch.isnan(weight).any() for weight in model.parameters())
     run_card(tmp_path / "run", monkeypatch)
+    assert_predicts_what_the_run_did(tmp_path / "run", TASKS[kind])
+
+
+def assert_predicts_what_the_run_did(run: Path, kind: type[Task]) -> None:
+    """New texts that happen to be the test set get the predictions of the test set."""
+    if not kind.predicted or kind.fields is None:
+        with pytest.raises(UserError, match="says nothing of new texts"):
+            mt.predict(run, [])
+        return
+    known = list(read_predictions(run))
+    fields = {*kind.fields.checks, "target_language"} - {*kind.predicted}
+    given = [{k: v for k, v in each.record.items() if k in fields} for each in known]
+    found = list(mt.predict(run, given))
+    for own, each, text in zip(found, known, given, strict=True):
+        assert text.items() <= own.items()
+        assert own["prediction"] == (
+            pytest.approx(each.prediction, abs=1e-4) if isinstance(each.prediction, float) else each.prediction
+        )
+        if kind.label_field == "label" and isinstance(own["prediction"], str):
+            assert next(iter(own["scores"])) == own["prediction"]
+            assert sum(own["scores"].values()) == pytest.approx(1)
+        elif kind.label_field == "tags":
+            assert all(0 < score <= 1 for score in own["scores"])
 
 
 @pytest.mark.parametrize("tiny_recipe", RECORDS, indirect=True)

@@ -23,7 +23,7 @@ from multitune.models.encoder import Encoder
 from multitune.recipe import read, to_yaml
 from multitune.reports import page
 from multitune.results.run import FILE as RESULTS
-from multitune.storage.lock import FILE as LOCK
+from multitune.storage.lock import LOCK
 from multitune.training import checkpoint_writer, run, trainer
 
 LONGEST = 30.0

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 import multitune
+from multitune.cli import output
+from multitune.cli.output import AsCsv, AsJson
 from multitune.cli.recipe_command import RecipeCommand
 from multitune.errors import Interrupted, RunError, UserError, printable
 from multitune.storage.interrupt import Leave, leaving
@@ -33,6 +35,8 @@ Overrides = Annotated[
 ]
 Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell of each checkpoint, too.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell of nothing but mistakes and warnings.")]
 ByClass = Annotated[bool, typer.Option("--by-class", help="Print the F1 of each label, too.")]
 
 
@@ -73,14 +77,22 @@ def common(
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN, or the next.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in the folder first.")] = False,
     track: Track = None,
     by_language: ByLanguage = False,
     by_class: ByClass = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, evaluate and ship one run."""
     from multitune.recipe import parse_overrides, read
+
+    output.check(as_json=as_json, as_csv=as_csv)
+    output.set_verbosity(verbose=verbose, quiet=quiet)
 
     file, given = read(recipe), parse_overrides(overrides or [])
     one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
@@ -89,12 +101,13 @@ def train(
     from multitune.commands.train import default_folder
     from multitune.commands.train import train as run
 
-    folder = out or default_folder(file, one)
-    result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
-    _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
-    _print(*(tables.classes([result]) if by_class else []))
-    _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
-    _say(f"the report: {folder / 'report.html'}")
+    folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
+    result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=not quiet, track=track)
+    sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
+    output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
+    if not quiet:
+        _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+        _say(f"the report: {folder / 'report.html'}")
 
 
 @app.command(cls=RecipeCommand)
@@ -114,13 +127,20 @@ def compare(
     ] = None,
     by_language: ByLanguage = False,
     by_class: ByClass = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train several methods at one budget and compare them."""
+    output.set_verbosity(verbose=verbose, quiet=quiet)
+
     from multitune.cli import tables
     from multitune.commands.compare import compare as run
     from multitune.commands.grid import read
     from multitune.recipe import parse_overrides
 
+    output.check(as_json=as_json, as_csv=as_csv)
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
     given = parse_overrides(overrides or [])
@@ -132,15 +152,18 @@ def compare(
         seeds=seeds,
         grid=points,
         overrides=given,
-        progress=True,
+        progress=not quiet,
         track=track,
         paper=paper,
     )
-    _print(*([tables.points(comparison)] if points else []), tables.summary(comparison))
-    _print(*([tables.languages(comparison.chosen_runs)] if by_language else []))
-    _print(*(tables.classes(comparison.chosen_runs) if by_class else []))
-    _print(*(tables.beside(each) for each in comparison.paper))
-    _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
+    chosen = comparison.chosen_runs
+    sheets = [*([tables.points(comparison)] if points else []), tables.summary(comparison)]
+    sheets += [tables.languages(chosen, comparison.baseline)] if by_language else []
+    sheets += tables.classes(chosen) if by_class else []
+    sheets += [tables.beside(each) for each in comparison.paper]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
+    if not quiet:
+        _say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
     if failed := [run.folder for run in comparison.failed]:
         raise RunError(
             f"{len(failed)} of {len(failed) + len(comparison.runs)} runs failed: {', '.join(failed)}; table and report "
@@ -150,7 +173,10 @@ def compare(
 
 @app.command(cls=RecipeCommand)
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")], overrides: Overrides = None
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Score the model of a run again.
 
@@ -159,8 +185,35 @@ def evaluate(
     from multitune.cli import tables
     from multitune.commands.evaluate import evaluate as score
     from multitune.recipe import parse_overrides
+    from multitune.results.run import FILE, RunResult
 
-    _print(tables.scores(score(run, parse_overrides(overrides or []))))
+    output.check(as_json=as_json, as_csv=as_csv)
+    scores = score(run, parse_overrides(overrides or []))
+    finished = RunResult.read(run) if (run / FILE).exists() else None
+    output.show([tables.scores(scores, finished)], as_json=as_json, as_csv=as_csv)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    texts: Annotated[Path, typer.Argument(metavar="[FILE]", help="Lines or JSON Lines; - is standard input.")] = Path(
+        "-"
+    ),
+    language: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which model or head, where the run has several.")
+    ] = None,
+) -> None:
+    """Say what the model of a run says of new texts.
+
+    Each line is a text, or a JSON object with the fields of the kind of task; each line of the output is such an object
+    with the prediction and its scores.
+    """
+    from multitune.commands.predict import predict as ask
+    from multitune.commands.predict import read_texts
+
+    source = "standard input" if str(texts) == "-" else str(texts)
+    for found in ask(run, read_texts(texts), language=language, source=source):
+        print(json.dumps(found, ensure_ascii=False))
 
 
 @app.command(cls=RecipeCommand)
@@ -172,18 +225,23 @@ def probe(
         Path | None, typer.Option(metavar="RUN", help="Run of recipes/mlm_head.yaml, for masked tokens.")
     ] = None,
     by_language: ByLanguage = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Measure why a run's model does what it does.
 
     Gradient similarity of its languages, what is left of pretraining, and drift go to RUN/probes.json.
     """
-    from multitune.cli import tables
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import probe_tables
     from multitune.commands.probe import probe as measure
     from multitune.recipe import parse_overrides
     from multitune.results.probes import FILE
 
     findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_say)
-    _print(*tables.probes(findings), *([tables.retention(findings)] if by_language else []))
+    sheets = [*probe_tables.probes(findings), *([probe_tables.retention(findings)] if by_language else [])]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
     _say(f"all that was measured is in {run / FILE}")
 
 
@@ -218,16 +276,17 @@ def report(
 
 
 @app.command(cls=RecipeCommand)
-def data(recipe: RecipePath, overrides: Overrides = None) -> None:
+def data(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Count a recipe's records and list the bad ones.
 
     Counts are by language, pseudo-task and split; bad records come with file and line.
     """
     from multitune.recipe import parse_overrides, read
 
+    output.check(as_json=as_json, as_csv=as_csv)
     one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
 
-    from multitune.cli import tables
+    from multitune.cli import data_tables
     from multitune.data.bad import BadRecords, counted
     from multitune.data.records.balance import balance
     from multitune.evaluation.lengths import measure
@@ -238,44 +297,71 @@ def data(recipe: RecipePath, overrides: Overrides = None) -> None:
     corpus = read_corpus(one, bad)
     warn_of_labels(corpus)
     lengths, labels = measure(corpus, one.model, one.max_length), balance(corpus, TASKS)
-    _print(tables.counts(corpus, lengths, one.max_length), *([tables.labels(labels)] if labels else []))
-    for place, problem in islice(bad, LISTED):
+    sheets = [data_tables.counts(corpus, lengths, one.max_length), *([data_tables.labels(labels)] if labels else [])]
+    stopped = bool(bad) and not one.skip_bad
+    division = None if stopped else divided(one, corpus)
+    machine = as_json or as_csv
+    sheets += [data_tables.bad(bad)] if bad and machine else []
+    sheets += [] if division is None else [data_tables.clusters(division)]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
+    for place, problem in islice(bad, 0 if machine else LISTED):
         print(printable(f"{place}: {problem}"))
-    if (more := len(bad) - LISTED) > 0:
+    if (more := len(bad) - LISTED) > 0 and not machine:
         print(f"and {more} more")
-    if bad and not one.skip_bad:
+    if stopped:
         raise UserError(f"{one.data}: {counted(len(bad), 'bad record')}; a run stops unless skip_bad: true")
-    division = divided(one, corpus)
-    if division is not None:
-        _print(tables.clusters(division))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder that holds them.")] = Path("runs"),
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """List the runs in a folder with their scores.
+
+    Those of comparisons are listed, too.
+    """
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import tables
+    from multitune.commands.runs import runs as found
+
+    output.show([tables.listed(found(folder))], as_json=as_json, as_csv=as_csv)
 
 
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; runs make anew what they need.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show what is kept on disk between runs, or clear it.
 
     These are the offline encoder, its sentences, tokenised texts and pseudo-tasks.
     """
-    from multitune.cli import tables
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import cache_table
     from multitune.commands import cache as kept
     from multitune.storage.cache import root
 
     if clear:
         freed = kept.clear()
-        _say(f"removed: {tables.megabytes(freed)} MB")
-    _print(tables.cache(kept.usage()))
+        _say(f"removed: {cache_table.megabytes(freed).beside()} MB")
+    output.show([cache_table.cache(kept.usage())], as_json=as_json, as_csv=as_csv)
     _say(f"the cache: {root()}; XDG_CACHE_HOME names another folder")
 
 
 @app.command()
-def methods() -> None:
+def methods(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the methods with their options."""
+    output.check(as_json=as_json, as_csv=as_csv)
+
     from multitune.cli import method_table
     from multitune.plans import listed
 
-    _print(method_table.methods(listed()))
+    output.show([method_table.methods(listed())], as_json=as_json, as_csv=as_csv)
 
 
 @app.command()
@@ -293,12 +379,16 @@ def synthetic(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Of the order in which tasks are drawn.")] = 0,
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Only the tables and synthetic.json.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Run every method on three tasks in the plane.
 
     They are those of Figure 3 of the Sequential Reptile paper.
     """
-    from multitune.cli import tables
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import synthetic_tables
     from multitune.experiments.synthetic import run
     from multitune.storage.disk import disk_explained
 
@@ -308,18 +398,11 @@ def synthetic(
         out.mkdir(parents=True, exist_ok=True)
     results = run(seed)
     results.write(out / "synthetic.json")
-    _print(tables.synthetic(results), tables.synthetic_sweep(results))
+    sheets = [synthetic_tables.walks(results), synthetic_tables.sweep(results)]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
     if not no_figures:
         synthetic_figures.write(results, out)
     _say(f"results{'' if no_figures else ' and figures'} are in {out}")
-
-
-def _print(*parts: object) -> None:
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 240
-    for part in parts:
-        console.print(part)
 
 
 def _say(text: str) -> None:

@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
+from multitune.cli.sheet import Column, Lines, Sheet
 from multitune.plans import Plan
 
 
-def methods(plans: Mapping[str, type[Plan]]) -> Table:
+def methods(plans: Mapping[str, type[Plan]]) -> Sheet:
     """Name, one line, paper and options of each method."""
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("method", "what it does, and its paper", "options=default"):
-        table.add_column(column, overflow="fold", no_wrap=column == "method")
+    columns = [
+        Column("method", text=True),
+        Column("about", "what it does, and its paper", text=True, folds=True),
+        Column("options", "options=default", text=True, folds=True),
+    ]
+    sheet = Sheet("methods", columns)
     for name, plan in plans.items():
-        about = Text.assemble(plan.summary, "\n", (plan.paper, "dim"))
-        table.add_row(name, about, " ".join(_option(key, field.default) for key, field in plan.model_fields.items()))
-    return table
+        options = " ".join(_option(key, field.default) for key, field in plan.model_fields.items())
+        sheet.add(name, Lines([plan.summary, plan.paper]), options)
+    return sheet
 
 
 def _option(key: str, default: object) -> str:

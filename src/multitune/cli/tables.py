@@ -1,99 +1,156 @@
-"""Results as tables for the terminal."""
+"""Results of runs and comparisons as tables."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from multitune.commands.cache import Usage
-from multitune.data.corpus import Corpus
-from multitune.data.records.balance import Balance
-from multitune.errors import printable
-from multitune.evaluation.lengths import SAMPLE, Lengths
-from multitune.experiments.synthetic import METHODS as WALKS
-from multitune.experiments.synthetic import Synthetic
-from multitune.pseudo_tasks import Division
+from multitune.cli.sheet import NONE, Beside, Column, Estimate, Number, Sheet, Words
+from multitune.commands.runs import Listed
 from multitune.reports.papers import BASELINE
-from multitune.results.comparison import Beside, Comparison, Interval, Point, Row
-from multitune.results.probes import Findings, Skill
-from multitune.results.run import SIDES, RunResult, Scores, average, mean, milliseconds_a_gradient
+from multitune.results import comparison as compared
+from multitune.results.comparison import Comparison, Row
+from multitune.results.run import SIDES, RunResult, Score, Scores, average, mean, milliseconds_a_gradient
 
-NONE = "-"
 MACRO = "macro_f1"
 
+METHOD = Column("method", text=True)
+LANGUAGE = Column("language", text=True)
+SIDE = Column("side", "", text=True, once=True)
+COST = (
+    Column("drift", cost=True),
+    Column("steps", cost=True),
+    Column("ms_per_gradient", "ms/grad", cost=True),
+    Column("minutes", cost=True),
+    Column("peak_gib", "peak GiB", cost=True),
+)
 
-def runs(results: Sequence[RunResult]) -> Table:
+
+def runs(results: Sequence[RunResult]) -> Sheet:
     """One line a run: averages, drift and cost."""
-    table = _table("method", "seed", f"seen {results[0].metric}", f"unseen {results[0].metric}", *_COST)
+    sheet = Sheet("runs", [METHOD, Column("seed"), *_averages_of(results[0].metric), *COST])
     for result in results:
-        table.add_row(result.method, str(result.seed), *map(_percent, _averages(result)), *_cost([result]))
-    table.caption = _lines([*_macro(results), *_notes(results), *_untaken(results)])
-    return table
+        sheet.add(result.method, result.seed, *_averages(result), *_cost([result]))
+    sheet.notes = [*_macro(results), *_notes(results), *_untaken(results)]
+    return sheet
 
 
-def summary(comparison: Comparison) -> Table:
+def listed(found: Sequence[Listed]) -> Sheet:
+    """One line a run of a folder, finished or not: its scores."""
+    names = (Column("run", text=True), Column("method", text=True), Column("metric", text=True))
+    sheet = Sheet("runs", [*names, *map(Column, SIDES), Column("budget", cost=True), *COST])
+    for each in found:
+        if (result := each.result) is None:
+            sheet.add(each.folder, "not finished", NONE, *(None for _ in (*SIDES, "budget", *COST)))
+        else:
+            own = (result.method, result.metric, *_averages(result), result.budget)
+            sheet.add(each.folder, *own, *_cost([result]))
+    return sheet
+
+
+def summary(comparison: Comparison) -> Sheet:
     """One line a method: averages and what they gain over the baseline, with intervals, drift and cost."""
-    metric, gain = comparison.metric, _gain_over(comparison.baseline)
-    table = _table("method", f"seen {metric}", gain, f"unseen {metric}", gain, *_COST)
+    gain = _gain_over(comparison.baseline)
+    seen, unseen = _averages_of(comparison.metric)
+    gains_of = (Column(f"{side}_gain", gain, beside=True) for side in SIDES)
+    sheet = Sheet("summary", [METHOD, seen, next(gains_of), unseen, next(gains_of), *COST])
     for method, sides in comparison.summary.items():
-        cells = [" ".join([method, *_words(comparison.chosen[method])])]
         gains = comparison.differences.get(method)
-        for side in SIDES:
-            cells += [_estimate(sides[side]), _signed(gains[side] if gains else None)]
-        table.add_row(*cells, *_cost([run for run in comparison.chosen_runs if run.method == method]))
+        estimates = (
+            each
+            for side in SIDES
+            for each in (Estimate(sides[side]), Estimate(gains[side] if gains else None, "+", none=""))
+        )
+        own = [run for run in comparison.chosen_runs if run.method == method]
+        sheet.add(Words(method, comparison.chosen[method]), *estimates, *_cost(own))
+    for method in dict.fromkeys(run.method for run in comparison.failed if run.method not in comparison.summary):
+        sheet.add(method, "failed", *(None for _ in (gain, unseen, gain, *COST)))
     shown = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
         f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
     )
-    for method in dict.fromkeys(run.method for run in comparison.failed if run.method not in comparison.summary):
-        table.add_row(method, "failed")
     chosen = comparison.chosen_runs
     failed = [f"failed, and in no figure: {run.folder}: {run.error}" for run in comparison.failed]
-    table.caption = _lines([shown, *_macro(chosen), *_notes(chosen), *_untaken(comparison.runs), *failed])
-    return table
+    sheet.notes = [shown, *_macro(chosen), *_notes(chosen), *_untaken(comparison.runs), *failed]
+    return sheet
 
 
-def points(comparison: Comparison) -> Table:
+def points(comparison: Comparison) -> Sheet:
     """One line a run of a grid; a star at the points that the summary is of."""
-    metric = comparison.metric
-    table = _table("", "method", *comparison.runs[0].grid, "seed", f"seen {metric}", f"unseen {metric}", *_COST)
+    columns = [Column("chosen", "", text=True), METHOD, Column("seed"), *_averages_of(comparison.metric), *COST]
+    sheet = Sheet("grid", columns, leading=3)
     for run in comparison.runs:
         star = "*" if run.grid == comparison.chosen[run.method] else ""
-        values = map(str, [*run.grid.values(), run.seed])
-        table.add_row(star, run.method, *values, *map(_percent, _averages(run)), *_cost([run]))
+        sheet.add(star, Words(run.method, run.grid), run.seed, *_averages(run), *_cost([run]))
     for failed in comparison.failed:
-        table.add_row("", failed.method, *map(str, [*failed.grid.values(), failed.seed]), "failed")
-    table.caption = "*: best on dev, shown below"
-    return table
+        cost = (None for _ in COST)
+        sheet.add("", Words(failed.method, failed.grid), failed.seed, "failed", None, *cost)
+    sheet.notes = ["*: best on dev, shown below"]
+    return sheet
 
 
-def languages(results: Sequence[RunResult]) -> Table:
-    """One line a language, one column a run; seen languages first."""
-    table = _table("", "language", *_names(results))
+def languages(results: Sequence[RunResult], baseline: str | None = None) -> Sheet:
+    """One line a language, one column a method: the seen languages, then the unseen ones, each by gain.
+
+    Args:
+        results: the runs; those of one method are averaged.
+        baseline: the method that gains are over; they are those of the method that is best on seen languages. Without
+            another method languages stand by score.
+    """
+    methods = list(dict.fromkeys(run.method for run in results))
+    best = _best_but(baseline, results)
+    head = "gain" if len(methods) == 2 else f"gain of {best}"
+    gain = [] if best is None else [Column("gain", head)]
+    sheet = Sheet("languages", [SIDE, LANGUAGE, *map(Column, methods), *gain], leading=2)
     for side in SIDES:
-        for row, language in enumerate(dict.fromkeys(k for run in results for k in run.scores[side])):
-            scores = [run.scores[side].get(language, {}).get(run.metric) for run in results]
-            table.add_row(side if row == 0 else "", language, *(_percent(value) for value in scores))
-    return table
+        rows = {k: _means(results, k) for k in dict.fromkeys(k for run in results for k in run.scores[side])}
+        order = {
+            k: own[methods[0]] if best is None else _less(own[best], own[baseline or ""]) for k, own in rows.items()
+        }
+        for k in sorted(rows, key=lambda k: -_or_last(order[k])):
+            gained = [] if best is None else [Number(order[k], 1, "+")]
+            sheet.add(side, k, *(Number(score, 1) for score in rows[k].values()), *gained)
+        sheet.rule()
+    seeds = {run.seed for run in results}
+    sheet.notes = [f"means over {len(seeds)} seeds"] if len(seeds) > 1 else []
+    return sheet
 
 
-def classes(results: Sequence[RunResult]) -> list[Table]:
+def _means(results: Sequence[RunResult], language: str) -> dict[str, Score]:
+    """Method -> its main score in a language, averaged over its runs."""
+    scores: dict[str, list[Score]] = {run.method: [] for run in results}
+    for run in results:
+        scores[run.method].append((run.seen | run.unseen).get(language, {}).get(run.metric))
+    return {method: mean(own) for method, own in scores.items()}
+
+
+def _best_but(baseline: str | None, results: Sequence[RunResult]) -> str | None:
+    """The method that is best on seen languages, the baseline left out; None without another, or without a baseline."""
+    others = dict.fromkeys(run.method for run in results if run.method != baseline)
+    if baseline is None or not others:
+        return None
+    return max(others, key=lambda name: _or_last(mean(run.average.seen for run in results if run.method == name)))
+
+
+def _less(score: Score, other: Score) -> Score:
+    return None if score is None or other is None else score - other
+
+
+def _or_last(score: Score) -> float:
+    """A score to sort by; below every other where it is not finite."""
+    return float("-inf") if score is None else score
+
+
+def classes(results: Sequence[RunResult]) -> list[Sheet]:
     """One line a label, one column a run: its F1 on seen and on unseen languages; nothing where there are no labels."""
-    names = _names(results)
-    tables: list[Table] = []
+    columns = [Column("label", text=True), Column("examples"), *map(Column, _names(results))]
+    sheets: list[Sheet] = []
     for group in dict.fromkeys(group for run in results for group in run.by_class):
         scores = [run.by_class.get(group, {}) for run in results]
         examples = {label: scored["examples"] for run in scores for label, scored in run.items()}
-        table = _table("label", "examples", *names)
+        sheet = Sheet(f"classes: {group}", columns)
         for label in sorted(examples, key=lambda label: (-examples[label], label)):
-            row = (_percent(run[label]["f1"]) if label in run else NONE for run in scores)
-            table.add_row(label, f"{examples[label]:.0f}", *row)
-        table.caption = _plain(f"F1 of each label, in percent: {group}")
-        tables.append(table)
-    return tables
+            sheet.add(label, int(examples[label]), *(Number(run.get(label, {}).get("f1"), 1) for run in scores))
+        sheet.notes = [f"F1 of each label, in percent: {group}"]
+        sheets.append(sheet)
+    return sheets
 
 
 def _names(results: Sequence[RunResult]) -> list[str]:
@@ -102,194 +159,34 @@ def _names(results: Sequence[RunResult]) -> list[str]:
     return [f"{run.method} {run.seed}" if many_seeds else run.method for run in results]
 
 
-def beside(comparison: Beside) -> Table:
+def beside(comparison: compared.Beside) -> Sheet:
     """One line a language, one column a method: our score, and the paper's in brackets."""
 
-    def cells(row: Row, sign: str = "") -> list[str]:
-        pairs = [row.get(method) for method in comparison.mean]
-        return [f"{_percent(pair.ours, sign)} ({_percent(pair.paper, sign)})" if pair else "" for pair in pairs]
+    def cells(row: Row, sign: str = "") -> list[Beside]:
+        return [Beside(row.get(method), sign) for method in comparison.mean]
 
-    table = _table("language", *comparison.mean)
+    sheet = Sheet(f"{comparison.table}: {comparison.metric}", [LANGUAGE, *map(Column, comparison.mean)])
     for language, row in comparison.languages.items():
-        table.add_row(language, *cells(row))
-    table.add_section()
-    table.add_row(f"mean of {len(comparison.languages)}", *cells(comparison.mean))
+        sheet.add(language, *cells(row))
+    sheet.rule()
+    sheet.add(f"mean of {len(comparison.languages)}", *cells(comparison.mean))
     if comparison.gains:
-        table.add_row(_gain_over(BASELINE), *cells(comparison.gains, "+"))
-    table.caption = f"{comparison.metric}, in brackets the Sequential Reptile paper's: {comparison.title}"
-    return table
+        sheet.add(_gain_over(BASELINE), *cells(comparison.gains, "+"))
+    sheet.notes = [f"{comparison.metric}, in brackets the Sequential Reptile paper's: {comparison.title}"]
+    return sheet
 
 
-def scores(results: Scores) -> Table:
-    """One line a language, one column a metric."""
-    metrics = list(next(iter(results.values())))
-    table = _table("language", *metrics)
-    for language, measured in results.items():
-        table.add_row(language, *(_percent(measured[metric]) for metric in metrics))
-    return table
-
-
-def probes(findings: Findings) -> list[Table]:
-    """Cosines of languages' gradients; cosine and drift by layer; what is left of pretraining."""
-    return [*_cosines(findings), _by_layer(findings), _skills(findings)]
-
-
-def _cosines(findings: Findings) -> list[Table]:
-    similarity, proximity = findings.gradient_similarity, findings.proximity
-    if similarity is None:
-        return []
-    table = _table("cosine of gradients", *similarity.languages)
-    for language, row in zip(similarity.languages, similarity.cosines, strict=True):
-        table.add_row(language, *(f"{cosine:.2f}" for cosine in row))
-    table.caption = f"held-out batches, languages by family; mean {similarity.cosine:.2f}"
-    if proximity is not None:
-        table.caption += f"; with genealogical distance: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.3f}"
-    return [table]
-
-
-def _by_layer(findings: Findings) -> Table:
-    table = _table("layer", "mean cosine", "drift")
-    cosines = findings.gradient_similarity.cosine_by_layer if findings.gradient_similarity else {}
-    drift = findings.drift.layers
-    for layer in cosines or drift:
-        table.add_row(layer, _number(cosines.get(layer)), _number(drift.get(layer)))
-    return table
-
-
-def _labelled_skills(findings: Findings) -> dict[str, Skill | None]:
-    return {"masked token, nats": findings.masked_lm, "translation found, %": findings.retrieval}
-
-
-def _skills(findings: Findings) -> Table:
-    table = _table("retention", "seen before", "after", "unseen before", "after")
-    for label, skill in _labelled_skills(findings).items():
-        averages = [skill.average[side] for side in SIDES] if skill else []
-        cells = [_number(value) for average in averages for value in (average.pretrained, average.tuned)]
-        table.add_row(label, *(cells or [NONE] * 4))
-    table.caption = _lines(findings.notes)
-    return table
-
-
-def retention(findings: Findings) -> Table:
-    """One line a language: its skills with the pretrained and with the tuned weights."""
-    skills = {label: skill for label, skill in _labelled_skills(findings).items() if skill is not None}
-    table = _table("", "language", *(f"{label}: {when}" for label in skills for when in ("before", "after")))
-    for side, languages in (("seen", findings.seen), ("unseen", findings.unseen)):
-        for row, language in enumerate(languages):
-            values = [each.get(language) for skill in skills.values() for each in (skill.pretrained, skill.tuned)]
-            table.add_row(side if row == 0 else "", language, *(_number(value) for value in values))
-    return table
-
-
-def counts(corpus: Corpus, lengths: Mapping[str, Lengths], max_length: int) -> Table:
-    """Records by language and split, and their lengths in tokens."""
-    table = _table("language", "train", "dev", "test", "left out", "bad", "tokens", "95 %", f"% over {max_length}")
-    for language in corpus.test:
-        splits = (corpus.train, corpus.dev, corpus.test)
-        sizes = [str(len(split[language])) if language in split else NONE for split in splits]
-        gone = (str(corpus.dropped.get(language, 0)), str(corpus.skipped.get(language, 0)))
-        length = lengths.get(language)
-        tokens = (
-            [NONE] * 3
-            if length is None
-            else [f"{length.mean:.1f}", f"{length.percentile_95:.0f}", f"{length.over:.1f}"]
-        )
-        table.add_row(language, *sizes, *gone, *tokens)
-    kind = (
-        "heads of their own"
-        if corpus.heads
-        else corpus.task + (f", {len(corpus.labels)} labels" if corpus.labels else "")
-    )
-    dev = "test is dev; " if corpus.test_is_dev else ""
-    table.caption = (
-        f"{kind}; {dev}left out: labels: ignores all that they have;\n"
-        f"tokens: mean and 95th percentile of at most {SAMPLE} records a split"
-    )
-    return table
-
-
-def labels(balance: Sequence[Balance]) -> Table:
-    """One line a label: how often it is in training, and the languages where its share is least and most."""
-    table = _table("label", "in training", "%", "least %", "most %")
-    for row in balance:
-        least, most = (f"{share:.1f} {language}" for share, language in (row.least, row.most))
-        table.add_row(row.label, str(row.times), f"{row.share:.1f}", least, most)
-    return table
-
-
-def clusters(division: Division) -> Table:
-    """One line a pseudo-task: its records, their most frequent label and their words."""
-    description = division.description
-    table = _table("pseudo-task", "train", "%", "dev", "most frequent label")
-    table.add_column("words", overflow="fold")
-    for cluster in description.clusters:
-        label = next((f"{label} {percent:.1f} %" for label, percent in cluster.labels.items()), NONE)
-        dev = len(division.dev.get(cluster.task, ()))
-        numbers = (str(cluster.records), f"{cluster.percent:.1f}", str(dev))
-        table.add_row(cluster.task, *numbers, label, " ".join(cluster.words))
-    table.caption = (
-        "of the records that train_limit and dev_limit leave; the principal components keep "
-        f"{description.variance:.1f} % of the variance"
-    )
-    return table
-
-
-def _words(point: Point) -> list[str]:
-    return [f"{key}={value}" for key, value in point.items()]
-
-
-def cache(uses: Sequence[Usage]) -> Table:
-    """One line a use: entries, size, last use."""
-    table = _table("use", "entries", "MB", "last used")
-    for use in uses:
-        table.add_row(Text(use.use), str(use.entries), megabytes(use.size), f"{use.last:%Y-%m-%d}")
-    table.add_section()
-    table.add_row("all", str(sum(use.entries for use in uses)), megabytes(sum(use.size for use in uses)), "")
-    return table
-
-
-def megabytes(size: int) -> str:
-    """Bytes in units of a million."""
-    return f"{size / 1e6:.1f}"
-
-
-def synthetic(results: Synthetic) -> Table:
-    """One line a method and start: where it ends, and the loss and cosine there."""
-    table = _table("start", "method", "learning rate", "end", "to an optimum", "MTL loss", "cosine")
-    for start in dict.fromkeys(walk.start for walk in results.walks if walk.start):
-        for row, walk in enumerate(results.of_figures(start)):
-            assert walk.end is not None
-            table.add_row(
-                "" if row else _point(start),
-                WALKS[walk.method].label,
-                f"{walk.learning_rate:g}",
-                _point(walk.end),
-                f"{walk.distance.mean:.1f}",
-                _half_width(walk.loss, 0),
-                _half_width(walk.cosine, 2),
-            )
-        table.add_section()
-    table.caption = (
-        "end: of the first seed's walk; distance to the nearest optimum, MTL loss and mean pairwise cosine: averages "
-        "over the last quarter of the walks, with 95 % intervals over seeds where tasks are drawn"
-    )
-    return table
-
-
-def synthetic_sweep(results: Synthetic) -> Table:
-    """One line a method: its cosine at each learning rate, over all starts; then how far Figure 3's ordering holds."""
-    rates = sorted({outcome.learning_rate for outcome in results.sweep})
-    table = _table("cosine at learning rate", *(f"{rate:g}" for rate in rates))
-    for method in results.methods:
-        cosine = {o.learning_rate: _half_width(o.cosine, 2) for o in results.sweep if o.method == method}
-        table.add_row(WALKS[method].label, *(cosine.get(rate, NONE) for rate in rates))
-    table.add_section()
-    margins = {margin.learning_rate: margin for margin in results.margins()}
-    for label, side in (("margin, others at their own", "own"), ("margin, others at this one", "same")):
-        cells = {rate: _half_width(getattr(margin, side), 2, sign="+") for rate, margin in margins.items()}
-        table.add_row(label, *(cells.get(rate, NONE) for rate in rates))
-    table.caption = "margin: Sequential Reptile less the highest of the other methods of the paper's Figure 3"
-    return table
+def scores(results: Scores, run: RunResult | None = None) -> Sheet:
+    """One line a language, one column a metric: the languages that a run has seen, then the others, each by score."""
+    metrics = list(dict.fromkeys(metric for measured in results.values() for metric in measured))
+    main = metrics[0] if run is None else run.metric
+    seen = [] if run is None else [k for k in results if k in run.seen]
+    sheet = Sheet("scores", [*([SIDE] if seen else []), LANGUAGE, *map(Column, metrics)], leading=2 if seen else 1)
+    for side, own in (("seen", seen), ("unseen", [k for k in results if k not in seen])):
+        for k in sorted(own, key=lambda k: -_or_last(results[k].get(main))):
+            sheet.add(*([side] if seen else []), k, *(Number(results[k].get(metric), 1) for metric in metrics))
+        sheet.rule()
+    return sheet
 
 
 def _untaken(results: Sequence[RunResult]) -> list[str]:
@@ -305,19 +202,16 @@ def _untaken(results: Sequence[RunResult]) -> list[str]:
     return notes
 
 
-_COST = ("drift", "steps", "ms/grad", "minutes", "peak GiB")
-
-
-def _cost(results: Sequence[RunResult]) -> tuple[str, ...]:
+def _cost(results: Sequence[RunResult]) -> tuple[Number, ...]:
     """Mean drift, optimizer steps, milliseconds a gradient computation and minutes; largest peak memory."""
     minutes = sum(result.seconds for result in results) / len(results) / 60
     gibibytes = max(result.peak_memory_bytes for result in results) / 2**30
     return (
-        _percent(mean(result.drift for result in results)),
-        _number(mean(result.steps for result in results), 0),
-        _number(milliseconds_a_gradient(results), 1),
-        f"{minutes:.1f}",
-        f"{gibibytes:.2f}",
+        Number(mean(result.drift for result in results), 1),
+        Number(mean(result.steps for result in results), 0),
+        Number(milliseconds_a_gradient(results), 1),
+        Number(minutes, 1),
+        Number(gibibytes, 2),
     )
 
 
@@ -328,8 +222,8 @@ def _macro(results: Sequence[RunResult]) -> list[str]:
     said = []
     for method in dict.fromkeys(run.method for run in results):
         runs = [run for run in results if run.method == method]
-        means = (mean(average(run.scores[side], MACRO) for run in runs) for side in SIDES)
-        said.append(f"{method} {' / '.join(map(_percent, means))}")
+        means = (Number(mean(average(run.scores[side], MACRO) for run in runs), 1).beside() for side in SIDES)
+        said.append(f"{method} {' / '.join(means)}")
     return [f"macro-F1, seen / unseen: {'; '.join(said)}"]
 
 
@@ -342,59 +236,9 @@ def _gain_over(baseline: str) -> str:
     return f"gain over {baseline}"
 
 
-def _averages(result: RunResult) -> tuple[float | None, float | None]:
-    return result.average.seen, result.average.unseen
+def _averages_of(metric: str) -> tuple[Column, Column]:
+    return Column(f"seen_{metric}", f"seen {metric}"), Column(f"unseen_{metric}", f"unseen {metric}")
 
 
-class _PlainTable(Table):
-    """A table whose cells are text: names and labels come from files, and may hold markup or escapes."""
-
-    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
-        """Add a row; a cell that is a string has neither markup nor control characters."""
-        super().add_row(*(_plain(cell) if isinstance(cell, str) else cell for cell in cells), **style)
-
-
-def _plain(text: str) -> Text:
-    return Text(printable(text))
-
-
-def _lines(lines: Sequence[str]) -> Text:
-    return Text("\n".join(map(printable, lines)))
-
-
-def _table(first: str, *columns: str) -> _PlainTable:
-    """A table whose first column is text and the others are numbers."""
-    table = _PlainTable(box=SIMPLE_HEAD, caption_justify="left")
-    table.add_column(_plain(first))
-    for column in columns:
-        table.add_column(_plain(column), justify="left" if column in ("language", "method") else "right", no_wrap=True)
-    return table
-
-
-def _percent(value: float | None, sign: str = "") -> str:
-    return _number(value, 1, sign)
-
-
-def _number(value: float | None, digits: int = 2, sign: str = "") -> str:
-    return NONE if value is None else f"{value:{sign}.{digits}f}"
-
-
-def _estimate(interval: Interval | None) -> str:
-    if interval is None:
-        return NONE
-    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
-
-
-def _half_width(interval: Interval, digits: int, sign: str = "") -> str:
-    half = interval.high - interval.mean
-    return f"{interval.mean:{sign}.{digits}f}" + (f" ±{half:.{digits}f}" if half else "")
-
-
-def _point(point: Sequence[float]) -> str:
-    return f"({', '.join(f'{round(value, 1) + 0:g}' for value in point)})"
-
-
-def _signed(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+def _averages(result: RunResult) -> tuple[Number, Number]:
+    return Number(result.average.seen, 1), Number(result.average.unseen, 1)

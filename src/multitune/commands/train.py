@@ -37,6 +37,7 @@ def train(
     *,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
     track: str | None = None,
     corpus: Corpus | None = None,
@@ -45,11 +46,12 @@ def train(
 
     Args:
         recipe: what to do: a recipe, or the path of a file that holds one.
-        out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default. Nothing is written before recipe, data
-            and model have been found good.
+        out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default, with a number where that is taken.
+            Nothing is written before recipe, data and model have been found good.
         overrides: recipe keys to set, e.g. ``{"budget": 400}``.
         resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
             finished run, write the report again.
+        overwrite: remove the run that is in ``out``, whichever it is, and begin anew.
         progress: show a progress bar on stderr.
         track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
@@ -61,25 +63,28 @@ def train(
     """
     file = as_file(recipe)
     one = file.resolve(overrides=overrides)
-    folder = default_folder(file, one) if out is None else Path(out)
+    if resume and overwrite:
+        raise UserError("--resume: cannot stand beside --overwrite, which begins anew")
+    folder = default_folder(file, one, resume=resume, overwrite=overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(track)
     if resume and run_folder.is_finished(folder, one):
         return _reported(folder, one)
-    run_folder.check(folder, one, resume=resume)
+    run_folder.check(folder, one, resume=resume, overwrite=overwrite)
     one = settled(one, [folder])
     corpus = load_corpus(one) if corpus is None else corpus
     check_unchanged(folder, one, corpus, option="--resume")
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_with(one.threads):
-        result = run(one, plan, corpus, folder, resume=resume, progress=progress, track=track)
+        result = run(one, plan, corpus, folder, resume=resume, overwrite=overwrite, progress=progress, track=track)
     page.write(folder)
     return result
 
 
-def default_folder(file: RecipeFile, recipe: Recipe) -> Path:
+def default_folder(file: RecipeFile, recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     """Where a run goes when nobody says."""
-    return Path("runs") / f"{file.name}-{recipe.method}-seed{recipe.seed}"
+    name = f"{file.name}-{recipe.method}-seed{recipe.seed}"
+    return run_folder.default(name, resume=resume, overwrite=overwrite)
 
 
 def _reported(out: Path, recipe: Recipe) -> RunResult:
@@ -90,25 +95,43 @@ def _reported(out: Path, recipe: Recipe) -> RunResult:
 
 
 def _train_one(
-    recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
+    recipe: Recipe,
+    plan: Plan,
+    corpus: Corpus,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    track: str | None,
 ) -> RunResult:
     reset_peak_memory(chosen(recipe.device))
     run = prepare(recipe, corpus, plan)
-    with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
+    opened = run_folder.opened(out, recipe, resume=resume, overwrite=overwrite)
+    with disk_explained(out), opened as last_owner:
         if run.division is not None:
             pseudo_tasks.write(out, run.division)
         return _fit(run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner)
 
 
 def _train_each(
-    recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None
+    recipe: Recipe,
+    plan: Plan,
+    corpus: Corpus,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    track: str | None,
 ) -> RunResult:
     """A model for each language, on its share of the budget; ``model/`` has a folder for each.
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
     parts, shares, digests = [], _shares(recipe, corpus), digests_of(corpus, None)
-    with disk_explained(out), run_folder.opened(out, recipe, resume=resume) as last_owner:
+    opened = run_folder.opened(out, recipe, resume=resume, overwrite=overwrite)
+    with disk_explained(out), opened as last_owner:
         (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
             folder, only = out / "languages" / language, _only(corpus, language)

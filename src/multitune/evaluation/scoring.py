@@ -113,8 +113,14 @@ def predict(
     sizes: NDArray[np.int64],
     precision: str,
     check: Callable[[], None],
+    decode: Callable[[Any, Sequence[Example]], Sequence[Any]] | None = None,
 ) -> list[Any]:
-    """What the model finds in each example, in order; batches hold examples of like size."""
+    """What the model finds in each example, in order; batches hold examples of like size.
+
+    Args:
+        decode: reads a batch's output; by default as the task does.
+    """
+    decode = decode or task.decode
     findings: list[Any] = [None] * len(examples)
     with encoder.evaluating(), autocast(encoder.device, precision):
         for rows in token_batches(sizes):
@@ -125,7 +131,7 @@ def predict(
                 output = task.forward(model, encoder.on_device(inputs))
             if not _is_finite(output):
                 raise _diverged("its outputs are")
-            for row, finding in zip(rows, task.decode(output, chosen), strict=True):
+            for row, finding in zip(rows, decode(output, chosen), strict=True):
                 findings[row] = finding
     return findings
 

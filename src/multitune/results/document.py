@@ -29,6 +29,10 @@ INTRODUCTION = """# What is in a run folder?
 | `checkpoints/` | what `--resume` [goes on from](reliability.md) |
 | `languages/` | of `stl`: the run folder of each language |
 
+`multitune train` writes to `runs/RECIPE-METHOD-seedN`, and where that is taken to `...-2` and so on; `--resume` goes on with the
+newest of them. `--out` names another folder; `--overwrite` removes the run that is in it (or in the first of them) and begins
+anew. A .gitignore in `runs/` keeps git from seeing it; write one of your own there, and it stays.
+
 A comparison's folder has a run folder for each run, a report.html and [a results.json of its own](#comparison-resultsjson-of-a-comparison).
 
 The JSON is strict and in UTF-8. `null` stands for a number that is not finite, and for what there is none of. Each file, and

@@ -12,11 +12,10 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,9 +220,10 @@ def _substitute(entry: Path, fill: Callable[[Path], None]) -> Path:
     try:
         parent = Path(tempfile.gettempdir())
         scratch.remove_left(parent)
-        beside = scratch.made(parent)
-        atexit.register(shutil.rmtree, beside, ignore_errors=True)
-        _fill(beside / entry.name, fill)
+        with ExitStack() as kept:
+            beside = kept.enter_context(scratch.scratch(parent))
+            _fill(beside / entry.name, fill)
+            atexit.register(kept.pop_all().close)
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"neither the cache, {entry.parent}, nor a temporary folder can be written ({_reason(error)}); "

@@ -1,76 +1,98 @@
 """One process at a time in a run folder."""
 
-import fcntl
+import getpass
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from multitune.errors import UserError
 
-FILE = ".lock"
+LOCK, OWNER = ".lock", ".owner"
+"""What a folder holds while a process has it: the file that is locked, and who that process is."""
+FILES = (LOCK, OWNER)
+PATIENCE = 0.1
+"""Seconds after which a lock counts as another's; the last owner may just be removing its file."""
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[str | None]:
     """Keep every other process out of ``folder`` inside the block.
 
-    The system itself ends the hold of a process that ends, so that no lock is ever left behind; a file that is left
-    behind only tells who it was. Yields that owner in words, or None where the last one went in an orderly way.
+    The system itself ends the hold of a process that ends, so that no lock is ever left behind; what is left behind
+    only tells who it was. Yields that owner in words, or None where the last one went in an orderly way.
 
     Raises:
         UserError: another process has it; the message says which.
     """
-    descriptor = _opened(folder / FILE)
+    lock, owner = _acquired(folder), folder / OWNER
     try:
-        last = os.pread(descriptor, 4096, 0)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
-        yield _told(last) if last else None
+        last = _owner(folder) if owner.exists() else None
+        owner.write_text(json.dumps(_this_process()), encoding="utf-8")
+        yield last
     finally:
-        (folder / FILE).unlink(missing_ok=True)
-        os.close(descriptor)
+        owner.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no file that is open; filelock does there, once it is closed
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def check_free(folder: Path) -> None:
     """Raise UserError, as ``held`` does, where another process has the folder; leaves nothing behind."""
-    if (folder / FILE).exists():
-        os.close(_opened(folder / FILE))
+    if (folder / LOCK).exists():
+        _acquired(folder).release()
 
 
-def _opened(path: Path) -> int:
-    """A descriptor of the file that is at ``path`` while this process has the lock on it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = _told(os.pread(descriptor, 4096, 0))
-            os.close(descriptor)
-            raise UserError(
-                f"--out: {path.parent} is in use by {owner}; wait for it to end, or name another folder"
-            ) from None
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
-        os.close(descriptor)  # the last owner removed the file between the two calls: it locks nobody out
+def is_locked(path: Path) -> bool:
+    """Whether any process, this one included, has the lock on a file."""
+    try:
+        locked(path).release()
+    except Timeout:
+        return True
+    return False
+
+
+def locked(path: Path) -> FileLock:
+    """The lock on a file, which is made where it is missing, held by this process, whose every thread may release it.
+
+    Raises:
+        Timeout: it is in other hands.
+    """
+    lock = FileLock(path, timeout=PATIENCE, poll_interval=PATIENCE / 4, thread_local=False)
+    lock.acquire()
+    return lock
+
+
+def _acquired(folder: Path) -> FileLock:
+    try:
+        return locked(folder / LOCK)
+    except Timeout:
+        raise UserError(
+            f"--out: {folder} is in use by {_owner(folder)}; wait for it to end, or name another folder"
+        ) from None
 
 
 def _this_process() -> dict[str, str | int]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {
-        "pid": os.getpid(),
-        "user": os.environ.get("USER", f"user {os.getuid()}"),
-        "host": socket.gethostname(),
-        "since": since,
-    }
+    return {"pid": os.getpid(), "user": _user(), "host": socket.gethostname(), "since": since}
 
 
-def _told(content: bytes) -> str:
+def _user() -> str:
     try:
-        owner = json.loads(content)
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # no name in the environment, and none for the user's number
+        return "an unknown user"
+
+
+def _owner(folder: Path) -> str:
+    """Who has a folder, or had it last, in words."""
+    try:
+        owner = json.loads((folder / OWNER).read_bytes())
         return f"process {owner['pid']} of {owner['user']} on {owner['host']}, since {owner['since']}"
-    except (ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "an unknown process"

@@ -19,6 +19,16 @@ class OneLabel(Task):
     """Records with one ``"label"`` each; a prediction is a label."""
 
     label_field = "label"
+    predicted = ("label",)
+
+    def stand_in(self, record: Record) -> Record:
+        return record | {"label": self.labels[0]}
+
+    def confidence(self, output: Any, examples: Sequence[Example]) -> list[dict[str, float]]:
+        """The probability of each label, the most probable first."""
+        rows = output.logits.float().softmax(-1).tolist()
+        named = (zip(self.labels, row, strict=True) for row in rows)
+        return [dict(sorted(row, key=lambda each: -each[1])) for row in named]
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([example["label"] for example in examples])

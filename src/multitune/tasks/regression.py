@@ -27,6 +27,10 @@ class Regression(Task):
     auto_model = AutoModelForSequenceClassification
     pipeline_tag = "text-classification"
     metric = "pearson"
+    predicted = ("score",)
+
+    def stand_in(self, record: Record) -> Record:
+        return record | {"label": 0.0}
 
     def configure(self, config: PretrainedConfig) -> None:
         config.num_labels = 1

@@ -1,4 +1,4 @@
-"""Token tagging: entities, scored by F1 as seqeval (and so the papers) count them, and parts of speech, by accuracy."""
+"""Token tagging: entities, scored by F1 as seqeval (and so the papers) has it, and parts of speech, by accuracy."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,6 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
-from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
@@ -29,6 +28,9 @@ class TokenTask(Task):
     auto_model = AutoModelForTokenClassification
     pipeline_tag = "token-classification"
     unread: ClassVar[str]
+
+    def stand_in(self, record: Record) -> Record:
+        return record | {"tags": [self.labels[0]] * len(record["tokens"])}
 
     @classmethod
     def texts(cls, record: Record) -> tuple[Text, ...]:
@@ -66,6 +68,12 @@ class TokenTask(Task):
         numbers = (np.where(own >= 0, best[row, own], len(self.labels)) for row, own in enumerate(firsts))
         return [[names[number] for number in own.tolist()] for own in numbers]
 
+    def confidence(self, output: Any, examples: Sequence[Example]) -> list[list[float | None]]:
+        """The probability of each token's tag; None of a token that is not read."""
+        best = output.logits.float().softmax(-1).amax(-1).tolist()
+        firsts = (np.asarray(example["firsts"]).tolist() for example in examples)
+        return [[None if n < 0 else row[n] for n in own] for row, own in zip(best, firsts, strict=True)]
+
     def shown(self, record: Record, prediction: Any) -> Shown:
         true, predicted = self._scored(record, prediction)
         reference, said = (self._phrases(record["tokens"], tags) or "nothing" for tags in (true, predicted))
@@ -89,6 +97,7 @@ class Tagging(TokenTask):
     fields = ENTITIES
     metric = "f1"
     unread = "O"
+    predicted = ("tags",)
 
     @classmethod
     def name_of(cls, label: str) -> str:
@@ -108,7 +117,7 @@ class Tagging(TokenTask):
         return labels if implied <= set(labels) else tuple(sorted({*labels, *implied}))
 
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
-        entities = get_entities(list(tags))
+        entities = get_entities(tags)
         return ", ".join(f"{kind}: {' '.join(tokens[first : last + 1])}" for kind, first, last in entities)
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
@@ -131,6 +140,7 @@ class PosTagging(TokenTask):
     fields = PARTS_OF_SPEECH
     metric = "accuracy"
     unread = "_"
+    predicted = ("pos",)
 
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
         return ", ".join(f"{tag}: {token}" for tag, token in zip(tags, tokens, strict=True))
@@ -141,3 +151,30 @@ class PosTagging(TokenTask):
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         return {"accuracy": ratio(*sums(rows, counts))}
+
+
+def get_entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities that tags name, as seqeval finds them by default: type, first token, last token.
+
+    A tag is O, or a prefix and a type: ``B-PER``, in IOB2 and IOBES (whatever prefix another scheme has says only the
+    type). No sequence is wrong: an I-PER that follows no PER begins one.
+    """
+    entities, first = [], 0
+    previous, kind = "O", "_"
+    for position, tag in enumerate([*tags, "O"]):
+        prefix, own = tag[0], tag[1:].split("-", maxsplit=1)[-1] or "_"
+        if _ends(previous, prefix, same=kind == own):
+            entities.append((kind, first, position - 1))
+        if _begins(previous, prefix, same=kind == own):
+            first = position
+        previous, kind = prefix, own
+    return entities
+
+
+def _ends(previous: str, prefix: str, *, same: bool) -> bool:
+    """Whether an entity ends between two tags, which name the same type or not."""
+    return previous in "ES" or (previous in "BI" and prefix in "BSO") or (previous not in "O." and not same)
+
+
+def _begins(previous: str, prefix: str, *, same: bool) -> bool:
+    return prefix in "BS" or (previous in "ESO" and prefix in "EI") or (prefix not in "O." and not same)

@@ -62,6 +62,9 @@ class Task(Kind, ABC):
     """Of ``encode`` in a kind from outside the package; to be changed with it. Examples of a kind whose class does not
     name one are not kept on disk, so that nobody is given those of an older ``encode``."""
 
+    predicted: ClassVar[tuple[str, ...]] = ()
+    """The fields that a new record lacks: what is to be predicted; none where nothing is predicted of new records."""
+
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
         self._number = {label: number for number, label in enumerate(self.labels)}
@@ -136,6 +139,17 @@ class Task(Kind, ABC):
         """A prediction for each record, plain JSON values, from what was decoded in their examples."""
         assert len(records) == len(examples)
         return list(decoded)
+
+    def stand_in(self, record: Record) -> Record:
+        """A new record with something in the place of what is to be predicted, so that it can be encoded.
+
+        No prediction depends on it. Kinds with fields in ``predicted`` have to say what it is.
+        """
+        return record
+
+    def confidence(self, output: Any, examples: Sequence[Example]) -> list[Any]:
+        """For each example of a batch how sure the model is of what ``decode`` says, in plain JSON; None by default."""
+        return [None] * len(examples)
 
     def shown(self, record: Record, prediction: Any) -> Shown:
         """How a report shows a test record and its prediction; by default, right is what equals the label."""

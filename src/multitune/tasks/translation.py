@@ -41,6 +41,7 @@ class Translation(Task):
     auto_model = AutoModelForSeq2SeqLM
     pipeline_tag = "translation"
     metric = "bleu"
+    predicted = ("target",)
 
     @classmethod
     def texts(cls, record: Record) -> tuple[Text, ...]:
@@ -50,6 +51,9 @@ class Translation(Task):
         super().__init__(labels)
         self._bleu: dict[str, BLEU] = {}
         self._chrf = CHRF()
+
+    def stand_in(self, record: Record) -> Record:
+        return record | {"target": record["source"]}
 
     def configure(self, config: PretrainedConfig) -> None:
         """Leave the configuration as it is: the outputs are the vocabulary."""

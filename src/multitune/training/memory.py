@@ -1,6 +1,6 @@
 """How much memory a run takes, and what would help where it is too little."""
 
-import resource
+import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,5 +56,34 @@ def peak_memory(device: torch.device) -> int:
     if status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if sys.platform == "win32":
+        return _peak_working_set()
+    return _peak_resident_set()
+
+
+if sys.platform == "win32":
+
+    class _Counters(ctypes.Structure):
+        """PROCESS_MEMORY_COUNTERS of the Windows API: two 32-bit numbers, then eight sizes."""
+
+        _fields_ = (
+            *((name, ctypes.c_uint32) for name in ("cb", "page_faults")),
+            *((name, ctypes.c_size_t) for name in ("peak", "current", "a", "b", "c", "d", "pagefile", "peak_pagefile")),
+        )
+
+    def _peak_working_set() -> int:
+        counters = _Counters(cb=ctypes.sizeof(_Counters))
+        kernel = ctypes.windll.kernel32
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        process = ctypes.c_void_p(kernel.GetCurrentProcess())
+        if not kernel.K32GetProcessMemoryInfo(process, ctypes.byref(counters), ctypes.c_uint32(counters.cb)):
+            raise ctypes.WinError()
+        return int(counters.peak)
+
+else:
+
+    def _peak_resident_set() -> int:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

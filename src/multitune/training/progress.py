@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a progress bar on stderr, or a line a validation where nothing can move."""
 
+import logging
 import sys
 from types import TracebackType
 from typing import Protocol
@@ -9,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from multitune.errors import printable
 from multitune.training.checkpoint_writer import Written
+
+log = logging.getLogger(__name__)
 
 
 class Display(Protocol):
@@ -54,7 +57,10 @@ class Silent:
 
 
 class Terminal:
-    """A bar with loss, gradients a second, time left and the newest dev score; plain lines when not on a terminal."""
+    """A bar with loss, gradients a second, time left and the newest dev score; plain lines when not on a terminal.
+
+    Lines about checkpoints are for those who have set the level of multitune's logging to INFO, as ``-v`` does.
+    """
 
     def __init__(self, title: str, budget: int) -> None:
         self._console = Console(file=sys.stderr, highlight=False)
@@ -87,7 +93,7 @@ class Terminal:
             self.say(f"{self._title}: {gradients}/{self._budget} gradients, {self._dev}, drift {drift:.2f}")
 
     def saved(self, checkpoint: Written) -> None:
-        if not self._console.is_terminal:
+        if log.isEnabledFor(logging.INFO):
             self.say(
                 f"{self._title}: checkpoint {checkpoint.path.name} of {checkpoint.bytes / 1e6:.1f} MB written in "
                 f"{checkpoint.seconds:.2f} s; training stood still for {checkpoint.stood_still:.2f} s"

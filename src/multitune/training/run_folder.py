@@ -1,18 +1,22 @@
 """The folder of a run: whether it may be written, and who has it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, takewhile
 from pathlib import Path
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe, is_saved_in, to_yaml
 from multitune.results.run import FILE
 from multitune.storage import lock
-from multitune.storage.atomic import remove_parts, write_text
+from multitune.storage.atomic import remove, remove_parts, write_text
 from multitune.storage.disk import disk_explained
 from multitune.training import checkpoint
 
 CHECKPOINTS = "checkpoints"
+RUNS = Path("runs")
+"""Where runs go when nobody says."""
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
@@ -35,8 +39,28 @@ def tidy(out: Path, recipe: Recipe) -> None:
             checkpoint.clear(folder)
 
 
-def check(out: Path, recipe: Recipe, *, resume: bool) -> None:
+def default(name: str, *, resume: bool, overwrite: bool) -> Path:
+    """The folder in ``runs/`` of a run that nobody has named one for: new, with a number where the name is taken.
+
+    Where it resumes, the newest of them; where it overwrites, the one without a number.
+    """
+    if overwrite:
+        return RUNS / name
+    numbered = (RUNS / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    before = list(takewhile(_is_taken, numbered))
+    if resume and before:
+        return before[-1]
+    return RUNS / (name if not before else f"{name}-{len(before) + 1}")
+
+
+def _is_taken(out: Path) -> bool:
+    return os.path.lexists(out) and not (out.is_dir() and _is_empty(out))
+
+
+def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -> None:
     """A run never writes over another: the folder is new, empty, or (resuming) holds this very recipe, unfinished.
+
+    Where it overwrites, the folder may hold any run.
 
     Raises:
         UserError: it is none of these, or another process has it.
@@ -49,39 +73,59 @@ def check(out: Path, recipe: Recipe, *, resume: bool) -> None:
         if not out.is_dir():
             raise UserError(f"--out: {out} is a file; name a folder")
         lock.check_free(out)
-        _check_content(out, recipe, resume=resume)
+        _check_content(out, recipe, resume=resume, overwrite=overwrite)
 
 
 @contextmanager
-def opened(out: Path, recipe: Recipe, *, resume: bool) -> Iterator[str | None]:
+def opened(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -> Iterator[str | None]:
     """Make the folder and keep others out of it; yields the owner that was killed in it, in words, if any.
+
+    Where it overwrites, the run that is there goes first.
 
     Raises:
         UserError: as ``check`` does; OSError: it cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     with lock.held(out) as last_owner:
-        _check_content(out, recipe, resume=resume)
+        _check_content(out, recipe, resume=resume, overwrite=overwrite)
+        if overwrite:
+            for path in _content(out):
+                remove(path)
         begin(out, recipe)
         yield last_owner
 
 
 def begin(out: Path, recipe: Recipe) -> None:
-    """Write the recipe, and remove what a killed run was still writing."""
+    """Write the recipe, and remove what a killed run was still writing; git is to see nothing in ``runs/``."""
     out.mkdir(parents=True, exist_ok=True)
+    if RUNS in out.parents and not (RUNS / ".gitignore").exists():
+        write_text(RUNS / ".gitignore", "*\n")
     remove_parts(out)
     write_text(out / "recipe.yaml", to_yaml(recipe))
 
 
-def _check_content(out: Path, recipe: Recipe, *, resume: bool) -> None:
-    if all(path.name == lock.FILE or path.match(".*.part") for path in out.iterdir()):
+def _content(out: Path) -> list[Path]:
+    """What is in a folder, but for the files of a lock."""
+    return [path for path in out.iterdir() if path.name not in lock.FILES]
+
+
+def _is_empty(out: Path) -> bool:
+    return all(path.match(".*.part") for path in _content(out))
+
+
+def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    if _is_empty(out):
         return
     if not (out / "recipe.yaml").exists():
         raise UserError(f"--out: {out} is not empty, and it is not the folder of a run; name a new folder")
+    if overwrite:
+        return
     if (out / FILE).exists():
-        raise UserError(f"--out: {out} already holds a finished run; name another folder, or remove it")
+        raise UserError(f"--out: {out} already holds a finished run; name another folder, or add --overwrite")
     if not resume:
-        raise UserError(f"--out: {out} already holds an unfinished run; add --resume to go on, or name another folder")
+        raise UserError(
+            f"--out: {out} already holds an unfinished run; add --resume or --overwrite, or name another folder"
+        )
     if not is_saved_in(out / "recipe.yaml", recipe):
         raise UserError(
             f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"

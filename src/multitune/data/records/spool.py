@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import final
 
 import msgspec
@@ -26,10 +27,9 @@ class Spool:
     """A file in the system's temporary folder (``TMPDIR``) that goes when nothing of it is in use any more."""
 
     def __init__(self) -> None:
-        self._file, name = tempfile.mkstemp()
-        os.unlink(name)
-        weakref.finalize(self, os.close, self._file)
-        self._end = 0
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # open as long as the spool is
+        weakref.finalize(self, file.close)
+        self._file, self._end, self._turn = file.fileno(), 0, Lock()
 
     def keep(self, records: Iterable[Row]) -> "Spooled":
         """The records, on disk: plain JSON values, whole numbers of 64 bits.
@@ -49,13 +49,19 @@ class Spool:
 
     def read(self, begin: int, end: int) -> bytes:
         """The bytes from one place in the file to another."""
-        return os.pread(self._file, end - begin, begin)
+        if hasattr(os, "pread"):
+            return os.pread(self._file, end - begin, begin)
+        with self._turn:  # Windows has one place in a file for all threads
+            os.lseek(self._file, begin, os.SEEK_SET)
+            return os.read(self._file, end - begin)
 
     def _write(self, block: list[bytes]) -> None:
         left = b"".join(block)
         with disk_explained(Path(tempfile.gettempdir())):
             while left:
-                written = os.pwrite(self._file, left, self._end)
+                with self._turn:
+                    os.lseek(self._file, self._end, os.SEEK_SET)
+                    written = os.write(self._file, left)
                 self._end, left = self._end + written, left[written:]
         block.clear()
 

@@ -1,0 +1,72 @@
+"""Tables on stdout: for a person, or with ``--json`` or ``--csv`` for a program, and then nothing else."""
+
+import csv
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from multitune.cli.layout import fitted
+from multitune.cli.sheet import Sheet
+from multitune.errors import UserError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the tables as JSON: their rows by name, and notes.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print the tables as CSV, an empty line between two.")]
+
+
+def show(sheets: Sequence[Sheet], *, as_json: bool, as_csv: bool) -> None:
+    """Print tables on stdout."""
+    if as_json:
+        print(json.dumps({sheet.name: _content(sheet) for sheet in sheets}, indent=2, ensure_ascii=False))
+    elif as_csv:
+        _print_csv(sheets)
+    else:
+        _print_text(sheets)
+
+
+def check(*, as_json: bool, as_csv: bool) -> None:
+    """Raise UserError where both are asked for: before anything is run."""
+    if as_json and as_csv:
+        raise UserError("--json: cannot stand beside --csv; name one of the two")
+
+
+def set_verbosity(*, verbose: bool, quiet: bool) -> None:
+    """Let multitune's logging tell of more than warnings, where that is asked for.
+
+    Raises:
+        UserError: as ``check`` does.
+    """
+    if verbose and quiet:
+        raise UserError("--verbose: cannot stand beside --quiet; name one of the two")
+    if verbose:
+        logging.getLogger("multitune").setLevel(logging.INFO)
+
+
+def _content(sheet: Sheet) -> dict[str, object]:
+    return {"rows": sheet.records(), "notes": sheet.notes}
+
+
+def _print_csv(sheets: Sequence[Sheet]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, sheet in enumerate(sheets):
+        if number:
+            print()
+        rows = sheet.records()
+        writer.writerow(rows[0] if rows else [column.key for column in sheet.columns])
+        writer.writerows(row.values() for row in rows)
+
+
+def _print_text(sheets: Sequence[Sheet]) -> None:
+    """A terminal's width decides how; without one only COLUMNS does."""
+    console = Console(highlight=False, markup=False)
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else None
+    rule = "-" if console.options.ascii_only else "─"
+    for number, sheet in enumerate(sheets):
+        if number:
+            console.print()
+        console.print(fitted(sheet, width, rule), soft_wrap=True, end="")

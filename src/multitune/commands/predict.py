@@ -1,0 +1,175 @@
+"""What the model of a run says of new texts."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multitune import plugins
+from multitune.data.bad import BadRecord
+from multitune.data.corpus import Record
+from multitune.data.fields import Check, text
+from multitune.data.records.stored import stored
+from multitune.errors import UserError, unknown
+from multitune.evaluation import scoring
+from multitune.models import encoder as encoders
+from multitune.models.encoder import Encoder
+from multitune.models.shipped import shipped
+from multitune.recipe import Recipe, read
+from multitune.results.json_files import parsed
+from multitune.storage.disk import check_readable
+from multitune.tasks import HeadMap, Task
+from multitune.tasks.task import TOGETHER, Example
+
+OPTIONAL = ("target_language",)
+"""What a record of some kinds may say that no file's column is."""
+
+
+def predict(
+    run: str | Path, texts: Iterable[str | Mapping[str, Any]], *, language: str | None = None, source: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Ask a run's ``model/`` about new texts; no data set is read.
+
+    Args:
+        run: a run folder.
+        texts: of kinds of task that read one text a string each (words with blanks between, where the kind wants
+            words); else mappings with the kind's fields, but for what is to be predicted. Other keys come back as
+            they are.
+        source: the file that they are the lines of, which messages name.
+        language: which model or head, where a run has several: a language of ``stl``, a task with a head of its own.
+
+    Returns:
+        For each text a dict with its fields, the ``prediction``, and where the kind has some the ``scores``: the
+        probability of each label, or of each token's tag.
+
+    Raises:
+        UserError: not a run folder with a model, a language that it has none of, a kind of task that predicts nothing
+            of a text, or texts that lack a field; before anything is predicted.
+        RunError: the model has diverged.
+    """
+    run = Path(run)
+    check_readable(run)
+    if not (run / "recipe.yaml").exists() or not (run / "model").exists():
+        raise UserError(f"{run}: holds no finished run; predict needs its recipe.yaml and model/")
+    recipe = read(run / "recipe.yaml").resolve()
+    folder, task = _model(run / "model", language)
+
+    def place(number: int) -> str:
+        return f"text {number}" if source is None else f"{source}:{number}"
+
+    given = [_with_fields(each, task, place(number)) for number, each in enumerate(texts, 1)]
+    records = [_record(each, task, place(number)) for number, each in enumerate(given, 1)]
+    for number, record in enumerate(records, 1):
+        if record.keys() != records[0].keys():
+            raise UserError(f"{place(number)}: has other fields than the first: {', '.join(record)}")
+    return _predictions(given, records, task, folder, recipe)
+
+
+def read_texts(file: Path) -> list[str | dict[str, Any]]:
+    """The texts in a file, or for ``-`` those on standard input, as ``parse`` finds them.
+
+    Raises:
+        UserError: it cannot be read, or as ``parse`` does.
+    """
+    if str(file) == "-":
+        return parse(sys.stdin.buffer.read(), "standard input")
+    try:
+        return parse(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def parse(content: bytes, source: str) -> list[str | dict[str, Any]]:
+    """The texts in a file: lines as they are, or JSON Lines where its first line is a JSON object.
+
+    Raises:
+        UserError: naming ``source`` and the line: not UTF-8, a blank line, or one that is no JSON object.
+    """
+    try:
+        lines = content.decode("utf-8-sig").removesuffix("\n").split("\n") if content else []
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{source}:{number}: not UTF-8: {error.reason}") from error
+    placed = [(f"{source}:{number}", line.removesuffix("\r")) for number, line in enumerate(lines, 1)]
+    for place, line in placed:
+        if not line.strip():
+            raise UserError(f"{place}: a blank line; each line is a text, or a JSON object")
+    if placed and placed[0][1].lstrip().startswith("{"):
+        return [parsed(line.encode(), place) for place, line in placed]
+    return [line for _, line in placed]
+
+
+def _model(folder: Path, language: str | None) -> tuple[Path, Task]:
+    """The folder of the one model, or of that of a language, and its kind of task.
+
+    Raises:
+        UserError: no such model, or one that says nothing of a text.
+    """
+    plugins.load()
+    models = shipped(folder)
+    if "" in models and language is not None:
+        raise UserError(f"--language: {folder} is one model for all languages; leave it out")
+    if "" not in models and language is None:
+        raise UserError(f"--language: {folder} holds a model for each of {', '.join(models)}; name one of them")
+    if language is not None and language not in models:
+        raise UserError(f"--language: {unknown('model', language, models)}")
+    task = models[language or ""]
+    if not task.predicted or task.fields is None:
+        raise UserError(f"{folder}: its kind of task says nothing of new texts, so that predict has nothing to do")
+    return folder / (language or ""), task
+
+
+def _with_fields(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
+    """A text as a mapping that has the fields of a new record."""
+    assert task.fields is not None
+    wanted = [name for name in task.fields.required if name not in task.predicted]
+    if isinstance(given, str) and len(wanted) == 1:
+        return {wanted[0]: given}
+    lacking = wanted if isinstance(given, str) else [name for name in wanted if name not in given]
+    if isinstance(given, str) or lacking:
+        raise UserError(f"{place}: has no {lacking[0]!r}; each is a JSON object with {' and '.join(wanted)}")
+    return dict(given)
+
+
+def _record(given: Mapping[str, Any], task: Task, place: str) -> Record:
+    """The record that a task makes of a mapping with its fields.
+
+    Raises:
+        UserError: a field is not as it should be.
+    """
+    assert task.fields is not None
+    checks: dict[str, Check] = dict.fromkeys(OPTIONAL, text)
+    checks |= {name: check for name, check in task.fields.checks.items() if name not in task.predicted}
+    try:
+        known = {name: check(given[name], name) for name, check in checks.items() if name in given}
+        return task.stand_in({task.fields.renamed.get(name, name): value for name, value in known.items()})
+    except BadRecord as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _predictions(
+    given: Sequence[dict[str, Any]], records: Sequence[Record], task: Task, folder: Path, recipe: Recipe
+) -> Iterator[dict[str, Any]]:
+    encoder = encoders.load(str(folder), HeadMap.of_all(task), layers=None, dropout=None, seed=recipe.seed)
+    for first in range(0, len(records), TOGETHER):
+        found = _predicted(records[first : first + TOGETHER], task, encoder, recipe)
+        for own, (prediction, scores) in zip(given[first : first + TOGETHER], found, strict=True):
+            yield own | {"prediction": prediction} | ({} if scores is None else {"scores": scores})
+
+
+def _predicted(records: Sequence[Record], task: Task, encoder: Encoder, recipe: Recipe) -> list[tuple[Any, Any]]:
+    """The prediction for each record, and how sure the model is."""
+
+    def decode(output: Any, examples: Sequence[Example]) -> list[tuple[Any, Any]]:
+        return list(zip(task.decode(output, examples), task.confidence(output, examples), strict=True))
+
+    examples = stored(task.encode(records, encoder.tokenizer, encoder.room_for(recipe.max_length)))
+    sizes, model = task.sizes(examples), encoder.numbered(0)
+    both = scoring.predict(encoder, task, model, examples, sizes, recipe.precision, _go_on, decode)
+    decoded, scores = zip(*both, strict=True)
+    predictions = task.join(records, examples, decoded, encoder.tokenizer)
+    return list(zip(predictions, scores if len(examples) == len(records) else [None] * len(records), strict=True))
+
+
+def _go_on() -> None:
+    """Nothing stops a prediction between two batches."""

@@ -1,0 +1,99 @@
+"""New texts: what a file of them may be, which model answers, and what is told in one line."""
+
+import json
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+import pytest
+
+import multitune as mt
+from builders import recipe
+from multitune.cli.app import main
+from multitune.commands.predict import parse
+from multitune.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_panx: Path) -> Path:
+    """One model that tags."""
+    out = tmp_path_factory.mktemp("predict") / "run"
+    mt.train(recipe(tiny_model, tiny_panx, budget=4, dev_limit=1), out)
+    return out
+
+
+FILES = {
+    "lines": (b"ana roma\nbela oslo\n", ["ana roma", "bela oslo"]),
+    "no line end": (b"ana", ["ana"]),
+    "Windows": (b"\xef\xbb\xbfana\r\nbela\r\n", ["ana", "bela"]),
+    "a separator that is no line end": ("a\u2028b\n".encode(), ["a\u2028b"]),
+    "objects": (b'{"text": "a"}\n{"text": "b"}\n', [{"text": "a"}, {"text": "b"}]),
+    "nothing": (b"", []),
+}
+
+
+@pytest.mark.parametrize(("content", "texts"), FILES.values(), ids=FILES)
+def test_files_of_texts(content: bytes, texts: list[str]) -> None:
+    assert parse(content, "new.txt") == texts
+
+
+BAD = {
+    "a blank line": (b"a\n\nb\n", "new.txt:2: a blank line"),
+    "Latin-1": (b"a\n\xe9\n", "new.txt:2: not UTF-8"),
+    "a line among objects": (b'{"text": "a"}\nb\n', "new.txt:2: not valid JSON"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BAD.values(), ids=BAD)
+def test_bad_files_of_texts(content: bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse(content, "new.txt")
+
+
+def test_the_command_reads_lines_and_writes_objects(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new.txt").write_text("ana bela sees roma\nivo\n")
+    for words in (["new.txt"], ["-"], []):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["multitune", "predict", str(run), *words])
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO((tmp_path / "new.txt").read_bytes())))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["tokens"] for row in rows] == ["ana bela sees roma", "ivo"]
+        assert [(len(row["prediction"]), len(row["scores"])) for row in rows] == [(4, 4), (1, 1)]
+
+
+def test_other_keys_come_back(run: Path) -> None:
+    (found,) = mt.predict(run, [{"id": 7, "tokens": ["ana", "roma"], "tags": "unknown"}])
+    assert (found["id"], found["tags"], len(found["prediction"])) == (7, "unknown", 2)
+    assert list(mt.predict(run, [])) == []
+
+
+MISTAKES = {
+    "no field": ([{"text": "a"}], {}, "text 1: has no 'tokens'"),
+    "another type": ([{"tokens": ["a"]}, {"tokens": 7}], {}, "text 2: tokens is a whole number"),
+    "a file": (["a", " "], {"source": "new.txt"}, r"new.txt:2: tokens\[0\] is blank"),
+    "a language": (["a"], {"language": "aa"}, "one model for all languages; leave it out"),
+}
+
+
+@pytest.mark.parametrize(("texts", "keys", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_told_before_anything_is_predicted(
+    run: Path, texts: list[object], keys: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        mt.predict(run, texts, **keys)  # type: ignore[arg-type]
+
+
+def test_a_model_for_each_language_is_named(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished run"):
+        mt.predict(tmp_path, ["ana"])
+    mt.train(recipe(tiny_model, tiny_panx, "stl", budget=4, dev_limit=1), tmp_path / "run")
+    for language, said in ((None, "a model for each of aa, bb; name one"), ("cc", "unknown model 'cc'")):
+        with pytest.raises(UserError, match=said):
+            mt.predict(tmp_path / "run", ["ana"], language=language)
+    (found,) = mt.predict(tmp_path / "run", ["ana"], language="aa")
+    assert len(found["prediction"]) == 1

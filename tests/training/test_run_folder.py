@@ -1,0 +1,67 @@
+"""Run folders that nobody names: a number instead of a collision, --overwrite, and what git sees."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import multitune as mt
+from builders import recipe
+from multitune.errors import UserError
+from multitune.recipe import RecipeFile
+from multitune.training import run_folder
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch) -> RecipeFile:
+    """A recipe of seconds, and a folder of the test's own to run it in."""
+    monkeypatch.chdir(tmp_path)
+    keys = recipe(tiny_model, tiny_panx, budget=2, dev_limit=1).model_dump(mode="json")
+    return RecipeFile(run=keys, methods={}, source="tiny.yaml")
+
+
+def test_a_second_run_gets_a_number_and_overwriting_none(file: RecipeFile) -> None:
+    for _ in range(3):
+        mt.train(file)
+    names = {path.name for path in Path("runs").iterdir()}
+    assert names == {".gitignore", "tiny-mtl-seed0", "tiny-mtl-seed0-2", "tiny-mtl-seed0-3"}
+    stray = Path("runs/tiny-mtl-seed0/stray")
+    stray.touch()
+    mt.train(file, overrides={"budget": 4}, overwrite=True)
+    assert not stray.exists()
+    assert mt.RunResult.read("runs/tiny-mtl-seed0").budget == 4
+    assert {path.name for path in Path("runs").iterdir()} == names
+
+
+def test_git_sees_no_runs(file: RecipeFile) -> None:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    mt.train(file)
+    seen = subprocess.run(["git", "status", "--porcelain", "--untracked-files=all"], capture_output=True, text=True)
+    assert seen.stdout == ""
+    Path("runs/.gitignore").write_text("")
+    mt.train(file)
+    assert Path("runs/.gitignore").read_text() == "", "whoever wants runs in git has them there"
+
+
+def test_resuming_takes_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def default(*, resume: bool = False, overwrite: bool = False) -> str:
+        return run_folder.default("run", resume=resume, overwrite=overwrite).name
+
+    assert default() == default(resume=True) == default(overwrite=True) == "run"
+    for name in ("run", "run-2"):
+        Path("runs", name).mkdir(parents=True)
+        assert default() == name, "an empty folder is free"
+        Path("runs", name, "recipe.yaml").touch()
+    assert (default(), default(resume=True), default(overwrite=True)) == ("run-3", "run-2", "run")
+
+
+def test_only_runs_are_overwritten(file: RecipeFile) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").touch()
+    with pytest.raises(UserError, match="is not the folder of a run"):
+        mt.train(file, "mine", overwrite=True)
+    with pytest.raises(UserError, match="cannot stand beside --overwrite"):
+        mt.train(file, "other", overwrite=True, resume=True)
+    assert [str(path) for path in Path().rglob("*") if path.is_file()] == ["mine/thesis.tex"]
