@@ -14,6 +14,8 @@ import multitune as mt
 from builders import comparison_file, recipe
 from multitune.cli import tables
 from multitune.cli.app import main
+from multitune.cli.layout import fitted
+from multitune.cli.sheet import Sheet
 from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe import to_yaml
 from multitune.results.comparison import Comparison
@@ -38,14 +40,8 @@ def failing(runs: Collection[tuple[str, int]], error: Exception, patch: pytest.M
     return begun
 
 
-def rendered(*parts: Any) -> str:
-    from rich.console import Console
-
-    console = Console(width=240)
-    with console.capture() as captured:
-        for part in parts:
-            console.print(part)
-    return captured.get()
+def rendered(*sheets: Sheet) -> str:
+    return "\n".join(fitted(sheet, None).plain for sheet in sheets)
 
 
 ERRORS = {
