@@ -212,8 +212,8 @@ def predict(
     from multitune.commands.predict import read_texts
 
     source = "standard input" if str(texts) == "-" else str(texts)
-    for found in ask(run, read_texts(texts), language=language, source=source):
-        print(json.dumps(found, ensure_ascii=False))
+    for prediction in ask(run, read_texts(texts), language=language, source=source):
+        print(json.dumps(prediction, ensure_ascii=False))
 
 
 @app.command(cls=RecipeCommand)
@@ -325,9 +325,9 @@ def runs(
     output.check(as_json=as_json, as_csv=as_csv)
 
     from multitune.cli import tables
-    from multitune.commands.runs import runs as found
+    from multitune.commands.runs import runs as all_runs
 
-    output.show([tables.listed(found(folder))], as_json=as_json, as_csv=as_csv)
+    output.show([tables.listed(all_runs(folder))], as_json=as_json, as_csv=as_csv)
 
 
 @app.command()

@@ -32,11 +32,11 @@ def runs(results: Sequence[RunResult]) -> Sheet:
     return sheet
 
 
-def listed(found: Sequence[Listed]) -> Sheet:
+def listed(runs: Sequence[Listed]) -> Sheet:
     """One line a run of a folder, finished or not: its scores."""
     names = (Column("run", text=True), Column("method", text=True), Column("metric", text=True))
     sheet = Sheet("runs", [*names, *map(Column, SIDES), Column("budget", cost=True), *COST])
-    for each in found:
+    for each in runs:
         if (result := each.result) is None:
             sheet.add(each.folder, "not finished", NONE, *(None for _ in (*SIDES, "budget", *COST)))
         else:

@@ -152,8 +152,8 @@ def _predictions(
 ) -> Iterator[dict[str, Any]]:
     encoder = encoders.load(str(folder), HeadMap.of_all(task), layers=None, dropout=None, seed=recipe.seed)
     for first in range(0, len(records), TOGETHER):
-        found = _predicted(records[first : first + TOGETHER], task, encoder, recipe)
-        for own, (prediction, scores) in zip(given[first : first + TOGETHER], found, strict=True):
+        predicted = _predicted(records[first : first + TOGETHER], task, encoder, recipe)
+        for own, (prediction, scores) in zip(given[first : first + TOGETHER], predicted, strict=True):
             yield own | {"prediction": prediction} | ({} if scores is None else {"scores": scores})
 
 

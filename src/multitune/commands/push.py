@@ -64,8 +64,8 @@ def _uploaded(files: list[CommitOperationAdd], run: Path, name: str, private: bo
 
 def _additions(model: Path, name: str) -> list[CommitOperationAdd]:
     """The files of a model; links, and what begins with a point, are none of them."""
-    found = [file for file in sorted(model.rglob("*")) if file.is_file() and not file.is_symlink()]
-    places = {file.relative_to(model).as_posix(): file for file in found}
+    files = [file for file in sorted(model.rglob("*")) if file.is_file() and not file.is_symlink()]
+    places = {file.relative_to(model).as_posix(): file for file in files}
     return [
         CommitOperationAdd(place, _named(file, name) if file.name == model_card.FILE else str(file))
         for place, file in places.items()

@@ -31,9 +31,9 @@ def runs(folder: str | Path = "runs") -> list[Listed]:
         raise UserError(
             f"{folder}: is no folder; multitune runs lists what is in runs/, or in the folder that it is given"
         )
-    found = sorted(
+    folders = sorted(
         path.parent for pattern in ("recipe.yaml", "*/recipe.yaml", "*/*/recipe.yaml") for path in folder.glob(pattern)
     )
     return [
-        Listed(str(run.relative_to(folder)), RunResult.read(run) if (run / FILE).exists() else None) for run in found
+        Listed(str(run.relative_to(folder)), RunResult.read(run) if (run / FILE).exists() else None) for run in folders
     ]

@@ -21,13 +21,13 @@ def with_means(by_name: Mapping[str, Mapping[str, float]], prefix: str) -> tuple
     scores = {name: _scores(metrics, f"{prefix}_{name}_", f"{prefix}_") for name, metrics in by_name.items()}
     all_of_them = {
         key: value for metrics in by_name.values() for key, value in metrics.items() if not key.startswith(f"{prefix}_")
-    } | {f"{prefix}_{name}_{metric}": value for name, found in scores.items() for metric, value in found.items()}
+    } | {f"{prefix}_{name}_{metric}": value for name, own in scores.items() for metric, value in own.items()}
     common = [
         metric
         for metric in next(iter(scores.values()), {})
-        if metric not in NO_SCORES and all(metric in found for found in scores.values())
+        if metric not in NO_SCORES and all(metric in own for own in scores.values())
     ]
-    return all_of_them, {f"{prefix}_{metric}": fmean(found[metric] for found in scores.values()) for metric in common}
+    return all_of_them, {f"{prefix}_{metric}": fmean(own[metric] for own in scores.values()) for metric in common}
 
 
 def _scores(metrics: Mapping[str, float], own: str, general: str) -> dict[str, float]:

@@ -151,8 +151,8 @@ class MultitaskMixin(Trainer):
         if self._rows is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         share = self._share_of_items(inputs)
-        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return (found[0] * share, found[1]) if return_outputs else found * share
+        outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return (outcome[0] * share, outcome[1]) if return_outputs else outcome * share
 
     def evaluate(
         self,
@@ -167,13 +167,13 @@ class MultitaskMixin(Trainer):
             return super().evaluate(
                 eval_dataset=eval_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, **kwargs
             )
-        found = {
+        by_set = {
             name: self.evaluate(
                 name if eval_dataset is None else one, ignore_keys, f"{metric_key_prefix}_{name}", **kwargs
             )
             for name, one in sets.items()
         }
-        metrics, means = with_means(found, metric_key_prefix)
+        metrics, means = with_means(by_set, metric_key_prefix)
         self.log(means)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
         return metrics | means

@@ -147,14 +147,14 @@ def _parts_of(model: State, kept: Collection[int]) -> set[int]:
     for pair in model["merges"]:
         first, second = _pair(pair)
         leads.setdefault(vocabulary[first + second], []).extend((vocabulary[first], vocabulary[second]))
-    found: set[int] = set()
+    parts: set[int] = set()
     waiting = [*kept]
     while waiting:
         token = waiting.pop()
-        fresh = {part for part in leads.get(token, ()) if part not in found}
-        found |= fresh
+        fresh = {part for part in leads.get(token, ()) if part not in parts}
+        parts |= fresh
         waiting += fresh
-    return found
+    return parts
 
 
 def _pair(merge: str | list[str]) -> list[str]:

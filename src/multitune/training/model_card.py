@@ -254,10 +254,10 @@ def _license(recipe: Recipe) -> str | None:
     if not isinstance(file, str | Path):
         return None
     try:
-        found = (metadata_load(file) or {}).get("license")
+        license = (metadata_load(file) or {}).get("license")
     except (OSError, ValueError, yaml.YAMLError):  # whatever a stranger's card holds
         return None
-    return found if isinstance(found, str) and _LICENSE.fullmatch(found) else None
+    return license if isinstance(license, str) and _LICENSE.fullmatch(license) else None
 
 
 def _last(path: str) -> str:

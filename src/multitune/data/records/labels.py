@@ -54,13 +54,13 @@ def completed(corpus: Corpus, kinds: Kinds) -> Corpus:
 
 def unknown_labels(corpus: Corpus, split: Mapping[str, Sequence[Record]], kinds: Kinds) -> dict[str, dict[str, int]]:
     """Language -> label -> how often a split has it although the corpus (or the model) lacks it, frequent first."""
-    found = {}
+    unknown = {}
     for language, records in split.items():
         task, labels = corpus.head(language)
         counts = Counter(_others(records, kinds[task], frozenset(labels))) if labels else Counter[str]()
         if counts:
-            found[language] = dict(counts.most_common())
-    return found
+            unknown[language] = dict(counts.most_common())
+    return unknown
 
 
 def warn_of_unknown(corpus: Corpus, split: Mapping[str, Sequence[Record]], kinds: Kinds, name: str, who: str) -> None:
