@@ -10,6 +10,12 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedToken
 from builders import SIZES, WORDS, sentences
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as they are, whatever terminal the tests are started in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers and 16 dimensions with random weights, without a pooler, and its fast tokenizer."""

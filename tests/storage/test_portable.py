@@ -19,12 +19,12 @@ def without(name, globals=None, locals=None, fromlist=(), level=0):
             raise ModuleNotFoundError(name)
     return real(name, globals, locals, fromlist, level)
 builtins.__import__ = without
-import pkgutil, multitune
+import pkgutil, torch, multitune
 for module in pkgutil.walk_packages(multitune.__path__, "multitune."):
     if module.name not in ("multitune.__main__", "multitune.experiments.synthetic_figures"):
         __import__(module.name)
 from multitune.training.memory import peak_memory
-print(peak_memory() > 0)
+print(peak_memory(torch.device("cpu")) > 0)
 """
 
 

@@ -70,7 +70,8 @@ def warn_of_unknown(corpus: Corpus, split: Mapping[str, Sequence[Record]], kinds
         languages = [f"{language}: {_listed(counts)}" for language, counts in islice(unknown.items(), FEW)]
         more = f"; and {len(unknown) - FEW} more languages" if len(unknown) > FEW else ""
         said = f"{name} labels that {who} lacks count as wrong (labels: can rename or ignore them): "
-        hints = (likely(label, corpus.head(language).labels) for language, own in unknown.items() for label in own)
+        named = ((corpus.head(language).labels, islice(own, FEW)) for language, own in islice(unknown.items(), FEW))
+        hints = (likely(label, known) for known, own in named for label in own)
         log.warning("%s", as_line(said + "; ".join(languages) + more + next(filter(None, hints), "")))
 
 
