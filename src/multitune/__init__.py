@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from multitune import methods
     from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
+    from multitune.commands.merge import merge
     from multitune.commands.probe import probe
     from multitune.commands.report import report
     from multitune.commands.train import train
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
     from multitune.results.comparison import Comparison
+    from multitune.results.merged import Merged
     from multitune.results.probes import Findings
     from multitune.results.run import RunResult
 
@@ -24,6 +26,7 @@ __all__ = [
     "Comparison",
     "Findings",
     "Interrupted",
+    "Merged",
     "Recipe",
     "RunError",
     "RunResult",
@@ -31,6 +34,7 @@ __all__ = [
     "UserError",
     "compare",
     "evaluate",
+    "merge",
     "methods",
     "probe",
     "report",
@@ -42,6 +46,7 @@ _HOMES = {
     "Comparison": "results.comparison",
     "Findings": "results.probes",
     "Interrupted": "errors",
+    "Merged": "results.merged",
     "Recipe": "recipe",
     "RunError": "errors",
     "RunResult": "results.run",
@@ -49,6 +54,7 @@ _HOMES = {
     "UserError": "errors",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
+    "merge": "commands.merge",
     "probe": "commands.probe",
     "report": "commands.report",
     "train": "commands.train",

@@ -18,6 +18,7 @@ from multitune.experiments.synthetic import Synthetic
 from multitune.pseudo_tasks import Division
 from multitune.reports.papers import BASELINE
 from multitune.results.comparison import Beside, Comparison, Interval, Point, Row
+from multitune.results.merged import Merged
 from multitune.results.probes import Findings, Skill
 from multitune.results.run import SIDES, RunResult, Scores, average, mean, milliseconds_a_gradient
 
@@ -231,6 +232,22 @@ def clusters(division: Division) -> Table:
         "of the records that train_limit and dev_limit leave; the principal components keep "
         f"{description.variance:.1f} % of the variance"
     )
+    return table
+
+
+def merged(found: Merged) -> Table:
+    """One line a point, a star at the chosen one; then the runs as their own results have them."""
+    table = _table("", "weight", "dev", f"seen {found.metric}", f"unseen {found.metric}", "drift")
+    for point in found.points:
+        star = "*" if point.weight == found.chosen else ""
+        sides = (point.average.seen, point.average.unseen)
+        table.add_row(star, f"{point.weight:g}", *map(_percent, (point.dev, *sides, point.drift)))
+    table.add_section()
+    for run in found.runs:
+        sides = (run.average.seen, run.average.unseen)
+        table.add_row(f"{run.method} {run.seed}", NONE, *map(_percent, (run.dev, *sides)), NONE)
+    shown = "averages over languages in percent; weight 1: the runs' mean"
+    table.caption = _lines([f"{shown}; *: best on dev, written", *found.notes])
     return table
 
 

@@ -83,7 +83,7 @@ def probe(
     if "" not in models:
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     heads = HeadMap.of_all(models[""])
-    corpus = load_with_labels(recipe, models[""])
+    corpus = load_with_labels(recipe, models)
     texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
     pretrained = load_encoder(recipe, heads, corpus)
     tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed)

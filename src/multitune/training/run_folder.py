@@ -6,6 +6,7 @@ from pathlib import Path
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe, is_saved_in, to_yaml
+from multitune.results import merged
 from multitune.results.run import FILE
 from multitune.storage import lock
 from multitune.storage.atomic import remove_parts, write_text
@@ -80,6 +81,8 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool) -> None:
         raise UserError(f"--out: {out} is not empty, and it is not the folder of a run; name a new folder")
     if (out / FILE).exists():
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or remove it")
+    if (out / merged.FILE).exists():
+        raise UserError(f"--out: {out} already holds a merged model; name another folder, or remove it")
     if not resume:
         raise UserError(f"--out: {out} already holds an unfinished run; add --resume to go on, or name another folder")
     if not is_saved_in(out / "recipe.yaml", recipe):
