@@ -1,5 +1,6 @@
 """The methods as classes for any PyTorch loop. What recipes call them is in ``multitune.plans``."""
 
+from multitune.methods.anchor import anchor
 from multitune.methods.averaging import ExponentialAverage, SnapshotAverage, interpolated, mean_weights
 from multitune.methods.famo import FAMO
 from multitune.methods.gradnorm import GradNorm
@@ -41,6 +42,7 @@ __all__ = [
     "SnapshotAverage",
     "SystematicSampler",
     "TwoLoop",
+    "anchor",
     "interpolated",
     "mean_weights",
     "proportional",

@@ -227,6 +227,8 @@ def load_plan(recipe: Recipe) -> Plan:
         raise UserError(f"pseudo_tasks cannot be used with {one_each}, and clusters are not languages")
     if recipe.replay is not None and plan.one_model_per_task:
         raise UserError(f"replay cannot be used with {one_each}, and would train one on the replay alone")
+    if recipe.anchor and plan.pulls_back:
+        raise UserError(f"anchor: {recipe.method} pulls back to the pretrained weights itself; set options.gamma")
     return plan
 
 
@@ -272,6 +274,8 @@ def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
         UserError: the model cannot be had.
     """
     if recipe.model.startswith(scratch.PREFIX):
+        if recipe.anchor:
+            raise UserError(f"anchor: {recipe.model} has no pretrained weights to decay toward")
         return scratch.build(
             recipe.model, heads, corpus, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed
         )
