@@ -1,5 +1,6 @@
 """The front of a merge: seen scores against unseen ones, from the runs' mean back to the pretrained weights."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from multitune.reports.figures import save
@@ -34,8 +35,16 @@ def plane(merged: Merged) -> Plot | None:
         y_label=f"unseen {merged.metric}, %",
         series=(Series(MEAN, MEAN, tuple(own)), *runs),
         front=tuple(pareto_front([(point.x, point.y) for point in own])),
-        names=tuple((point.x, point.y, point.said) for point in own),
+        names=tuple(_names(own)),
     )
+
+
+def _names(points: Sequence[Point]) -> Iterator[tuple[float, float, str]]:
+    """The weights beside the points; those of points that coincide in one place."""
+    weights: dict[tuple[float, float], list[str]] = {}
+    for point in points:
+        weights.setdefault((point.x, point.y), []).append(point.said)
+    return ((x, y, ", ".join(said)) for (x, y), said in weights.items())
 
 
 def _of_point(point: MergedPoint) -> Point | None:
