@@ -57,7 +57,7 @@ def test_the_samplers_and_the_whole_two_loop_family_stand_in_one_place() -> None
     assert len(mt.methods.__all__) == len(set(mt.methods.__all__))
 
 
-@pytest.mark.parametrize("verb", ["train", "compare", "evaluate", "predict", "probe", "push", "report"])
+@pytest.mark.parametrize("verb", ["train", "compare", "evaluate", "predict", "probe", "merge", "push", "report"])
 def test_a_command_has_a_twin_in_python(verb: str) -> None:
     """Its options, but for what only a terminal has."""
     group = get_command(app)

@@ -79,7 +79,7 @@ BAD = {
     "max_length: 10000000": ("max_length: must be at most 1048576",),
     "clip: inf": ("clip: must be a finite number, not 'inf'",),
     "learning_rate: nan": ("learning_rate: must be a finite number",),
-    "freeze_encoder: perhaps": ("freeze_encoder: must be true or false",),
+    "save_model: perhaps": ("save_model: must be true or false",),
     "languages: []": ("languages: must be a list of at least 1, not []",),
     "languages: en": ("languages: must be a list such as [en], not 'en'",),
     "unseen: fi": ("unseen: must be a list such as [fi], not 'fi'",),

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from multitune import methods
     from multitune.commands.compare import compare
     from multitune.commands.evaluate import evaluate
+    from multitune.commands.merge import merge
     from multitune.commands.predict import predict
     from multitune.commands.probe import probe
     from multitune.commands.push import push
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
     from multitune.results.comparison import Comparison
+    from multitune.results.merged import Merged
     from multitune.results.probes import Findings
     from multitune.results.run import RunResult
 
@@ -26,6 +28,7 @@ __all__ = [
     "Comparison",
     "Findings",
     "Interrupted",
+    "Merged",
     "Recipe",
     "RunError",
     "RunResult",
@@ -33,6 +36,7 @@ __all__ = [
     "UserError",
     "compare",
     "evaluate",
+    "merge",
     "methods",
     "predict",
     "probe",
@@ -46,6 +50,7 @@ _HOMES = {
     "Comparison": "results.comparison",
     "Findings": "results.probes",
     "Interrupted": "errors",
+    "Merged": "results.merged",
     "Recipe": "recipe",
     "RunError": "errors",
     "RunResult": "results.run",
@@ -53,6 +58,7 @@ _HOMES = {
     "UserError": "errors",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
+    "merge": "commands.merge",
     "predict": "commands.predict",
     "probe": "commands.probe",
     "push": "commands.push",

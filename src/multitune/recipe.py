@@ -95,8 +95,9 @@ class Recipe(BaseModel):
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None
     """Dropout probability of the encoder and its head while training; null keeps the model's own."""
-    freeze_encoder: bool = False
-    """Train only the weights that pretraining did not leave: the head."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the pretrained model that do not train: ``embeddings``, ``layers 0-1``, ``decoder layers 0-1``, or
+    ``encoder``, all that pretraining left, so that only the head trains."""
     trim_vocabulary: bool = True
     """Train only the embedding rows of tokens that the training data contain; nothing is lost. Where a kind of task
     predicts tokens, all rows train all the same."""
@@ -173,6 +174,11 @@ class Recipe(BaseModel):
     """Share of the budget over which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """Decoupled weight decay of matrices; embeddings, biases and layer norms have none."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """What the learning rate is multiplied by from each layer to the one below it, embeddings last; 1 gives all layers
+    the same."""
+    anchor: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decoupled decay toward the pretrained weights (L2-SP); new heads have none."""
     clip: Annotated[float, Field(gt=0.0)] | None = 1.0
     """Largest L2 norm of an update's gradient; null leaves it as it is."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

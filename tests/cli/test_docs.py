@@ -102,7 +102,7 @@ def test_tables_of_options_are_the_plans(method: str) -> None:
     assert documented | options(text) == {key: default(field.default) for key, field in fields.items()}
 
 
-@pytest.mark.parametrize("page", ["methods/averaging.md", "methods/samplers.md"])
+@pytest.mark.parametrize("page", ["methods/averaging.md", "methods/keeping.md", "methods/samplers.md"])
 def test_tables_of_keys_are_the_recipes(page: str) -> None:
     documented = options((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert documented

@@ -199,7 +199,7 @@ def test_a_probe_reads_the_labels_of_the_model(
     one = recipe(run / "model", path)
     assert load_corpus(one).labels == ("a", "even", "odd")
     caplog.clear()
-    corpus = load_with_labels(one, task)
+    corpus = load_with_labels(one, {"": task})
     assert corpus.labels == task.labels == ("even", "odd")
     assert set(unknown_labels(corpus, corpus.train, TASKS)) == {"aa"}
     assert [message.split()[0] for message in caplog.messages] == ["training", "dev", "test"]

@@ -14,7 +14,7 @@ from multitune.data.records import texts
 from multitune.errors import UserError
 from multitune.tasks import TASKS
 
-HEAD = {"task": "masked_language_modelling", "freeze_encoder": True, "dropout": 0.0, "budget": 60}
+HEAD = {"task": "masked_language_modelling", "freeze": ["encoder"], "dropout": 0.0, "budget": 60}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_heads_that_do_not_fit_are_refused(tmp_path: Path, head: Path, tiny_mode
 
 
 def test_a_model_without_new_weights_cannot_be_frozen(tmp_path: Path, tiny_lm: Path, tiny_panx: Path) -> None:
-    with pytest.raises(UserError, match="freeze_encoder: nothing would be left to train"):
+    with pytest.raises(UserError, match="freeze: nothing would be left to train"):
         mt.train(recipe(tiny_lm, tiny_panx, "sequential", **HEAD), tmp_path / "run")
 
 

@@ -40,7 +40,7 @@ def test_the_readmes_loop_trains_what_the_recipe_trains(tmp_path: Path, tiny_mod
 
         run = prepare(one, load_corpus(one), load_plan(one))
         turns = [number for _ in range(budget) for number in run.update.draw(1)]
-        optimizer = make_optimizer(run.encoder.parameters(), one)
+        optimizer = make_optimizer(run.encoder.parameters(), one, {}, ())
         exec(loop, {"model": Model(run), "optimizer": optimizer, "batches": turns})
         run.encoder.save(tmp_path / f"loop-{budget}")
         shipped = [tmp_path / str(budget) / "model", tmp_path / f"loop-{budget}"]

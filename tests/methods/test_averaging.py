@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multitune.methods.averaging import ExponentialAverage, SnapshotAverage, WeightAverage
+from multitune.methods.averaging import (
+    ExponentialAverage,
+    SnapshotAverage,
+    WeightAverage,
+    interpolated,
+    mean_weights,
+)
 
 KINDS: list[Callable[[list[Tensor]], WeightAverage]] = [
     partial(ExponentialAverage, decay=0.9),
@@ -147,3 +153,34 @@ def test_an_average_of_one_point_is_that_point_bitwise(kind: Callable[[list[Tens
 def test_mistakes_are_explained(mistake: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mistake()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mean_of_models_is_the_formula(dtype: torch.dtype) -> None:
+    models = [[torch.full((2, 3), value, dtype=dtype), torch.tensor([value], dtype=dtype)] for value in (1, 2, 6)]
+    for weights in mean_weights(iter(models)):
+        assert weights.dtype == torch.float32
+        torch.testing.assert_close(weights, torch.full_like(weights, 3.0))
+    assert float(models[0][1]) == 1.0, "none is written to"
+
+
+def test_a_point_between_models_is_the_formula_and_exact_at_the_ends() -> None:
+    draw = torch.Generator().manual_seed(0)
+    start, end = ([torch.randn(5, generator=draw), torch.randn(2, 2, generator=draw)] for _ in range(2))
+    for weight in (0.0, 0.1, 0.5, 0.9, 1.0):
+        for made, a, b in zip(interpolated(start, end, weight), start, end, strict=True):
+            torch.testing.assert_close(made, a + weight * (b - a))
+            assert weight not in (0.0, 1.0) or torch.equal(made, b if weight else a)
+    assert interpolated([], [], 0.5) == []
+
+
+def test_models_without_points_between_them() -> None:
+    one, other = [torch.ones(2)], [torch.ones(3)]
+    with pytest.raises(ValueError, match="other shapes"):
+        mean_weights([one, other])
+    with pytest.raises(ValueError, match="other shapes"):
+        interpolated(one, other, 0.5)
+    with pytest.raises(ValueError, match="no models"):
+        mean_weights([])
+    with pytest.raises(ValueError, match=r"weight=1\.5: choose 0 to 1"):
+        interpolated(one, one, 1.5)

@@ -16,6 +16,7 @@ from multitune.results import metrics, predictions
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Comparison, read_results
 from multitune.results.json_files import JsonFile
+from multitune.results.merged import Merged
 from multitune.results.metrics import EVENTS, Event, event_line, read_event, read_events
 from multitune.results.predictions import Prediction, prediction_line, read_predictions
 from multitune.results.probes import Findings
@@ -62,7 +63,7 @@ def any_dataclass(kind: type) -> SearchStrategy[Any]:
     return st.deferred(lambda: st.builds(kind, **{name: any_of(hints[name]) for name in names}))
 
 
-@pytest.mark.parametrize("kind", [RunResult, Comparison, Findings, Clusters])
+@pytest.mark.parametrize("kind", [RunResult, Comparison, Findings, Clusters, Merged])
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_files(kind: type[JsonFile], data: DataObject) -> None:

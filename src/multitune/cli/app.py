@@ -261,6 +261,37 @@ def push(
 
 
 @app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs of one model.")],
+    toward_pretrained: Annotated[
+        bool, typer.Option("--toward-pretrained", help="Also points between the runs and the pretrained weights.")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(metavar="W,W", help="Shares of the runs in these points; default: 1,0.9,0.8.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder; default RUN-merged, of the first run.")] = None,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw seen against unseen scores.")] = True,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Average runs, or move them back toward pretraining.
+
+    Nothing is trained. Each point is scored on dev and test; the best on dev is written as a model.
+    """
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import tables
+    from multitune.commands.merge import default_folder
+    from multitune.commands.merge import merge as run
+
+    shares = None if weights is None else _numbers("--weights", weights)
+    folder = out or default_folder(runs[0])
+    merged = run(runs, folder, toward_pretrained=toward_pretrained, weights=shares, figures=figures, say=_say)
+    output.show([tables.merged(merged)], as_json=as_json, as_csv=as_csv)
+    _say(f"the model of weight {merged.chosen:g}: {folder / 'model'}")
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run or of a comparison.")],
     figures: Annotated[bool, typer.Option("--figures", help="Also DIR/figures: PDF, SVG and PNG.")] = False,
@@ -407,6 +438,14 @@ def synthetic(
 
 def _say(text: str) -> None:
     Console(stderr=True, highlight=False, markup=False).print(printable(text), soft_wrap=True)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    """``"1,0.9"`` -> ``[1.0, 0.9]``."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option}: {text!r} is no list of numbers; write them as 1,0.9,0.8") from None
 
 
 def _code(number: signal.Signals) -> int:

@@ -52,5 +52,5 @@ def _as_value(key: str, following: str) -> str:
     kind = Recipe.model_fields[key].annotation if key in Recipe.model_fields else None
     if not following or following.startswith("-") or (kind is bool and "=" in following):
         return "true" if kind is bool else "VALUE"
-    is_list = any(get_origin(each) is tuple for each in get_args(kind))
+    is_list = any(get_origin(each) is tuple for each in (kind, *get_args(kind)))
     return f"[{following}]" if is_list and not following.startswith("[") else following

@@ -7,6 +7,7 @@ from multitune.commands.runs import Listed
 from multitune.reports.papers import BASELINE
 from multitune.results import comparison as compared
 from multitune.results.comparison import Comparison, Row
+from multitune.results.merged import Merged
 from multitune.results.run import SIDES, RunResult, Score, Scores, average, mean, milliseconds_a_gradient
 
 MACRO = "macro_f1"
@@ -242,3 +243,20 @@ def _averages_of(metric: str) -> tuple[Column, Column]:
 
 def _averages(result: RunResult) -> tuple[Number, Number]:
     return Number(result.average.seen, 1), Number(result.average.unseen, 1)
+
+
+def merged(result: Merged) -> Sheet:
+    """One line a point, a star at the chosen one; then the runs as their own results have them."""
+    columns = [Column("chosen", "", text=True), Column("weight"), Column("dev"), *_averages_of(result.metric)]
+    sheet = Sheet("merged", [*columns, Column("drift", cost=True)], leading=2)
+    for point in result.points:
+        star = "*" if point.weight == result.chosen else ""
+        scores = (point.dev, point.average.seen, point.average.unseen)
+        sheet.add(star, f"{point.weight:g}", *(Number(score, 1) for score in scores), Number(point.drift, 1))
+    sheet.rule()
+    for run in result.runs:
+        scores = (run.dev, run.average.seen, run.average.unseen)
+        sheet.add(f"{run.method} {run.seed}", None, *(Number(score, 1) for score in scores), None)
+    shown = "averages over languages in percent; weight 1: the runs' mean; *: best on dev, written"
+    sheet.notes = [shown, *result.notes]
+    return sheet

@@ -15,6 +15,8 @@ from multitune.models import encoder as encoders
 from multitune.models.device import chosen
 from multitune.models.shipped import shipped
 from multitune.recipe import Recipe, read
+from multitune.results import merged
+from multitune.results.merged import Merged
 from multitune.results.run import FILE, Language, Metric, RunResult, Score, Scores, finite_scores
 from multitune.storage.disk import check_readable
 from multitune.tasks import TASKS, HeadMap, Task, name_of
@@ -47,13 +49,13 @@ class Evaluated(dict[Language, dict[Metric, Score]]):
 
 
 def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Evaluated:
-    """Score a run's ``model/`` on the test split of its recipe, changed by ``overrides``.
+    """Score the ``model/`` of a run, or of a merge, on the test split of its recipe, changed by ``overrides``.
 
     Kind of task, labels and heads are the model's own; nothing but test records is read. Without ``languages`` and
     ``unseen``, other data (``data``, ``path``) are scored in all languages that they have.
 
     Args:
-        run: a run folder.
+        run: the folder of a run or of a merge.
         overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``; those of the data, ``max_length``,
             ``test_limit``, ``precision`` and ``device`` (``auto`` unless given: the run may be another
             machine's).
@@ -75,9 +77,7 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Eva
     )
     chosen(recipe.device)
     models = shipped(run / "model")
-    trained = tuple(RunResult.read(run).seen) if (run / FILE).exists() else saved.languages
-    if not (run / FILE).exists():
-        _warn_of_half_trained(run, saved.budget)
+    trained = _trained(run, saved)
     corpus = load_test(_asked(saved, recipe, overrides, models, trained), models, trained or ())
     if changes := changes_since(run, corpus, overrides, ["test"]):
         log.warning("the data changed: %s are not those that %s was made with", changes, run)
@@ -120,6 +120,16 @@ def _asked(
 def _own_path(recipe: Recipe) -> str | None:
     """The folder of the recipe's own data set."""
     return recipe.path.get(recipe.data) if isinstance(recipe.path, dict) else recipe.path
+
+
+def _trained(run: Path, saved: Recipe) -> tuple[str, ...] | None:
+    """The languages that the model was trained on; None where nobody knows. A warning tells of a half-trained one."""
+    if (run / merged.FILE).exists():
+        return tuple(Merged.read(run).best.seen)
+    if (run / FILE).exists():
+        return tuple(RunResult.read(run).seen)
+    _warn_of_half_trained(run, saved.budget)
+    return saved.languages
 
 
 def _warn_of_half_trained(run: Path, budget: int) -> None:

@@ -16,6 +16,7 @@ from multitune.models import encoder as encoders
 from multitune.models import masked_lm
 from multitune.models.device import chosen
 from multitune.models.encoder import Encoder
+from multitune.models.parts import ENCODER
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
 from multitune.probes import drift, retention
@@ -68,7 +69,7 @@ def probe(
         run: a run folder.
         overrides: recipe keys to set, e.g. ``{"unseen": ["ja", "th"]}``: those of ``USED``.
         pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
-        mlm_head: a finished run of masked language modelling on the same model with ``freeze_encoder: true``, whose
+        mlm_head: a finished run of masked language modelling on the same model with ``freeze: [encoder]``, whose
             head is asked for masked tokens.
         say: is told what is being measured.
 
@@ -85,7 +86,7 @@ def probe(
     if "" not in models:
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     heads = HeadMap.of_all(models[""])
-    corpus = load_with_labels(recipe, models[""])
+    corpus = load_with_labels(recipe, models)
     texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
     pretrained = load_encoder(recipe, heads, corpus)
     tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
@@ -120,7 +121,7 @@ def _head(run: Path, recipe: Recipe) -> Path:
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
     trained = read(run / "recipe.yaml").resolve()
-    if TASKS.get(trained.task or "") is not MaskedLanguageModelling or not trained.freeze_encoder:
+    if TASKS.get(trained.task or "") is not MaskedLanguageModelling or ENCODER not in trained.freeze:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
     if (trained.model, trained.layers) != (recipe.model, recipe.layers):
         raise UserError(

@@ -1,6 +1,7 @@
 """The methods as classes for any PyTorch loop. What recipes call them is in ``multitune.plans``."""
 
-from multitune.methods.averaging import ExponentialAverage, SnapshotAverage
+from multitune.methods.anchor import anchor
+from multitune.methods.averaging import ExponentialAverage, SnapshotAverage, interpolated, mean_weights
 from multitune.methods.famo import FAMO
 from multitune.methods.gradnorm import GradNorm
 from multitune.methods.gradvac import GradVac
@@ -41,6 +42,9 @@ __all__ = [
     "SnapshotAverage",
     "SystematicSampler",
     "TwoLoop",
+    "anchor",
+    "interpolated",
+    "mean_weights",
     "proportional",
     "torchjd",
     "uniform",

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -159,10 +159,54 @@ class SnapshotAverage(WeightAverage):
         self._kept = [*self._kept, self._snapshot()][-self._n :]
 
     def _average(self) -> list[Tensor]:
-        mean = [w.clone() for w in self._kept[0]]
-        for taken, weights in enumerate(self._kept[1:], start=2):
-            torch._foreach_lerp_(mean, weights, 1.0 / taken)
-        return mean
+        return mean_weights(self._kept)
+
+
+@torch.no_grad()
+def mean_weights(models: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """The plain mean of several models' weights, as new tensors, of which those of bf16 and fp16 weights are fp32.
+
+    Of fine-tuned models that began at the same weights it is a model soup: Wortsman et al., "Model soups", ICML 2022,
+    arXiv 2203.05482, the uniform one.
+
+    Args:
+        models: the weights of each, in one order; with a generator one model and the mean live at a time.
+
+    Raises:
+        ValueError: no models, or weights of other shapes.
+    """
+    mean: list[Tensor] = []
+    for taken, weights in enumerate(models, start=1):
+        if taken == 1:
+            mean = [w.detach().to(precise(w.dtype), copy=True) for w in weights]
+            continue
+        _check_shapes(mean, weights)
+        values = [w.detach().to(kept.dtype) for w, kept in zip(weights, mean, strict=True)]
+        torch._foreach_lerp_(mean, values, 1.0 / taken)
+    if not mean:
+        raise ValueError("no models to average")
+    return mean
+
+
+@torch.no_grad()
+def interpolated(start: Sequence[Tensor], end: Sequence[Tensor], weight: float) -> list[Tensor]:
+    """start + weight (end - start), as new tensors; bitwise ``start`` at 0 and ``end`` at 1.
+
+    From pretrained weights to fine-tuned ones it is WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models",
+    CVPR 2022, arXiv 2109.01903, Eq. 1, weight-space ensembling with alpha = weight.
+
+    Raises:
+        ValueError: weight outside [0, 1], or weights of other shapes.
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"weight={weight}: choose 0 to 1")
+    _check_shapes(start, end)
+    return [torch.lerp(a, b, weight) for a, b in zip(start, end, strict=True)]
+
+
+def _check_shapes(one: Sequence[Tensor], other: Sequence[Tensor]) -> None:
+    if [w.shape for w in one] != [w.shape for w in other]:
+        raise ValueError("the weights have other shapes: only models of one architecture have a mean")
 
 
 def _check_time(elapsed: float) -> None:

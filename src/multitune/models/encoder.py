@@ -18,6 +18,7 @@ from multitune.models.dropout import use_quick_dropout
 from multitune.models.fetching import fetched, quiet
 from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
+from multitune.models.parts import Parts, parts
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
 from multitune.models.shipped import sign
@@ -106,18 +107,29 @@ class Encoder:
             )
         self._shipped = ShippedVocabulary(self.tokenizer, token_ids)
 
-    def freeze(self) -> None:
-        """Train only what pretraining did not leave.
+    @property
+    def embedding_trains(self) -> bool:
+        """Whether the matrix of word embeddings trains, whole or trimmed."""
+        return self._vocabulary is not None or bool(self.model.get_input_embeddings().weight.requires_grad)
+
+    def parts(self) -> Parts:
+        """The parts of what pretraining left and trains."""
+        sees = not isinstance(self.tokenizer, PreTrainedTokenizerBase)
+        embedding = None if sees else self.model.get_input_embeddings()
+        return parts(self.model, embedding, (name for name, _ in self.pretrained_parameters()))
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Leave weights as they are from now on: they have no gradient, no optimizer state and no slow weights.
 
         Raises:
-            UserError: there is no such weight.
+            UserError: no weight would be left that trains.
         """
-        for _, weight in self.pretrained_parameters():
-            weight.requires_grad_(False)
+        frozen = set(names)
+        for name, weight in self.parameters():
+            if name in frozen:
+                weight.requires_grad_(False)
         if not self.parameters():
-            raise UserError(
-                "freeze_encoder: nothing would be left to train: the model already has a head for this task"
-            )
+            raise UserError("freeze: nothing would be left to train: the model already has a head for this task")
 
     def remember(self) -> None:
         """Keep the weights as they are now, on disk: ``drift`` is measured from here.
@@ -203,7 +215,7 @@ class Encoder:
         self.model.eval()
         try:
             with self._full_vocabulary():
-                if token_ids is None or is_tied(self.model):
+                if token_ids is None or is_tied(self.model) or not self.embedding_trains:
                     yield lambda inputs: inputs
                 else:
                     with self._only_rows({*token_ids, *self.tokenizer.all_special_ids}) as rows:

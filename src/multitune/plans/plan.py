@@ -23,6 +23,8 @@ class Plan(BaseModel, ABC):
     """Each task trains a model of its own, on its share of the budget."""
     mixes_tasks: ClassVar[bool] = False
     """Each batch mixes all tasks; otherwise it is one task's."""
+    pulls_back: ClassVar[bool] = False
+    """Its own optimizer pulls back to the pretrained weights."""
 
     def check(self) -> None:
         """Find what is wrong with the options already, before data and model are loaded.

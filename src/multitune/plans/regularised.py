@@ -21,6 +21,7 @@ class RecAdamPlan(SeveralTasks):
 
     summary: ClassVar[str] = "joint training with an Adam that is pulled back to the pretrained weights, less and less"
     paper: ClassVar[str] = "arXiv 2004.12651, Algorithm 1"
+    pulls_back: ClassVar[bool] = True
 
     gamma: Annotated[float, Field(ge=0.0)] | None = None
     """Strength of recall; null takes the authors' 5000, or 1 / learning_rate where that is less, not to overshoot."""
@@ -53,11 +54,13 @@ class RecAdamPlan(SeveralTasks):
 
 def _with_recall(setup: "Setup") -> list[dict[str, Any]]:
     """The groups of the run's optimizer, told apart by whether there are pretrained weights to recall."""
-    groups: list[dict[str, Any]] = []
+    from multitune.plans.update import RATE_SHARE
+
+    kept, groups = {"params", "lr", "weight_decay", RATE_SHARE}, list[dict[str, Any]]()
     for recall in (True, False):
         named = [(name, weight) for name, weight in setup.parameters if (name in setup.pretrained) == recall]
         made = setup.make_optimizer(named).param_groups if named else []
-        groups += [{key: group[key] for key in ("params", "lr", "weight_decay")} | {"recall": recall} for group in made]
+        groups += [{key: group[key] for key in kept & group.keys()} | {"recall": recall} for group in made]
     return groups
 
 

@@ -18,6 +18,8 @@ from multitune.methods.swep import EmbeddingModel
 from multitune.seeds import seeded
 
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
+RATE_SHARE = "rate_share"
+"""Key of an optimizer's groups that have a share of the run's learning rate; those without it have all of it."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class OptimizerUpdate(Update):
     def advance(self, learning_rate: float, progress: float) -> None:
         del progress
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get(RATE_SHARE, 1.0)
 
     def _apply(self, tasks: Sequence[int]) -> None:
         """Clip the gradients, which ``tasks`` have made, and step."""

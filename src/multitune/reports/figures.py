@@ -1,6 +1,6 @@
 """The report's pictures with matplotlib, for print: PDF and SVG, and PNG to look at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from multitune.reports import causes, outcomes, training_curves
@@ -29,11 +29,15 @@ def write(folder: Path, out: Path) -> list[Path]:
     Raises:
         UserError: as ``evidence.load`` does.
     """
-    evidence = load(folder)
+    return save(pictures(load(folder)), out)
+
+
+def save(drawn: Iterable[Picture], out: Path) -> list[Path]:
+    """Draw pictures into ``out`` as PDF, SVG and PNG; returns the PNG files."""
     out.mkdir(exist_ok=True)
     paths = []
     with styled(8, STYLE):
-        for picture in pictures(evidence):
+        for picture in drawn:
             figure = draw(picture)
             figure.savefig(out / f"{picture.name}.pdf", bbox_inches="tight", metadata={"CreationDate": None})
             figure.savefig(out / f"{picture.name}.svg", bbox_inches="tight", metadata={"Date": None})

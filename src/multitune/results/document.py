@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Comparison
+from multitune.results.merged import Merged
 from multitune.results.metrics import EVENTS, Event
 from multitune.results.predictions import Prediction
 from multitune.results.probes import Findings
@@ -34,6 +35,8 @@ newest of them. `--out` names another folder; `--overwrite` removes the run that
 anew. A .gitignore in `runs/` keeps git from seeing it; write one of your own there, and it stays.
 
 A comparison's folder has a run folder for each run, a report.html and [a results.json of its own](#comparison-resultsjson-of-a-comparison).
+The folder of a [merge](means.md) has `model/`, `recipe.yaml` (the first run's), [merge.json](#merged-mergejson) and `front` as
+PNG, SVG and PDF.
 
 The JSON is strict and in UTF-8. `null` stands for a number that is not finite, and for what there is none of. Each file, and
 each line of a `.jsonl`, has a `schema`: a number that rises when a key goes or changes its meaning. It is 1 today, and files
@@ -48,7 +51,7 @@ print(run.average.seen, run.seen["de"]["accuracy"])
 rows = run.to_records()  # pandas.DataFrame(rows): a row for each language and metric
 ```
 
-`multitune.results` has the readers of the others: `Findings.read`, `Clusters.read`, `read_events` and `read_predictions` take
+`multitune.results` has the readers of the others: `Findings.read`, `Clusters.read`, `Merged.read`, `read_events` and `read_predictions` take
 the folder, too. None of them loads torch.
 
 This page is made of their types: `python -m multitune.results.document`.
@@ -61,6 +64,7 @@ FILES: dict[type, str] = {
     Prediction: "a line of predictions.jsonl",
     Findings: "probes.json",
     Clusters: "clusters.json",
+    Merged: "merge.json",
 }
 """What stands in a heading beside a type's name."""
 WORDS = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null", Any: "any JSON"}

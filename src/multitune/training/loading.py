@@ -42,16 +42,19 @@ def load_corpus(recipe: Recipe) -> Corpus:
     return corpus
 
 
-def load_with_labels(recipe: Recipe, task: Task) -> Corpus:
-    """The recipe's data as ``load_corpus`` reads them, for a model that is there: the labels are the model's.
+def load_with_labels(recipe: Recipe, shipped: Mapping[str, Task]) -> Corpus:
+    """The recipe's data as ``load_corpus`` reads them, for models that are there: the labels are the models'.
 
-    Warnings say which labels of each split it lacks.
+    Warnings say which labels of each split they lack.
+
+    Args:
+        shipped: as of ``load_test``; a model of its own for every language, or one of all.
 
     Raises:
         UserError: as ``load_corpus`` does; or the data are of another kind of task than the model.
     """
     bad = BadRecords()
-    corpus = _of_model(recipe, _of_kind(recipe, _from_set(recipe, bad)), {"": task})
+    corpus = _of_model(recipe, _of_kind(recipe, _from_set(recipe, bad)), shipped)
     corpus = _good(recipe, _relabelled(recipe, corpus), bad)
     _warn_of_unknown(corpus, "the model")
     return corpus
@@ -230,6 +233,8 @@ def load_plan(recipe: Recipe) -> Plan:
         raise UserError(f"pseudo_tasks cannot be used with {one_each}, and clusters are not languages")
     if recipe.replay is not None and plan.one_model_per_task:
         raise UserError(f"replay cannot be used with {one_each}, and would train one on the replay alone")
+    if recipe.anchor and plan.pulls_back:
+        raise UserError(f"anchor: {recipe.method} pulls back to the pretrained weights itself; set options.gamma")
     return plan
 
 
@@ -276,6 +281,8 @@ def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
         UserError: the model cannot be had.
     """
     if recipe.model.startswith(scratch.PREFIX):
+        if recipe.anchor:
+            raise UserError(f"anchor: {recipe.model} has no pretrained weights to decay toward")
         return scratch.build(
             recipe.model,
             heads,

@@ -1,17 +1,49 @@
 """A run's optimizer and its learning rate."""
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from multitune.plans.update import NamedParameters
+from multitune.errors import UserError
+from multitune.methods.anchor import anchor
+from multitune.plans.update import RATE_SHARE, NamedParameters
 from multitune.recipe import Recipe
 
 
-def make_optimizer(parameters: NamedParameters, recipe: Recipe) -> Optimizer:
-    """AdamW, fused; weight decay on matrices that are not embeddings."""
-    decayed = [weight for name, weight in parameters if weight.ndim > 1 and "embedding" not in name]
-    others = [weight for name, weight in parameters if weight.ndim < 2 or "embedding" in name]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate, fused=True)
+def make_optimizer(
+    parameters: NamedParameters, recipe: Recipe, shares: Mapping[str, float], pretrained: Collection[str]
+) -> Optimizer:
+    """AdamW, fused; weight decay on matrices that are not embeddings.
+
+    Args:
+        parameters: by name.
+        recipe: of the run.
+        shares: name -> the share of the learning rate that a weight has; those that it lacks have all of it.
+        pretrained: the names of the weights that pretraining left, which ``anchor`` pulls back.
+
+    Raises:
+        UserError: the anchor is too strong for the learning rate.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, weight in parameters:
+        decayed = weight.ndim > 1 and "embedding" not in name
+        groups.setdefault((decayed, shares.get(name, 1.0)), []).append(weight)
+    made = [_group(recipe, *key, groups[key]) for key in sorted(groups, reverse=True)]
+    optimizer = AdamW(made, lr=recipe.learning_rate, fused=True)
+    if recipe.anchor:
+        try:
+            anchor(optimizer, [weight for name, weight in parameters if name in pretrained], recipe.anchor)
+        except ValueError as error:
+            raise UserError(f"anchor: {error}") from error
+    return optimizer
+
+
+def _group(recipe: Recipe, decayed: bool, share: float, weights: Sequence[nn.Parameter]) -> dict[str, Any]:
+    """A group of AdamW's."""
+    own = {} if share == 1.0 else {"lr": share * recipe.learning_rate, RATE_SHARE: share}
+    return {"params": weights, "weight_decay": recipe.weight_decay if decayed else 0.0} | own
 
 
 def learning_rate(recipe: Recipe, gradients: int) -> float:

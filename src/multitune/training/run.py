@@ -20,6 +20,7 @@ from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.encoder import Encoder
+from multitune.models.parts import Parts
 from multitune.models.precision import autocast, resolve
 from multitune.plans import Plan
 from multitune.plans.averaged import AveragedUpdate
@@ -129,14 +130,13 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     encoder = load_encoder(recipe, heads, corpus)
     if (weight := encoder.non_finite_weight()) is not None:
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
-    division = pseudo_tasks.divide(recipe, corpus, encoder)
-    if recipe.freeze_encoder:
-        encoder.freeze()
+    division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
+    encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
     records = corpus.train if division is None else division.train
     trained = records if heads.replay is None else {**records, heads.replay: replay}
     train = Encoded.of(trained, heads, encoder, recipe.max_length)
     dev = Encoded.of(corpus.dev, heads, encoder, recipe.max_length)
-    if recipe.trim_vocabulary and heads.can_trim:
+    if recipe.trim_vocabulary and heads.can_trim and encoder.embedding_trains:
         encoder.trim(train.tokens)
     encoder.remember()
     test = Encoded.of(corpus.test, heads, encoder, recipe.max_length)
@@ -151,7 +151,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         recipe=recipe,
         heads=heads,
         encoder=encoder,
-        update=_update(recipe, plan, encoder, sizes),
+        update=_update(recipe, plan, encoder, parts, sizes),
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
@@ -164,22 +164,28 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     )
 
 
-def _update(recipe: Recipe, plan: Plan, encoder: Encoder, sizes: Sequence[int]) -> Update:
-    """The method at work on the encoder's weights; ``sizes`` are the training records of each task.
+def _update(recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int]) -> Update:
+    """The method at work on the encoder's weights.
+
+    Args:
+        parts: of the encoder, frozen ones too.
+        sizes: the training records of each task.
 
     Raises:
         UserError: an option that does not fit the run, or a budget too small for a step.
     """
+    pretrained = frozenset(name for name, _ in encoder.pretrained_parameters())
+    shares = parts.rate_shares(recipe.layer_decay)
     setup = Setup(
         parameters=encoder.parameters(),
-        pretrained=frozenset(name for name, _ in encoder.pretrained_parameters()),
+        pretrained=pretrained,
         task_heads=frozenset(encoder.own_heads),
         embedding=word_embedding(encoder),
         probabilities=probabilities(recipe, sizes),
         task_weights=recipe.task_weights,
         make_sampler=partial(_stream_sampler, recipe, plan, sizes),
         budget=recipe.budget,
-        make_optimizer=lambda parameters: make_optimizer(parameters, recipe),
+        make_optimizer=lambda parameters: make_optimizer(parameters, recipe, shares, pretrained),
         clip=recipe.clip,
         seed=recipe.seed,
     )

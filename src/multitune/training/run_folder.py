@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe, is_saved_in, to_yaml
+from multitune.results import merged
 from multitune.results.run import FILE
 from multitune.storage import lock
 from multitune.storage.atomic import remove, remove_parts, write_text
@@ -122,6 +123,8 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
         return
     if (out / FILE).exists():
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or add --overwrite")
+    if (out / merged.FILE).exists():
+        raise UserError(f"--out: {out} already holds a merged model; name another folder, or add --overwrite")
     if not resume:
         raise UserError(
             f"--out: {out} already holds an unfinished run; add --resume or --overwrite, or name another folder"

@@ -1,0 +1,50 @@
+"""Decay toward the weights that training began with, before each step of any optimizer.
+
+Li et al., "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018, arXiv 1802.01483,
+L2-SP: the penalty alpha / 2 |w - w0|^2 on the weights that pretraining left, w0 (the paper has another on new weights).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+
+def anchor(optimizer: Optimizer, parameters: Iterable[Tensor], alpha: float) -> RemovableHandle:
+    """Let each step of an optimizer begin with w <- w + lr alpha (w0 - w), w0 the present weights.
+
+    Decoupled from the gradient, as AdamW's weight decay is: Adam would divide the penalty's gradient by the size of the
+    task's. lr is that of the parameter's group at the step. A parameter without a gradient stays where it is. Memory:
+    w0, which no state has: a resume calls this with the weights that training began with.
+
+    Of a two-loop method it is the inner optimizer's: the fast weights are pulled to w0 (not to phi), and phi follows.
+
+    Args:
+        optimizer: whose steps take no closure.
+        parameters: those of its parameters that are pulled: the pretrained ones.
+        alpha: strength; lr times alpha is the share of the way back to w0 that a step goes.
+
+    Returns:
+        What ends it: ``remove()``.
+
+    Raises:
+        ValueError: alpha is negative, or lr times alpha above 1, where a step overshoots w0.
+    """
+    largest = max(float(group["lr"]) for group in optimizer.param_groups)
+    if not alpha >= 0.0:
+        raise ValueError(f"alpha={alpha}: choose 0 or more")
+    if largest * alpha > 1.0:
+        raise ValueError(f"{alpha:g} times the learning rate {largest:g} is above 1; choose at most {1.0 / largest:g}")
+    start = {parameter: parameter.detach().clone() for parameter in parameters}
+
+    @torch.no_grad()
+    def pull(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for group in optimizer.param_groups:
+            pulled = [p for p in group["params"] if p in start and p.grad is not None]
+            if pulled:
+                torch._foreach_lerp_(pulled, [start[p] for p in pulled], float(group["lr"]) * alpha)
+
+    return optimizer.register_step_pre_hook(pull)

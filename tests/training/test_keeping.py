@@ -1,0 +1,167 @@
+"""What keeps a run near its pretrained model: frozen parts, rates by layer, an anchor. Also over a resume."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import multitune as mt
+from builders import recipe, stop_after
+from multitune.errors import Interrupted, UserError
+from multitune.plans.update import Update
+from multitune.recipe import Recipe
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.run import Run, prepare
+
+METHODS = ("mtl", "gradvac", "sequential_reptile", "reptile", "recadam")
+KEEPING: dict[str, Any] = {"freeze": ["embeddings", "layers 0"], "layer_decay": 0.5, "anchor": 3.0}
+
+
+def prepared(one: Recipe) -> Run:
+    return prepare(one, load_corpus(one), load_plan(one))
+
+
+def step(run: Run, times: int = 1) -> None:
+    for _ in range(times):
+        run.update.advance(run.recipe.learning_rate, 0.0)
+        drawn = run.update.draw(9)
+        run.update.step(drawn, (run.loss(number) for number in drawn))
+
+
+def values(run: Run) -> dict[str, Tensor]:
+    """All weights, trained or not."""
+    return {name: weight.detach().clone() for name, weight in run.encoder.model.named_parameters()}
+
+
+def tensors(state: Any) -> list[Tensor]:
+    """All tensors in a state."""
+    if isinstance(state, Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def size(update: Update) -> int:
+    """Fractions in an update's state, but for single ones: moments and copies of weights."""
+    return sum(each.numel() for each in tensors(update.state_dict()) if each.ndim and each.is_floating_point())
+
+
+FROZEN = {
+    "embeddings": ("bert.embeddings.",),
+    "layers 0": ("bert.encoder.layer.0.",),
+    "layer 1": ("bert.encoder.layer.1.",),
+    "layers 0-1": ("bert.encoder.layer.0.", "bert.encoder.layer.1."),
+    "encoder": ("bert.",),
+}
+
+
+@pytest.mark.parametrize("part", FROZEN)
+@pytest.mark.parametrize("method", ["mtl", "sequential_reptile"])
+def test_frozen_weights_take_no_gradient_no_state_and_no_copy(
+    tiny_model: Path, tiny_panx: Path, method: str, part: str
+) -> None:
+    run = prepared(recipe(tiny_model, tiny_panx, method, freeze=[part]))
+    free = prepared(recipe(tiny_model, tiny_panx, method))
+    before = values(run)
+    step(run, times=9)
+    step(free)
+    for name, weight in run.encoder.model.named_parameters():
+        frozen = name.startswith(FROZEN[part])
+        assert weight.requires_grad != frozen
+        assert torch.equal(weight, before[name]) == frozen, name
+        assert not frozen or weight.grad is None
+    trained = sum(weight.numel() for _, weight in run.encoder.parameters())
+    assert size(run.update) == trained * (3 if method == "sequential_reptile" else 2)
+    assert size(run.update) < size(free.update)
+
+
+def test_a_layer_has_its_share_of_the_rate(tiny_model: Path, tiny_panx: Path) -> None:
+    """AdamW's first step moves each weight by lr g / (|g| + eps): by the rate, where the gradient is not tiny."""
+    run = prepared(recipe(tiny_model, tiny_panx, "sequential", layer_decay=0.5, clip=None))
+    before = dict(run.encoder.parameters())
+    old = {name: weight.detach().clone() for name, weight in before.items()}
+    step(run)
+    rate = run.recipe.learning_rate
+    shares = {"bert.embeddings": 0.125, "bert.encoder.layer.0": 0.25, "bert.encoder.layer.1": 0.5, "classifier": 1.0}
+    for part, share in shares.items():
+        moved = [
+            float((old[name] - weight).detach().abs().max()) for name, weight in before.items() if name.startswith(part)
+        ]
+        assert max(moved) == pytest.approx(share * rate, rel=1e-3), part
+
+
+def test_an_anchor_is_its_formula_on_pretrained_weights_alone(tiny_model: Path, tiny_panx: Path) -> None:
+    """Two runs whose first two steps have the same gradients: the first is pulled nowhere, the second by lr alpha."""
+    alpha = 5.0
+    free = prepared(recipe(tiny_model, tiny_panx, "sequential"))
+    pulled = prepared(recipe(tiny_model, tiny_panx, "sequential", anchor=alpha))
+    start = values(free)
+    step(free)
+    step(pulled)
+    after = values(free)
+    for name, weight in values(pulled).items():
+        assert torch.equal(weight, after[name]), "at the start there is nowhere to be pulled to"
+    step(free)
+    step(pulled)
+    rate, plain, held = free.recipe.learning_rate, values(free), values(pulled)
+    for name in plain:
+        pull = rate * alpha * (start[name] - after[name]) if name.startswith("bert.") else torch.zeros(())
+        torch.testing.assert_close(held[name], plain[name] + pull, rtol=1e-4, atol=1e-6)
+
+
+def test_an_anchor_keeps_a_run_nearer(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    drifts = [
+        mt.train(
+            recipe(tiny_model, tiny_panx, "sequential_reptile", budget=14, anchor=alpha), tmp_path / str(alpha)
+        ).drift
+        for alpha in (0.0, 50.0)
+    ]
+    assert drifts[0] is not None
+    assert drifts[1] is not None
+    assert drifts[1] < 0.8 * drifts[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_with_all_of_it_resumes_to_the_same_bits(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    keys = KEEPING | ({"anchor": 0} if method == "recadam" else {})
+    one = recipe(tiny_model, tiny_panx, method, budget=24, validate_every=8, probe_every=12, dropout=0.1, **keys)
+    whole = mt.train(one, tmp_path / "whole")
+    stop_after(11, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "parts")
+    resumed = mt.train(one, tmp_path / "parts", resume=True)
+    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
+    shipped = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert shipped[0] == shipped[1]
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no such part": (
+        {"freeze": ["head"]},
+        "freeze: 'head' is no part of this model; it has encoder, embeddings, layers 0-1$",
+    ),
+    "no such layer": ({"freeze": ["layers 1-2"]}, "freeze: 'layers 1-2' is no part of this model"),
+    "layers backward": ({"freeze": ["layers 1-0"]}, "freeze: 'layers 1-0' is no part"),
+    "a decoder": ({"freeze": ["decoder layers 0"]}, "freeze: 'decoder layers 0' is no part"),
+    "an anchor beyond the start": (
+        {"anchor": 101},
+        "anchor: 101 times the learning rate 0.01 is above 1; choose at most 100",
+    ),
+    "two pulls": ({"anchor": 1, "method": "recadam"}, "anchor: recadam pulls back to the pretrained weights itself"),
+    "nothing pretrained": (
+        {"anchor": 1, "model": "scratch:transformer"},
+        "anchor: scratch:transformer has no pretrained",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(tiny_model: Path, tiny_panx: Path, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        prepared(recipe(tiny_model, tiny_panx, **keys))
+    assert "\n" not in str(raised.value)
