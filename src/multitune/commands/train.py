@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from multitune import pseudo_tasks, tasks
+from multitune.commands.init import recipe_for
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.models.device import chosen
 from multitune.plans import Plan
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile
 from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
@@ -45,7 +46,7 @@ def train(
     """Train, evaluate and ship one run.
 
     Args:
-        recipe: what to do: a recipe, or the path of a file that holds one.
+        recipe: what to do: a recipe, the path of a file that holds one, or of data (``commands.init`` makes one).
         out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default, with a number where that is taken.
             Nothing is written before recipe, data and model have been found good.
         overrides: recipe keys to set, e.g. ``{"budget": 400}``.
@@ -61,7 +62,7 @@ def train(
         RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
     """
-    file = as_file(recipe)
+    file = recipe_for(recipe, overrides)
     one = file.resolve(overrides=overrides)
     if resume and overwrite:
         raise UserError("--resume: cannot stand beside --overwrite, which begins anew")
