@@ -391,6 +391,36 @@ def methods(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
 
 @app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The recipe to print.")] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """List the recipes that come along, or print one."""
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import recipe_table
+    from multitune.commands import recipes as known
+
+    if name is not None:
+        print(known.path_of(name).read_text(encoding="utf-8"), end="")
+        return
+    summaries = {each: known.summary(file) for each, file in known.names().items()}
+    output.show([recipe_table.recipes(summaries)], as_json=as_json, as_csv=as_csv)
+
+
+@app.command(cls=RecipeCommand)
+def demo(overrides: Overrides = None) -> None:
+    """Compare two methods on twelve languages, offline.
+
+    It takes a few minutes: multitune compare with the recipe demo and --by-language.
+    """
+    from multitune.commands.recipes import path_of
+
+    compare(path_of("demo"), overrides, by_language=True)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for an editor."""
     from multitune.commands.schema import schema as made
