@@ -174,6 +174,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no row": (lambda folder: (folder / "a.csv").write_text("text,label\n"), "a.csv", "a.csv: holds no row"),
     "an array": (lambda folder: (folder / "a.jsonl").write_text("[\n1]"), "a.jsonl", "a.jsonl:1: a JSON array"),
     "a column twice": (lambda folder: (folder / "a.csv").write_text("a,a\nx,y\n"), "a.csv", "a.csv:1: column 'a'"),
+    "semicolons": (
+        lambda folder: (folder / "a.csv").write_text("lang;text\nde;x\n"),
+        "a.csv",
+        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+    ),
+    "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),
     "a tie": (
         lambda folder: (folder / "a.csv").write_text("text,x,y\n" + "word,1,2\nword,2,1\n" * 9),

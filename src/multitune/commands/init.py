@@ -132,10 +132,21 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
         rows = chain.from_iterable(tabular.rows(path, columns, bad) for path in files.paths)
         return columns, sum(1 for _ in islice(rows, most))
     first = list(islice(_rows([files.paths[0]]), SAMPLE))
+    _check_separated(files.paths[0], list(first[0]))
     columns = columns_of(Table(str(files.paths[0]), first, files.by_file), said)
     if "split" in first[0]:
         log.warning("%s: the column 'split' is not used; files called train, dev and test are", files.paths[0])
     return columns, sum(1 for _ in islice(_rows(files.paths), most))
+
+
+def _check_separated(path: Path, names: list[str]) -> None:
+    """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
+    for mark in (";", "\t", "|", ","):
+        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) != ".jsonl":
+            raise UserError(
+                f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
+                f"not {mark!r}"
+            )
 
 
 def _of_a_treebank(path: Path) -> dict[str, str]:
