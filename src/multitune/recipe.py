@@ -108,7 +108,8 @@ class Recipe(BaseModel):
     """The kind of task, where it is not the data set's own: ``masked_language_modelling`` takes the texts of any set,
     and the columns of ``data: folder`` may be the fields of several kinds."""
     path: PathName | dict[str, PathName] | None = None
-    """Folder with the data set's files; or data set -> folder. A set without one comes from the Hub."""
+    """Folder with the data set's files, of ``data: folder`` perhaps a single file; or data set -> folder. A set without
+    one comes from the Hub."""
     columns: dict[str, str] | None = None
     """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
     labels: dict[str, str] | None = None

@@ -151,7 +151,7 @@ def commands() -> list[str]:
     """The lines of the pages' shell blocks, and what bench files and recipes tell to type, without comments."""
     text = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
     text += [line for file in ROOT.glob("bench/*.py") for line in file.read_text(encoding="utf-8").splitlines()]
-    found = (re.match(r"\s*(?:\.venv/bin/)?((?:multitune|make|python bench)\b[^#]*)", line) for line in text)
+    found = (re.match(r"\s*(?:\.venv/bin/)?((?:multitune|make|python bench)\b[^#>]*)", line) for line in text)
     return sorted({match[1].strip() for match in found if match})
 
 

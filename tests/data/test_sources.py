@@ -292,7 +292,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         {"train-de.jsonl": LINES, "train-de.csv": "", "dev-de.jsonl": LINES},
         "a second file for 'de'",
     ),
-    "too few to divide": ("folder", {"columns": COLUMNS}, {"de.jsonl": LINES[:1]}, "too few records to divide"),
+    "too few to divide": ("folder", {"columns": COLUMNS}, {"de.jsonl": LINES[:1]}, "too few records of 'de' to divide"),
     "no dev file": ("folder", {}, {"train-de.jsonl": LINES, "test-de.jsonl": LINES}, "no data for 'de' .*dev-de.jsonl"),
     "an unseen set without a folder": (
         "pawsx",

@@ -30,6 +30,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("core")
     source = folder / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "recipes", source / "recipes")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source, cwd=folder)
@@ -47,6 +48,8 @@ def test_a_core_install_does_all_but_images(command: Path, tmp_path: Path, tiny_
     recipe.write_text(json.dumps(file.run | {"methods": file.methods}))
     assert "compare" in run(command, "--help", cwd=tmp_path)
     assert "sequential_reptile" in run(command, "methods", cwd=tmp_path)
+    assert "small/table2" in run(command, "recipes", cwd=tmp_path)
+    assert "data: assistant" in run(command, "recipes", "demo", cwd=tmp_path)
     assert "B-PER" in run(command, "data", recipe, cwd=tmp_path)
     assert "mtl" in run(command, "train", recipe, "method=mtl", "budget=8", "--out", "run", cwd=tmp_path)
     assert "aa" in run(command, "evaluate", "run", cwd=tmp_path)

@@ -29,7 +29,9 @@ app = typer.Typer(
 LISTED = 20
 """Bad records that ``multitune data`` prints."""
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a table or folder of your own.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to set, e.g. budget=400.")
 ]
@@ -89,12 +91,14 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train, evaluate and ship one run."""
-    from multitune.recipe import parse_overrides, read
+    from multitune.commands import init as own_data
+    from multitune.recipe import dumped, parse_overrides
 
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    file, given = read(recipe), parse_overrides(overrides or [])
+    given = parse_overrides(overrides or [])
+    file = own_data.recipe_for(recipe, given)
     one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
 
     from multitune.cli import tables
@@ -102,12 +106,32 @@ def train(
     from multitune.commands.train import train as run
 
     folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
+    if own_data.is_data(recipe) and not quiet:
+        _say_lines(dumped(file.run))
     result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=not quiet, track=track)
     sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
     output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
     if not quiet:
         _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
         _say(f"the report: {folder / 'report.html'}")
+
+
+@app.command(cls=RecipeCommand)
+def init(
+    path: Annotated[Path, typer.Argument(metavar="DATA", help="A table (CSV, TSV, JSONL), or a folder of them.")],
+    overrides: Overrides = None,
+) -> None:
+    """Print a recipe for data of your own.
+
+    Its columns are recognised by name, else by what stands in them. multitune train DATA trains by the same recipe.
+    """
+    from multitune.commands import init as own_data
+    from multitune.recipe import parse_overrides
+
+    given = parse_overrides(overrides or [])
+    file = own_data.init(path, given)
+    file.resolve()
+    print(own_data.text(file), end="")
 
 
 @app.command(cls=RecipeCommand)
@@ -312,10 +336,12 @@ def data(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fals
 
     Counts are by language, pseudo-task and split; bad records come with file and line.
     """
-    from multitune.recipe import parse_overrides, read
+    from multitune.commands.init import recipe_for
+    from multitune.recipe import parse_overrides
 
     output.check(as_json=as_json, as_csv=as_csv)
-    one = read(recipe).resolve(overrides=parse_overrides(overrides or []))
+    given = parse_overrides(overrides or [])
+    one = recipe_for(recipe, given).resolve(overrides=given)
 
     from multitune.cli import data_tables
     from multitune.data.bad import BadRecords, counted
@@ -396,6 +422,36 @@ def methods(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
 
 @app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The recipe to print.")] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """List the recipes that come along, or print one."""
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import recipe_table
+    from multitune.commands import recipes as known
+
+    if name is not None:
+        print(known.path_of(name).read_text(encoding="utf-8"), end="")
+        return
+    summaries = {each: known.summary(file) for each, file in known.names().items()}
+    output.show([recipe_table.recipes(summaries)], as_json=as_json, as_csv=as_csv)
+
+
+@app.command(cls=RecipeCommand)
+def demo(overrides: Overrides = None) -> None:
+    """Compare two methods on twelve languages, offline.
+
+    It takes a few minutes: multitune compare with the recipe demo and --by-language.
+    """
+    from multitune.commands.recipes import path_of
+
+    compare(path_of("demo"), overrides, by_language=True)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for an editor."""
     from multitune.commands.schema import schema as made
@@ -446,6 +502,11 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise UserError(f"{option}: {text!r} is no list of numbers; write them as 1,0.9,0.8") from None
+
+
+def _say_lines(text: str) -> None:
+    for line in text.splitlines():
+        _say(line)
 
 
 def _code(number: signal.Signals) -> int:

@@ -13,12 +13,13 @@ from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
 from multitune.commands.attempts import Failures, Planned
 from multitune.commands.grid import Grid
+from multitune.commands.init import recipe_for
 from multitune.commands.train import train
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_statistics
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, is_saved_in, merge
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile, is_saved_in, merge
 from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently
@@ -69,7 +70,7 @@ def compare(
         RunError: all runs failed, for other reasons.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on from there.
     """
-    file = as_file(recipe)
+    file = recipe_for(recipe, overrides)
     out = Path("runs") / file.name if out is None else Path(out)
     names = list(dict.fromkeys(methods or file.methods))
     if not names:

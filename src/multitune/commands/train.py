@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from multitune import pseudo_tasks, tasks
+from multitune.commands import given_data
+from multitune.commands.init import recipe_for
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.models.device import chosen
 from multitune.plans import Plan
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile
 from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
@@ -32,9 +34,10 @@ from multitune.training.trainer import Trainer
 
 
 def train(
-    recipe: AnyRecipe,
+    recipe: AnyRecipe | None = None,
     out: str | Path | None = None,
     *,
+    data: Any = None,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -45,9 +48,12 @@ def train(
     """Train, evaluate and ship one run.
 
     Args:
-        recipe: what to do: a recipe, or the path of a file that holds one.
+        recipe: what to do: a recipe, the path of a file that holds one, or of data, for which one is made; None where
+            ``data`` is all there is.
         out: the run folder; ``runs/<recipe>-<method>-seed<seed>`` by default, with a number where that is taken.
             Nothing is written before recipe, data and model have been found good.
+        data: rows in memory, which the run folder keeps: a dict of lists, a list of dicts, a pandas or polars frame, a
+            ``datasets.Dataset``, or a dict of these by split, such as a ``DatasetDict``. The recipe then has no path.
         overrides: recipe keys to set, e.g. ``{"budget": 400}``.
         resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
             finished run, write the report again.
@@ -61,13 +67,43 @@ def train(
         RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
     """
-    file = as_file(recipe)
+    options: dict[str, Any] = {
+        "overrides": overrides,
+        "resume": resume,
+        "overwrite": overwrite,
+        "progress": progress,
+        "track": track,
+    }
+    if data is not None:
+        with given_data.written(data) as given:
+            return _train(given_data.recipe_for(recipe, given, overrides), out, **options, corpus=corpus, given=given)
+    if recipe is None:
+        raise UserError("recipe: is missing; name one, or give data")
+    return _train(recipe_for(recipe, overrides), out, **options, corpus=corpus, given=None)
+
+
+def _train(
+    file: RecipeFile,
+    out: str | Path | None,
+    *,
+    overrides: Mapping[str, Any] | None,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    track: str | None,
+    corpus: Corpus | None,
+    given: Path | None,
+) -> RunResult:
+    """Train by a recipe file; ``given`` has the data, where the run is to keep them."""
     one = file.resolve(overrides=overrides)
     if resume and overwrite:
         raise UserError("--resume: cannot stand beside --overwrite, which begins anew")
     folder = default_folder(file, one, resume=resume, overwrite=overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(track)
+    if given is not None:
+        corpus = load_corpus(one)
+        one = one.model_copy(update={"path": str(folder / given_data.FOLDER)})
     if resume and run_folder.is_finished(folder, one):
         return _reported(folder, one)
     run_folder.check(folder, one, resume=resume, overwrite=overwrite)
@@ -76,7 +112,9 @@ def train(
     check_unchanged(folder, one, corpus, option="--resume")
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_with(one.threads):
-        result = run(one, plan, corpus, folder, resume=resume, overwrite=overwrite, progress=progress, track=track)
+        result = run(
+            one, plan, corpus, folder, resume=resume, overwrite=overwrite, progress=progress, track=track, given=given
+        )
     page.write(folder)
     return result
 
@@ -104,11 +142,14 @@ def _train_one(
     overwrite: bool,
     progress: bool,
     track: str | None,
+    given: Path | None,
 ) -> RunResult:
     reset_peak_memory(chosen(recipe.device))
     run = prepare(recipe, corpus, plan)
     opened = run_folder.opened(out, recipe, resume=resume, overwrite=overwrite)
     with disk_explained(out), opened as last_owner:
+        if given is not None:
+            given_data.keep(given, out)
         if run.division is not None:
             pseudo_tasks.write(out, run.division)
         return _fit(run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner)
@@ -124,6 +165,7 @@ def _train_each(
     overwrite: bool,
     progress: bool,
     track: str | None,
+    given: Path | None,
 ) -> RunResult:
     """A model for each language, on its share of the budget; ``model/`` has a folder for each.
 
@@ -132,6 +174,8 @@ def _train_each(
     parts, shares, digests = [], _shares(recipe, corpus), digests_of(corpus, None)
     opened = run_folder.opened(out, recipe, resume=resume, overwrite=overwrite)
     with disk_explained(out), opened as last_owner:
+        if given is not None:
+            given_data.keep(given, out)
         (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
             folder, only = out / "languages" / language, _only(corpus, language)

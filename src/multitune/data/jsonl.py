@@ -24,23 +24,39 @@ def rows(
     Raises:
         UserError: naming file and line: no JSON object, or a key is missing.
     """
-    filled = ((number, line) for number, line in lines.numbered(path, bad) if line.strip())
-    for count, (number, line) in enumerate(filled):
-        value = _object(line)
-        lacking = [] if isinstance(value, str) else [key for key in columns.values() if key not in value]
-        if isinstance(value, str) and count == 0 and line.lstrip().startswith("[") and value.startswith("not JSON"):
-            report(
-                bad, f"{path}:{number}", "a JSON array; here each line is one JSON object, as jq -c '.[]' writes them"
-            )
-            return
-        if isinstance(value, str):
-            report(bad, f"{path}:{number}", value)
-        elif lacking:
+    for number, value in _numbered(path, bad):
+        lacking = [key for key in columns.values() if key not in value]
+        if lacking:
             has = ", ".join(map(repr, value)) or "none"
             problem = f"no key {lacking[0]!r}; the line has {has} (columns: in the recipe names the keys)"
             report(bad, f"{path}:{number}", problem)
         else:
             yield Place(str(path), [number]), {field: value[key] for field, key in columns.items()}
+
+
+def objects(path: str | Path, bad: BadRecords | None = None) -> Iterator[dict[str, Any]]:
+    """Yield each line's object with all of its keys.
+
+    Raises:
+        UserError: as ``rows`` does.
+    """
+    return (value for _, value in _numbered(path, bad))
+
+
+def _numbered(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file, each with the number of its line."""
+    filled = ((number, line) for number, line in lines.numbered(path, bad) if line.strip())
+    for count, (number, line) in enumerate(filled):
+        value = _object(line)
+        if isinstance(value, dict):
+            yield number, value
+        elif count == 0 and line.lstrip().startswith("[") and value.startswith("not JSON"):
+            report(
+                bad, f"{path}:{number}", "a JSON array; here each line is one JSON object, as jq -c '.[]' writes them"
+            )
+            return
+        else:
+            report(bad, f"{path}:{number}", value)
 
 
 def _keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -31,8 +31,7 @@ def rows(
     Raises:
         UserError: naming file and line: a column that the header lacks, a row of another width, broken quoting.
     """
-    comma = ".csv" in Path(path).suffixes
-    split = _quoted(path, "," if comma else "\t", bad) if (comma if quoted is None else quoted) else _plain(path, bad)
+    split = _split(path, bad, quoted)
     first = next(split, None)
     if first is None:
         return
@@ -56,6 +55,22 @@ def rows(
             yield Place(str(path), [number]), {field: row[at] for field, at in positions.items() if at is not None}
         else:
             report(bad, f"{path}:{number}", f"{len(row)} columns; the first row has {len(head)}")
+
+
+def objects(path: str | Path, bad: BadRecords | None = None) -> Iterator[dict[str, str]]:
+    """Yield ``{column: value}`` a row, of all columns that the header names.
+
+    Raises:
+        UserError: as ``rows`` does.
+    """
+    _, head = next(_split(path, bad, None), (0, []))
+    return (values for _, values in rows(path, {name: name for name in head}, bad))
+
+
+def _split(path: str | Path, bad: BadRecords | None, quoted: bool | None) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file as lists, each with the number of its first line."""
+    comma = ".csv" in Path(path).suffixes
+    return _quoted(path, "," if comma else "\t", bad) if (comma if quoted is None else quoted) else _plain(path, bad)
 
 
 def _position(column: str | int, head: Sequence[str]) -> int | None:

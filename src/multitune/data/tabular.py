@@ -23,6 +23,13 @@ READERS: dict[str, Rows] = {
 }
 """The ending of a file's name -> its reader, which is also given files that end in ``.gz`` beside that."""
 
+OBJECTS: dict[str, Callable[[Path, BadRecords | None], Iterator[Mapping[str, Any]]]] = {
+    ".jsonl": jsonl.objects,
+    ".csv": separated.objects,
+    ".tsv": separated.objects,
+}
+"""The same of files that name their columns -> what reads their rows with all of these."""
+
 
 def read(
     path: str | Path,
@@ -68,10 +75,20 @@ def rows(path: Path, columns: Mapping[str, str], bad: BadRecords | None) -> Iter
     Raises:
         UserError: as ``read`` does, but for values.
     """
-    suffix = Path(path.name.removesuffix(".gz")).suffix
+    suffix = suffix_of(path)
     if suffix not in READERS:
         raise UserError(f"{path}: the name of a table ends in one of {', '.join(suffixes())}")
     return READERS[suffix](path, columns, bad)
+
+
+def suffix_of(path: Path) -> str:
+    """The ending of a file's name, without that of gzip."""
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file without what says its format."""
+    return Path(path.name.removesuffix(".gz")).stem
 
 
 def suffixes() -> tuple[str, ...]:

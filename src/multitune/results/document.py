@@ -20,6 +20,7 @@ INTRODUCTION = """# What is in a run folder?
 | File | Holds |
 |---|---|
 | `recipe.yaml` | the resolved recipe, with the precision and number of threads that were settled at its start; `multitune train` on it repeats the run |
+| `data/` | the rows that [`mt.train(data=...)`](data.md#from-python) was given |
 | `metrics.jsonl` | what happened while the run trained, [an event a line](#event-a-line-of-metricsjsonl) |
 | `results.json` | [scores by language, averages, drift, cost, versions](#runresult-resultsjson-of-a-run) |
 | `predictions.jsonl` | [every test record with its prediction](#prediction-a-line-of-predictionsjsonl), a line each; intervals are computed from it |

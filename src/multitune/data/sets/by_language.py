@@ -123,17 +123,20 @@ def load_by_column(
                 raise UserError(f"{key}: {files[split]} has no row of {code!r}; there are some of: {has}")
     codes = sorted({code for codes in by_split for code in codes})
     one = layout(read, *parts, *([None] if len(parts) == 2 else []), codes=codes)
-    corpus = load([one], replace(wanted, languages=languages if training else (), unseen=unseen), bad)
+    folder = str(files[0].parent)
+    corpus = load([one], replace(wanted, path=folder, languages=languages if training else (), unseen=unseen), bad)
     skipped = Counter(corpus.skipped) + column.skipped
     return replace(corpus, skipped=dict(skipped))
 
 
 def _split_files(path: str | None) -> list[Path]:
-    """The files ``train``, ``dev`` and perhaps ``test`` of a folder, or its only one.
+    """The files ``train``, ``dev`` and perhaps ``test`` of a folder, or its only one, or the one that ``path`` is.
 
     Raises:
         UserError: no folder, or other files.
     """
+    if path is not None and Path(path).is_file():
+        return [Path(path)]
     needs = "train, dev and test, or one file, as columns: {language: ...} names a column"
     if path is None or not Path(path).is_dir():
         raise UserError(f"path: {'is missing' if path is None else f'{path} is not a folder'}; it needs {needs}")

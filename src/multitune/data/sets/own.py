@@ -25,9 +25,10 @@ SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
-    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. Without
-    test files dev is reported. A single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is
-    reported where the language is unseen.
+    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. The
+    path may also be one file, which is of one language where no column says it. Without test files dev is reported. A
+    single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported where the language is
+    unseen.
 
     Raises:
         UserError: as ``folders.load`` does; or columns of no kind of task.
@@ -47,6 +48,10 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
             warn_of_unused(paths[0], columns, code)
         return tabular.placed(paths[0], bad, fields=fields, columns=columns)
 
+    file = None if wanted.path is None else Path(wanted.path)
+    if file is not None and file.is_file():
+        only = layout(read, *divided(file.name, content), codes=[tabular.stem_of(file)])
+        return load([only], replace(wanted, path=str(file.parent)), bad)
     train, dev, test = (Part((f"{split}-{{}}",)) for split in SPLITS)
     splits: list[tuple[Part, Part, Part | None]] = [(train, dev, test), (train, dev, None)]
     splits.append(divided("{}", content))

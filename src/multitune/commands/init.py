@@ -1,0 +1,171 @@
+"""A recipe for data of a user's own, made by looking at them."""
+
+import logging
+import math
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from multitune.data import tabular
+from multitune.data.bad import BadRecords
+from multitune.data.sets.recognised import Table, columns_of
+from multitune.errors import UserError
+from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, dumped, merge
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 5000
+"""Rows that the columns are recognised by."""
+PASSES = 3
+"""Over the training data, about."""
+LARGEST_BUDGET = 200
+"""Gradient computations: a first answer takes a minute or two."""
+TREEBANK = {"tokens": "form", "pos": "upos"}
+WIDTH = 100
+"""Of a line of comment."""
+
+
+def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) -> RecipeFile:
+    """The recipe file that any kind of recipe stands for; of data, the one that ``init`` writes.
+
+    Raises:
+        UserError: as ``recipe.read`` and ``init`` do.
+    """
+    return init(recipe, overrides) if isinstance(recipe, str | Path) and is_data(recipe) else as_file(recipe)
+
+
+def is_data(path: str | Path) -> bool:
+    """Whether this is a table or a folder, and so no recipe."""
+    return tabular.suffix_of(Path(path)) in tabular.READERS or Path(path).is_dir()
+
+
+def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RecipeFile:
+    """The recipe for a table, or a folder of tables.
+
+    The columns are recognised by name, else by what stands in them; the budget is about three passes over the training
+    data, at most 200 gradient computations.
+
+    Args:
+        path: of the data.
+        overrides: recipe keys to set; ``columns`` may say some of them.
+
+    Raises:
+        UserError: no table, or columns that can be read in several ways or in none.
+    """
+    given = dict(overrides or {})
+    files = _files(Path(path))
+    size = given.get("batch_size", Recipe.model_fields["batch_size"].default)
+    batch_size = size if isinstance(size, int) and size > 0 else 1  # another one is refused when the recipe is resolved
+    enough = math.ceil(LARGEST_BUDGET * batch_size / PASSES / files.share)
+    columns, rows = _recognised(files, given.get("columns"), max(enough, SAMPLE))
+    budget = max(1, min(LARGEST_BUDGET, round(PASSES * files.share * rows / batch_size)))
+    keys = {
+        "model": Recipe.model_fields["model"].default,
+        "data": "folder",
+        "path": str(path),
+        "columns": columns,
+        "method": Recipe.model_fields["method"].default,
+        "budget": budget,
+        "batch_size": Recipe.model_fields["batch_size"].default,
+        "learning_rate": Recipe.model_fields["learning_rate"].default,
+    }
+    return RecipeFile(run=merge(keys, given), methods={}, source=str(path))
+
+
+def text(file: RecipeFile) -> str:
+    """A recipe that ``init`` made, with a comment on each key."""
+    head = (
+        f"Made from {file.source}: columns by their names, else by what stands in them; the budget makes about "
+        f"{PASSES} passes over the training data, at most {LARGEST_BUDGET} gradient computations."
+    )
+    return _comment(head) + "".join(
+        f"\n{_comment(' '.join((Recipe.model_fields[key].description or '').split()))}{dumped({key: value})}"
+        for key, value in file.run.items()
+        if key in Recipe.model_fields
+    )
+
+
+def _comment(words: str) -> str:
+    return textwrap.indent(textwrap.fill(words.replace("``", ""), WIDTH), "# ") + "\n"
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The tables with training rows.
+
+    Attributes:
+        paths: at least one.
+        share: how much of them is for training.
+        by_file: each is of one language, which its name says.
+    """
+
+    paths: list[Path]
+    share: float
+    by_file: bool
+
+
+def _files(path: Path) -> _Files:
+    """The files of a path, as ``data: folder`` reads them."""
+    if not path.is_dir():
+        return _Files([path], 0.8, by_file=False)
+    if (path / "recipe.yaml").exists():
+        raise UserError(f"{path}: is the folder of a run; its recipe is {path / 'recipe.yaml'}")
+    tables = sorted(file for suffix in tabular.suffixes() for file in path.glob(f"[!.]*{suffix}"))
+    if not tables:
+        raise UserError(f"{path}: has no table; the name of one ends in {', '.join(tabular.suffixes())}")
+    whole = [file for file in tables if tabular.stem_of(file) == "train"]
+    by_split = [file for file in tables if file.name.startswith("train-")]
+    if whole or by_split:
+        return _Files(whole or by_split, 1.0, by_file=not whole)
+    return _Files(tables, 0.8, by_file=len(tables) > 1)
+
+
+def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str], int]:
+    """The columns, and how many rows there are, if not more than ``most``."""
+    said = {str(field): str(column) for field, column in given.items()} if isinstance(given, dict) else {}
+    if tabular.suffix_of(files.paths[0]) not in tabular.OBJECTS:
+        columns = said or _of_a_treebank(files.paths[0])
+        bad = BadRecords()
+        rows = chain.from_iterable(tabular.rows(path, columns, bad) for path in files.paths)
+        return columns, sum(1 for _ in islice(rows, most))
+    first = list(islice(_rows([files.paths[0]]), SAMPLE))
+    _check_separated(files.paths[0], list(first[0]))
+    columns = columns_of(Table(str(files.paths[0]), first, files.by_file), said)
+    if "split" in first[0]:
+        log.warning("%s: the column 'split' is not used; files called train, dev and test are", files.paths[0])
+    return columns, sum(1 for _ in islice(_rows(files.paths), most))
+
+
+def _check_separated(path: Path, names: list[str]) -> None:
+    """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
+    for mark in (";", "\t", "|", ","):
+        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) != ".jsonl":
+            raise UserError(
+                f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
+                f"not {mark!r}"
+            )
+
+
+def _of_a_treebank(path: Path) -> dict[str, str]:
+    if tabular.suffix_of(path) == ".conllu":
+        return TREEBANK
+    raise UserError(f"{path}: its columns cannot be told from such a file; say them, e.g. columns='{{text: COLUMN}}'")
+
+
+def _rows(paths: list[Path]) -> Iterator[Mapping[str, Any]]:
+    """The good rows of tables; where there is none, what is wrong with the first is told.
+
+    Raises:
+        UserError: no good row, or a file cannot be read.
+    """
+    bad, found = BadRecords(), False
+    for path in paths:
+        for row in tabular.OBJECTS[tabular.suffix_of(path)](path, bad):
+            found = True
+            yield row
+    if not found:
+        bad.refuse()
+        raise UserError(f"{paths[0]}: holds no row")

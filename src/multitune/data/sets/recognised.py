@@ -1,0 +1,215 @@
+"""What the columns of a user's own table hold, by their names, else by what stands in them."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, TRANSLATION, Fields
+from multitune.data.languages import ISO_639_3, language
+from multitune.data.sets.by_language import LANGUAGE, USUAL_NAMES
+from multitune.errors import UserError
+from multitune.recipe import dumped
+
+Columns = dict[str, str]
+"""Field of a record -> column, as a recipe has them."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    LANGUAGE: USUAL_NAMES,
+    "text": (
+        *("sentence", "review", "content", "comment", "body", "utterance", "tweet", "message", "document"),
+        *("premise", "sentence1", "sentence_1", "question1", "text1"),
+    ),
+    "text_pair": ("hypothesis", "sentence2", "sentence_2", "question2", "text2"),
+    "label": (
+        *("labels", "class", "category", "sentiment", "intent", "stars", "rating", "topic", "genre", "emotion"),
+        "gold_label",
+    ),
+    "score": ("similarity", "similarity_score"),
+    "tokens": ("words",),
+    "tags": ("ner_tags", "ner"),
+    "pos": ("upos", "pos_tags"),
+    "source": ("src",),
+    "target": ("tgt",),
+    "target_language": ("target_lang", "tgt_lang"),
+    "source_language": ("source_lang", "src_lang"),
+    "context": ("passage",),
+    "question": (),
+    "answers": (),
+    "id": (),
+}
+"""Field -> what its column is also called; one that is called as the field comes first."""
+NO_LABELS = ("id", "idx", "index", "split", "fold", "")
+"""Columns that have few values, or one a row, and are no labels."""
+MOST_LABELS = 100
+"""Different values of a column that is taken for labels."""
+LONGEST_LABEL = 60
+"""Characters on average."""
+ALIKE = 0.8
+"""Share of the longest column's length from which on another may be the text just as well."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a table as an example of all.
+
+    Attributes:
+        source: its file, for messages.
+        rows: column -> value of each.
+        by_file: the name of the file says the language, so that no column need.
+    """
+
+    source: str
+    rows: Sequence[Mapping[str, Any]]
+    by_file: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that every row has."""
+        return [name for name in self.rows[0] if all(name in row for row in self.rows)]
+
+    def values(self, name: str) -> list[Any]:
+        """The values of a column that are not empty."""
+        return [row[name] for row in self.rows if row[name] not in (None, "")]
+
+
+def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
+    """Field -> column, as far as one can tell.
+
+    Args:
+        table: some of its rows.
+        given: what the user says of some fields.
+
+    Raises:
+        UserError: the table can be read in several ways, or in none.
+    """
+    ways = list(_ways(table, given))
+    if len(ways) == 1:
+        return ways[0]
+    has = ", ".join(table.names) or "none"
+    if not ways:
+        raise UserError(
+            f"{table.source}: which columns are text and label is not to be told (columns: {has}); say it, e.g. "
+            f"{_written({'text': _first(table.names), 'label': _first(table.names[1:])})}"
+        )
+    both = " or ".join(map(_written, ways[:2]))
+    more = f" (or {len(ways) - 2} more)" if len(ways) > 2 else ""
+    raise UserError(f"{table.source}: the columns can be read in {len(ways)} ways; add {both}{more}")
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if names else "COLUMN"
+
+
+def _written(columns: Columns) -> str:
+    """As an override on the command line, quoted for a shell."""
+    keys = " ".join(dumped({"columns": columns}).removeprefix("columns: ").split())
+    return shlex.quote(f"columns={keys}")
+
+
+def _ways(table: Table, given: Mapping[str, str]) -> Iterator[Columns]:
+    """Every way to read the table; what ``given`` says is so in each.
+
+    What other kinds of task have by name goes before texts and labels, unless these have names, too.
+    """
+    free = [name for name in table.names if name not in given.values()]
+    for spoken in [{LANGUAGE: given[LANGUAGE]}] if LANGUAGE in given else _languages(table, free):
+        rest = [name for name in free if name not in spoken.values()]
+        fixed = {field: column for field, column in given.items() if field != LANGUAGE}
+        others = list(_of_other_kinds(rest, fixed))
+        is_labelled = _called("text", rest) and (_called("label", rest) or _called("score", rest))
+        for way in (*others, *(_texts(table, rest, fixed) if is_labelled or not others else ())):
+            yield spoken | way
+
+
+def _languages(table: Table, free: Sequence[str]) -> list[Columns]:
+    """The columns that may say the language of each row; one without any where there is none."""
+    if table.by_file:
+        return [{}]
+    other = {name for field in NAMES if field != LANGUAGE for name in _called(field, free)}
+    found = _called(LANGUAGE, free) or [name for name in free if name not in other and _are_codes(table.values(name))]
+    return [{LANGUAGE: name} for name in found] or [{}]
+
+
+def _are_codes(values: Sequence[Any]) -> bool:
+    """Whether these are the codes of at least two languages."""
+    spelt = {value for value in values if isinstance(value, str)}
+    return (
+        len(spelt) > 1
+        and len(spelt) < len(values) == sum(isinstance(value, str) for value in values)
+        and all(language(code).code in _CODES for code in spelt)
+    )
+
+
+_CODES = frozenset(ISO_639_3.values())
+
+
+def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
+    """Readings as kinds of task other than one text or two with a label; all of their columns are known by name."""
+    for fields in (QUESTION, TRANSLATION, ENTITIES, PARTS_OF_SPEECH):
+        if given.keys() <= fields.checks.keys():
+            yield from _by_name(fields, free, given)
+
+
+def _by_name(fields: Fields, free: Sequence[str], given: Columns) -> Iterator[Columns]:
+    options = [[given[field]] if field in given else _called(field, free) for field in fields.required]
+    further = {
+        field: given.get(field) or _first(_called(field, free)) for field in fields.optional if _called(field, free)
+    }
+    for chosen in product(*options):
+        yield dict(zip(fields.required, chosen, strict=True)) | further | given
+
+
+def _texts(table: Table, free: Sequence[str], given: Columns) -> Iterator[Columns]:
+    """Readings as one text or two with a label or a score, or as texts alone."""
+    if not given.keys() <= {"text", "text_pair", "label", "score"}:
+        return
+    pairs = [] if "text_pair" in given else _called("text_pair", free)[:1]
+    named = [] if "text" in given else _called("text", free)
+    labels = _labels(table, [name for name in free if name not in (*named, *pairs)], given)
+    rest = [name for name in free if name not in (*labels, *pairs)]
+    texts = [given["text"]] if "text" in given else named or _longest(table, rest)
+    pair = {"text_pair": pairs[0]} if pairs else {}
+    for text, (label, field) in product(texts, labels.items()):
+        yield {"text": text, **pair, field: label} | given
+    if not labels and len(texts) == 1 and not set(rest) - set(texts):
+        yield {"text": texts[0]} | given
+
+
+def _labels(table: Table, free: Sequence[str], given: Columns) -> dict[str, str]:
+    """The columns that may be label or score -> which of the two."""
+    said: dict[str, str] = {given[field]: field for field in ("label", "score") if field in given}
+    by_name: dict[str, str] = {name: field for field in ("label", "score") for name in _called(field, free)}
+    by_content: dict[str, str] = dict.fromkeys((name for name in free if _may_be_labels(table, name)), "label")
+    return said or by_name or by_content
+
+
+def _may_be_labels(table: Table, name: str) -> bool:
+    values = table.values(name)
+    if _plain(name) in NO_LABELS or not all(isinstance(value, str | int) for value in values):
+        return False
+    spelt = {str(value) for value in values}
+    short = sum(map(len, spelt)) <= LONGEST_LABEL * len(spelt)
+    return short and 2 <= len(spelt) <= max(2, min(MOST_LABELS, len(values) // 4))
+
+
+def _longest(table: Table, free: Sequence[str]) -> list[str]:
+    """The column with the longest texts, and those that are about as long."""
+    lengths = {}
+    for name in free:
+        values = table.values(name)
+        if values and all(isinstance(value, str) for value in values):
+            lengths[name] = sum(map(len, values)) / len(values)
+    longest = max(lengths.values(), default=0.0)
+    return [name for name, length in lengths.items() if length >= ALIKE * longest]
+
+
+def _called(field: str, free: Sequence[str]) -> list[str]:
+    """The columns that are called like a field, or else as its columns often are."""
+    exact = [name for name in free if _plain(name) == field]
+    return exact or [name for name in free if _plain(name) in NAMES[field]]
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")

@@ -1,0 +1,219 @@
+"""Data without a recipe: what is made of a table or a folder, that init prints what train does, a run to its end."""
+
+import csv
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multitune as mt
+from builders import WORDS
+from multitune.cli.app import main
+from multitune.commands.init import LARGEST_BUDGET, init, text
+from multitune.errors import UserError
+from multitune.recipe import parse, read
+from multitune.training.loading import load_corpus
+
+LANGUAGES = ("de", "fr", "sw", "fi", "tr", "zh-Hans")
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    """Reviews in six languages, some of them about people, some about places."""
+    draw = random.Random(0)
+    made = []
+    for n in range(count):
+        code = LANGUAGES[n % 6]
+        people, places, others = WORDS[("aa", "bb", "cc")[n % 3]]
+        about = n // 6 % 2
+        said = [*draw.choices(others, k=4), *draw.choices(places if about else people, k=3)]
+        made.append({"id": str(n), "lang": code, "review": " ".join([*said, f"n{n}"]), "stars": str(about + 1)})
+    return made
+
+
+def write_csv(path: Path, made: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(made[0]))
+        writer.writeheader()
+        writer.writerows(made)
+    return path
+
+
+def write_jsonl(path: Path, made: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return path
+
+
+@pytest.fixture
+def reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_csv(Path("reviews.csv"), rows(360))
+
+
+COLUMNS = {"language": "lang", "text": "review", "label": "stars"}
+BUDGETS = {
+    # rows, overrides, gradient computations
+    "three passes of four fifths": (360, {}, 54),
+    "larger batches": (360, {"batch_size": 32}, 27),
+    "at most so many": (3000, {}, LARGEST_BUDGET),
+    "as said": (360, {"budget": 7}, 7),
+}
+
+
+@pytest.mark.parametrize(("count", "overrides", "budget"), BUDGETS.values(), ids=BUDGETS)
+def test_the_budget_fits_the_data(tmp_path: Path, count: int, overrides: dict[str, Any], budget: int) -> None:
+    file = init(write_csv(tmp_path / "reviews.csv", rows(count)), overrides)
+    assert (file.name, file.run["budget"], file.run["columns"]) == ("reviews", budget, COLUMNS)
+    assert file.resolve().method == "sequential_reptile"
+
+
+def one_file(folder: Path) -> Path:
+    return write_jsonl(folder / "all.jsonl", rows(360))
+
+
+def no_language(folder: Path) -> Path:
+    return write_jsonl(folder / "train.jsonl", [{"t": row["review"], "label": row["stars"]} for row in rows(120)])
+
+
+def only_table(folder: Path) -> Path:
+    return one_file(folder).parent
+
+
+def splits(folder: Path) -> Path:
+    for split, count in (("train", 120), ("dev", 24), ("test", 30)):
+        write_csv(folder / f"{split}.csv", rows(count))
+    return folder
+
+
+def file_a_language(folder: Path) -> Path:
+    for code in ("de", "fr"):
+        write_csv(folder / f"{code}.csv", [row for row in rows(360) if row["lang"] == code])
+    return folder
+
+
+def treebank(folder: Path) -> Path:
+    word = "1\tana\t_\tNOUN\t_\t_\t_\t_\t_\t_\n"
+    for split in ("train", "dev"):
+        (folder / f"{split}-de.conllu").write_text(f"{word}\n" * 32)
+    return folder
+
+
+SHAPES: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
+    # what is there, languages, budget
+    "one file": (one_file, sorted(LANGUAGES), 54),
+    "one file of one language": (no_language, ["train"], 18),
+    "a folder with one table": (only_table, sorted(LANGUAGES), 54),
+    "train, dev and test": (splits, sorted(LANGUAGES), 22),
+    "a file a language": (file_a_language, ["de", "fr"], 18),
+    "a treebank": (treebank, ["de"], 6),
+}
+
+
+@pytest.mark.parametrize(("write", "languages", "budget"), SHAPES.values(), ids=SHAPES)
+def test_what_the_data_may_be(tmp_path: Path, write: Callable[[Path], Path], languages: list[str], budget: int) -> None:
+    file = init(write(tmp_path))
+    assert file.run["budget"] == budget
+    assert list(load_corpus(file.resolve()).train) == languages
+
+
+def test_init_prints_the_recipe_of_the_data(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("init", "reviews.csv", "budget=9") == 0
+    Path("recipe.yaml").write_text(capsys.readouterr().out)
+    made = init(reviews, {"budget": 9})
+    assert read("recipe.yaml").run == made.run
+    printed = text(made)
+    assert all(f"\n{key}: " in printed and "# " in printed for key in made.run)
+    assert parse(printed, "printed")["path"] == "reviews.csv"
+
+
+def called(*words: str) -> int:
+    """Exit code of a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["multitune", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
+
+
+def test_a_table_is_trained_on_predicted_with_and_scored(
+    reviews: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (f"model={tiny_model}", "learning_rate=1e-2", "precision=fp32", "budget=80")
+    assert called("train", "reviews.csv", *given) == 0
+    said = capsys.readouterr()
+    assert "columns: {language: lang, text: review, label: stars}" in said.err
+    run = Path("runs/reviews-sequential_reptile-seed0")
+    saved = read(run / "recipe.yaml").resolve()
+    assert (saved.path, saved.columns, saved.budget) == ("reviews.csv", COLUMNS, 80)
+    result = mt.RunResult.read(run)
+    assert list(result.seen) == sorted(LANGUAGES)
+    assert (result.average["seen"] or 0) > 90
+    assert mt.evaluate(run) == {**result.seen, **result.unseen}
+    (found,) = mt.predict(run, ["ana bela coro"])
+    assert found["prediction"] == "1"
+    assert called("train", "reviews.csv", "--resume", "-q", *given) == 0
+
+
+def test_data_counts_a_table(reviews: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("data", "reviews.csv", f"model={tiny_model}", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["language"] for row in told["records"]["rows"]] == sorted(LANGUAGES)
+
+
+def run_folder(folder: Path) -> None:
+    (folder / "recipe.yaml").write_text("data: panx\n")
+    (folder / "metrics.jsonl").write_text("{}\n")
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "no file": (lambda folder: None, "none.csv", "none.csv: cannot be read: No such file"),
+    "no table": (lambda folder: None, ".", "has no table; the name of one ends in .jsonl, .csv"),
+    "no row": (lambda folder: (folder / "a.csv").write_text("text,label\n"), "a.csv", "a.csv: holds no row"),
+    "an array": (lambda folder: (folder / "a.jsonl").write_text("[\n1]"), "a.jsonl", "a.jsonl:1: a JSON array"),
+    "a column twice": (lambda folder: (folder / "a.csv").write_text("a,a\nx,y\n"), "a.csv", "a.csv:1: column 'a'"),
+    "semicolons": (
+        lambda folder: (folder / "a.csv").write_text("lang;text\nde;x\n"),
+        "a.csv",
+        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+    ),
+    "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','"),
+    "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),
+    "a tie": (
+        lambda folder: (folder / "a.csv").write_text("text,x,y\n" + "word,1,2\nword,2,1\n" * 9),
+        "a.csv",
+        "'columns={text: text, label: x}' or 'columns={text: text, label: y}'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "path", "said"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("command", ["init", "train", "data"])
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    write: Callable[[Path], object],
+    path: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    assert called(command, path) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert said in told.err
+    assert not Path("runs").exists()
+
+
+def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    init(write_csv(tmp_path / "a.csv", [row | {"split": "train"} for row in rows(60)]))
+    assert "the column 'split' is not used" in caplog.text
+
+
+def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="which columns are text and label"):
+        mt.train(write_csv(tmp_path / "a.csv", [{"x": str(n), "y": str(n)} for n in range(9)]))

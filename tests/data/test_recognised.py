@@ -1,0 +1,118 @@
+"""What the columns of a table are taken for: by name, by content, and where neither can tell."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from multitune.data.sets.recognised import Columns, Table, columns_of
+from multitune.errors import UserError
+from multitune.recipe import parse_overrides
+
+CODES = ("de", "fr", "sw", "zh-Hans", "pt_BR")
+
+
+def rows(*names: str, count: int = 60) -> list[dict[str, Any]]:
+    """Rows with the columns ``names``; what stands in one follows from the word before a colon in its name."""
+    return [{name.rpartition(":")[2]: value(name.partition(":")[0], n) for name in names} for n in range(count)]
+
+
+def value(kind: str, n: int) -> Any:
+    values: dict[str, Any] = {
+        "few": ("good", "bad", "fair")[n % 3],
+        "number": n % 5,
+        "share": n / 7,
+        "all": n,
+        "code": CODES[n % 5],
+        "short": f"title {n}",
+    }
+    return values.get(kind, f"a long text, which has {n} words, or nearly as many")
+
+
+FOUND: dict[str, tuple[Sequence[str], Columns]] = {
+    "as fields are called": (("text", "few:label"), {"text": "text", "label": "label"}),
+    "as columns are often called": (
+        ("all:id", "few:lang", "Review", "number:Stars"),
+        {"language": "lang", "text": "Review", "label": "Stars"},
+    ),
+    "by content alone": (("code:a", "long:b", "few:c"), {"language": "a", "text": "b", "label": "c"}),
+    "whole numbers": (("long:b", "number:c", "all:d"), {"text": "b", "label": "c"}),
+    "the longest text": (("short:headline", "long:story", "few:kind"), {"text": "story", "label": "kind"}),
+    "a name before content": (("long:a", "few:b", "few:label"), {"text": "a", "label": "label"}),
+    "the field's own name first": (("text", "review", "few:label"), {"text": "text", "label": "label"}),
+    "two texts": (
+        ("premise", "hypothesis", "few:label"),
+        {"text": "premise", "text_pair": "hypothesis", "label": "label"},
+    ),
+    "a score": (
+        ("sentence1", "sentence2", "share:score"),
+        {"text": "sentence1", "text_pair": "sentence2", "score": "score"},
+    ),
+    "entities": (("tokens", "few:ner_tags", "all:id"), {"tokens": "tokens", "tags": "ner_tags"}),
+    "parts of speech": (("words", "upos"), {"tokens": "words", "pos": "upos"}),
+    "translation": (
+        ("source", "target", "code:target_lang"),
+        {"source": "source", "target": "target", "target_language": "target_lang"},
+    ),
+    "questions": (
+        ("all:id", "context", "question", "answers"),
+        {"context": "context", "question": "question", "answers": "answers", "id": "id"},
+    ),
+    "texts alone": (("code:lang", "text"), {"language": "lang", "text": "text"}),
+    "splits are no labels": (("text", "few:split", "few:kind"), {"text": "text", "label": "kind"}),
+    "codes of one language are labels": (("text", "few:kind"), {"text": "text", "label": "kind"}),
+}
+
+
+@pytest.mark.parametrize(("names", "columns"), FOUND.values(), ids=FOUND)
+def test_columns_are_recognised(names: Sequence[str], columns: Columns) -> None:
+    assert columns_of(Table("t.csv", rows(*names)), {}) == columns
+
+
+def test_a_file_of_one_language_needs_no_column_for_it() -> None:
+    table = Table("de.csv", rows("code:lang", "text", "few:label"), by_file=True)
+    assert columns_of(table, {}) == {"text": "text", "label": "label"}
+
+
+TIES: dict[str, tuple[Sequence[str], tuple[str, ...]]] = {
+    "two labels": (("text", "few:mood", "number:year"), ("{text: text, label: mood}", "{text: text, label: year}")),
+    "two texts": (("long:a", "long:b", "few:label"), ("{text: a, label: label}", "{text: b, label: label}")),
+    "two names": (("review", "comment", "few:label"), ("{text: review, label: label}", "{text: comment, ")),
+    "two languages": (("code:a", "code:b", "text", "few:label"), ("{language: a, ", "{language: b, ")),
+    "two kinds": (("source", "target", "text", "few:label"), ("{source: source, target: target}", "{text: text, ")),
+    "three labels": (("text", "few:x", "few:y", "few:z"), ("label: x", "label: y", "or 1 more")),
+    "nothing to learn": (("all:id", "text"), ("columns: id, text", "label: text")),
+}
+
+
+@pytest.mark.parametrize(("names", "said"), TIES.values(), ids=TIES)
+def test_what_cannot_be_told_is_shown_both_ways(names: Sequence[str], said: Sequence[str]) -> None:
+    with pytest.raises(UserError, match=r"t\.csv") as error:
+        columns_of(Table("t.csv", rows(*names)), {})
+    assert all(each in str(error.value) for each in said), str(error.value)
+
+
+SAID: dict[str, tuple[Sequence[str], Mapping[str, str], Columns]] = {
+    "one of two labels": (("text", "few:mood", "number:year"), {"label": "year"}, {"text": "text", "label": "year"}),
+    "one of two texts": (("long:a", "long:b", "few:label"), {"text": "b"}, {"text": "b", "label": "label"}),
+    "all": (
+        ("code:lang", "long:a", "few:b", "few:c"),
+        {"language": "lang", "text": "a", "label": "c"},
+        {"language": "lang", "text": "a", "label": "c"},
+    ),
+    "another kind": (("source", "target", "text", "few:label"), {"text": "text"}, {"text": "text", "label": "label"}),
+}
+
+
+@pytest.mark.parametrize(("names", "given", "columns"), SAID.values(), ids=SAID)
+def test_what_the_user_says_is_so(names: Sequence[str], given: Mapping[str, str], columns: Columns) -> None:
+    assert columns_of(Table("t.csv", rows(*names)), given) == columns
+
+
+def test_what_an_error_tells_to_add_settles_it() -> None:
+    table = Table("t.csv", rows("text", "few:a, b", "few:c"))
+    with pytest.raises(UserError) as error:
+        columns_of(table, {})
+    word, *_ = shlex.split(str(error.value).partition("; add ")[2])
+    assert columns_of(table, parse_overrides([word])["columns"]) == {"text": "text", "label": "a, b"}
