@@ -203,7 +203,9 @@ def refusal_of_a_wrapped_model(ranks: Ranks) -> str:
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    code = "import pathlib, sys, test_process_group; test_process_group.rank(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    code = (
+        "import pathlib, sys, test_process_group; test_process_group.rank(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    )
     command = [sys.executable, "-c", code, str(folder)]
     ranks = [subprocess.Popen([*command, str(k)], cwd=Path(__file__).parent) for k in range(RANKS)]
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ from rich.console import Console
 
 import multitune
 from multitune.cli.recipe_command import RecipeCommand
-from multitune.errors import Interrupted, RunError, UserError, printable
+from multitune.errors import AlreadySaid, Interrupted, RunError, UserError, printable
 from multitune.storage.interrupt import Leave, leaving
 
 app = typer.Typer(
@@ -46,12 +48,26 @@ def main() -> None:
             app(prog_name="multitune")
     except UserError as error:
         sys.exit(_fail(str(error), 2))
+    except AlreadySaid:
+        sys.exit(1)
     except RunError as error:
         sys.exit(_fail(str(error), 1))
     except Interrupted as error:
         sys.exit(_fail(str(error), _code(error.signal)))
     except Leave as error:  # not waiting for the thread that writes a checkpoint: a half-written one is none
         os._exit(_fail("stopped at once", _code(error.signal)))
+
+
+@contextmanager
+def _ranks_joined() -> Iterator[int]:
+    """Inside, the processes that a launcher has started as one run are a group; yields this one's rank."""
+    if "RANK" not in os.environ:  # nothing of weight is loaded for a single process
+        yield 0
+        return
+    from multitune.training.launch import joined
+
+    with joined() as ranks:
+        yield 0 if ranks is None else ranks.rank
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,11 +78,19 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of multitune itself."""
+    if context.invoked_subcommand != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        if os.environ["RANK"] != "0":
+            raise AlreadySaid
+        raise UserError(
+            f"multitune {context.invoked_subcommand} runs in one process: start it without torchrun, which is for "
+            "multitune train"
+        )
 
 
 @app.command(cls=RecipeCommand)
@@ -82,15 +106,20 @@ def train(
     """Train, evaluate and ship one run."""
     from multitune.recipe import parse_overrides, read
 
-    file, given = read(recipe), parse_overrides(overrides or [])
-    one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+    with _ranks_joined() as rank:
+        file, given = read(recipe), parse_overrides(overrides or [])
+        one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+
+        from multitune.commands.train import default_folder
+        from multitune.commands.train import train as run
+
+        folder = out or default_folder(file, one)
+        result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
+    if rank != 0:
+        return
 
     from multitune.cli import tables
-    from multitune.commands.train import default_folder
-    from multitune.commands.train import train as run
 
-    folder = out or default_folder(file, one)
-    result = run(file, folder, overrides=given, resume=resume, progress=True, track=track)
     _print(tables.runs([result]), *([tables.languages([result])] if by_language else []))
     _print(*(tables.classes([result]) if by_class else []))
     _say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))

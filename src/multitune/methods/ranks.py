@@ -60,6 +60,15 @@ class Ranks:
         """Wait for all ranks; what any of them ``wanted`` is ``agreed``."""
         self.sums_on_host([torch.zeros(1, device=device)])
 
+    def tell(self, text: str) -> str:
+        """The text of rank 0, on all ranks."""
+        said = bytearray(text.encode()) if self.rank == 0 else bytearray()
+        (length,) = self.sums_on_host([torch.tensor([float(len(said))])])
+        heard = torch.frombuffer(said or bytearray(int(length)), dtype=torch.uint8)
+        with _reached(self.rank):
+            distributed.broadcast(heard, group=self._group, group_src=0)
+        return heard.numpy().tobytes().decode()
+
     def gather(self, own: Tensor) -> Tensor:
         """The ranks' tensors of one shape, [R, ...]."""
         every = own.new_empty(self.size, *own.shape)
@@ -109,5 +118,9 @@ def _reached(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rpartition("] ")[2] if str(error) else type(error).__name__
-        raise LostRankError(f"another rank has ended or cannot be reached (on rank {rank}: {reason})") from error
+        reason = (
+            str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0] if str(error) else type(error).__name__
+        )
+        raise LostRankError(
+            f"another rank has ended or cannot be reached (on rank {rank}: {reason}); its own message, if any, says why"
+        ) from error

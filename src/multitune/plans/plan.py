@@ -23,6 +23,8 @@ class Plan(BaseModel, ABC):
     """Each task trains a model of its own, on its share of the budget."""
     mixes_tasks: ClassVar[bool] = False
     """Each batch mixes all tasks; otherwise it is one task's."""
+    shares_tasks: ClassVar[bool] = False
+    """Ranks can share the tasks of a step."""
 
     def check(self) -> None:
         """Find what is wrong with the options already, before data and model are loaded.
