@@ -121,6 +121,4 @@ def _reached(rank: int) -> Iterator[None]:
         reason = (
             str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0] if str(error) else type(error).__name__
         )
-        raise LostRankError(
-            f"another rank has ended or cannot be reached (on rank {rank}: {reason}); its own message, if any, says why"
-        ) from error
+        raise LostRankError(f"another rank has ended or cannot be reached (on rank {rank}: {reason})") from error

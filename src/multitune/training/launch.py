@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
-from multitune.methods.ranks import Ranks
+from multitune.methods.ranks import LostRankError, Ranks
 from multitune.plans import METHODS, Plan
 from multitune.storage.interrupt import Leave
 
@@ -65,6 +65,8 @@ def _said_once(store: "Store", rank: int) -> Iterator[None]:
     except (UserError, RunError, Leave) as error:
         if not _is_first(store):
             raise AlreadySaid from error
+        if isinstance(error, LostRankError):
+            raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
         raise
 
 
@@ -105,7 +107,7 @@ def check_alike(ranks: Ranks, parts: Mapping[str, object]) -> None:
 
     Args:
         ranks: all of them.
-        parts: what is compared, by its name; tensors (or lists of them) by their bytes, others by their text.
+        parts: what is compared, by its name in the plural; lists of tensors by their bytes, all else by its text.
 
     Raises:
         UserError: a rank has something else than rank 0; all ranks raise it.
@@ -115,7 +117,7 @@ def check_alike(ranks: Ranks, parts: Mapping[str, object]) -> None:
     for rank, differs in enumerate(every.ne(every[0]).tolist()):
         for name, other in zip(parts, differs, strict=True):
             if other:
-                raise UserError(f"torchrun: rank {rank} has another {name} than rank 0; all ranks need the same")
+                raise UserError(f"torchrun: the {name} of rank {rank} differ from those of rank 0; all need the same")
 
 
 def _fingerprint(part: object) -> int:

@@ -82,8 +82,8 @@ class Trainer:
             self._go_on(resume=resume)
         if self._ranks is not None:
             run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
-            parts = {"set of versions": versions(), "recipe": to_yaml(run.recipe), "data": run.digests}
-            launch.check_alike(self._ranks, parts | {"checkpoint": self._now.gradients, "model": weights})
+            parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
+            launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
 
     def _go_on(self, *, resume: bool) -> None:
         resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
