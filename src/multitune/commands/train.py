@@ -60,8 +60,8 @@ def train(
     Raises:
         UserError: anything wrong with the recipe, the data, the model or the folder, which another run may have.
         RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
+            Or another of the processes that share the run has ended.
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
-        AlreadySaid: another of the processes that share the run has raised one of these.
     """
     with launch.joined() as ranks:
         return _train(
