@@ -60,6 +60,13 @@ class RunError(RuntimeError):
         super().__init__(as_line(message))
 
 
+class AlreadySaid(RunError):
+    """Another rank of the run has had an error first, and has said what it was. The command line exits with 1."""
+
+    def __init__(self) -> None:
+        super().__init__("another rank of the run has said why it ended")
+
+
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM asked the run to end; its checkpoint and its model are saved.
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +17,7 @@ import multitune
 from multitune.cli import output
 from multitune.cli.output import AsCsv, AsJson
 from multitune.cli.recipe_command import RecipeCommand
-from multitune.errors import Interrupted, RunError, UserError, printable
+from multitune.errors import AlreadySaid, Interrupted, RunError, UserError, printable
 from multitune.storage.interrupt import Leave, leaving
 
 app = typer.Typer(
@@ -52,12 +54,26 @@ def main() -> None:
             app(prog_name="multitune")
     except UserError as error:
         sys.exit(_fail(str(error), 2))
+    except AlreadySaid:
+        sys.exit(1)
     except RunError as error:
         sys.exit(_fail(str(error), 1))
     except Interrupted as error:
         sys.exit(_fail(str(error), _code(error.signal)))
     except Leave as error:  # not waiting for the thread that writes a checkpoint: a half-written one is none
         os._exit(_fail("stopped at once", _code(error.signal)))
+
+
+@contextmanager
+def _ranks_joined() -> Iterator[int]:
+    """Inside, the processes that a launcher has started as one run are a group; yields this one's rank."""
+    if "RANK" not in os.environ:  # nothing of weight is loaded for a single process
+        yield 0
+        return
+    from multitune.training.launch import joined
+
+    with joined() as ranks:
+        yield 0 if ranks is None else ranks.rank
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,11 +84,19 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of multitune itself."""
+    if context.invoked_subcommand != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        if os.environ["RANK"] != "0":
+            raise AlreadySaid
+        raise UserError(
+            f"multitune {context.invoked_subcommand} runs in one process: start it without torchrun, which is for "
+            "multitune train"
+        )
 
 
 @app.command(cls=RecipeCommand)
@@ -97,18 +121,23 @@ def train(
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    given = parse_overrides(overrides or [])
-    file = own_data.recipe_for(recipe, given)
-    one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+    with _ranks_joined() as rank:
+        given = parse_overrides(overrides or [])
+        file = own_data.recipe_for(recipe, given)
+        one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+
+        from multitune.commands.train import default_folder
+        from multitune.commands.train import train as run
+
+        folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
+        if own_data.is_data(recipe) and rank == 0 and not quiet:
+            _say_lines(dumped(file.run))
+        result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=not quiet, track=track)
+    if rank != 0:
+        return
 
     from multitune.cli import tables
-    from multitune.commands.train import default_folder
-    from multitune.commands.train import train as run
 
-    folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
-    if own_data.is_data(recipe) and not quiet:
-        _say_lines(dumped(file.run))
-    result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=not quiet, track=track)
     sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
     output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
     if not quiet:

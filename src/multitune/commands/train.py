@@ -1,5 +1,6 @@
 """One run from its recipe to its results: one model for all languages, or a model for each."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,18 @@ from multitune.commands.init import recipe_for
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
+from multitune.methods.ranks import Ranks
 from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile
 from multitune.reports import page
 from multitune.results import predictions
+from multitune.results.json_files import as_line, parsed, plain, typed
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
-from multitune.training import model_card, run_folder
+from multitune.training import launch, model_card, run_folder
 from multitune.training.arithmetic import computing_with, settled
 from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
@@ -62,24 +65,34 @@ def train(
         track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
 
+    Where torchrun or ``accelerate launch`` has started several processes, they share the run: rank 0 alone writes.
+
     Raises:
         UserError: anything wrong with the recipe, the data, the model or the folder, which another run may have.
         RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
+            Or another of the processes that share the run has ended.
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
     """
-    options: dict[str, Any] = {
-        "overrides": overrides,
-        "resume": resume,
-        "overwrite": overwrite,
-        "progress": progress,
-        "track": track,
-    }
-    if data is not None:
-        with given_data.written(data) as given:
-            return _train(given_data.recipe_for(recipe, given, overrides), out, **options, corpus=corpus, given=given)
-    if recipe is None:
-        raise UserError("recipe: is missing; name one, or give data")
-    return _train(recipe_for(recipe, overrides), out, **options, corpus=corpus, given=None)
+    with launch.joined() as ranks:
+        options: dict[str, Any] = {
+            "overrides": overrides,
+            "resume": resume,
+            "overwrite": overwrite,
+            "progress": progress,
+            "track": track,
+            "ranks": ranks,
+        }
+        if data is not None:
+            if ranks is not None:
+                raise UserError(
+                    "data: rows in memory are one process's; on several ranks train by a recipe with a path"
+                )
+            with given_data.written(data) as given:
+                own = given_data.recipe_for(recipe, given, overrides)
+                return _train(own, out, **options, corpus=corpus, given=given)
+        if recipe is None:
+            raise UserError("recipe: is missing; name one, or give data")
+        return _train(recipe_for(recipe, overrides), out, **options, corpus=corpus, given=None)
 
 
 def _train(
@@ -93,6 +106,7 @@ def _train(
     track: str | None,
     corpus: Corpus | None,
     given: Path | None,
+    ranks: Ranks | None,
 ) -> RunResult:
     """Train by a recipe file; ``given`` has the data, where the run is to keep them."""
     one = file.resolve(overrides=overrides)
@@ -101,6 +115,12 @@ def _train(
     folder = default_folder(file, one, resume=resume, overwrite=overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(track)
+    if ranks is not None:
+        launch.check_method(one.method, plan)
+        folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
+        return _shared(
+            one, plan, corpus, folder, ranks, resume=resume, overwrite=overwrite, progress=progress, track=track
+        )
     if given is not None:
         corpus = load_corpus(one)
         one = one.model_copy(update={"path": str(folder / given_data.FOLDER)})
@@ -117,6 +137,59 @@ def _train(
         )
     page.write(folder)
     return result
+
+
+def _shared(
+    recipe: Recipe,
+    plan: Plan,
+    corpus: Corpus | None,
+    out: Path,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    track: str | None,
+) -> RunResult:
+    """A run that several ranks share; all of them return rank 0's result."""
+    leads = ranks.rank == 0
+    finished = leads and resume and run_folder.is_finished(out, recipe)
+    if json.loads(ranks.tell(json.dumps(finished))):
+        return _result_of_all(_reported(out, recipe) if leads else None, ranks)
+    one = recipe
+    if leads:
+        run_folder.check(out, recipe, resume=resume, overwrite=overwrite)
+        one = settled(recipe, [out])
+    settings = json.loads(ranks.tell(json.dumps({"precision": one.precision, "threads": one.threads})))
+    one = recipe.model_copy(update=settings)
+    with memory_explained(one), computing_with(one.threads):
+        with launch.first_alone(ranks):
+            corpus = load_corpus(one) if corpus is None else corpus
+            if leads:
+                check_unchanged(out, one, corpus, option="--resume")
+            reset_peak_memory(chosen(one.device))
+            run = prepare(one, corpus, plan, ranks)
+        if not leads:
+            with StopSignal() as stop:
+                trainer = Trainer(run, out, Silent(), stop, ranks)
+                trainer.begin(resume=resume)
+                trainer.fit()
+            return _result_of_all(None, ranks)
+        opened = run_folder.opened(out, one, resume=resume, overwrite=overwrite)
+        with disk_explained(out), opened as last_owner:
+            if run.division is not None:
+                pseudo_tasks.write(out, run.division)
+            result = _fit(
+                run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner, ranks=ranks
+            )
+    page.write(out)
+    return _result_of_all(result, ranks)
+
+
+def _result_of_all(result: RunResult | None, ranks: Ranks) -> RunResult:
+    """Rank 0's result, on all ranks."""
+    told = ranks.tell("" if result is None else as_line(plain(result)))
+    return typed(parsed(told.encode(), FILE), RunResult, RunResult.SCHEMA, FILE)
 
 
 def default_folder(file: RecipeFile, recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
@@ -213,14 +286,22 @@ def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
 
 
 def _fit(
-    run: Run, corpus: Corpus, out: Path, *, resume: bool, progress: bool, track: str | None, last_owner: str | None
+    run: Run,
+    corpus: Corpus,
+    out: Path,
+    *,
+    resume: bool,
+    progress: bool,
+    track: str | None,
+    last_owner: str | None,
+    ranks: Ranks | None = None,
 ) -> RunResult:
     """Train and ship a run whose folder is ready."""
     title = f"{run.recipe.method} seed {run.recipe.seed}"
     with StopSignal() as stop, Terminal(title, run.recipe.budget) if progress else Silent() as display:
         if last_owner:
             display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
-        trainer = Trainer(run, out, display, stop)
+        trainer = Trainer(run, out, display, stop, ranks)
         trainer.begin(resume=resume)
         for note in run.update.notes:
             display.say(f"{title}: {note}")

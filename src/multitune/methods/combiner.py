@@ -3,19 +3,24 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from multitune.methods.base import CombiningMethod, NonFiniteError
+from multitune.methods.base import CombiningMethod, GramMethod, NonFiniteError, StreamingMethod
 from multitune.methods.gram import full_precision
 from multitune.methods.groups import GroupName, group_name, lay_out
 from multitune.methods.heads import Heads
 from multitune.methods.losses import Loss, graphs_needed_again, numbered, scalars
+from multitune.methods.ranks import Ranks
 from multitune.methods.replicas import Replicas, find_replicas
 from multitune.methods.rows import Rows
+from multitune.methods.shards import Shard, ShardedForGram
 from multitune.methods.steps import Setting, Step, new_step
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Combiner:
@@ -52,9 +57,14 @@ class Combiner:
             which minimise a weighted sum of the losses, leave w_i g_i there, all others g_i.
         last_shared: the parameters whose gradient norms GradNorm compares, the paper's W (default: all but the heads).
         reduction: "sum" of the corrected gradients, as in the papers, or that divided by the number of tasks, "mean".
+        process_group: of torch.distributed (or `Ranks` of one), whose ranks share each step's tasks: rank r of R
+            computes the r-th, the (R + r)-th, ... of them. All ranks begin with the same weights and a method of the
+            same state, call `backward` with the same tasks and scales, and are left with the same `.grad`, which is one
+            process's but for rounding. No DistributedDataParallel is around the model.
 
     Raises:
-        ValueError: parameters that are given twice, mixed, unnamed where names are needed, or all frozen.
+        ValueError: parameters that are given twice, mixed, unnamed where names are needed, or all frozen; a method
+            that reads the gradients themselves, over ranks.
     """
 
     def __init__(
@@ -66,16 +76,24 @@ class Combiner:
         heads: Iterable[nn.Parameter] = (),
         last_shared: Iterable[nn.Parameter] | None = None,
         reduction: Literal["sum", "mean"] = "sum",
+        process_group: "ProcessGroup | Ranks | None" = None,
     ) -> None:
         if reduction not in ("sum", "mean"):
             raise ValueError(f'reduction must be "sum" or "mean"; got {reduction!r}')
         name_of_group = group_name(groups)
-        self.method, self._heads = method, Heads(list(heads))
+        ranks = process_group if process_group is None or isinstance(process_group, Ranks) else Ranks(process_group)
+        if ranks is not None and not isinstance(method, GramMethod):
+            raise ValueError(
+                f"{type(method).__name__} reads the gradients themselves and works in one process; over ranks work "
+                "methods that need their losses or the Gram matrix"
+            )
+        self.method, self._heads, self._ranks = method, Heads(list(heads), ranks), ranks
         shared = _shared(parameters, self._heads.parameters, named=groups not in ("whole_model", "all_matrix"))
-        self.layout = lay_out(shared, name_of_group)
+        self.layout = lay_out(shared, name_of_group, 1 if ranks is None else ranks.size)
         self._rows = Rows([parameter for _, parameter in shared], self.layout)
         measured = _positions(self._rows.parameters, last_shared)
-        self._setting = Setting(self._rows, measured, mean=reduction == "mean")
+        self._setting = Setting(self._rows, measured, reduction == "mean", self._heads, ranks)
+        self._shard = None if ranks is None else Shard(self._rows, ranks)
         self._collected: Step | None = None
         self._replicas: Replicas | None = find_replicas(self._rows.parameters)
         self._is_new = True
@@ -92,7 +110,8 @@ class Combiner:
         Args:
             losses: one a task, taken one at a time, so that with a generator (or functions) one graph lives at a time.
                 Losses that share a forward pass must be a list or a tensor, [n]. A task's loss may be several (an
-                iterable): gradient accumulation, their sum.
+                iterable): gradient accumulation, their sum. Over ranks give functions: only those of this rank's tasks
+                are called.
             tasks: which of the method's tasks they are (default: all, in order); needed where `losses` has no length.
             scales: [n], factors of the losses, such as what makes up for how often a task is drawn. PCGrad, GradVac and
                 all others that read the Gram matrix or the gradients get s_i g_i for g_i; Joint, GradNorm and FAMO
@@ -100,12 +119,14 @@ class Combiner:
 
         Returns:
             The losses' values without their scales, [n], on the CPU; their means over the ranks where
-            DistributedDataParallel trains the parameters.
+            DistributedDataParallel trains the parameters; those of all ranks where these share the tasks.
 
         Raises:
             NonFiniteError: (a ValueError) names the tasks whose loss or gradient is NaN or infinite; the method's
                 state and `.grad` are as before. For a GradScaler, which finds such steps itself, there is `collect`.
+                All ranks of a group raise it together.
             ValueError: losses that are not scalars with a graph, or not n; a forward pass that was used before.
+            LostRankError: (a RuntimeError) a rank of the group has ended.
         """
         if self._collected is not None:
             raise ValueError("collect() has taken gradients for apply(), which comes before backward()")
@@ -115,9 +136,12 @@ class Combiner:
             raise ValueError("no losses to combine")
         factors = _scales(scales, len(indices))
         needed = graphs_needed_again(given)
-        step = new_step(self._setting, self.method, len(indices))
+        step = self._new_step(len(indices))
         with self._adding_to_grad(step) as weights:
-            for (task, loss), scale in zip(numbered(given, indices), factors, strict=True):
+            for place, ((task, loss), scale) in enumerate(zip(numbered(given, indices), factors, strict=True)):
+                if self._ranks is not None and not self._ranks.computes(place):
+                    step.pass_over(task, scale)
+                    continue
                 row, add = step.place(task)
                 self._rows.attach(row, add=add)
                 value = self._backpropagate(loss, task, scale, needed)
@@ -147,6 +171,8 @@ class Combiner:
                 than before in this step; no gradient, or one made under DistributedDataParallel's no_sync().
         """
         (task,) = self.method.task_indices([task], 1)
+        if self._ranks is not None:
+            raise ValueError("collect() works in one process, or on a DistributedDataParallel model: call backward()")
         (scale,) = _scales([scale], 1)
         if loss is None and self.method.reads_losses:
             raise ValueError(f"{type(self.method).__name__} needs the loss before any scaling: collect(task, loss)")
@@ -220,11 +246,23 @@ class Combiner:
         self._rows.leave(others)
         self._heads.leave(others_of_heads, weights, step.divisor)
 
+    def _new_step(self, count: int) -> Step:
+        """A step in which so many tasks come, each once and with its loss."""
+        if self._shard is None or isinstance(self.method, StreamingMethod):
+            return new_step(self._setting, self.method, count)
+        assert isinstance(self.method, GramMethod)
+        return ShardedForGram(self._setting, self.method, count, self._shard)
+
     def _check_replicas(self, task: int) -> None:
         if self._is_new and self._replicas is None:  # DistributedDataParallel may have come after the Combiner
             self._replicas = find_replicas(self._rows.parameters)
         self._is_new = False
         if self._replicas is not None:
+            if self._ranks is not None:
+                raise ValueError(
+                    "DistributedDataParallel would mix the gradients of the ranks' tasks: give process_group= a model "
+                    "that is not wrapped"
+                )
             self._replicas.check(task)
 
     def _backpropagate(self, loss: Loss, task: int, scale: float, needed: set[int]) -> Tensor:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from torch import nn
 
@@ -51,11 +51,13 @@ class Layout:
         groups: their names.
         sizes: parameters (scalars) in each group.
         starts: first column of each parameter tensor, in the order in which they were given.
+        ranks: among which the columns can be shared out in whole blocks, alike; blocks of padding at the end see to it.
     """
 
     groups: tuple[str, ...]
     sizes: tuple[int, ...]
     starts: tuple[int, ...]
+    ranks: int = 1
 
     @property
     def blocks(self) -> list[int]:
@@ -65,7 +67,20 @@ class Layout:
     @property
     def width(self) -> int:
         """Columns of a row, padding included."""
-        return BLOCK * sum(self.blocks)
+        return BLOCK * self.ranks * self._blocks_each
+
+    @property
+    def _blocks_each(self) -> int:
+        """Blocks of a rank."""
+        return -(-sum(self.blocks) // self.ranks)
+
+    def blocks_of(self, rank: int) -> list[int]:
+        """Blocks in each group that are among a rank's columns; the padding at the end counts for the last group."""
+        ends = [*accumulate(self.blocks)]
+        ends[-1] = self.ranks * self._blocks_each
+        first, last = rank * self._blocks_each, (rank + 1) * self._blocks_each
+        within = [min(max(end, first), last) for end in [0, *ends]]
+        return [end - begin for begin, end in pairwise(within)]
 
     @property
     def columns(self) -> list[slice]:
@@ -74,7 +89,7 @@ class Layout:
         return [slice(BLOCK * first, BLOCK * first + size) for first, size in zip(ends, self.sizes, strict=False)]
 
 
-def lay_out(parameters: Sequence[tuple[str, nn.Parameter]], name_of_group: GroupName) -> Layout:
+def lay_out(parameters: Sequence[tuple[str, nn.Parameter]], name_of_group: GroupName, ranks: int = 1) -> Layout:
     """Columns for named parameters, grouped in the order in which their groups first appear."""
     names = [name_of_group(name) for name, _ in parameters]
     groups = tuple(dict.fromkeys(names))
@@ -86,4 +101,4 @@ def lay_out(parameters: Sequence[tuple[str, nn.Parameter]], name_of_group: Group
     layout = Layout(groups, tuple(sizes.values()), ())
     first = {group: columns.start for group, columns in zip(groups, layout.columns, strict=True)}
     starts = tuple(first[name] + offset for name, offset in zip(names, within, strict=True))
-    return Layout(groups, layout.sizes, starts)
+    return Layout(groups, layout.sizes, starts, ranks)

@@ -5,18 +5,25 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from multitune.methods.ranks import Ranks
 from multitune.methods.rows import Gradients
 
 
 class Heads:
     """The parameters that are left out of the combination, and their gradients of the current step.
 
+    Args:
+        parameters: the heads'.
+        ranks: that share each step's tasks, if any do.
+
     Attributes:
         parameters: the heads'.
+        reached: which of them have had a gradient in this step, on any rank once the ranks have told each other.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Sequence[nn.Parameter], ranks: Ranks | None = None) -> None:
+        self.parameters, self._ranks = list(parameters), ranks
+        self.reached = [False] * len(self.parameters)
         self._kept: list[dict[int, Tensor]] = [{} for _ in self.parameters]
 
     @torch.no_grad()
@@ -27,6 +34,7 @@ class Heads:
             if gradient is not None:
                 gradient = gradient * scale
                 kept[task] = kept[task].add_(gradient) if task in kept else gradient
+        self.reached = [old or bool(kept) for old, kept in zip(self.reached, self._kept, strict=True)]
 
     def set_aside(self) -> Gradients:
         """Take what is in `.grad` away, to be given back."""
@@ -37,7 +45,7 @@ class Heads:
 
     def put_back(self, gradients: Gradients) -> None:
         """Let `.grad` be ``gradients``, and keep nothing of any task."""
-        self._kept = [{} for _ in self.parameters]
+        self._kept, self.reached = [{} for _ in self.parameters], [False] * len(self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
 
@@ -51,6 +59,8 @@ class Heads:
             divisor: the number of tasks, or 1 for a sum.
         """
         sums = [_weighted_sum(kept, weights) for kept in self._kept]
+        if self._ranks is not None:
+            sums = [self._of_all(i, total) for i, total in enumerate(sums)]
         for i, total in enumerate(sums):
             if total is not None and divisor != 1:
                 total /= divisor
@@ -59,6 +69,14 @@ class Heads:
                 total += other
             sums[i] = other if total is None else total
         self.put_back(sums)
+
+    def _of_all(self, i: int, total: Tensor | None) -> Tensor | None:
+        """The sum of the ranks' gradients of a parameter; one alone has any, as a rule."""
+        if self._ranks is None or not self.reached[i]:
+            return total
+        found = torch.zeros_like(self.parameters[i]) if total is None else total
+        self._ranks.sum(found)
+        return found
 
 
 def _weighted_sum(kept: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor | None:

@@ -42,6 +42,14 @@ class Rows:
         """Row 0, [width]."""
         return self._buffer[0]
 
+    def row(self, number: int) -> Tensor:
+        """[width]."""
+        return self._buffer[number]
+
+    def new_rows(self, count: int, width: int) -> Tensor:
+        """Zeros of the buffer's kind, [count, width]."""
+        return self._buffer.new_zeros(count, width)
+
     def tasks(self, count: int) -> Tensor:
         """The rows of the first ``count`` tasks, [count, width]."""
         return self._buffer[1 : count + 1]
@@ -118,7 +126,15 @@ class Rows:
 
     def row_sum(self, row: int) -> Tensor:
         """The sum of a row's columns, a scalar: NaN or infinite where one of them is."""
-        return self._buffer[row].sum(dtype=torch.promote_types(self._buffer.dtype, torch.float32))
+        return self._buffer[row].sum(dtype=self._sum_dtype)
+
+    def zero_sum(self) -> Tensor:
+        """What ``row_sum`` is where there is no gradient."""
+        return torch.zeros((), dtype=self._sum_dtype, device=self.device)
+
+    @property
+    def _sum_dtype(self) -> torch.dtype:
+        return torch.promote_types(self._buffer.dtype, torch.float32)
 
     def squared_norm(self, row: int, positions: Sequence[int]) -> Tensor:
         """The squared norm of the gradient of the parameters at ``positions``, a float64 scalar."""

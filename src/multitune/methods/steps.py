@@ -18,6 +18,8 @@ from multitune.methods.base import (
     on_host,
 )
 from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.heads import Heads
+from multitune.methods.ranks import Ranks
 from multitune.methods.replicas import Replicas
 from multitune.methods.rows import Rows
 
@@ -30,11 +32,15 @@ class Setting:
         rows: the buffer.
         measured: positions of the parameters whose gradient norms GradNorm compares.
         mean: divide the combined gradient by the number of tasks.
+        heads: the parameters that one task alone uses.
+        ranks: that share each step's tasks; None where this process computes all.
     """
 
     rows: Rows
     measured: Sequence[int]
     mean: bool
+    heads: Heads
+    ranks: Ranks | None
 
 
 @dataclass
@@ -55,12 +61,14 @@ class Step(ABC):
 
     Attributes:
         shares: what has come, by task, in the order in which the tasks came first.
+        own: the tasks whose gradients came to this rank.
         losses: the tasks' losses, [n], where all are known; there once they are combined.
     """
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.rows = setting, setting.rows
         self.shares: dict[int, Share] = {}
+        self.own: list[int] = []
         self.losses: Tensor | None = None
 
     @property
@@ -90,6 +98,12 @@ class Step(ABC):
         """Note that a gradient of a task, multiplied by ``scale``, has come to its row."""
         share = self.shares.setdefault(task, Share(scale, None if loss is None else torch.zeros_like(loss)))
         share.loss = None if loss is None or share.loss is None else share.loss + loss
+        if task not in self.own:
+            self.own.append(task)
+
+    def pass_over(self, task: int, scale: float) -> None:
+        """Note that another rank computes a task's gradient, multiplied by ``scale``."""
+        self.shares[task] = Share(scale, torch.zeros((), dtype=torch.float64, device=self.rows.device))
 
     def combine(self, loss_scale: float, replicas: Replicas | None) -> dict[int, float]:
         """Put the combined gradient in row 0, and make one step of the method's state.
@@ -107,11 +121,32 @@ class Step(ABC):
         losses = [share.loss for share in self.shares.values() if share.loss is not None]
         if len(losses) < len(self.shares):
             return self._combine(on_host(*self._measure()), loss_scale)
+        if self.setting.ranks is not None:
+            return self._combine_over(self.setting.ranks, losses, loss_scale)
         gathered = torch.stack(losses) if replicas is None else replicas.mean(torch.stack(losses))
         read, *measured = on_host(gathered, *self._measure())
         self.losses = read.to(gathered.dtype)
         check_finite("loss", self.losses, self.tasks)
         return self._combine(measured, loss_scale)
+
+    def _combine_over(self, ranks: Ranks, losses: Sequence[Tensor], loss_scale: float) -> dict[int, float]:
+        """As ``combine``, with what the other ranks have measured; all of them raise together."""
+        rows, heads = self.rows, self.setting.heads
+        reached = torch.tensor([*rows.reached, *heads.reached], dtype=torch.float64)
+        own = torch.stack([loss.double() for loss in losses])
+        self.losses, reached, *measured = ranks.sums_on_host([own, reached.to(own.device), *self._measure()])
+        anywhere = reached.bool().tolist()
+        rows.reached, heads.reached = anywhere[: len(rows.reached)], anywhere[len(rows.reached) :]
+        check_finite("loss", self.losses, self.tasks)
+        weights = self._combine(measured, loss_scale)
+        self._spread(ranks)
+        return weights
+
+    def _spread(self, ranks: Ranks) -> None:
+        """Have in row 0 of all ranks what each has combined its part of: the sum of their parts."""
+        if not self.own:
+            self.rows.combined.zero_()
+        ranks.sum(self.rows.combined)
 
     @abstractmethod
     def _measure(self) -> list[Tensor]:
@@ -137,11 +172,15 @@ class Summed(Step):
         setting.rows.reserve(1)
 
     def place(self, task: int) -> tuple[int, bool]:
-        return 0, bool(self.shares)
+        return 0, bool(self.own)
 
     def take(self, task: int, loss: Tensor | None, scale: float) -> None:
         super().take(task, loss, scale)
         self._sums.append((task, self.rows.row_sum(0)))
+
+    def pass_over(self, task: int, scale: float) -> None:
+        super().pass_over(task, scale)
+        self._sums.append((task, self.rows.zero_sum()))
 
     def _measure(self) -> list[Tensor]:
         return [torch.stack([total for _, total in self._sums])]
@@ -248,7 +287,7 @@ class Streamed(Step):
         setting.rows.reserve(2)
 
     def place(self, task: int) -> tuple[int, bool]:
-        if not self.shares:
+        if not self.own:
             self.rows.combined.zero_()
         return 1, False
 
@@ -257,6 +296,10 @@ class Streamed(Step):
         assert loss is not None
         self._norms.measure(1)
         self.rows.add_to_combined(1, self._method.task_weight(task, loss))
+
+    def pass_over(self, task: int, scale: float) -> None:
+        super().pass_over(task, scale)
+        self._norms.pass_over()
 
     def _measure(self) -> list[Tensor]:
         return self._norms.measured()
@@ -291,6 +334,12 @@ class _Norms:
         self._sums.append(self._step.rows.row_sum(row))
         if self._method.reads_norms:
             self._squares.append(self._step.rows.squared_norm(row, self._step.setting.measured))
+
+    def pass_over(self) -> None:
+        """The gradient of the next task is another rank's to measure."""
+        self._sums.append(self._step.rows.zero_sum())
+        if self._method.reads_norms:
+            self._squares.append(self._sums[-1].double())
 
     def measured(self) -> list[Tensor]:
         """The sums of the gradients, which are finite where they are, and the squares of the norms; on the device."""

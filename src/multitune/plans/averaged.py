@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multitune.methods.averaging import WeightAverage
+from multitune.methods.losses import Loss
 from multitune.methods.swep import EmbeddingModel
 from multitune.plans.update import Setup, Update
 
@@ -38,7 +39,7 @@ class AveragedUpdate(Update):
     ) -> Tensor:
         return self._inner.loss(model, inputs, negative_log_likelihood)
 
-    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+    def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         changed = False
         try:
             values = self._inner.step(drawn, losses)

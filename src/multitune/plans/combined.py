@@ -54,6 +54,8 @@ class MixedPlan(Plan):
 class SeveralTasks(Plan, ABC):
     """Several distinct tasks a step, drawn and weighted so that each has its share, but for what the method decides."""
 
+    shares_tasks: ClassVar[bool] = True
+
     tasks_per_step: Positive = 8
     """Distinct tasks in one step; each costs one gradient computation."""
 

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from multitune.methods.base import CombiningMethod
 from multitune.methods.combiner import Combiner
 from multitune.methods.joint import Joint
+from multitune.methods.losses import Loss
 from multitune.methods.optimizer_state import load_plain, to_plain
 from multitune.methods.sampling import SystematicSampler
 from multitune.methods.swep import SWEP, EmbeddingModel
@@ -48,7 +49,7 @@ class CombinedUpdate(OptimizerUpdate):
         """What the gradients of a step's tasks are multiplied by, so that each task has its share."""
         return (len(drawn) * self._sampler.weights(drawn)).tolist() if self._weighted else [1.0] * len(drawn)
 
-    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+    def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         values = self._combiner.backward(losses, tasks=drawn, scales=self.scales(drawn))
         self._apply(drawn)
         read: list[float] = values.tolist()
@@ -84,6 +85,7 @@ def combiner(
         groups=groups,
         heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
         reduction="mean" if mean else "sum",
+        process_group=setup.ranks,
     )
 
 

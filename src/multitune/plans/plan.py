@@ -25,6 +25,8 @@ class Plan(BaseModel, ABC):
     """Each batch mixes all tasks; otherwise it is one task's."""
     pulls_back: ClassVar[bool] = False
     """Its own optimizer pulls back to the pretrained weights."""
+    shares_tasks: ClassVar[bool] = False
+    """Ranks can share the tasks of a step."""
 
     def check(self) -> None:
         """Find what is wrong with the options already, before data and model are loaded.

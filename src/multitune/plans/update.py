@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from multitune.methods.base import NonFiniteError
+from multitune.methods.losses import Loss, scalars
 from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import TaskSampler
 from multitune.methods.swep import EmbeddingModel
 from multitune.seeds import seeded
@@ -52,6 +54,8 @@ class Setup:
         make_optimizer: the run's optimizer for some of the parameters; each call makes a new one.
         clip: largest L2 norm of an update's gradient, or None.
         seed: of the order of tasks and of whatever a method draws.
+        ranks: that share the tasks of each step; None where this process computes all. Plans that say so
+            (``Plan.shares_tasks``) take notice.
     """
 
     parameters: NamedParameters
@@ -65,6 +69,7 @@ class Setup:
     make_optimizer: Callable[[NamedParameters], Optimizer]
     clip: float | None
     seed: int
+    ranks: Ranks | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -109,10 +114,11 @@ class Update(ABC):
         return negative_log_likelihood(model(**inputs))
 
     @abstractmethod
-    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
+    def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         """Backpropagate the losses of ``drawn`` one at a time, update the weights, return the losses' values.
 
-        ``losses`` is consumed lazily, so that one graph lives at a time.
+        ``losses`` is consumed lazily, so that one graph lives at a time. Those that are functions are called by the
+        rank alone that computes them.
 
         Raises:
             NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before.
@@ -170,8 +176,9 @@ class OptimizerUpdate(Update):
 class SingleBatchUpdate(OptimizerUpdate):
     """One batch a step, backpropagated as in plain training."""
 
-    def step(self, drawn: Sequence[int], losses: Iterable[Tensor]) -> list[float]:
-        (loss,) = losses
+    def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
+        (given,) = losses
+        (loss,) = scalars(given)
         loss.backward()
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -1,7 +1,7 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,6 +18,7 @@ from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
+from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.encoder import Encoder
 from multitune.models.parts import Parts
@@ -31,7 +32,7 @@ from multitune.results.digests import Digests
 from multitune.seeds import seeded
 from multitune.tasks import HeadMap, MaskedLanguageModelling
 from multitune.tasks.task import Example
-from multitune.training.batching import Batches, MixedBatches, TaskBatches
+from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
 from multitune.training.loading import load_encoder, replayed
 from multitune.training.optimizer import make_optimizer
@@ -62,20 +63,29 @@ class Run:
     """Of the records that the run sees; with a model for each language, those of all of them."""
 
     def loss(self, number: int) -> Tensor:
-        """The method's loss of the next mini-batch of the stream with this number.
+        """The method's loss of the next mini-batch of the stream with this number."""
+        return self.next_loss(number)()
+
+    def next_loss(self, number: int) -> Callable[[], Tensor]:
+        """Take the next mini-batch of the stream with this number; the function computes the method's loss of it.
 
         What is random in it depends on the seed and on which of the stream's mini-batches it is, so that every method
-        meets a mini-batch with the same dropout.
+        meets a mini-batch with the same dropout, whichever rank computes it.
         """
         stream = self._streams[number]
+        batch = stream.next()
+        return partial(self._batch_loss, batch, stream.place)
+
+    def _batch_loss(self, batch: Batch, place: tuple[str | int, ...]) -> Tensor:
+        """The method's loss of a mini-batch; ``place`` says which of its stream's it is."""
         rows: dict[int, list[Example]] = {}
-        for language, drawn in stream.next().items():
+        for language, drawn in batch.items():
             rows.setdefault(self._head_of[language], []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
-        draw = seeded(self.recipe.seed, "variation", *stream.place)
+        draw = seeded(self.recipe.seed, "variation", *place)
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
         with torch.random.fork_rng(self._cuda_devices), self._autocast:
-            torch.manual_seed(seeded(self.recipe.seed, "dropout", *stream.place).initial_seed())
+            torch.manual_seed(seeded(self.recipe.seed, "dropout", *place).initial_seed())
             losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
         return torch.stack(losses).sum()
 
@@ -118,8 +128,8 @@ class Run:
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
 
 
-def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
-    """Load the encoder, tokenise the corpus, set up the method.
+def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
+    """Load the encoder, tokenise the corpus, set up the method; ``ranks`` share the tasks of its steps.
 
     Raises:
         UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
@@ -151,7 +161,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
         recipe=recipe,
         heads=heads,
         encoder=encoder,
-        update=_update(recipe, plan, encoder, parts, sizes),
+        update=_update(recipe, plan, encoder, parts, sizes, ranks),
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
@@ -164,12 +174,15 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan) -> Run:
     )
 
 
-def _update(recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int]) -> Update:
+def _update(
+    recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks | None
+) -> Update:
     """The method at work on the encoder's weights.
 
     Args:
         parts: of the encoder, frozen ones too.
         sizes: the training records of each task.
+        ranks: those that share the run.
 
     Raises:
         UserError: an option that does not fit the run, or a budget too small for a step.
@@ -188,6 +201,7 @@ def _update(recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: S
         make_optimizer=lambda parameters: make_optimizer(parameters, recipe, shares, pretrained),
         clip=recipe.clip,
         seed=recipe.seed,
+        ranks=ranks,
     )
     update = averaged(plan.build(setup), setup, recipe)
     if recipe.budget < update.smallest_step:

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from signal import Signals
 
 import torch
 
@@ -11,6 +13,7 @@ from multitune.data.records.labels import unknown_labels
 from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Evaluation, by_class, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
+from multitune.methods.ranks import Ranks
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
@@ -21,7 +24,7 @@ from multitune.results.run import RunResult, Shipped, Sides, average, finite_sco
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.tasks import TASKS
-from multitune.training import checkpoint, model_card
+from multitune.training import checkpoint, launch, model_card
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.memory import peak_memory
@@ -47,10 +50,13 @@ class Trainer:
         out: the run's folder, which is there.
         display: shows a person how it goes.
         stop: notes a signal.
+        ranks: that share the tasks of each step, if any do. All of them train; rank 0 alone logs, validates, probes and
+            writes.
     """
 
-    def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal) -> None:
+    def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal, ranks: Ranks | None = None) -> None:
         recipe = run.recipe
+        self._ranks, self._leads = ranks, ranks is None or ranks.rank == 0
         self._run, self._out, self._display, self._stop = run, out, display, stop
         self._checkpoints = out / CHECKPOINTS
         self._log = MetricsLog(out / metrics.FILE)
@@ -71,15 +77,23 @@ class Trainer:
         """Continue from the newest good checkpoint where there is one, else begin anew.
 
         Raises:
-            UserError: all checkpoints are damaged, or none fits the run.
+            UserError: all checkpoints are damaged, or none fits the run; or a rank has another one, or other data.
         """
+        with launch.first_alone(self._ranks):
+            self._go_on(resume=resume)
+        if self._ranks is not None:
+            run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
+            parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
+            launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
+
+    def _go_on(self, *, resume: bool) -> None:
         resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
         state, damages = resumed
+        if self._leads:
+            self._log.restore("" if state is None else state.log)
         if state is None:
-            self._log.restore("")
             return
         self._now = state.progress
-        self._log.restore(state.log)
         self._saved_at = self._now.gradients
         passed_over = "".join(f"{damage}; using the one before: " for damage in damages)
         self._display.say(f"{passed_over}resuming at {self._now.gradients} gradients")
@@ -92,7 +106,7 @@ class Trainer:
             RunError: no space for a checkpoint, losses that stay not finite, no step taken, or weights that diverge.
         """
         self._began = time.monotonic() - self._now.seconds
-        tracker = tracking(track, self._run.recipe, self._out, self._now.gradients)
+        tracker = tracking(track if self._leads else None, self._run.recipe, self._out, self._now.gradients)
         with tracker as self._track, self._writer:
             try:
                 self._spend_budget()
@@ -130,13 +144,13 @@ class Trainer:
         if self._validation_due:  # where a resumed run was stopped
             self._validate()
         while not self._spent:
-            if self._stop.requested is not None:
-                raise StopRequested(self._stop.requested)
+            if (signal := self._asked_to_stop) is not None:
+                raise StopRequested(signal)
             before = self._now.gradients
             self._step()
             if self._passed(self._log_interval, before) or self._spent:
                 self._report()
-            if self._probe_interval and (self._passed(self._probe_interval, before) or self._spent):
+            if self._leads and self._probe_interval and (self._passed(self._probe_interval, before) or self._spent):
                 self._probe()
             if self._validation_due:
                 self._validate()
@@ -153,7 +167,9 @@ class Trainer:
         begins, began = now.gradients, time.monotonic()
         run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
         drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
-        losses = (run.loss(number) for number in drawn)
+        losses = (run.next_loss(number) for number in drawn)
+        if self._ranks is not None:
+            self._ranks.wanted = self._stop.requested or 0
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
@@ -172,6 +188,13 @@ class Trainer:
         for number in drawn:
             for language in self._run.newest([number]):
                 self._now.trained[language] += self._run.update.cost
+
+    @property
+    def _asked_to_stop(self) -> Signals | None:
+        """The signal that has come, if any; to any rank, as all of them know since the newest step."""
+        if self._ranks is None:
+            return self._stop.requested
+        return Signals(self._ranks.agreed) if self._ranks.agreed else None
 
     @property
     def _spent(self) -> bool:
@@ -199,6 +222,25 @@ class Trainer:
         self._now.losses = []
 
     def _validate(self) -> None:
+        """Score, and save a checkpoint; the other ranks wait for rank 0.
+
+        Raises:
+            StopRequested: a signal has come.
+        """
+        if self._ranks is None:
+            self._score()
+            return
+        if self._leads:
+            with suppress(StopRequested):  # all ranks are told at once, below
+                self._score()
+        else:
+            self._now.validated = self._now.gradients
+        self._ranks.wanted = self._stop.requested or 0
+        self._ranks.meet()
+        if (signal := self._asked_to_stop) is not None:
+            raise StopRequested(signal)
+
+    def _score(self) -> None:
         """Score the weights that would ship now on dev, and save a checkpoint."""
         run, now = self._run, self._now
         with run.update.shipped_weights():
@@ -247,11 +289,14 @@ class Trainer:
 
     def _end_early(self, stop: StopRequested) -> None:
         """Save what was learnt, as a checkpoint and as a model, and raise ``Interrupted``."""
-        if self._saved_at != self._now.gradients:
-            self._save_state(early=True)
-        self._writer.wait()
-        with self._run.update.shipped_weights():
-            self._save_model()
+        if self._leads:
+            if self._saved_at != self._now.gradients:
+                self._save_state(early=True)
+            self._writer.wait()
+            with self._run.update.shipped_weights():
+                self._save_model()
+        if self._ranks is not None:  # a launcher that sees one of them end stops the others
+            self._ranks.meet()
         raise Interrupted(
             f"stopped after {self._now.gradients} of {self._run.recipe.budget} gradients; {self._out / 'model'} holds "
             f"what was learnt, --resume goes on from there",
@@ -259,7 +304,8 @@ class Trainer:
         ) from stop
 
     def _save_state(self, *, early: bool = False) -> None:
-        self._writer.save(self._state(), early=early)
+        if self._leads:
+            self._writer.save(self._state(), early=early)
         self._saved_at = self._now.gradients
 
     def _state(self) -> RunState:
@@ -321,8 +367,9 @@ class Trainer:
         return {"gradients": self._now.gradients, "seconds": self._now.seconds}
 
     def _add(self, event: Event) -> None:
-        self._log.add(event)
-        self._track(event)
+        if self._leads:
+            self._log.add(event)
+            self._track(event)
 
     def _shipped(self) -> Shipped:
         """Which weights the recipe selects."""

@@ -1,0 +1,124 @@
+"""The ranks that share a step's tasks: which computes what, and what they tell each other."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+from multitune.errors import RunError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup, Work
+
+
+class LostRankError(RunError):
+    """Another rank has ended, or cannot be reached."""
+
+
+class Ranks:
+    """A group of processes that train one model in step.
+
+    Args:
+        group: of torch.distributed.
+
+    Attributes:
+        rank: this one, from 0.
+        size: R.
+        wanted: a number that this rank wants the others to know, such as that of a signal; 0 is nothing.
+        agreed: the largest that any rank wanted at the newest sum; on all ranks the same.
+    """
+
+    def __init__(self, group: "ProcessGroup") -> None:
+        self._group = group
+        self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
+        self.wanted = self.agreed = 0
+
+    def computes(self, place: int) -> bool:
+        """Whether the task at this place of a step is this rank's: they are dealt out one after the other."""
+        return place % self.size == self.rank
+
+    def sum(self, tensor: Tensor) -> None:
+        """Put the sum over the ranks in a tensor's place."""
+        with _reached(self.rank):
+            distributed.all_reduce(tensor, group=self._group)
+
+    def sums_on_host(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sums over the ranks, on the CPU, in float64: one all-reduce, on which ``wanted`` rides."""
+        wanted = torch.zeros(self.size, dtype=torch.float64)
+        wanted[self.rank] = self.wanted
+        device = tensors[0].device
+        parts = [wanted.to(device, non_blocking=True), *tensors]
+        flat = torch.cat([part.detach().to(torch.float64).flatten() for part in parts])
+        self.sum(flat)
+        asked, *sums = flat.cpu().split([part.numel() for part in parts])
+        self.agreed = int(asked.max())
+        return [own.view(tensor.shape) for own, tensor in zip(sums, tensors, strict=True)]
+
+    def meet(self, device: torch.device | str = "cpu") -> None:
+        """Wait for all ranks; what any of them ``wanted`` is ``agreed``."""
+        self.sums_on_host([torch.zeros(1, device=device)])
+
+    def tell(self, text: str) -> str:
+        """The text of rank 0, on all ranks."""
+        said = bytearray(text.encode()) if self.rank == 0 else bytearray()
+        (length,) = self.sums_on_host([torch.tensor([float(len(said))])])
+        heard = torch.frombuffer(said or bytearray(int(length)), dtype=torch.uint8)
+        with _reached(self.rank):
+            distributed.broadcast(heard, group=self._group, group_src=0)
+        return heard.numpy().tobytes().decode()
+
+    def gather(self, own: Tensor) -> Tensor:
+        """The ranks' tensors of one shape, [R, ...]."""
+        every = own.new_empty(self.size, *own.shape)
+        self.gather_into(every, own)
+        return every
+
+    def gather_into(self, out: Tensor, own: Tensor) -> None:
+        """Put the ranks' tensors one after the other in ``out``; ``own`` may be its own part of it."""
+        with _reached(self.rank):
+            # torch's newer name for it; the older one warns where there is the newer
+            call = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+            call(out.flatten(), own.flatten(), group=self._group)
+
+    def send_columns(self, row: Tensor | None, out: Tensor) -> "Journey":
+        """Begin to send each rank its columns of this rank's row, and to receive this rank's of theirs.
+
+        Args:
+            row: [width]; None where this rank has none, as the last ones may in a step's last round.
+            out: [rows, width / R]: those of the first ranks, which have one.
+        """
+        size = out.shape[1]
+        sent = out.new_empty(0) if row is None else row
+        sizes_in, sizes_out = [0 if row is None else size] * self.size, [0] * self.size
+        sizes_out[: len(out)] = [size] * len(out)
+        with _reached(self.rank):
+            work = distributed.all_to_all_single(
+                out.view(-1), sent, sizes_out, sizes_in, group=self._group, async_op=True
+            )
+        return Journey(work, self.rank)
+
+
+class Journey:
+    """Something on its way between ranks."""
+
+    def __init__(self, work: "Work", rank: int) -> None:
+        self._work, self._rank = work, rank
+
+    def wait(self) -> None:
+        """Wait until it has arrived."""
+        with _reached(self._rank):
+            self._work.wait()
+
+
+@contextmanager
+def _reached(rank: int) -> Iterator[None]:
+    """Inside, what torch.distributed raises where a rank is gone becomes ``LostRankError``."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (
+            str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0] if str(error) else type(error).__name__
+        )
+        raise LostRankError(f"another rank has ended or cannot be reached (on rank {rank}: {reason})") from error

@@ -1,0 +1,90 @@
+"""Rows over ranks: each rank computes some tasks' rows, and combines its columns of all of them."""
+
+from torch import Tensor
+
+from multitune.methods.base import GramMethod
+from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.ranks import Journey, Ranks
+from multitune.methods.rows import Rows
+from multitune.methods.steps import Setting, Step
+
+TRAVELLING = 2
+"""Rows of its own that a rank keeps: one travels while the next is made."""
+
+
+class Shard:
+    """This rank's columns of all tasks' rows.
+
+    Args:
+        rows: whose width is a multiple of the number of ranks.
+        ranks: that share them.
+
+    Attributes:
+        columns: which they are.
+        blocks: how many blocks each group has among them.
+    """
+
+    def __init__(self, rows: Rows, ranks: Ranks) -> None:
+        self.ranks, self._buffer = ranks, rows.new_rows(0, rows.layout.width // ranks.size)
+        self.blocks = rows.layout.blocks_of(ranks.rank)
+        size = self._buffer.shape[1]
+        self.columns = slice(ranks.rank * size, (ranks.rank + 1) * size)
+
+    def tasks(self, count: int) -> Tensor:
+        """The rows of ``count`` tasks, [count, width / R]."""
+        if len(self._buffer) < count:
+            size = self._buffer.shape[1]
+            self._buffer = self._buffer[:0]  # its memory goes before more is taken
+            self._buffer = self._buffer.new_zeros(count, size)
+        return self._buffer[:count]
+
+
+class ShardedForGram(Step):
+    """Rows of all ranks, whose weights come from their Gram matrices.
+
+    A rank sends each row when it has been made, and gets its columns of the others' rows of that round. The Gram matrix
+    is the sum of those of the columns. Of R ranks and P parameters each sends (n / R + 1) P (R - 1) / R numbers a step
+    of n tasks, and has (n / R + 1) P of them and two rows at most in memory.
+    """
+
+    def __init__(self, setting: Setting, method: GramMethod, count: int, shard: Shard) -> None:
+        super().__init__(setting)
+        self._method, self._count, self._shard = method, count, shard
+        self._rounds = -(-count // shard.ranks.size)
+        self._journeys: list[Journey] = []
+        setting.rows.reserve(1 + min(TRAVELLING, self._rounds))
+        self._gathered = shard.tasks(count)
+
+    def place(self, task: int) -> tuple[int, bool]:
+        number = len(self._journeys)
+        if number >= TRAVELLING:
+            self._journeys[number - TRAVELLING].wait()
+        return 1 + number % TRAVELLING, False
+
+    def take(self, task: int, loss: Tensor | None, scale: float) -> None:
+        super().take(task, loss, scale)
+        self._send(self.rows.row(1 + len(self._journeys) % TRAVELLING))
+
+    def _send(self, row: Tensor | None) -> None:
+        """Begin the next round; ``row`` is this rank's."""
+        first = len(self._journeys) * self._shard.ranks.size
+        out = self._gathered[first : first + self._shard.ranks.size]
+        self._journeys.append(self._shard.ranks.send_columns(row, out))
+
+    def _measure(self) -> list[Tensor]:
+        if len(self._journeys) < self._rounds:
+            self._send(None)
+        for journey in self._journeys:
+            journey.wait()
+        return [gram_matrices(self._gathered, self._shard.blocks)]
+
+    def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
+        (grams,) = measured
+        weights = self._method.weights(grams / loss_scale**2, tasks=self.tasks, losses=self.losses)
+        out = self.rows.combined[self._shard.columns]
+        combine_rows(self._gathered, weights / self.divisor, self._shard.blocks, out=out)
+        return {}
+
+    def _spread(self, ranks: Ranks) -> None:
+        combined = self.rows.combined
+        ranks.gather_into(combined, combined[self._shard.columns])

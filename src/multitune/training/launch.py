@@ -1,0 +1,131 @@
+"""A run that torchrun or ``accelerate launch`` has started on several ranks: their group, and who speaks for it."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
+from multitune.methods.ranks import LostRankError, Ranks
+from multitune.plans import METHODS, Plan
+from multitune.storage.interrupt import Leave
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What launchers tell each process."""
+PATIENCE = timedelta(days=1)
+"""Ranks wait for one that is slow, or scores alone; one that has ended is known at once."""
+
+
+def launched() -> bool:
+    """Whether this process is one of several that a launcher has started as one run."""
+    return all(name in os.environ for name in VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def joined() -> Iterator[Ranks | None]:
+    """Inside, the processes of a launched run are a group; None where there is one process.
+
+    Of several ranks with an error, the first one alone lets it out; the others raise ``AlreadySaid``.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        group = distributed.group.WORLD
+        assert group is not None
+        yield Ranks(group) if distributed.get_world_size() > 1 else None
+    elif not launched():
+        yield None
+    else:
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        group = distributed.group.WORLD
+        assert group is not None
+        with _said_once(store, rank):
+            yield Ranks(group)
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _said_once(store: "Store", rank: int) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as error:  # rank 0 has the folder that it speaks of
+        if rank != 0:
+            raise AlreadySaid from error
+        raise
+    except (UserError, RunError, Leave) as error:
+        if not _is_first(store):
+            raise AlreadySaid from error
+        if isinstance(error, LostRankError):
+            raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
+        raise
+
+
+def _is_first(store: "Store") -> bool:
+    """Whether no other rank has had an error before; where nobody can be asked, this one speaks."""
+    try:
+        return bool(store.add("multitune/said", 1) == 1)
+    except RuntimeError:
+        return True
+
+
+@contextmanager
+def first_alone(ranks: Ranks | None) -> Iterator[None]:
+    """Rank 0 is inside first: what it leaves in the cache, the others find."""
+    if ranks is not None and ranks.rank != 0:
+        ranks.meet()
+    yield
+    if ranks is not None and ranks.rank == 0:
+        ranks.meet()
+
+
+def check_method(name: str, plan: Plan) -> None:
+    """Make sure that a method works on several ranks.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not plan.shares_tasks:
+        able = [each for each, kind in METHODS.items() if kind.shares_tasks]
+        raise UserError(
+            f"method: {name} runs in one process, without torchrun; on several ranks run {', '.join(able)} and "
+            f"torchjd:NAME (its methods of the Gram matrix)"
+        )
+
+
+def check_alike(ranks: Ranks, parts: Mapping[str, object]) -> None:
+    """Make sure that all ranks have the same version, data, weights and the like.
+
+    Args:
+        ranks: all of them.
+        parts: what is compared, by its name in the plural; lists of tensors by their bytes, all else by its text.
+
+    Raises:
+        UserError: a rank has something else than rank 0; all ranks raise it.
+    """
+    own = torch.tensor([_fingerprint(part) for part in parts.values()])
+    every = ranks.gather(own)
+    for rank, differs in enumerate(every.ne(every[0]).tolist()):
+        for name, other in zip(parts, differs, strict=True):
+            if other:
+                raise UserError(f"torchrun: the {name} of rank {rank} differ from those of rank 0; all need the same")
+
+
+def _fingerprint(part: object) -> int:
+    found = hashlib.blake2b(digest_size=8)
+    if isinstance(part, list):
+        for tensor in part:
+            assert isinstance(tensor, Tensor)
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    else:
+        found.update(repr(part).encode())
+    return int.from_bytes(found.digest()) >> 1
