@@ -54,6 +54,7 @@ def load_with_labels(recipe: Recipe, task: Task) -> Corpus:
     corpus = _of_model(recipe, _of_kind(recipe, _from_set(recipe, bad)), {"": task})
     corpus = _good(recipe, _relabelled(recipe, corpus), bad)
     _warn_of_unknown(corpus, "the model")
+    labels.warn_of_unanswered(corpus, TASKS)
     return corpus
 
 
@@ -73,6 +74,7 @@ def load_test(recipe: Recipe, shipped: Mapping[str, Task], trained: Collection[s
         corpus = _with_models(recipe, corpus, shipped)
     corpus = _good(recipe, _relabelled(recipe, _of_model(recipe, corpus, shipped)), bad)
     _warn_of_unknown(corpus, "the model")
+    labels.warn_of_unanswered(corpus, TASKS)
     return corpus
 
 
@@ -110,10 +112,11 @@ def _with_models(recipe: Recipe, corpus: Corpus, models: Collection[str]) -> Cor
 def warn_of_labels(corpus: Corpus) -> None:
     """Say what is amiss with the labels of a corpus to train on.
 
-    Two look alike, training has one alone, or dev or test has others.
+    Two look alike, training has one alone, dev or test has others, or a split has no answers.
     """
     labels.warn_of_lookalikes(corpus)
     labels.warn_of_one_label(corpus, TASKS)
+    labels.warn_of_unanswered(corpus, TASKS)
     _warn_of_unknown(replace(corpus, train={}), "training")
 
 
