@@ -213,7 +213,7 @@ def predict(
 
     source = "standard input" if str(texts) == "-" else str(texts)
     for found in ask(run, read_texts(texts), language=language, source=source):
-        print(json.dumps(found, ensure_ascii=False))
+        print(output.json_text(found))
 
 
 @app.command(cls=RecipeCommand)
