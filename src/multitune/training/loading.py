@@ -104,8 +104,9 @@ def _with_models(recipe: Recipe, corpus: Corpus, models: Collection[str]) -> Cor
     """
     test = {language: records for language, records in corpus.test.items() if language in models}
     lacking = [language for language in corpus.test if language not in models]
-    if lacking and (recipe.languages or recipe.unseen or not test):
-        raise UserError(f"languages: there is no model of {lacking[0]!r}; there are models of {', '.join(models)}")
+    named = lacking if recipe.unseen or not test else [each for each in lacking if each in (recipe.languages or ())]
+    if named:
+        raise UserError(f"languages: there is no model of {named[0]!r}; there are models of {', '.join(models)}")
     return replace(corpus, test=test)
 
 
