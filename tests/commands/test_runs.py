@@ -39,7 +39,8 @@ def test_a_damaged_run_hides_no_other(folder: Path, caplog: pytest.LogCaptureFix
     (folder / "a-2" / "results.json").write_text("{")
     assert [each.folder for each in runs(folder) if each.result] == ["b", str(Path("compared/mtl-seed0"))]
     (said,) = caplog.messages
-    assert "results.json: not valid JSON" in said and said.endswith("the run is listed as not finished")
+    assert "results.json: not valid JSON" in said
+    assert said.endswith("the run is listed as not finished")
 
 
 def test_a_run_itself_is_its_own_list(folder: Path) -> None:
