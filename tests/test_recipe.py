@@ -90,6 +90,10 @@ BAD = {
     "dropout: 1.5": ("dropout: must be at most 1, not 1.5",),
     "columns: text": ("columns: must be a mapping such as {key: value}, not 'text'",),
     "path: [a]": ("path: must be text or a mapping such as {key: value}, not ['a']",),
+    "label_names: [good, bad, good]": ("label_names: has 'good' twice",),
+    "label_names: ['1', '2']": ("label_names: must be names, none blank or a whole number, not '1'",),
+    "label_names: [good, ' ']": ("label_names: must be names, none blank or a whole number, not ' '",),
+    "label_names: []": ("label_names: must be a list of at least 1, not []",),
     f"path: {'x' * 256}": ("path: has a name of more than 255 bytes",),
     "pseudo_tasks: {cluster: 3}": (
         "pseudo_tasks: unknown key 'cluster' (did you mean 'clusters'?); allowed: clusters, pca",

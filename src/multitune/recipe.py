@@ -38,6 +38,16 @@ def _possible_device(name: str) -> str:
     return name
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of labels that none of the numbers they stand for, and no other name, can be taken for."""
+    for name in names:
+        if not name.strip() or name.isdecimal():
+            raise ValueError(f"must be names, none blank or a whole number, not {name!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"has {next(name for name in names if names.count(name) > 1)!r} twice")
+    return names
+
+
 _DEVICE = r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?"
 DeviceName = Annotated[
     str, AfterValidator(_possible_device), WithJsonSchema({"type": "string", "pattern": f"^({_DEVICE})$"})
@@ -118,7 +128,7 @@ class Recipe(BaseModel):
     """The scheme of entity tags in the files, which become IOB2; null takes those of training languages for IOB2."""
     strip_labels: bool = False
     """Take blanks and invisible characters off the edges of labels."""
-    label_names: tuple[str, ...] | None = Field(default=None, min_length=1)
+    label_names: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """The labels that whole numbers in the files stand for, from 0."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Languages to train on; null takes the data set's own choice."""

@@ -46,6 +46,13 @@ TWELVE = ["ar", "de", "en", "es", "fi", "hi", "ja", "ru", "sw", "th", "tr", "zh"
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+def test_json_on_stdout_drives_no_terminal(name: str) -> None:
+    text = output.json_text({name: name}, indent=2)
+    assert json.loads(text) == {name: name}
+    assert all(c.isprintable() or c == "\n" for c in text)
+
+
+@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_labels_and_names_are_shown_as_text(name: str) -> None:
     rows = [{"text": "a", "label": name}]
     corpus = Corpus("classification", (name,), {name: rows}, {name: rows}, {name: rows}, skipped={name: 1})

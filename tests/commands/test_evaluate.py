@@ -180,11 +180,22 @@ def test_a_model_that_does_not_say_its_kind(tmp_path: Path, trained: tuple[Path,
         evaluate(tmp_path / "run")
 
 
+@pytest.mark.parametrize("labels", [[1, None], ["same", "same"]], ids=["no text", "one text twice"])
+def test_a_model_whose_labels_are_none(tmp_path: Path, trained: tuple[Path, mt.RunResult], labels: list[Any]) -> None:
+    shutil.copytree(trained[0], tmp_path / "run")
+    file = tmp_path / "run" / "model" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"id2label": dict(enumerate(labels))}))
+    with pytest.raises(UserError, match=r"config\.json: id2label must give each number a text of its own"):
+        evaluate(tmp_path / "run")
+
+
 def test_a_model_for_each_language_is_scored_on_new_files(tmp_path: Path, tiny_model: Path) -> None:
     run = tmp_path / "run"
     mt.train(recipe(tiny_model, written(tmp_path / "data", files("classification")), method="stl"), run)
     path = written(tmp_path / "new", {f"test-{code}": rows(code, range(9)) for code in ("aa", "cc")})
     assert set(evaluate(run, {"path": str(path)})) == {"aa"}
+    assert set(evaluate(run, {"path": str(path), "languages": ["aa"]})) == {"aa"}
     with pytest.raises(UserError, match="there is no model of 'cc'; there are models of aa, bb"):
         evaluate(run, {"path": str(path), "unseen": ["cc"]})
 

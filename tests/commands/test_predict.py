@@ -10,7 +10,8 @@ import pytest
 import multitune as mt
 from builders import recipe
 from multitune.cli.app import main
-from multitune.commands.predict import parse
+from multitune.commands.predict import read_texts
+from multitune.data.lines import LONGEST
 from multitune.errors import UserError
 
 
@@ -33,21 +34,29 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "texts"), FILES.values(), ids=FILES)
-def test_files_of_texts(content: bytes, texts: list[str]) -> None:
-    assert parse(content, "new.txt") == texts
+def test_files_of_texts(tmp_path: Path, content: bytes, texts: list[str]) -> None:
+    (tmp_path / "new.txt").write_bytes(content)
+    assert read_texts(tmp_path / "new.txt") == texts
 
 
 BAD = {
     "a blank line": (b"a\n\nb\n", "new.txt:2: a blank line"),
     "Latin-1": (b"a\n\xe9\n", "new.txt:2: not UTF-8"),
+    "a line without an end": (b"a\n" + b"x" * (LONGEST + 1), "new.txt:2: a line of more than 4194304 bytes"),
     "a line among objects": (b'{"text": "a"}\nb\n', "new.txt:2: not valid JSON"),
 }
 
 
 @pytest.mark.parametrize(("content", "said"), BAD.values(), ids=BAD)
-def test_bad_files_of_texts(content: bytes, said: str) -> None:
+def test_bad_files_of_texts(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "new.txt").write_bytes(content)
     with pytest.raises(UserError, match=said):
-        parse(content, "new.txt")
+        read_texts(tmp_path / "new.txt")
+
+
+def test_devices_are_not_read() -> None:
+    with pytest.raises(UserError, match="/dev/zero: is not a regular file"):
+        read_texts(Path("/dev/zero"))
 
 
 def test_the_command_reads_lines_and_writes_objects(

@@ -35,6 +35,14 @@ def test_runs_are_listed_with_their_scores(folder: Path) -> None:
     ]
 
 
+def test_a_damaged_run_hides_no_other(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "a-2" / "results.json").write_text("{")
+    assert [each.folder for each in runs(folder) if each.result] == ["b", str(Path("compared/mtl-seed0"))]
+    (said,) = caplog.messages
+    assert "results.json: not valid JSON" in said
+    assert said.endswith("the run is listed as not finished")
+
+
 def test_a_run_itself_is_its_own_list(folder: Path) -> None:
     assert [each.folder for each in runs(folder / "b")] == ["."]
 

@@ -5,7 +5,14 @@ import logging
 import pytest
 
 from multitune.data.corpus import Corpus, Record
-from multitune.data.records.labels import completed, relabelled, unknown_labels, warn_of_one_label, warn_of_unknown
+from multitune.data.records.labels import (
+    completed,
+    relabelled,
+    unknown_labels,
+    warn_of_one_label,
+    warn_of_unanswered,
+    warn_of_unknown,
+)
 from multitune.errors import UserError
 from multitune.tasks import TASKS
 
@@ -140,6 +147,27 @@ def test_one_label_alone_is_told(
     kind: str, records: list[Record], said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     warn_of_one_label(Corpus(kind, (), {"aa": records}, {}, {}), TASKS)
+    assert len(caplog.messages) == (said is not None)
+    assert (said or "") in caplog.text
+
+
+ASKED, ANSWERED = (
+    {"id": "1", "question": "who", "context": "a dog", "answers": {"text": text, "answer_start": [0] * len(text)}}
+    for text in ([], ["a dog"])
+)
+UNANSWERED = {
+    "none of a language": ("question_answering", {"aa": [ANSWERED], "bb": [ASKED, ASKED]}, "no test record of bb has"),
+    "some of a language, as in SQuAD 2.0": ("question_answering", {"aa": [ASKED, ANSWERED]}, None),
+    "many languages": ("question_answering", {f"l{n}": [ASKED] for n in range(10)}, "l7 and 2 more has an answer"),
+    "a kind without questions": ("classification", {"aa": TEXTS}, None),
+}
+
+
+@pytest.mark.parametrize(("kind", "test", "said"), UNANSWERED.values(), ids=UNANSWERED)
+def test_a_language_without_answers_is_told(
+    kind: str, test: dict[str, list[Record]], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_unanswered(Corpus(kind, (), {}, {}, test), TASKS)
     assert len(caplog.messages) == (said is not None)
     assert (said or "") in caplog.text
 

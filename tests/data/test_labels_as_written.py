@@ -123,7 +123,11 @@ def test_a_single_file_is_converted_in_every_split(tmp_path: Path, caplog: pytes
 
 @pytest.mark.parametrize(
     ("label", "said"),
-    [(7, "label '7' is none of label_names, which has 0 to 1 and their names"), ("2.0", "label '2.0' is none of")],
+    [
+        (7, "label '7' is none of label_names, which has 0 to 1 and their names"),
+        ("2.0", "label '2.0' is none of"),
+        ("9" * 5000, "label '999"),
+    ],
 )
 def test_numbers_without_a_name(tmp_path: Path, label: Any, said: str) -> None:
     text = lines({"text": "a", "label": 1}, {"text": "b", "label": label})

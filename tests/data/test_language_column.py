@@ -79,6 +79,8 @@ MISTAKES = {
     "one split twice": ({"train.csv": "", "train.jsonl": "", "dev.csv": ""}, {}, "stands beside another 'train'"),
     "no table": ({"a.txt": ""}, {}, "has no table; it needs train, dev and test, or one file"),
     "no folder": ({}, {"path": "nowhere"}, "path: nowhere is not a folder; it needs train"),
+    "no such column": ({"a.jsonl": '{"review": "x", "sentiment": "a"}\n' * 50}, {}, "a.jsonl:1: no key 'lang'"),
+    "a name too long for a folder": ({"a.csv": table(**{"a" * 256: 50})}, {}, "cannot be the name of a folder"),
     "a folder's name": ({"a.csv": table(**{"a/b": 50})}, {}, "'a/b' cannot be the name of a folder"),
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ READABLE = {
     "byte-order mark": "\ufeffa\tO\nb\tB-PER\n\nc\tO\n",
     "files joined with their marks": "\ufeffa\tO\nb\tB-PER\n\n\ufeffc\tO\n",
     "carriage returns": "a\tO\r\nb\tB-PER\r\n\r\nc\tO\r\n",
+    "five columns, the word's number first": "1 a N x O\n2 b N x B-PER\n\n1 c N x O\n",
     "blank lines around": "\n\na\tO\nb\tB-PER\n\n\n \t\nc\tO\n\n\n",
 }
 
@@ -53,6 +54,8 @@ def test_odd_tokens_are_tokens(tmp_path: Path, token: str) -> None:
 
 REFUSED = {
     "three columns": ("a\tO\nb\tx\tO\n", ":2", "3 columns"),
+    "five columns without numbers": ("a N x y O\n", ":1", "begins with 'a'; the first of 5 columns is the word's"),
+    "five columns of which one number is left out": ("1 a N x O\n3 b N x O\n", ":2", "begins with '3'"),
     "one column": ("a\n", ":1", "1 columns"),
     "no tag": ("a\tO\n\nb\t\n", ":3", "tag is empty"),
     "no token": ("\tO\n", ":1", "token is empty"),

@@ -52,3 +52,9 @@ def test_balance() -> None:
         Balance("y", 5, 62.5, (25.0, "aa"), (100.0, "bb")),
         Balance("x", 3, 37.5, (0.0, "bb"), (75.0, "aa")),
     ]
+
+
+def test_a_model_made_for_its_data_has_no_tokenizer_yet(caplog: pytest.LogCaptureFixture) -> None:
+    corpus = Corpus("classification", ("a", "b"), {}, {}, {"aa": [{"text": "x", "label": "a"}]})
+    assert measure(corpus, "scratch:transformer", 16) == {}
+    assert not caplog.messages

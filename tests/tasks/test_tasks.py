@@ -52,6 +52,14 @@ def test_tagging_labels_first_subwords_and_predicts_every_token(tiny_model: obje
     assert task.decode(TokenClassifierOutput(logits=logits), [example]) == [["B-PER", "O", "O", "B-LOC"]]
 
 
+@pytest.mark.parametrize("nothing", ["\u02dc", "\u200b", "\ue000", "\x85", "\u00a0"])
+def test_a_token_of_which_no_subword_is_left_moves_no_label(tiny_model: object, nothing: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    (example,) = Tagging(TAGS).encode([{"tokens": [nothing, "ana"], "tags": ["O", "B-PER"]}], tokenizer, 16)
+    assert TAGS[example["labels"][-2]] == "B-PER"
+    assert len(example["labels"]) == len(example["input_ids"])
+
+
 def test_tokens_that_are_cut_off_are_predicted_as_outside(tiny_model: object) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     task = Tagging(TAGS)

@@ -266,7 +266,7 @@ def predict(
 
     source = "standard input" if str(texts) == "-" else str(texts)
     for prediction in ask(run, read_texts(texts), language=language, source=source):
-        print(json.dumps(prediction, ensure_ascii=False))
+        print(output.json_text(prediction))
 
 
 @app.command(cls=RecipeCommand)

@@ -22,11 +22,17 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print the tables as CSV, an 
 def show(sheets: Sequence[Sheet], *, as_json: bool, as_csv: bool) -> None:
     """Print tables on stdout."""
     if as_json:
-        print(json.dumps({sheet.name: _content(sheet) for sheet in sheets}, indent=2, ensure_ascii=False))
+        print(json_text({sheet.name: _content(sheet) for sheet in sheets}, indent=2))
     elif as_csv:
         _print_csv(sheets)
     else:
         _print_text(sheets)
+
+
+def json_text(content: object, *, indent: int | None = None) -> str:
+    """JSON in which what a terminal would obey, and what some readers take for a line end, is escaped."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def check(*, as_json: bool, as_csv: bool) -> None:

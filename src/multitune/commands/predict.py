@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune import plugins
+from multitune.data import lines
 from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
 from multitune.data.fields import Check, text
@@ -66,31 +67,20 @@ def predict(
 
 
 def read_texts(file: Path) -> list[str | dict[str, Any]]:
-    """The texts in a file, or for ``-`` those on standard input, as ``parse`` finds them.
+    """The texts in a file, or for ``-`` those on standard input: lines as they are, or JSON Lines.
+
+    They are JSON Lines where the first line is a JSON object.
 
     Raises:
-        UserError: it cannot be read, or as ``parse`` does.
+        UserError: it cannot be read; or naming the line: too long, not UTF-8, blank, or no JSON object.
     """
     if str(file) == "-":
-        return parse(sys.stdin.buffer.read(), "standard input")
-    try:
-        return parse(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+        return _texts(lines.numbered_in(sys.stdin.buffer, "standard input"), "standard input")
+    return _texts(lines.numbered(file), str(file))
 
 
-def parse(content: bytes, source: str) -> list[str | dict[str, Any]]:
-    """The texts in a file: lines as they are, or JSON Lines where its first line is a JSON object.
-
-    Raises:
-        UserError: naming ``source`` and the line: not UTF-8, a blank line, or one that is no JSON object.
-    """
-    try:
-        lines = content.decode("utf-8-sig").removesuffix("\n").split("\n") if content else []
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{source}:{number}: not UTF-8: {error.reason}") from error
-    placed = [(f"{source}:{number}", line.removesuffix("\r")) for number, line in enumerate(lines, 1)]
+def _texts(numbered: Iterable[tuple[int, str]], source: str) -> list[str | dict[str, Any]]:
+    placed = [(f"{source}:{number}", line) for number, line in numbered]
     for place, line in placed:
         if not line.strip():
             raise UserError(f"{place}: a blank line; each line is a text, or a JSON object")

@@ -1,10 +1,13 @@
 """The runs in a folder, finished or not, those of comparisons among them."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from multitune.errors import UserError
 from multitune.results.run import FILE, RunResult
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Listed:
 
     Attributes:
         folder: the run's, seen from where the list begins.
-        result: what it reports; None of a run that is not finished.
+        result: what it reports; None of a run that is not finished, or whose results.json is damaged.
     """
 
     folder: str
@@ -21,10 +24,10 @@ class Listed:
 
 
 def runs(folder: str | Path = "runs") -> list[Listed]:
-    """The runs in a folder and in the comparisons in it, by name.
+    """The runs in a folder and in the comparisons in it, by name; a warning names each whose results.json is damaged.
 
     Raises:
-        UserError: there is no such folder, or a results.json in it is damaged.
+        UserError: there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -34,6 +37,14 @@ def runs(folder: str | Path = "runs") -> list[Listed]:
     folders = sorted(
         path.parent for pattern in ("recipe.yaml", "*/recipe.yaml", "*/*/recipe.yaml") for path in folder.glob(pattern)
     )
-    return [
-        Listed(str(run.relative_to(folder)), RunResult.read(run) if (run / FILE).exists() else None) for run in folders
-    ]
+    return [Listed(str(run.relative_to(folder)), _result(run)) for run in folders]
+
+
+def _result(run: Path) -> RunResult | None:
+    if not (run / FILE).exists():
+        return None
+    try:
+        return RunResult.read(run)
+    except UserError as error:
+        log.warning("%s; the run is listed as not finished", error)
+        return None

@@ -1,8 +1,9 @@
 """Token-tag files: a token, perhaps other columns, and its tag a line; a blank line between sentences.
 
 WikiANN (PAN-X) and XTREME's part-of-speech files have two columns with a tab between; MasakhaNER, CoNLL-2002 and
-CoNLL-2003 have two to four with spaces between. A ``.conllu`` file has the ten columns of CoNLL-U (then
-FORM and UPOS are read), or three: number, token, tag, as one export of WikiANN has.
+CoNLL-2003 have two to four with spaces between, or five, of which the first is the word's number. A ``.conllu`` file
+has the ten columns of CoNLL-U (then FORM and UPOS are read), or three: number, token, tag, as one export of WikiANN
+has.
 """
 
 import logging
@@ -22,7 +23,9 @@ Check = Callable[[Sequence[str]], None]
 SCHEMES = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "plain tags": "."}
 """The prefixes of each scheme; ``.`` stands for a tag without one."""
 
-WIDTHS = {"\t": (2, 4), " ": (2, 3, 4)}
+NUMBERED = 5
+"""Columns of CoNLL-2003 with the number of the word before it, as some taggers want it."""
+WIDTHS = {"\t": (2, 4), " ": (2, 3, 4, NUMBERED)}
 """Columns of a token-tag file by what separates them: the token, perhaps its part of speech and chunk, and the tag."""
 
 
@@ -136,6 +139,10 @@ class _Columns:
         if len(columns) != self._width:
             usual = "token TAB tag" if self._width == 2 else f"{self._width} columns, as in the first sentence"
             raise BadRecord(f"{len(columns)} columns; a line is {usual}, or blank between sentences", label)
+        if self._width == NUMBERED:
+            number, *columns = columns
+            if number != str(label + 1):
+                raise BadRecord(f"begins with {number!r}; the first of {NUMBERED} columns is the word's number", label)
         return _filled(columns[0], columns[-1].strip(), label)
 
 

@@ -42,6 +42,11 @@ class Kind:
         return [label for label in (labels if isinstance(labels, list) else [labels]) if label is not None]
 
     @classmethod
+    def is_answered(cls, record: Record) -> bool:
+        """Whether a record has what a prediction is to be compared with; not so of a question without an answer."""
+        return True
+
+    @classmethod
     def name_of(cls, label: str) -> str:
         """What a recipe's ``labels`` calls a label: of an entity its type; "" where it may not name it."""
         return label

@@ -12,6 +12,9 @@ from multitune.data.tag_schemes import SCHEMES, from_iob2
 INVISIBLE = ("Cc", "Cf", "Zs")
 """Unicode categories of controls, of marks without width such as U+200B, and of blanks."""
 
+LONGEST_NUMBER = 9
+"""Digits of the number of a label: more than any list of names has, fewer than Python refuses to read."""
+
 
 @dataclass(frozen=True)
 class LabelSpelling:
@@ -60,7 +63,7 @@ class LabelSpelling:
             raise BadRecord("the label is blank", number)
         if not self.names or label in self.names:
             return label
-        if label.isdecimal() and int(label) < len(self.names):
+        if label.isdecimal() and len(label) <= LONGEST_NUMBER and int(label) < len(self.names):
             return self.names[int(label)]
         allowed = f"0 to {len(self.names) - 1} and their names"
         raise BadRecord(f"label {label!r} is none of label_names, which has {allowed}", number)

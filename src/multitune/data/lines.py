@@ -34,19 +34,25 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
     path, number = Path(path), 0
     try:
         with _opened(path) as file:
-            for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), 1):
-                if len(line) > LONGEST:
-                    report(bad, f"{path}:{number}", f"a line of more than {LONGEST} bytes")
-                    _skip_line(file, line)
-                    continue
-                try:
-                    text = line.decode("utf-8-sig")  # files that were joined have a mark at several lines
-                except UnicodeDecodeError:
-                    report(bad, f"{path}:{number}", "not UTF-8 text; save the file as UTF-8")
-                    continue
-                yield number, text.rstrip("\r\n")
+            for number, line in numbered_in(file, str(path), bad):
+                yield number, line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         report(bad, f"{path}:{number + 1}", f"the gzipped file is damaged or cut short ({error})")
+
+
+def numbered_in(file: IO[bytes], name: str, bad: BadRecords | None = None) -> Iterator[tuple[int, str]]:
+    """As ``numbered``, of an open file with a name for messages."""
+    for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), 1):
+        if len(line) > LONGEST:
+            report(bad, f"{name}:{number}", f"a line of more than {LONGEST} bytes")
+            _skip_line(file, line)
+            continue
+        try:
+            text = line.decode("utf-8-sig")  # files that were joined have a mark at several lines
+        except UnicodeDecodeError:
+            report(bad, f"{name}:{number}", "not UTF-8 text; save the file as UTF-8")
+            continue
+        yield number, text.rstrip("\r\n")
 
 
 def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:

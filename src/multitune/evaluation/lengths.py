@@ -10,6 +10,7 @@ from multitune.data.corpus import Corpus
 from multitune.data.kind import Text
 from multitune.data.records.limits import limited
 from multitune.errors import UserError
+from multitune.models import scratch
 from multitune.models.tokenizers import load_tokenizer
 from multitune.tasks import TASKS
 
@@ -30,8 +31,11 @@ class Lengths(NamedTuple):
 def measure(corpus: Corpus, model: str, max_length: int) -> dict[str, Lengths]:
     """The lengths of each language's records, all splits together.
 
-    Nothing for images; nothing, with a warning, where the model's tokenizer cannot be had.
+    Nothing for images and for models that are made for their data; nothing, with a warning, where the model's tokenizer
+    cannot be had.
     """
+    if model.startswith(scratch.PREFIX):
+        return {}
     try:
         split = {TASKS[corpus.head(language).task].split_into_words for language in corpus.test}
         tokenizers = {words: load_tokenizer(model, words=words) for words in split}

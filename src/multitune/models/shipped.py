@@ -25,7 +25,7 @@ def shipped(model: Path) -> dict[str, Task]:
         Language -> the task of the model that it alone has, in the folder of that name; or "" -> that of the one model.
 
     Raises:
-        UserError: no model, a damaged configuration, or one that names no kind of task.
+        UserError: no model, a damaged configuration, or one that names no kind of task or no labels.
     """
     if (model / CONFIG).exists():
         return {"": _task(model)}
@@ -40,4 +40,7 @@ def _task(folder: Path) -> Task:
     name = getattr(config, KIND, None)
     if name not in TASKS:
         raise UserError(f"{folder / CONFIG}: {KIND} is {name!r}; it must name a kind of task: {', '.join(TASKS)}")
-    return TASKS[name](TASKS[name].labels_in(config))
+    labels = TASKS[name].labels_in(config)
+    if len(set(labels)) < len(labels) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f"{folder / CONFIG}: id2label must give each number a text of its own")
+    return TASKS[name](labels)

@@ -71,6 +71,10 @@ class QuestionAnswering(Task):
         return (record["question"], record["context"])
 
     @classmethod
+    def is_answered(cls, record: Record) -> bool:
+        return bool(record["answers"]["text"])
+
+    @classmethod
     def plain_text(cls, record: Record) -> str:
         context: str = record["context"]
         return context
@@ -137,7 +141,7 @@ class QuestionAnswering(Task):
         windows: list[list[Window]] = [[] for _ in records]
         for example, window in zip(examples, decoded, strict=True):
             windows[example["record"]].append(window)
-        may_have_none = any(not record["answers"]["text"] for record in records)
+        may_have_none = not all(map(self.is_answered, records))
         pairs = zip(records, windows, strict=True)
         return [_prediction(record["context"], own, may_have_none) for record, own in pairs]
 

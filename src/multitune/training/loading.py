@@ -57,6 +57,7 @@ def load_with_labels(recipe: Recipe, shipped: Mapping[str, Task]) -> Corpus:
     corpus = _of_model(recipe, _of_kind(recipe, _from_set(recipe, bad)), shipped)
     corpus = _good(recipe, _relabelled(recipe, corpus), bad)
     _warn_of_unknown(corpus, "the model")
+    labels.warn_of_unanswered(corpus, TASKS)
     return corpus
 
 
@@ -76,6 +77,7 @@ def load_test(recipe: Recipe, shipped: Mapping[str, Task], trained: Collection[s
         corpus = _with_models(recipe, corpus, shipped)
     corpus = _good(recipe, _relabelled(recipe, _of_model(recipe, corpus, shipped)), bad)
     _warn_of_unknown(corpus, "the model")
+    labels.warn_of_unanswered(corpus, TASKS)
     return corpus
 
 
@@ -105,18 +107,20 @@ def _with_models(recipe: Recipe, corpus: Corpus, models: Collection[str]) -> Cor
     """
     test = {language: records for language, records in corpus.test.items() if language in models}
     lacking = [language for language in corpus.test if language not in models]
-    if lacking and (recipe.languages or recipe.unseen or not test):
-        raise UserError(f"languages: there is no model of {lacking[0]!r}; there are models of {', '.join(models)}")
+    named = lacking if recipe.unseen or not test else [each for each in lacking if each in (recipe.languages or ())]
+    if named:
+        raise UserError(f"languages: there is no model of {named[0]!r}; there are models of {', '.join(models)}")
     return replace(corpus, test=test)
 
 
 def warn_of_labels(corpus: Corpus) -> None:
     """Say what is amiss with the labels of a corpus to train on.
 
-    Two look alike, training has one alone, or dev or test has others.
+    Two look alike, training has one alone, dev or test has others, or a split has no answers.
     """
     labels.warn_of_lookalikes(corpus)
     labels.warn_of_one_label(corpus, TASKS)
+    labels.warn_of_unanswered(corpus, TASKS)
     _warn_of_unknown(replace(corpus, train={}), "training")
 
 

@@ -99,6 +99,26 @@ def warn_of_one_label(corpus: Corpus, kinds: Kinds) -> None:
             log.warning("%s: a model learns to say it always, which scores look good on", what)
 
 
+def warn_of_unanswered(corpus: Corpus, kinds: Kinds) -> None:
+    """Say of which languages no record of a split has an answer, as where a published test set keeps them back."""
+    dev = {} if corpus.test_is_dev else corpus.dev
+    for name, split in (("training", corpus.train), ("dev", dev), ("test", corpus.test)):
+        lacking = [
+            language
+            for language, records in split.items()
+            if records and not any(map(kinds[corpus.head(language).task].is_answered, records))
+        ]
+        if lacking:
+            more = f" and {len(lacking) - FEW} more" if len(lacking) > FEW else ""
+            log.warning(
+                "%s",
+                as_line(
+                    f"no {name} record of {', '.join(lacking[:FEW])}{more} has an answer; were they removed from the "
+                    "files? Right is then to find none, and scores say nothing of finding one"
+                ),
+            )
+
+
 class _Renaming:
     """Takes labels for others, split by split, and counts what it has done."""
 

@@ -14,6 +14,9 @@ from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE
 from multitune.errors import UserError
 
+LONGEST_NAME = 255
+"""Bytes of the name of a folder."""
+
 
 def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
     if wanted.path is not None:
@@ -99,7 +102,8 @@ def load(
     nothing = others and languages is not None and not (languages or inside)
     corpus = Corpus(str(task), (), {}, {}, {}) if nothing else DATASETS[name](wanted, bad)
     for language in corpus.train:
-        if language in (".", "..", "README.md") or "/" in language:
+        too_long = len(language.encode(errors="surrogateescape")) > LONGEST_NAME
+        if too_long or language in (".", "..", "README.md") or "/" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
     for other, codes in others.items():
         own = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())

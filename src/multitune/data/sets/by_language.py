@@ -102,7 +102,7 @@ def load_by_column(
         bad: takes the bad records.
 
     Raises:
-        UserError: as ``folders.load`` does; or a language without rows.
+        UserError: as ``folders.load`` does; a language without rows, or no good row at all.
     """
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -111,6 +111,8 @@ def load_by_column(
     files = _split_files(wanted.path)
     parts = divided(files[0].name, content) if len(files) == 1 else [Part((file.name,)) for file in files]
     by_split = [column.languages(file) for file in files]
+    if not any(by_split):
+        bad.refuse()
     shown, reported = by_split[0], by_split[-1]
     training = wanted.languages is None or bool(wanted.languages)
     apart = wanted.unseen or ()
