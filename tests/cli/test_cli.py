@@ -51,6 +51,7 @@ def tiny_recipe(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> Path:
     return path
 
 
+@pytest.mark.check
 def test_compare_prints_a_table_and_leaves_models(tmp_path: Path, tiny_recipe: Path) -> None:
     done = run("compare", tiny_recipe, "--by-language", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -145,6 +145,7 @@ def test_a_rate_that_diverges_ends_with_1_after_tables_and_report(
     assert len(table.runs) == 2
 
 
+@pytest.mark.check
 def test_a_figure_of_the_paper_may_be_lost(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,7 @@ def test_the_table_has_every_point_and_run(runs: Sequence[Path], tmp_path: Path)
     assert [row["chosen"] for row in rows][:3].count("*") == 1
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in ("translation", "image_classification")])
 def test_every_kind_of_text_encoders(
     tmp_path: Path, tiny_model: Path, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,6 @@ def test_the_demo_compares_by_its_recipe(
     monkeypatch.chdir(tmp_path)
     keys = ("budget=16", "validate_every=16", "batch_size=4", "layers=2", "data=panx", f"path={tiny_panx}")
     shown = said("demo", f"model={tiny_model}", *keys)
-    assert all(word in shown for word in ("sequential_reptile", "mtl", "aa", "cc"))
-    run = tmp_path / "runs" / "demo" / "mtl-seed0" / "recipe.yaml"
-    assert yaml.safe_load(run.read_text())["learning_rate"] == 3e-4
+    assert all(word in shown for word in ("sequential_reptile", "mixed", "aa", "cc"))
+    run = tmp_path / "runs" / "demo" / "mixed-seed0" / "recipe.yaml"
+    assert yaml.safe_load(run.read_text())["learning_rate"] == 2e-4

@@ -123,6 +123,7 @@ def test_an_unseen_set_is_read_as_it_was_published(
     assert "dev-cc.tsv: 1 I- tags open an entity" in caplog.text
 
 
+@pytest.mark.check
 def test_real_counts() -> None:
     folder = real_data("panx")
     corpus = panx(folder)

@@ -460,6 +460,7 @@ def resume(folder: Path) -> None:
         safetensors.torch.save_file({"directions": run_steps(method, 10, 20)}, file.with_suffix(".resumed"))
 
 
+@pytest.mark.check
 def test_states_survive_a_new_process_bitwise(tmp_path: Path) -> None:
     expected = {}
     for name, make in RESUMED.items():

@@ -203,6 +203,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", CASES)
 def test_twenty_steps_are_ten_and_ten_in_a_new_process(name: str, continued: Path) -> None:
     whole = CASES[name]()

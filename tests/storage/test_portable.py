@@ -28,6 +28,7 @@ print(peak_memory(torch.device("cpu")) > 0)
 """
 
 
+@pytest.mark.check
 def test_no_module_needs_what_posix_alone_has() -> None:
     done = subprocess.run([sys.executable, "-c", HIDING], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")

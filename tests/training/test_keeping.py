@@ -124,6 +124,7 @@ def test_an_anchor_keeps_a_run_nearer(tmp_path: Path, tiny_model: Path, tiny_pan
     assert drifts[1] < 0.8 * drifts[0]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_with_all_of_it_resumes_to_the_same_bits(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, method: str
