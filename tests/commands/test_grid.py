@@ -68,6 +68,7 @@ def test_a_key_may_be_given_once() -> None:
         grid.read(["budget=1", "budget=2"])
 
 
+@pytest.mark.check
 def test_a_comparison_over_a_grid(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     points: dict[str, list[Any]] = {"learning_rate": [1e-6, 1e-2], "budget": [15, 30]}
     found = mt.compare(file(tiny_model, tiny_panx), tmp_path, grid=points)

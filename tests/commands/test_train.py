@@ -81,7 +81,15 @@ def test_predictions_give_the_scores(finished: tuple[Path, RunResult]) -> None:
         assert scores["f1"] == pytest.approx(200 * right / (found + true))
 
 
-@pytest.mark.parametrize("method", METHODS)
+QUICK = ("mixed", "mtl", "gradvac", "reptile", "sequential_reptile", "stl")
+"""Of each way of training one: these in every run of the tests, the others in make check."""
+
+
+def quick(name: str) -> pytest.MarkDecorator | tuple[()]:
+    return () if name in QUICK else pytest.mark.check
+
+
+@pytest.mark.parametrize("method", [pytest.param(method, marks=quick(method)) for method in METHODS])
 def test_every_method_spends_the_budget_and_repeats_itself(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, method: str
 ) -> None:
@@ -115,7 +123,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("keys", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("keys", [pytest.param(keys, id=name, marks=quick(name)) for name, keys in RESUMED.items()])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
 ) -> None:

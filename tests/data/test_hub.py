@@ -307,6 +307,7 @@ def tagged(record: Mapping[str, Any], column: str, names: list[str]) -> dict[str
     return {"tokens": record["tokens"], column: [names.index(tag) for tag in record["tags"]]} | more
 
 
+@pytest.mark.check
 def test_real_entities(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Chinese has I- tags that open an entity: a warning in either case, as it is not trained on."""
     real = load("panx", real_data("panx"), languages=["sw", "yo"], unseen=["zh"])

@@ -20,8 +20,10 @@ KEYS: dict[str, dict[str, Any]] = {
     "image_classification": {"model": "scratch:convnet", "layers": 1, "learning_rate": 2e-3},
     "translation": {"model": "scratch:transformer", "layers": 1, "learning_rate": 2e-3},
 }
-KINDS = [pytest.param(kind, marks=pytest.mark.check if kind == "translation" else ()) for kind in RECORDS]
-"""Of each kind a tiny run; a transformer that translates is the slowest."""
+SLOW = ("translation", "image_classification")
+"""Kinds whose tiny models take seconds: make check has these."""
+KINDS = [pytest.param(kind, marks=pytest.mark.check if kind in SLOW else ()) for kind in RECORDS]
+"""Of each kind a tiny run."""
 CORPORA = {kind: corpus(kind) for kind in RECORDS} | {
     "classification": corpus("classification", ("even", "odd")),
     "image_classification": corpus("image_classification", ("above", "below")),
