@@ -1,5 +1,6 @@
 """Input made to be large: memory and time stay in proportion to what is read, or the input is refused."""
 
+import gc
 import gzip
 import logging
 import os
@@ -231,12 +232,17 @@ SPELLINGS: dict[str, Callable[[int], str]] = {
 @pytest.mark.parametrize("name", SPELLINGS.values(), ids=SPELLINGS)
 def test_the_lines_of_questions_are_found_in_one_pass(tmp_path: Path, name: Callable[[int], str]) -> None:
     seconds = []
-    for count in (1_000, 20_000):  # a search from the start for each would take 400 times as long
+    for count in (2_000, 20_000):  # a search from the start for each would take 100 times as long
         (tmp_path / "x.json").write_bytes(ids(count, name))
-        began = time.process_time()
-        list(squad.read(tmp_path / "x.json", BadRecords()))
-        seconds.append(time.process_time() - began)
-    assert seconds[1] < 150 * seconds[0]
+        gc.collect()
+        gc.disable()  # a collection of all that torch has loaded takes longer than the reading
+        try:
+            began = time.process_time()
+            list(squad.read(tmp_path / "x.json", BadRecords()))
+            seconds.append(time.process_time() - began)
+        finally:
+            gc.enable()
+    assert seconds[1] < 40 * seconds[0]
 
 
 def test_texts_taken_for_labels_are_told_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
