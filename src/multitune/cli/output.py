@@ -6,17 +6,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
 from rich.console import Console
 
 from multitune.cli.layout import fitted
 from multitune.cli.sheet import Sheet
-from multitune.errors import UserError
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the tables as JSON: their rows by name, and notes.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print the tables as CSV, an empty line between two.")]
+from multitune.errors import UserError, printable
 
 
 def show(sheets: Sequence[Sheet], *, as_json: bool, as_csv: bool) -> None:
@@ -76,3 +71,14 @@ def _print_text(sheets: Sequence[Sheet]) -> None:
         if number:
             console.print()
         console.print(fitted(sheet, width, rule), soft_wrap=True, end="")
+
+
+def say(text: str) -> None:
+    """Tell a person something on stderr."""
+    Console(stderr=True, highlight=False, markup=False).print(printable(text), soft_wrap=True)
+
+
+def say_lines(text: str) -> None:
+    """Tell a person several lines on stderr."""
+    for line in text.splitlines():
+        say(line)

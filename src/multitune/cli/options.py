@@ -1,0 +1,21 @@
+"""Arguments and options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a table or folder of your own.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to set, e.g. budget=400.")
+]
+Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
+ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell of each checkpoint, too.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell of nothing but mistakes and warnings.")]
+ByClass = Annotated[bool, typer.Option("--by-class", help="Print the F1 of each label, too.")]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the tables as JSON: their rows by name, and notes.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print the tables as CSV, an empty line between two.")]

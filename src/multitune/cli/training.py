@@ -1,0 +1,190 @@
+"""Commands that train, or make the recipe to train by."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multitune.cli import output
+from multitune.cli.options import AsCsv, AsJson, ByClass, ByLanguage, Overrides, Quiet, RecipePath, Track, Verbose
+from multitune.cli.output import say, say_lines
+from multitune.errors import RunError
+
+
+@contextmanager
+def _ranks_joined() -> Iterator[int]:
+    """Inside, the processes that a launcher has started as one run are a group; yields this one's rank."""
+    if "RANK" not in os.environ:  # nothing of weight is loaded for a single process
+        yield 0
+        return
+    from multitune.training.launch import joined
+
+    with joined() as ranks:
+        yield 0 if ranks is None else ranks.rank
+
+
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/RECIPE-METHOD-seedN, or the next.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in the folder first.")] = False,
+    track: Track = None,
+    by_language: ByLanguage = False,
+    by_class: ByClass = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, evaluate and ship one run."""
+    from multitune.commands import init as own_data
+    from multitune.recipe import dumped, parse_overrides
+
+    output.check(as_json=as_json, as_csv=as_csv)
+    output.set_verbosity(verbose=verbose, quiet=quiet)
+
+    with _ranks_joined() as rank:
+        given = parse_overrides(overrides or [])
+        file = own_data.recipe_for(recipe, given)
+        one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+
+        from multitune.commands.train import default_folder
+        from multitune.commands.train import train as run
+
+        folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
+        if own_data.is_data(recipe) and rank == 0 and not quiet:
+            say_lines(dumped(file.run))
+        result = run(file, folder, overrides=given, resume=resume, overwrite=overwrite, progress=not quiet, track=track)
+    if rank != 0:
+        return
+
+    from multitune.cli import tables
+
+    sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
+    output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
+    if not quiet:
+        say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+        say(f"the report: {folder / 'report.html'}")
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="DATA", help="A table (CSV, TSV, JSONL), or a folder of them.")],
+    overrides: Overrides = None,
+) -> None:
+    """Print a recipe for data of your own.
+
+    Its columns are recognised by name, else by what stands in them. multitune train DATA trains by the same recipe.
+    """
+    from multitune.commands import init as own_data
+    from multitune.recipe import parse_overrides
+
+    given = parse_overrides(overrides or [])
+    file = own_data.init(path, given)
+    file.resolve()
+    print(own_data.text(file), end="")
+
+
+def compare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    methods: Annotated[str, typer.Option(help="Names with commas between; default: the recipe's.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 1,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    track: Track = None,
+    paper: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
+    ] = None,
+    by_language: ByLanguage = False,
+    by_class: ByClass = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train several methods at one budget and compare them."""
+    output.check(as_json=as_json, as_csv=as_csv)
+    output.set_verbosity(verbose=verbose, quiet=quiet)
+
+    from multitune.cli import tables
+    from multitune.commands.compare import compare as run
+    from multitune.commands.grid import read
+    from multitune.recipe import parse_overrides
+
+    folder = out or Path("runs") / recipe.stem
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    given = parse_overrides(overrides or [])
+    points = read(grid or [])
+    comparison = run(
+        recipe,
+        folder,
+        methods=names,
+        seeds=seeds,
+        grid=points,
+        overrides=given,
+        progress=not quiet,
+        track=track,
+        paper=paper,
+    )
+    chosen = comparison.chosen_runs
+    sheets = [*([tables.points(comparison)] if points else []), tables.summary(comparison)]
+    sheets += [tables.languages(chosen, comparison.baseline)] if by_language else []
+    sheets += tables.classes(chosen) if by_class else []
+    sheets += [tables.beside(each) for each in comparison.paper]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
+    if not quiet:
+        say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
+    if failed := [run.folder for run in comparison.failed]:
+        raise RunError(
+            f"{len(failed)} of {len(failed) + len(comparison.runs)} runs failed: {', '.join(failed)}; table and report "
+            f"say why, and the same command tries again"
+        )
+
+
+def demo(overrides: Overrides = None) -> None:
+    """Compare three methods on twelve languages, offline.
+
+    It takes about eight minutes: multitune compare with the recipe demo and --by-language.
+    """
+    from multitune.commands.recipes import path_of
+
+    compare(path_of("demo"), overrides, by_language=True)
+
+
+def synthetic(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for synthetic.json and the figures.")] = Path(
+        "runs/synthetic"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which tasks are drawn.")] = 0,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Only the tables and synthetic.json.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Run every method on three tasks in the plane.
+
+    They are those of Figure 3 of the Sequential Reptile paper.
+    """
+    output.check(as_json=as_json, as_csv=as_csv)
+
+    from multitune.cli import synthetic_tables
+    from multitune.experiments.synthetic import run
+    from multitune.storage.disk import disk_explained
+
+    if not no_figures:
+        from multitune.experiments import synthetic_figures  # says at once where matplotlib is missing
+    with disk_explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    results = run(seed)
+    results.write(out / "synthetic.json")
+    sheets = [synthetic_tables.walks(results), synthetic_tables.sweep(results)]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
+    if not no_figures:
+        synthetic_figures.write(results, out)
+    say(f"results{'' if no_figures else ' and figures'} are in {out}")
