@@ -25,10 +25,10 @@ def test_a_second_run_gets_a_number_and_overwriting_none(file: RecipeFile) -> No
         mt.train(file)
     names = {path.name for path in Path("runs").iterdir()}
     assert names == {".gitignore", "tiny-mtl-seed0", "tiny-mtl-seed0-2", "tiny-mtl-seed0-3"}
-    stray = Path("runs/tiny-mtl-seed0/stray")
-    stray.touch()
+    before = Path("runs/tiny-mtl-seed0/probes.json")
+    before.touch()
     mt.train(file, overrides={"budget": 4}, overwrite=True)
-    assert not stray.exists()
+    assert not before.exists()
     assert mt.RunResult.read("runs/tiny-mtl-seed0").budget == 4
     assert {path.name for path in Path("runs").iterdir()} == names
 
@@ -64,4 +64,11 @@ def test_only_runs_are_overwritten(file: RecipeFile) -> None:
         mt.train(file, "mine", overwrite=True)
     with pytest.raises(UserError, match="cannot stand beside --overwrite"):
         mt.train(file, "other", overwrite=True, resume=True)
-    assert [str(path) for path in Path().rglob("*") if path.is_file()] == ["mine/thesis.tex"]
+    Path("mine/recipe.yaml").touch()
+    with pytest.raises(UserError, match="mine holds no run that has begun"):
+        mt.train(file, "mine", overwrite=True)
+    Path("mine/metrics.jsonl").touch()
+    with pytest.raises(UserError, match=r"mine holds 'thesis\.tex', which no run has written"):
+        mt.train(file, "mine", overwrite=True)
+    files = {str(path) for path in Path().rglob("*") if path.is_file()}
+    assert files == {"mine/thesis.tex", "mine/recipe.yaml", "mine/metrics.jsonl"}

@@ -33,7 +33,8 @@ INTRODUCTION = """# What is in a run folder?
 
 `multitune train` writes to `runs/RECIPE-METHOD-seedN`, and where that is taken to `...-2` and so on; `--resume` goes on with the
 newest of them. `--out` names another folder; `--overwrite` removes the run that is in it (or in the first of them) and begins
-anew. A .gitignore in `runs/` keeps git from seeing it; write one of your own there, and it stays.
+anew, and refuses a folder with files that no run writes. A .gitignore in `runs/` keeps git from seeing it; write one of your own
+there, and it stays.
 
 A comparison's folder has a run folder for each run, a report.html and [a results.json of its own](#comparison-resultsjson-of-a-comparison).
 The folder of a [merge](means.md) has `model/`, `recipe.yaml` (the first run's), [merge.json](#merged-mergejson) and `front` as

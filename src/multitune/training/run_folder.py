@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe, is_saved_in, to_yaml
-from multitune.results import merged
+from multitune.results import clusters, merged, metrics, predictions, probes
 from multitune.results.run import FILE
 from multitune.storage import lock
 from multitune.storage.atomic import remove, remove_parts, write_text
@@ -18,6 +18,13 @@ from multitune.training import checkpoint
 CHECKPOINTS = "checkpoints"
 RUNS = Path("runs")
 """Where runs go when nobody says."""
+BEGUN = (metrics.FILE, FILE, merged.FILE)
+"""Files of which a run that has begun, or a merge, has one."""
+WRITTEN = (
+    *("recipe.yaml", "data", "model", "languages", "report.html", "figures", "tensorboard", CHECKPOINTS, *BEGUN),
+    *(predictions.FILE, clusters.FILE, probes.FILE, "front.png", "front.svg", "front.pdf"),
+)
+"""All that a run and the commands about it write into its folder: what ``overwrite`` removes."""
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
@@ -120,6 +127,7 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
     if not (out / "recipe.yaml").exists():
         raise UserError(f"--out: {out} is not empty, and it is not the folder of a run; name a new folder")
     if overwrite:
+        _check_only_a_run(out)
         return
     if (out / FILE).exists():
         raise UserError(f"--out: {out} already holds a finished run; name another folder, or add --overwrite")
@@ -132,4 +140,15 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
     if not is_saved_in(out / "recipe.yaml", recipe):
         raise UserError(
             f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"
+        )
+
+
+def _check_only_a_run(out: Path) -> None:
+    """Make sure that whoever overwrites a run loses nothing else: a recipe of one's own may lie among one's files."""
+    if not any((out / name).exists() for name in BEGUN):
+        raise UserError(f"--overwrite: {out} holds no run that has begun; name a new folder, or resume it")
+    others = [path.name for path in _content(out) if path.name not in WRITTEN and not path.match(".*.part")]
+    if others:
+        raise UserError(
+            f"--overwrite: {out} holds {others[0]!r}, which no run has written; move it away, or name another folder"
         )
