@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +74,8 @@ def train(
             Or another of the processes that share the run has ended.
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
     """
+    how = _How(resume, overwrite, progress, track)
     with launch.joined() as ranks:
-        options: dict[str, Any] = {
-            "overrides": overrides,
-            "resume": resume,
-            "overwrite": overwrite,
-            "progress": progress,
-            "track": track,
-            "ranks": ranks,
-        }
         if data is not None:
             if ranks is not None:
                 raise UserError(
@@ -89,76 +83,76 @@ def train(
                 )
             with given_data.written(data) as given:
                 own = given_data.recipe_for(recipe, given, overrides)
-                return _train(own, out, **options, corpus=corpus, given=given)
+                return _train(own, out, overrides, how, corpus, given=given)
         if recipe is None:
             raise UserError("recipe: is missing; name one, or give data")
-        return _train(recipe_for(recipe, overrides), out, **options, corpus=corpus, given=None)
+        return _train(recipe_for(recipe, overrides), out, overrides, how, corpus, ranks=ranks)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a run is to be made, beside its recipe; as the arguments of ``train``."""
+
+    resume: bool
+    overwrite: bool
+    progress: bool
+    track: str | None
+
+    def opened(self, out: Path, recipe: Recipe) -> AbstractContextManager[str | None]:
+        """The run's folder, made and kept from others; gives the owner that was killed in it, in words, if any."""
+        return run_folder.opened(out, recipe, resume=self.resume, overwrite=self.overwrite)
+
+    def check(self, out: Path, recipe: Recipe) -> None:
+        """Raise UserError where the folder cannot be the run's."""
+        run_folder.check(out, recipe, resume=self.resume, overwrite=self.overwrite)
 
 
 def _train(
     file: RecipeFile,
     out: str | Path | None,
-    *,
     overrides: Mapping[str, Any] | None,
-    resume: bool,
-    overwrite: bool,
-    progress: bool,
-    track: str | None,
+    how: _How,
     corpus: Corpus | None,
-    given: Path | None,
-    ranks: Ranks | None,
+    *,
+    given: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> RunResult:
     """Train by a recipe file; ``given`` has the data, where the run is to keep them."""
     one = file.resolve(overrides=overrides)
-    if resume and overwrite:
+    if how.resume and how.overwrite:
         raise UserError("--resume: cannot stand beside --overwrite, which begins anew")
-    folder = default_folder(file, one, resume=resume, overwrite=overwrite) if out is None else Path(out)
+    folder = default_folder(file, one, resume=how.resume, overwrite=how.overwrite) if out is None else Path(out)
     plan = load_plan(one)
-    check_tracker(track)
+    check_tracker(how.track)
     if ranks is not None:
         launch.check_method(one.method, plan)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
-        return _shared(
-            one, plan, corpus, folder, ranks, resume=resume, overwrite=overwrite, progress=progress, track=track
-        )
+        return _train_shared(one, plan, corpus, folder, how, ranks)
     if given is not None:
         corpus = load_corpus(one)
         one = one.model_copy(update={"path": str(folder / given_data.FOLDER)})
-    if resume and run_folder.is_finished(folder, one):
+    if how.resume and run_folder.is_finished(folder, one):
         return _reported(folder, one)
-    run_folder.check(folder, one, resume=resume, overwrite=overwrite)
+    how.check(folder, one)
     one = settled(one, [folder])
     corpus = load_corpus(one) if corpus is None else corpus
     check_unchanged(folder, one, corpus, option="--resume")
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_with(one.threads):
-        result = run(
-            one, plan, corpus, folder, resume=resume, overwrite=overwrite, progress=progress, track=track, given=given
-        )
+        result = run(one, plan, corpus, folder, how, given)
     page.write(folder)
     return result
 
 
-def _shared(
-    recipe: Recipe,
-    plan: Plan,
-    corpus: Corpus | None,
-    out: Path,
-    ranks: Ranks,
-    *,
-    resume: bool,
-    overwrite: bool,
-    progress: bool,
-    track: str | None,
-) -> RunResult:
+def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, how: _How, ranks: Ranks) -> RunResult:
     """A run that several ranks share; all of them return rank 0's result."""
     leads = ranks.rank == 0
-    finished = leads and resume and run_folder.is_finished(out, recipe)
+    finished = leads and how.resume and run_folder.is_finished(out, recipe)
     if json.loads(ranks.tell(json.dumps(finished))):
         return _result_of_all(_reported(out, recipe) if leads else None, ranks)
     one = recipe
     if leads:
-        run_folder.check(out, recipe, resume=resume, overwrite=overwrite)
+        how.check(out, recipe)
         one = settled(recipe, [out])
     settings = json.loads(ranks.tell(json.dumps({"precision": one.precision, "threads": one.threads})))
     one = recipe.model_copy(update=settings)
@@ -172,16 +166,11 @@ def _shared(
         if not leads:
             with StopSignal() as stop:
                 trainer = Trainer(run, out, Silent(), stop, ranks)
-                trainer.begin(resume=resume)
+                trainer.begin(resume=how.resume)
                 trainer.fit()
             return _result_of_all(None, ranks)
-        opened = run_folder.opened(out, one, resume=resume, overwrite=overwrite)
-        with disk_explained(out), opened as last_owner:
-            if run.division is not None:
-                pseudo_tasks.write(out, run.division)
-            result = _fit(
-                run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner, ranks=ranks
-            )
+        with disk_explained(out), how.opened(out, one) as last_owner:
+            result = _fit(run, corpus, out, how, last_owner, ranks)
     page.write(out)
     return _result_of_all(result, ranks)
 
@@ -205,48 +194,22 @@ def _reported(out: Path, recipe: Recipe) -> RunResult:
     return RunResult.read(out)
 
 
-def _train_one(
-    recipe: Recipe,
-    plan: Plan,
-    corpus: Corpus,
-    out: Path,
-    *,
-    resume: bool,
-    overwrite: bool,
-    progress: bool,
-    track: str | None,
-    given: Path | None,
-) -> RunResult:
+def _train_one(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How, given: Path | None) -> RunResult:
     reset_peak_memory(chosen(recipe.device))
     run = prepare(recipe, corpus, plan)
-    opened = run_folder.opened(out, recipe, resume=resume, overwrite=overwrite)
-    with disk_explained(out), opened as last_owner:
+    with disk_explained(out), how.opened(out, recipe) as last_owner:
         if given is not None:
             given_data.keep(given, out)
-        if run.division is not None:
-            pseudo_tasks.write(out, run.division)
-        return _fit(run, corpus, out, resume=resume, progress=progress, track=track, last_owner=last_owner)
+        return _fit(run, corpus, out, how, last_owner)
 
 
-def _train_each(
-    recipe: Recipe,
-    plan: Plan,
-    corpus: Corpus,
-    out: Path,
-    *,
-    resume: bool,
-    overwrite: bool,
-    progress: bool,
-    track: str | None,
-    given: Path | None,
-) -> RunResult:
+def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How, given: Path | None) -> RunResult:
     """A model for each language, on its share of the budget; ``model/`` has a folder for each.
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
     parts, shares, digests = [], _shares(recipe, corpus), digests_of(corpus, None)
-    opened = run_folder.opened(out, recipe, resume=resume, overwrite=overwrite)
-    with disk_explained(out), opened as last_owner:
+    with disk_explained(out), how.opened(out, recipe) as last_owner:
         if given is not None:
             given_data.keep(given, out)
         (out / "model").mkdir(exist_ok=True)
@@ -257,7 +220,7 @@ def _train_each(
                 reset_peak_memory(chosen(recipe.device))
                 run = replace(prepare(one, only, plan), digests=digests)
                 run_folder.begin(folder, one)
-                _fit(run, only, folder, resume=resume, progress=progress, track=track, last_owner=last_owner)
+                _fit(run, only, folder, how, last_owner)
             model = folder / "model" / tasks.of(only).folder(language)
             if model.exists():
                 model.rename(out / "model" / language)
@@ -286,26 +249,20 @@ def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
 
 
 def _fit(
-    run: Run,
-    corpus: Corpus,
-    out: Path,
-    *,
-    resume: bool,
-    progress: bool,
-    track: str | None,
-    last_owner: str | None,
-    ranks: Ranks | None = None,
+    run: Run, corpus: Corpus, out: Path, how: _How, last_owner: str | None, ranks: Ranks | None = None
 ) -> RunResult:
-    """Train and ship a run whose folder is ready."""
+    """Train and ship a run whose folder is ready; ``last_owner`` was killed in it, in words."""
+    if run.division is not None:
+        pseudo_tasks.write(out, run.division)
     title = f"{run.recipe.method} seed {run.recipe.seed}"
-    with StopSignal() as stop, Terminal(title, run.recipe.budget) if progress else Silent() as display:
+    with StopSignal() as stop, Terminal(title, run.recipe.budget) if how.progress else Silent() as display:
         if last_owner:
             display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop, ranks)
-        trainer.begin(resume=resume)
+        trainer.begin(resume=how.resume)
         for note in run.update.notes:
             display.say(f"{title}: {note}")
-        trainer.fit(track)
+        trainer.fit(how.track)
         result = trainer.ship(corpus)
         if stop.requested:
             raise Interrupted(f"stopped; {out} was finished already", stop.requested)

@@ -6,12 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from signal import Signals
 
-import torch
-
 from multitune.data.corpus import Corpus
-from multitune.data.records.labels import unknown_labels
 from multitune.errors import Interrupted, RunError
-from multitune.evaluation.scoring import Evaluation, by_class, evaluate, write_predictions
+from multitune.evaluation.scoring import evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.methods.ranks import Ranks
 from multitune.probes import live
@@ -20,17 +17,16 @@ from multitune.recipe import to_yaml
 from multitune.results import metrics, predictions
 from multitune.results.json_files import finite
 from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When
-from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
+from multitune.results.run import RunResult, finite_scores
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
-from multitune.tasks import TASKS
 from multitune.training import checkpoint, launch, model_card
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
-from multitune.training.memory import peak_memory
 from multitune.training.metrics_log import MetricsLog
 from multitune.training.model_card import Training
 from multitune.training.optimizer import learning_rate
+from multitune.training.outcome import result_of
 from multitune.training.progress import Display
 from multitune.training.run import Run
 from multitune.training.run_folder import CHECKPOINTS
@@ -130,7 +126,7 @@ class Trainer:
                 evaluation = evaluate(run.encoder, run.heads, run.test, run.precision, self._stop.check)
             except StopRequested as stop:
                 raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
-            result = self._result(corpus, evaluation)
+            result = result_of(run, self._now, corpus, evaluation, time.monotonic() - self._began)
             if run.recipe.save_model:
                 self._save_model(result, "dev" if corpus.test_is_dev else "test")
         with replaced(out / predictions.FILE) as beside:
@@ -370,42 +366,3 @@ class Trainer:
         if self._leads:
             self._log.add(event)
             self._track(event)
-
-    def _shipped(self) -> Shipped:
-        """Which weights the recipe selects."""
-        select, now = self._run.recipe.select, self._now
-        if select == "best":
-            return Shipped(select, gradients=int(now.best["gradients"]), dev=finite(now.best["average"]))
-        return Shipped(select, gradients=now.gradients, dev=finite(now.dev))
-
-    def _result(self, corpus: Corpus, evaluation: Evaluation) -> RunResult:
-        recipe, metric, scores = self._run.recipe, self._run.heads.metric, finite_scores(evaluation.scores)
-        seen = {language: own for language, own in scores.items() if language in corpus.train}
-        unseen = {language: own for language, own in scores.items() if language not in corpus.train}
-        return RunResult(
-            method=recipe.method,
-            seed=recipe.seed,
-            budget=recipe.budget,
-            metric=metric,
-            seen=seen,
-            unseen=unseen,
-            average=Sides(seen=average(seen, metric), unseen=average(unseen, metric)),
-            drift=finite(self._run.encoder.drift()),
-            seconds=time.monotonic() - self._began,
-            step_seconds=self._now.step_seconds,
-            peak_memory_bytes=peak_memory(self._run.encoder.device),
-            precision=self._run.precision,
-            threads=torch.get_num_threads(),
-            device=str(self._run.encoder.device),
-            shipped=self._shipped(),
-            dropped=dict(corpus.dropped),
-            versions=versions() | self._run.heads.versions(),
-            skipped=dict(corpus.skipped),
-            unknown_labels=unknown_labels(corpus, corpus.test, TASKS),
-            steps=self._now.steps,
-            skipped_steps=self._now.skipped_steps,
-            trained=dict(self._now.trained),
-            by_class=by_class(corpus, self._run.heads, evaluation.statistics),
-            notes=list(self._run.update.notes),
-            digests=self._run.digests,
-        )

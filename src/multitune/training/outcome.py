@@ -1,0 +1,63 @@
+"""What a run that has spent its budget leaves in results.json."""
+
+import torch
+
+from multitune.data.corpus import Corpus
+from multitune.data.records.labels import unknown_labels
+from multitune.evaluation.scoring import Evaluation, by_class
+from multitune.results.json_files import finite
+from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
+from multitune.tasks import TASKS
+from multitune.training.checkpoint import Progress
+from multitune.training.memory import peak_memory
+from multitune.training.run import Run
+from multitune.versions import versions
+
+
+def result_of(run: Run, now: Progress, corpus: Corpus, evaluation: Evaluation, seconds: float) -> RunResult:
+    """The results of a run whose model holds the weights that ship.
+
+    Args:
+        run: what was trained.
+        now: how far it came.
+        corpus: its data.
+        evaluation: of the weights that ship, on the test split.
+        seconds: what the run took, breaks left out.
+    """
+    recipe, metric, scores = run.recipe, run.heads.metric, finite_scores(evaluation.scores)
+    seen = {language: own for language, own in scores.items() if language in corpus.train}
+    unseen = {language: own for language, own in scores.items() if language not in corpus.train}
+    return RunResult(
+        method=recipe.method,
+        seed=recipe.seed,
+        budget=recipe.budget,
+        metric=metric,
+        seen=seen,
+        unseen=unseen,
+        average=Sides(seen=average(seen, metric), unseen=average(unseen, metric)),
+        drift=finite(run.encoder.drift()),
+        seconds=seconds,
+        step_seconds=now.step_seconds,
+        peak_memory_bytes=peak_memory(run.encoder.device),
+        precision=run.precision,
+        threads=torch.get_num_threads(),
+        device=str(run.encoder.device),
+        shipped=_shipped(recipe.select, now),
+        dropped=dict(corpus.dropped),
+        versions=versions() | run.heads.versions(),
+        skipped=dict(corpus.skipped),
+        unknown_labels=unknown_labels(corpus, corpus.test, TASKS),
+        steps=now.steps,
+        skipped_steps=now.skipped_steps,
+        trained=dict(now.trained),
+        by_class=by_class(corpus, run.heads, evaluation.statistics),
+        notes=list(run.update.notes),
+        digests=run.digests,
+    )
+
+
+def _shipped(select: str, now: Progress) -> Shipped:
+    """Which weights a recipe's ``select`` takes."""
+    if select == "best":
+        return Shipped(select, gradients=int(now.best["gradients"]), dev=finite(now.best["average"]))
+    return Shipped(select, gradients=now.gradients, dev=finite(now.dev))
