@@ -28,7 +28,7 @@ from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
 from multitune.training.arithmetic import settled
 from multitune.training.data_changes import check_unchanged, digests_of
-from multitune.training.loading import load_corpus, load_plan
+from multitune.training.loading import LIMITS, READING, load_corpus, load_plan
 from multitune.training.tracking import check_tracker
 
 BASELINES = ("mixed", "mtl")
@@ -274,21 +274,5 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
 
 def _data_of(recipe: Recipe) -> str:
     """What decides the corpus of a recipe."""
-    keys = {
-        "data",
-        "task",
-        "path",
-        "columns",
-        "labels",
-        "scheme",
-        "strip_labels",
-        "label_names",
-        "skip_bad",
-        "languages",
-        "unseen",
-        "train_limit",
-        "dev_limit",
-        "test_limit",
-        "select",
-    }
+    keys = {*READING, *LIMITS, "languages", "unseen", "select"}
     return recipe.model_dump_json(include=keys)

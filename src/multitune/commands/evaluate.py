@@ -22,15 +22,12 @@ from multitune.storage.disk import check_readable
 from multitune.tasks import TASKS, HeadMap, Task, name_of
 from multitune.training.checkpoint import newest_gradients
 from multitune.training.data_changes import changes_since
-from multitune.training.loading import load_test
+from multitune.training.loading import READING, load_test
 from multitune.training.run_folder import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
-USED = (
-    *("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "languages", "unseen"),
-    *("skip_bad", "max_length", "test_limit", "precision", "device"),
-)
+USED = (*READING, "languages", "unseen", "max_length", "test_limit", "precision", "device")
 """Recipe keys that decide a score when the model is given."""
 
 

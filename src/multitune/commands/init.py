@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 SAMPLE = 5000
 """Rows that the columns are recognised by."""
 PASSES = 3
-"""Over the training data, about."""
+"""Passes over the training data, about."""
 LARGEST_BUDGET = 200
 """Gradient computations: a first answer takes a minute or two."""
 TREEBANK = {"tokens": "form", "pos": "upos"}
 WIDTH = 100
-"""Of a line of comment."""
+"""Characters of a line of comment, at most."""
 
 
 def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) -> RecipeFile:

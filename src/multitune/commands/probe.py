@@ -41,14 +41,13 @@ from multitune.results.run import FILE, RunResult, Sides, mean
 from multitune.storage.disk import check_readable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.data_changes import changes_since
-from multitune.training.loading import load_encoder, load_plan, load_with_labels
+from multitune.training.loading import LIMITS, READING, load_encoder, load_plan, load_with_labels
 from multitune.training.run import word_embedding
 from multitune.versions import versions
 
 USED = (
-    *("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "languages", "unseen"),
-    *("skip_bad", "max_length", "train_limit", "dev_limit", "test_limit", "batch_size", "pseudo_tasks", "model"),
-    *("precision", "device"),
+    *(*READING, *LIMITS, "languages", "unseen", "max_length"),
+    *("batch_size", "pseudo_tasks", "model", "precision", "device"),
 )
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100

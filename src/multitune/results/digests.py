@@ -42,7 +42,7 @@ class Digests:
         return " and ".join(said)
 
     def shared(self, other: "Digests") -> "Digests":
-        """Those of the languages that other ones have, too; not of replayed texts."""
+        """The hashes of languages that ``other`` has, too, without those of replayed texts."""
         train, dev, test = (
             {language: hash for language, hash in self.of(split).items() if language in other.of(split)}
             for split in SPLITS

@@ -194,7 +194,7 @@ def newest_gradients(folder: Path) -> int | None:
 
 
 def newest_digests(folder: Path) -> Digests | None:
-    """Of the records that the run of the newest checkpoint saw; None where no checkpoint is whole in that respect."""
+    """Hashes of the records that the newest checkpoint's run saw; None where no checkpoint has them undamaged."""
     for path in reversed(_finished(folder)):
         with suppress(Damaged), _damage_explained():
             _check_there(path)

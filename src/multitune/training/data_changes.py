@@ -11,15 +11,12 @@ from multitune.recipe import Recipe
 from multitune.results.digests import SPLITS, Digests, Split
 from multitune.results.run import FILE, RunResult
 from multitune.training import checkpoint
-from multitune.training.loading import replayed
+from multitune.training.loading import LIMITS, READING, replayed
 from multitune.training.run_folder import CHECKPOINTS
-
-OTHER_RECORDS = ("data", "task", "path", "columns", "labels", "skip_bad", "train_limit", "dev_limit", "test_limit")
-"""Recipe keys that decide which records a language has."""
 
 
 def digests_of(corpus: Corpus, replay: Sequence[Record] | None) -> Digests:
-    """Those of a run on a corpus, already cut to its limits.
+    """Hashes of what a run on a corpus, already cut to its limits, learns from and is scored on.
 
     Args:
         replay: the replayed texts, where they are not the corpus's own.
@@ -74,14 +71,14 @@ def changes_since(out: Path, corpus: Corpus, overrides: Mapping[str, Any], split
         splits: what is looked at.
     """
     before = saved_digests(out)
-    if before is None or not overrides.keys().isdisjoint(OTHER_RECORDS):
+    if before is None or not overrides.keys().isdisjoint((*READING, *LIMITS)):
         return ""
     now = digests_of(corpus, None)
     return before.shared(now).changes(now.shared(before), splits)
 
 
 def saved_digests(out: Path) -> Digests | None:
-    """Those of the run in a folder, finished or not; None where the folder does not say."""
+    """Hashes of what the run in a folder saw, finished or not; None where the folder does not say."""
     if (out / FILE).exists():
         return RunResult.read(out).digests
     return checkpoint.newest_digests(out / CHECKPOINTS)

@@ -27,6 +27,11 @@ from multitune.tasks import TASKS, HeadMap, Task
 
 log = logging.getLogger(__name__)
 
+READING = ("data", "task", "path", "columns", "labels", "scheme", "strip_labels", "label_names", "skip_bad")
+"""Recipe keys that decide which records a language has, and with which labels."""
+LIMITS = ("train_limit", "dev_limit", "test_limit")
+"""Recipe keys that decide how many of them are used."""
+
 
 def load_corpus(recipe: Recipe) -> Corpus:
     """The recipe's data, cut to its limits; bad records stop it, or with ``skip_bad`` are left out and counted.

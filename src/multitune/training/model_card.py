@@ -69,7 +69,7 @@ class Training:
         return hub_sets.repositories(self.recipe.data) if self.recipe.path is None else []
 
     def scores(self, languages: Sequence[str]) -> list[tuple[str, Scores]]:
-        """Of these languages, those that were trained on and then the others; empty without results."""
+        """Scores of these languages: "seen" (trained on) and "unseen" ones; empty without results."""
         if self.result is None:
             return []
         sides = ((side, self.result.scores[side]) for side in SIDES)

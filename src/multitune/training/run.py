@@ -51,7 +51,7 @@ class Run:
     """The training languages, or the pseudo-tasks."""
     examples: Mapping[str, Sequence[Example]]
     batches: Mapping[str, Batches]
-    """Those of each task, by its name, or one stream of batches that mix them all; updates know them by their place."""
+    """A stream of mini-batches a task, by its name, or one that mixes all; updates know streams by their place."""
     dev: Encoded
     dev_by_task: Encoded
     """``dev``, or with pseudo-tasks its records by these."""
@@ -60,7 +60,7 @@ class Run:
     division: Division | None
     """What the pseudo-tasks are; None where the tasks are languages."""
     digests: Digests
-    """Of the records that the run sees; with a model for each language, those of all of them."""
+    """Hashes of the records that the run sees; with a model for each language, of all languages' records."""
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number."""
