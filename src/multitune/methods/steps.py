@@ -130,7 +130,7 @@ class Step(ABC):
         return self._combine(measured, loss_scale)
 
     def _combine_over(self, ranks: Ranks, losses: Sequence[Tensor], loss_scale: float) -> dict[int, float]:
-        """As ``combine``, with what the other ranks have measured; all of them raise together."""
+        """Combine what all ranks have measured; all of them raise together."""
         rows, heads = self.rows, self.setting.heads
         reached = torch.tensor([*rows.reached, *heads.reached], dtype=torch.float64)
         own = torch.stack([loss.double() for loss in losses])
@@ -143,7 +143,7 @@ class Step(ABC):
         return weights
 
     def _spread(self, ranks: Ranks) -> None:
-        """Have in row 0 of all ranks what each has combined its part of: the sum of their parts."""
+        """Put the whole combined gradient, of which each rank has a part in its row 0, in row 0 of all ranks."""
         if not self.own:
             self.rows.combined.zero_()
         ranks.sum(self.rows.combined)
@@ -336,7 +336,7 @@ class _Norms:
             self._squares.append(self._step.rows.squared_norm(row, self._step.setting.measured))
 
     def pass_over(self) -> None:
-        """The gradient of the next task is another rank's to measure."""
+        """Note that another rank measures the gradient of the next task."""
         self._sums.append(self._step.rows.zero_sum())
         if self._method.reads_norms:
             self._squares.append(self._sums[-1].double())
