@@ -61,14 +61,14 @@ class Step(ABC):
 
     Attributes:
         shares: what has come, by task, in the order in which the tasks came first.
-        own: the tasks whose gradients came to this rank.
+        has_own: whether a task's gradient has come to this rank.
         losses: the tasks' losses, [n], where all are known; there once they are combined.
     """
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.rows = setting, setting.rows
         self.shares: dict[int, Share] = {}
-        self.own: list[int] = []
+        self.has_own = False
         self.losses: Tensor | None = None
 
     @property
@@ -98,8 +98,7 @@ class Step(ABC):
         """Note that a gradient of a task, multiplied by ``scale``, has come to its row."""
         share = self.shares.setdefault(task, Share(scale, None if loss is None else torch.zeros_like(loss)))
         share.loss = None if loss is None or share.loss is None else share.loss + loss
-        if task not in self.own:
-            self.own.append(task)
+        self.has_own = True
 
     def pass_over(self, task: int, scale: float) -> None:
         """Note that another rank computes a task's gradient, multiplied by ``scale``."""
@@ -144,7 +143,7 @@ class Step(ABC):
 
     def _spread(self, ranks: Ranks) -> None:
         """Put the whole combined gradient, of which each rank has a part in its row 0, in row 0 of all ranks."""
-        if not self.own:
+        if not self.has_own:
             self.rows.combined.zero_()
         ranks.sum(self.rows.combined)
 
@@ -172,7 +171,7 @@ class Summed(Step):
         setting.rows.reserve(1)
 
     def place(self, task: int) -> tuple[int, bool]:
-        return 0, bool(self.own)
+        return 0, self.has_own
 
     def take(self, task: int, loss: Tensor | None, scale: float) -> None:
         super().take(task, loss, scale)
@@ -287,7 +286,7 @@ class Streamed(Step):
         setting.rows.reserve(2)
 
     def place(self, task: int) -> tuple[int, bool]:
-        if not self.own:
+        if not self.has_own:
             self.rows.combined.zero_()
         return 1, False
 
