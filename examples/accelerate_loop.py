@@ -24,8 +24,8 @@ model, optimizer, loader = accelerator.prepare(model, outer, DataLoader(data, ba
 
 
 def loss(task: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = heads[task](shared(x).tanh())
-    return nn.functional.mse_loss(found.squeeze(1), y)
+    predicted: torch.Tensor = heads[task](shared(x).tanh())
+    return nn.functional.mse_loss(predicted.squeeze(1), y)
 
 
 for _ in range(100):  # each time an epoch of its own

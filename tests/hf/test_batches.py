@@ -40,10 +40,10 @@ def language_of(batch: list[int]) -> str:
 def test_batches_are_full_and_of_the_tasks_that_are_told(tasks_per_step: int, in_a_row: int) -> None:
     options: dict[str, Any] = {"tasks_per_step": tasks_per_step, "batches_per_task": in_a_row}
     made = OneTaskBatches(DATA, "language", 4, **options)
-    found = [language_of(batch) for batch in batches(48, **options)]
+    drawn = [language_of(batch) for batch in batches(48, **options)]
     assert {len(batch) for batch in batches(48, **options)} == {4}
     assert len(made) == made.steps_per_epoch * tasks_per_step * in_a_row >= len(DATA) / 4
-    for step, names in enumerate(parts(found, tasks_per_step * in_a_row)):
+    for step, names in enumerate(parts(drawn, tasks_per_step * in_a_row)):
         told = made.tasks_of(step)
         assert len(set(told)) == tasks_per_step
         assert list(names) == [name for name in told for _ in range(in_a_row)]

@@ -103,10 +103,12 @@ def test_two_ranks_are_one_process(tmp_path: Path) -> None:
         one.train()
         whole = weights(one.model)
         for number in range(2):
-            found = torch.load(tmp_path / f"{name}-{number}.pt", weights_only=True)
+            trained = torch.load(tmp_path / f"{name}-{number}.pt", weights_only=True)
             resumed = torch.load(tmp_path / f"{name}-resumed-{number}.pt", weights_only=True)
             for key, value in whole.items():
-                torch.testing.assert_close(found[key], value, msg=f"{name}, rank {number}, {key}", rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(
-                    resumed[key], found[key], msg=f"{name}, rank {number}, {key}", rtol=0, atol=0
+                    trained[key], value, msg=f"{name}, rank {number}, {key}", rtol=1e-4, atol=1e-5
+                )
+                torch.testing.assert_close(
+                    resumed[key], trained[key], msg=f"{name}, rank {number}, {key}", rtol=0, atol=0
                 )

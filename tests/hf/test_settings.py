@@ -18,10 +18,8 @@ class ScheduleFree(AdamW):
 
 
 def made(folder: Path, **settings: Any) -> MultitaskTrainer:
-    own = {"method", "options", "sampling", "sampling_exponent", "optimizer_cls_and_kwargs", "optimizers"}
+    own = {"task_column", "method", "options", "sampling_exponent", "optimizer_cls_and_kwargs"}
     given: dict[str, Any] = {"task_column": "language"} | {key: settings.pop(key) for key in own & settings.keys()}
-    if "task_column" in settings:
-        given["task_column"] = settings.pop("task_column")
     return MultitaskTrainer(classifier(), arguments(folder, **settings), train_dataset=rows(), **given)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
@@ -12,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from multitune.errors import UserError
 from multitune.hf import MultitaskMixin
+from tiny import same
 from tiny_llama import llama, texts, tokenizer
 
 pytestmark = [
@@ -67,10 +67,6 @@ def trained(model: Any) -> dict[str, Tensor]:
 def saved(folder: Path, lora: bool) -> dict[str, Tensor]:
     model: PreTrainedModel | PeftModel = type(llama()).from_pretrained(folder) if not lora else llama()
     return trained(PeftModel.from_pretrained(llama(), str(folder), is_trainable=True) if lora else model)
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 class Slow(TrainerCallback):

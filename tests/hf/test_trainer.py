@@ -282,8 +282,7 @@ def test_gradvacs_targets_are_in_the_checkpoint(tmp_path: Path) -> None:
 def test_it_goes_with_the_trainers_settings(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     one = a_trainer(tmp_path, name, **({"metric_for_best_model": "loss"} | METHODS[name][2] | settings))
     before = weights(one.model)
-    found = one.train()
-    assert found.global_step > 0
+    assert one.train().global_step > 0
     assert not same(weights(one.model), before)
     assert all(p.isfinite().all() for p in weights(one.model).values())
 
@@ -344,10 +343,10 @@ def test_metrics_of_languages_and_their_mean(tmp_path: Path) -> None:
         compute_metrics=accuracy,
     )
     one.train()
-    found = one.evaluate()
+    metrics = one.evaluate()
     for metric in ("loss", "accuracy"):
-        each = [found[f"eval_{name}_{metric}"] for name in ("de", "fi", "sw")]
-        assert found[f"eval_{metric}"] == pytest.approx(sum(each) / 3)
-    assert "eval_runtime" not in found
+        each = [metrics[f"eval_{name}_{metric}"] for name in ("de", "fi", "sw")]
+        assert metrics[f"eval_{metric}"] == pytest.approx(sum(each) / 3)
+    assert "eval_runtime" not in metrics
     assert one.evaluate(by_language(rows(2)), metric_key_prefix="test")["test_loss"] > 0
     assert "eval_de_loss" not in one.evaluate(rows(2))

@@ -1,4 +1,4 @@
-"""Tiny trainers: a random BERT on rows of three languages, a random Llama on texts of two."""
+"""Tiny trainers of a random BERT, on rows of three languages."""
 
 from pathlib import Path
 from typing import Any

@@ -148,7 +148,7 @@ def counted(sent: dict[str, int]) -> Iterator[None]:
 
 
 def cost(case: Case, ranks: Ranks) -> dict[str, float]:
-    """Of one step: bytes beside DistributedDataParallel's, and gradient vectors kept in memory."""
+    """What one step costs: bytes beside DistributedDataParallel's, and gradient vectors kept in memory."""
     net, sent = Net(case.tasks).to(case.dtype), {"bytes": 0}
     combiner = Combiner(
         net.shared(),
@@ -174,19 +174,19 @@ def rank(folder: Path, number: int) -> None:
     group = distributed.group.WORLD
     assert group is not None
     ranks = Ranks(group)
-    found: dict[str, Any] = {case.name: trained(case, ranks) for case in CASES}
-    found["cost"] = {case.name: cost(case, ranks) for case in CASES if case.tasks in (2, 4)}
+    outcome: dict[str, Any] = {case.name: trained(case, ranks) for case in CASES}
+    outcome["cost"] = {case.name: cost(case, ranks) for case in CASES if case.tasks in (2, 4)}
     ranks.wanted = 15 * number
     trained(CASES[0], ranks)
-    found["agreed"] = ranks.agreed
-    found["wrapped"] = refusal_of_a_wrapped_model(ranks)
+    outcome["agreed"] = ranks.agreed
+    outcome["wrapped"] = refusal_of_a_wrapped_model(ranks)
     if number == 0:
         began = time.monotonic()
         try:
             trained(CASES[-1], ranks)
         except LostRankError as error:
-            found["lost"], found["waited"] = str(error), time.monotonic() - began
-    torch.save(found, folder / f"{number}.pt")
+            outcome["lost"], outcome["waited"] = str(error), time.monotonic() - began
+    torch.save(outcome, folder / f"{number}.pt")
     os._exit(0)  # rank 1 is killed, as it were
 
 
@@ -219,13 +219,13 @@ def test_two_ranks_are_one_process(case: Case, two_ranks: list[dict[str, Any]]) 
     expected = trained(case)
     bound = 1e-10 if case.dtype == torch.float64 else 1e-5
     assert len(expected["faults"]) == 1
-    for found in (each[case.name] for each in two_ranks):
-        assert found["faults"] == expected["faults"]
+    for outcome in (each[case.name] for each in two_ranks):
+        assert outcome["faults"] == expected["faults"]
         for name, weight in expected["weights"].items():
-            torch.testing.assert_close(found["weights"][name], weight, rtol=bound, atol=bound, msg=name)
+            torch.testing.assert_close(outcome["weights"][name], weight, rtol=bound, atol=bound, msg=name)
         for name, tensor in expected["state"].items():
-            torch.testing.assert_close(found["state"][name], tensor, rtol=10 * bound, atol=10 * bound, msg=name)
-        for ours, theirs in zip(found["losses"], expected["losses"], strict=True):
+            torch.testing.assert_close(outcome["state"][name], tensor, rtol=10 * bound, atol=10 * bound, msg=name)
+        for ours, theirs in zip(outcome["losses"], expected["losses"], strict=True):
             torch.testing.assert_close(ours, theirs.double(), rtol=bound, atol=bound)
 
 
@@ -233,20 +233,20 @@ def test_two_ranks_are_one_process(case: Case, two_ranks: list[dict[str, Any]]) 
 @pytest.mark.parametrize("tasks", [2, 4])
 def test_ranks_send_and_keep_no_more_than_they_have_to(tasks: int, two_ranks: list[dict[str, Any]]) -> None:
     for case in (case for case in CASES if case.tasks == tasks):
-        for found in (each["cost"][case.name] for each in two_ranks):
+        for outcome in (each["cost"][case.name] for each in two_ranks):
             most = 1.02 if case.method in STREAMING else {2: 1.05, 4: 1.58}[tasks]
-            assert found["bytes"] <= most, case.name
-            assert found["rows"] <= 1.03 * (2 if case.method in STREAMING else 2 * tasks / RANKS + 1), case.name
+            assert outcome["bytes"] <= most, case.name
+            assert outcome["rows"] <= 1.03 * (2 if case.method in STREAMING else 2 * tasks / RANKS + 1), case.name
 
 
 @pytest.mark.check
 def test_what_one_rank_wants_all_know(two_ranks: list[dict[str, Any]]) -> None:
-    assert [found["agreed"] for found in two_ranks] == [15, 15]
+    assert [outcome["agreed"] for outcome in two_ranks] == [15, 15]
 
 
 @pytest.mark.check
 def test_a_wrapped_model_and_a_lost_rank_are_named(two_ranks: list[dict[str, Any]]) -> None:
-    assert all("DistributedDataParallel would mix the gradients" in found["wrapped"] for found in two_ranks)
+    assert all("DistributedDataParallel would mix the gradients" in outcome["wrapped"] for outcome in two_ranks)
     assert "another rank has ended or cannot be reached" in two_ranks[0]["lost"]
     assert two_ranks[0]["waited"] < 10
 

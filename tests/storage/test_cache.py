@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -349,6 +350,19 @@ def test_what_a_living_process_is_filling_stays() -> None:
         assert own.exists()
         assert others.exists()
     assert not own.exists()
+
+
+def test_what_another_user_fills_counts_as_in_use(tmp_path: Path) -> None:
+    theirs = tmp_path / f".multitune.abc.{socket.gethostname()}.part"
+    theirs.mkdir(mode=0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may look into any folder
+    try:
+        assert scratch.in_use(theirs)
+    finally:
+        os.seteuid(user)
+        theirs.chmod(0o700)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Leave(signal.SIGTERM), UserError("a damaged source")])

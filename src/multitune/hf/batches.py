@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from torch import Tensor
 from torch.utils.data import BatchSampler
@@ -13,7 +13,6 @@ from multitune.methods.sampling import CategoricalSampler, SystematicSampler, pr
 from multitune.seeds import seeded
 
 Sampling = Literal["proportional", "uniform", "unimax"]
-SAMPLINGS = ("proportional", "uniform", "unimax")
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ class Shares:
     sampling_epochs: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.sampling not in SAMPLINGS:
-            raise UserError(f"sampling: {self.sampling!r} is not allowed; choose {', '.join(SAMPLINGS)}")
+        if self.sampling not in get_args(Sampling):
+            raise UserError(f"sampling: {self.sampling!r} is not allowed; choose {', '.join(get_args(Sampling))}")
         if not self.sampling_exponent >= 0:
             raise UserError(f"sampling_exponent: must be 0 or more, not {self.sampling_exponent}")
         if not self.sampling_epochs > 0:
             raise UserError(f"sampling_epochs: must be above 0, not {self.sampling_epochs}")
 
     def probabilities(self, sizes: Sequence[int], budget: int) -> Tensor:
-        """p, float64 [tasks].
+        """Compute p, float64 [tasks].
 
         Args:
             sizes: examples of each task.
@@ -73,8 +72,8 @@ class Shares:
         return proportional(sizes, self.sampling_exponent)
 
 
-def tasks_of(dataset: Any, column: str) -> Tasks:
-    """The tasks that a column of a data set names.
+def find_tasks(dataset: Any, column: str) -> Tasks:
+    """Find the tasks that a column of a data set names.
 
     Args:
         dataset: of ``datasets``, or any with a length whose rows are mappings.
@@ -126,8 +125,8 @@ class OneTaskBatches(BatchSampler):
         batches = OneTaskBatches(dataset, "language", 8, sampling_exponent=0.2)
         loader = DataLoader(dataset, batch_sampler=batches, collate_fn=...)
 
-    Iterating gives an epoch: as many steps as have the data set's number of examples, rounded up. Every batch is full.
-    The next iteration is the next epoch. To go on where a training stopped, give it ``load_state_dict({"batches": n})``
+    Iterating gives an epoch: the fewest steps that have as many examples as the data set. Every batch is full. The next
+    iteration is the next epoch. To go on where a training stopped, give it ``load_state_dict({"batches": n})``
     with the number of batches done, or ``set_epoch(n)`` and accelerate's ``skip_first_batches``.
 
     Args:
@@ -167,7 +166,7 @@ class OneTaskBatches(BatchSampler):
                 raise UserError(f"{name}: must be 1 or more, not {value}")
         if budget is None and sampling == "unimax":
             raise UserError("budget: unimax needs the number of batches that the training will draw")
-        self._tasks = tasks_of(dataset, column)
+        self._tasks = find_tasks(dataset, column)
         if not 1 <= tasks_per_step <= len(self._tasks.names):
             raise UserError(f"tasks_per_step: must be from 1 to {len(self._tasks.names)}, not {tasks_per_step}")
         self._probabilities = shares.probabilities(self._tasks.sizes, (budget or 1) * batch_size)

@@ -8,6 +8,7 @@ from multitune.methods.schedule import Schedule, inner_steps_at
 from multitune.plans import Plan
 from multitune.plans.combined import SeveralTasks, TorchJDPlan
 from multitune.plans.two_loop import FishPlan, ReptilePlan, SequentialReptilePlan, TwoLoopPlan
+from multitune.plans.two_loop_update import loop_options
 from multitune.plans.update import Setup
 
 
@@ -54,8 +55,6 @@ class InnerLoops:
 
 def loops_of(plan: TwoLoopPlan, setup: Setup) -> InnerLoops:
     """The inner loops of a method with slow weights."""
-    from multitune.plans.two_loop_update import loop_options
-
     return InnerLoops(loop_options(plan, plan.fitting_steps(setup))["inner_steps"], setup.budget)
 
 

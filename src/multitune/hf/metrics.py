@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean
 
 NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
+"""Numbers of an evaluation whose mean over data sets would tell nothing."""
 
 
 def with_means(by_name: Mapping[str, Mapping[str, float]], prefix: str) -> tuple[dict[str, float], dict[str, float]]:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from multitune.errors import UserError
-from multitune.hf.batches import Sampling, Shares, tasks_of
+from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
 from multitune.hf.draws import draws
 from multitune.hf.metrics import with_means
@@ -302,7 +302,7 @@ class MultitaskMixin(Trainer):
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     def _new_order(self, column: str) -> ExampleOrder:
-        tasks = tasks_of(self.train_dataset, column)
+        tasks = find_tasks(self.train_dataset, column)
         count, examples = self._shape_of_step()
         if isinstance(self._plan, SeveralTasks) and count > len(tasks.names):
             raise UserError(

@@ -32,7 +32,7 @@ class ExampleOrder(Sampler[int]):
 
     Attributes:
         step_size: examples of a step.
-        steps_per_epoch: steps that have as many examples as the data set, rounded up.
+        steps_per_epoch: the fewest steps that have as many examples as the data set.
         epoch: the one that is to come, or is under way.
     """
 
@@ -94,7 +94,7 @@ class ExampleOrder(Sampler[int]):
                 turns[task] += 1
 
     def _next(self, task: int, turn: int) -> Iterator[int]:
-        """What a task gives when its turn has come so many times before."""
+        """Give a task's examples at its turn, counted from 0."""
         for number in range(turn * self._per_task, (turn + 1) * self._per_task):
             passed, place = divmod(number, len(self._examples[task]))
             yield self._pass(task, passed)[place]

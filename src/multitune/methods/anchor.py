@@ -18,9 +18,9 @@ def anchor(optimizer: Optimizer, parameters: Iterable[Tensor], alpha: float) -> 
 
     Decoupled from the gradient, as AdamW's weight decay is: Adam would divide the penalty's gradient by the size of the
     task's. lr is that of the parameter's group at the step. A parameter without a gradient stays where it is. Memory:
-    w0, which no state has: a resume calls this with the weights that training began with.
+    w0. No state dict has it: to resume, call this again with the weights that training began with.
 
-    Of a two-loop method it is the inner optimizer's: the fast weights are pulled to w0 (not to phi), and phi follows.
+    With a two-loop method, give the inner optimizer: the fast weights are pulled to w0 (not to phi), and phi follows.
 
     Args:
         optimizer: whose steps take no closure.

@@ -164,10 +164,10 @@ class SnapshotAverage(WeightAverage):
 
 @torch.no_grad()
 def mean_weights(models: Iterable[Sequence[Tensor]]) -> list[Tensor]:
-    """The plain mean of several models' weights, as new tensors, of which those of bf16 and fp16 weights are fp32.
+    """The plain mean of several models' weights, as new tensors; the mean of bf16 or fp16 weights is fp32.
 
-    Of fine-tuned models that began at the same weights it is a model soup: Wortsman et al., "Model soups", ICML 2022,
-    arXiv 2203.05482, the uniform one.
+    The mean of fine-tuned models that began at the same weights is the uniform model soup: Wortsman et al., "Model
+    soups", ICML 2022, arXiv 2203.05482.
 
     Args:
         models: the weights of each, in one order; with a generator one model and the mean live at a time.
@@ -192,8 +192,8 @@ def mean_weights(models: Iterable[Sequence[Tensor]]) -> list[Tensor]:
 def interpolated(start: Sequence[Tensor], end: Sequence[Tensor], weight: float) -> list[Tensor]:
     """start + weight (end - start), as new tensors; bitwise ``start`` at 0 and ``end`` at 1.
 
-    From pretrained weights to fine-tuned ones it is WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models",
-    CVPR 2022, arXiv 2109.01903, Eq. 1, weight-space ensembling with alpha = weight.
+    Between pretrained and fine-tuned weights this is WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot
+    models", CVPR 2022, arXiv 2109.01903, Eq. 1, weight-space ensembling with alpha = weight.
 
     Raises:
         ValueError: weight outside [0, 1], or weights of other shapes.

@@ -51,7 +51,7 @@ class Layout:
         groups: their names.
         sizes: parameters (scalars) in each group.
         starts: first column of each parameter tensor, in the order in which they were given.
-        ranks: among which the columns can be shared out in whole blocks, alike; blocks of padding at the end see to it.
+        ranks: how many processes share the columns, each as many whole blocks; padding at the end makes them even.
     """
 
     groups: tuple[str, ...]

@@ -60,7 +60,7 @@ class Heads:
         """
         sums = [_weighted_sum(kept, weights) for kept in self._kept]
         if self._ranks is not None:
-            sums = [self._of_all(i, total) for i, total in enumerate(sums)]
+            sums = [self._of_all(self._ranks, i, total) for i, total in enumerate(sums)]
         for i, total in enumerate(sums):
             if total is not None and divisor != 1:
                 total /= divisor
@@ -70,13 +70,13 @@ class Heads:
             sums[i] = other if total is None else total
         self.put_back(sums)
 
-    def _of_all(self, i: int, total: Tensor | None) -> Tensor | None:
-        """The sum of the ranks' gradients of a parameter; one alone has any, as a rule."""
-        if self._ranks is None or not self.reached[i]:
-            return total
-        found = torch.zeros_like(self.parameters[i]) if total is None else total
-        self._ranks.sum(found)
-        return found
+    def _of_all(self, ranks: Ranks, i: int, own: Tensor | None) -> Tensor | None:
+        """The sum of the ranks' gradients of a parameter; one rank alone has any, as a rule."""
+        if not self.reached[i]:
+            return own
+        total = torch.zeros_like(self.parameters[i]) if own is None else own
+        ranks.sum(total)
+        return total
 
 
 def _weighted_sum(kept: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor | None:

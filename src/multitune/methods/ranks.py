@@ -86,8 +86,8 @@ class Ranks:
         """Begin to send each rank its columns of this rank's row, and to receive this rank's of theirs.
 
         Args:
-            row: [width]; None where this rank has none, as the last ones may in a step's last round.
-            out: [rows, width / R]: those of the first ranks, which have one.
+            row: [width]; None where this rank has no row, which the last ranks may lack in a step's last round.
+            out: [rows, width / R], for the rows of ranks 0, 1, ..., as many as have one in this round.
         """
         size = out.shape[1]
         sent = out.new_empty(0) if row is None else row
@@ -114,7 +114,7 @@ class Journey:
 
 @contextmanager
 def _reached(rank: int) -> Iterator[None]:
-    """Inside, what torch.distributed raises where a rank is gone becomes ``LostRankError``."""
+    """Turn what torch.distributed raises inside, where a rank is gone, into ``LostRankError``."""
     try:
         yield
     except RuntimeError as error:

@@ -43,7 +43,7 @@ class Rows:
         return self._buffer[0]
 
     def row(self, number: int) -> Tensor:
-        """[width]."""
+        """A row of the buffer, [width]."""
         return self._buffer[number]
 
     def new_rows(self, count: int, width: int) -> Tensor:

@@ -61,14 +61,14 @@ class Step(ABC):
 
     Attributes:
         shares: what has come, by task, in the order in which the tasks came first.
-        own: the tasks whose gradients came to this rank.
+        has_own: whether a task's gradient has come to this rank.
         losses: the tasks' losses, [n], where all are known; there once they are combined.
     """
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.rows = setting, setting.rows
         self.shares: dict[int, Share] = {}
-        self.own: list[int] = []
+        self.has_own = False
         self.losses: Tensor | None = None
 
     @property
@@ -98,8 +98,7 @@ class Step(ABC):
         """Note that a gradient of a task, multiplied by ``scale``, has come to its row."""
         share = self.shares.setdefault(task, Share(scale, None if loss is None else torch.zeros_like(loss)))
         share.loss = None if loss is None or share.loss is None else share.loss + loss
-        if task not in self.own:
-            self.own.append(task)
+        self.has_own = True
 
     def pass_over(self, task: int, scale: float) -> None:
         """Note that another rank computes a task's gradient, multiplied by ``scale``."""
@@ -130,7 +129,7 @@ class Step(ABC):
         return self._combine(measured, loss_scale)
 
     def _combine_over(self, ranks: Ranks, losses: Sequence[Tensor], loss_scale: float) -> dict[int, float]:
-        """As ``combine``, with what the other ranks have measured; all of them raise together."""
+        """Combine what all ranks have measured; all of them raise together."""
         rows, heads = self.rows, self.setting.heads
         reached = torch.tensor([*rows.reached, *heads.reached], dtype=torch.float64)
         own = torch.stack([loss.double() for loss in losses])
@@ -143,8 +142,8 @@ class Step(ABC):
         return weights
 
     def _spread(self, ranks: Ranks) -> None:
-        """Have in row 0 of all ranks what each has combined its part of: the sum of their parts."""
-        if not self.own:
+        """Put the whole combined gradient, of which each rank has a part in its row 0, in row 0 of all ranks."""
+        if not self.has_own:
             self.rows.combined.zero_()
         ranks.sum(self.rows.combined)
 
@@ -172,7 +171,7 @@ class Summed(Step):
         setting.rows.reserve(1)
 
     def place(self, task: int) -> tuple[int, bool]:
-        return 0, bool(self.own)
+        return 0, self.has_own
 
     def take(self, task: int, loss: Tensor | None, scale: float) -> None:
         super().take(task, loss, scale)
@@ -287,7 +286,7 @@ class Streamed(Step):
         setting.rows.reserve(2)
 
     def place(self, task: int) -> tuple[int, bool]:
-        if not self.own:
+        if not self.has_own:
             self.rows.combined.zero_()
         return 1, False
 
@@ -336,7 +335,7 @@ class _Norms:
             self._squares.append(self._step.rows.squared_norm(row, self._step.setting.measured))
 
     def pass_over(self) -> None:
-        """The gradient of the next task is another rank's to measure."""
+        """Note that another rank measures the gradient of the next task."""
         self._sums.append(self._step.rows.zero_sum())
         if self._method.reads_norms:
             self._squares.append(self._sums[-1].double())

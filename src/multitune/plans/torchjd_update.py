@@ -76,6 +76,7 @@ class TorchJDUpdate(CombinedUpdate):
         return sorted(super().draw(most))
 
     def scales(self, drawn: Sequence[int]) -> list[float]:
+        """The scales of the gradients; a method with a preference gets these tasks' weights as that instead."""
         if self._preferring:
             self._method.preference = self._sampler.weights(drawn)
         return super().scales(drawn)

@@ -123,7 +123,7 @@ def _untaken(evidence: Evidence) -> list[str]:
 
 
 def _other_records(evidence: Evidence) -> list[str]:
-    """Languages that runs were tested in on different records, which were trained anew since they were compared."""
+    """Warn where runs were tested on different records: some were trained anew after the comparison."""
     runs = {evidence.label(run): run.result.digests for run in evidence.runs}
     languages = sorted({language for language, _, _ in tested_differently(runs)})
     if not languages:

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face Hub can be reached, what its client raises when it cannot, and what it lets names be."""
+"""Whether the Hugging Face Hub can be reached, what its client raises when it cannot, and which names it allows."""
 
 import re
 import socket
@@ -11,6 +11,9 @@ from huggingface_hub.errors import HfHubHTTPError
 
 FAILURES = cast(tuple[type[Exception], ...], (OSError, *HfHubHTTPError.__bases__))
 """Of a download; among them the errors of the client's HTTP library, which differs between its versions."""
+LONGEST_NAME = 96
+"""Characters of a repository's name, its owner's included."""
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 
 def hub_address() -> str:
@@ -30,11 +33,6 @@ def hub_reachable() -> bool:
     except OSError:
         return False
     return True
-
-
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-LONGEST_NAME = 96
-"""Characters of a repository's name, its owner's included."""
 
 
 def is_repository(name: str) -> bool:

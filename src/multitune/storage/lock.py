@@ -58,7 +58,7 @@ def is_locked(path: Path) -> bool:
 
 
 def locked(path: Path) -> FileLock:
-    """The lock on a file, which is made where it is missing, held by this process, whose every thread may release it.
+    """Take the lock on a file, which is made where it is missing; any thread of this process may release it.
 
     Raises:
         Timeout: it is in other hands.

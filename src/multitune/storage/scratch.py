@@ -44,7 +44,12 @@ def _made(parent: Path) -> tuple[Path, FileLock]:
 def in_use(path: Path) -> bool:
     """Whether this is the folder of a process that lives, as far as this machine can tell."""
     name = _NAME.fullmatch(path.name)
-    return name is not None and (name["host"] != socket.gethostname() or is_locked(path / LOCK))
+    if name is None or name["host"] != socket.gethostname():
+        return name is not None
+    try:
+        return is_locked(path / LOCK)
+    except PermissionError:  # another user's
+        return True
 
 
 def remove_left(folder: Path) -> None:
