@@ -97,18 +97,13 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
         UserError: no folder, no file of the layouts, a language without its file, an empty file.
     """
     folder = _folder(wanted.path, layouts)
-    training = wanted.languages is None or bool(wanted.languages)
-    layout = _fitting(layouts, folder, training, test_only=wanted.test_only)
     spelling = wanted.spelling or LabelSpelling()
-    if training:
-        _check_spelling(spelling, layout, wanted.kinds[layout.task])
-    if spelling.keys and layout.read_any_tags is not None:
-        layout = replace(layout, read=layout.read_any_tags, read_unseen=None)
-    train = _files(folder, layout, layout.train) if training else {}
+    layout = _layout(layouts, folder, wanted, spelling)
+    train = _files(folder, layout, layout.train) if wanted.trains else {}
     dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
     by_default = layout.trained or tuple(train)
     languages = by_default if wanted.languages is None else tuple(wanted.languages)
-    others = (code for code in reported if not (training and code in by_default) and code not in layout.by_name)
+    others = (code for code in reported if not (wanted.trains and code in by_default) and code not in layout.by_name)
     unseen = tuple(others) if wanted.unseen is None else tuple(wanted.unseen)
     for key, codes, part, files in (
         ("languages", languages, layout.train, train),
@@ -122,9 +117,8 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     trained = () if wanted.test_only else languages
     records = {code: reading.records(layout.train, train[code], code) for code in trained}
     labels = layout.labels or reading.shown
-    test = {
-        code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
-    }
+    tested = dict.fromkeys((*languages, *unseen))
+    test = {code: reading.records(layout.reported, reported[code], code) for code in tested}
     dev_records = {
         code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code) for code in trained
     }
@@ -138,6 +132,16 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
         test_is_dev=layout.test is None,
         skipped=dict(+reading.skipped),
     )
+
+
+def _layout(layouts: Sequence[Layout], folder: Path, wanted: Wanted, spelling: LabelSpelling) -> Layout:
+    """The layout that the folder has files for; it reads tags of any scheme where they are still to be respelt."""
+    layout = _fitting(layouts, folder, wanted.trains, test_only=wanted.test_only)
+    if wanted.trains:
+        _check_spelling(spelling, layout, wanted.kinds[layout.task])
+    if spelling.keys and layout.read_any_tags is not None:
+        return replace(layout, read=layout.read_any_tags, read_unseen=None)
+    return layout
 
 
 def _check_spelling(spelling: LabelSpelling, layout: Layout, kind: type[Kind]) -> None:

@@ -70,7 +70,7 @@ def _downloaded(hub_set: HubSet, wanted: Wanted, otherwise: str) -> Wanted:
 
     ``otherwise`` says what other files would do, for messages.
     """
-    layout, training = hub_set.layout, wanted.languages is None or bool(wanted.languages)
+    layout, training = hub_set.layout, wanted.trains
     folders.check_training([layout], training and not wanted.test_only)
     if not hub_set.languages and wanted.languages is None:
         raise UserError(f"languages: data: {layout.name} has no default languages; name some, such as [de, fi]")
