@@ -41,6 +41,7 @@ class Reading:
         self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
         self._allowed = dict.fromkeys((*layout.labels, *renamed) if layout.labels else ())
         self._spelling, self._converted = spelling, Counter[str]()
+        self._is_respelt, self._any_tags = bool(spelling.keys), layout.read is layout.read_any_tags
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
@@ -113,10 +114,9 @@ class Reading:
     def _respelt(self, place: Place, record: Record, field: str) -> Record:
         if field not in record:
             raise BadRecord(f"has no {field}: neither a column of its own nor a file of labels")
-        if not self._spelling.keys:
+        if not self._is_respelt:
             return record
-        entities = self._layout.read is self._layout.read_any_tags
-        spelt, converted = self._spelling.respelt(record, field, entities=entities)
+        spelt, converted = self._spelling.respelt(record, field, entities=self._any_tags)
         self._converted[place.file] += converted
         return spelt
 
