@@ -188,7 +188,7 @@ def tenth(content: Any) -> int:
 
 
 DEV, TEST = 8, 9
-"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
+"""Numbers of two of the ten parts that a file is divided into where it holds all splits, from 0; the rest trains."""
 
 
 def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Part]:
