@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from multitune.data.bad import first_of
 from multitune.data.corpus import Record
 from multitune.data.languages import Language, language
 from multitune.errors import UserError
@@ -87,9 +88,9 @@ class LanguageMarks:
                 f"model: it has several codes for the language {code!r}; name the file or value one of {scripts}"
             )
         names = sorted({known.code for known in self._forced})
-        has = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
         raise UserError(
-            f"model: it has no code for the language {code!r}, which names a file or stands in a column; it has {has}"
+            f"model: it has no code for the language {code!r}, which names a file or stands in a column; it has "
+            f"{first_of(names, FEW)}"
         )
 
 

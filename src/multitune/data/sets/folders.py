@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from multitune.data.bad import BadRecords
+from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
-from multitune.data.sets.reading import Reading, first_of
+from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
@@ -151,7 +151,7 @@ def _check_spelling(spelling: LabelSpelling, layout: Layout, kind: type[Kind]) -
     if spelling.keys and kind.label_field is None:
         raise UserError(f"{spelling.keys[0]}: data: {layout.name} has no labels; its records are of {layout.task}")
     if spelling.names and layout.labels:
-        raise UserError(f"label_names: data: {layout.name} has labels of its own: {first_of(layout.labels)}")
+        raise UserError(f"label_names: data: {layout.name} has labels of its own: {first_of(layout.labels, FEW)}")
 
 
 def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRecords) -> Corpus:

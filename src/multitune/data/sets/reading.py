@@ -4,11 +4,10 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.bad import BadRecord, BadRecords, first_of
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling, likely
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEW = 20
-"""Labels that a message names."""
+"""Labels that a message names: enough to recognise a set by."""
 
 
 class Reading:
@@ -125,11 +124,5 @@ class Reading:
         for number, label in enumerate(self._kind.labels_of(record) if self._allowed else ()):
             if label not in self._allowed:
                 what = f"{field.removesuffix('s')} {label!r}"
-                of_set = f"is none of data: {self._layout.name}, which has {first_of(self._allowed)}"
+                of_set = f"is none of data: {self._layout.name}, which has {first_of(self._allowed, FEW)}"
                 raise BadRecord(f"{what} {of_set}{likely(label, self._allowed)}", number)
-
-
-def first_of(labels: Collection[str]) -> str:
-    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
-    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
-    return ", ".join(islice(labels, FEW)) + more
