@@ -66,8 +66,8 @@ def test_a_dataset_dict_with_lists_of_class_labels(tmp_path: Path) -> None:
     features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
     one = datasets.Dataset.from_dict({"tokens": [["hi", "ana"]], "ner_tags": [[0, 1]]}, features)
     rows = [{"tokens": ["hi", "ana"], "ner_tags": ["O", "B-PER"]}]
-    found = written(datasets.DatasetDict({"train": one, "validation": one}), tmp_path)
-    assert found == {"train": rows, "dev": rows}
+    both = datasets.DatasetDict({"train": one, "validation": one})
+    assert written(both, tmp_path) == {"train": rows, "dev": rows}
 
 
 VALUES = {

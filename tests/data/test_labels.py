@@ -100,7 +100,12 @@ def test_a_label_of_training_that_is_taken_for_another_goes() -> None:
 REFUSED = {
     "a label that there is not": ("classification", TEXTS, {"perhaps": "ingore"}, "'ingore'; allowed: ignore, no, yes"),
     "one that is renamed itself": ("classification", TEXTS, {"yes": "no", "no": "yes"}, "allowed: ignore"),
-    "a tag for a type": ("tagging", ENTITIES, {"B-PER": "ignore"}, "allowed|by their type"),
+    "a tag for a type": (
+        "tagging",
+        ENTITIES,
+        {"B-PER": "ignore"},
+        "'B-PER' is not to be taken for others; .* by their type",
+    ),
     "no entity": ("tagging", ENTITIES, {"O": "PER"}, "named by their type"),
     "all of them": ("classification", TEXTS, {"yes": "ignore"}, "ignores all labels of a split of 'aa'"),
 }

@@ -25,6 +25,7 @@ def value(kind: str, n: int) -> Any:
         "share": n / 7,
         "all": n,
         "code": CODES[n % 5],
+        "one": CODES[0],
         "short": f"title {n}",
     }
     return values.get(kind, f"a long text, which has {n} words, or nearly as many")
@@ -61,7 +62,7 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
     ),
     "texts alone": (("code:lang", "text"), {"language": "lang", "text": "text"}),
     "splits are no labels": (("text", "few:split", "few:kind"), {"text": "text", "label": "kind"}),
-    "codes of one language are labels": (("text", "few:kind"), {"text": "text", "label": "kind"}),
+    "one language alone needs no column": (("one:a", "text", "few:kind"), {"text": "text", "label": "kind"}),
 }
 
 

@@ -91,9 +91,9 @@ def check_splits(whole: PreTrainedTokenizerBase, texts: Sequence[str]) -> Shippe
     tokenizer = Tokenizer.from_str(json.dumps(cut.tokenizer()))
     assert tokenizer.get_vocab_size() == len(cut.token_ids) < len(whole)
     for text in texts:
-        found, expected = tokenizer.encode(text), whole(text)["input_ids"]
-        assert [cut.token_ids[row] for row in found.ids] == expected
-        assert found.tokens == whole(text).tokens()
+        own, expected = tokenizer.encode(text), whole(text)["input_ids"]
+        assert [cut.token_ids[row] for row in own.ids] == expected
+        assert own.tokens == whole(text).tokens()
     return cut
 
 

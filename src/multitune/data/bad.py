@@ -1,6 +1,7 @@
 """Bad records of a data set: each named with its file and line, all of them counted, none left out in silence."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from multitune.data.corpus import Place, Placed, Record
@@ -60,6 +61,12 @@ class BadRecords:
 def counted(number: int, what: str) -> str:
     """``1 bad record``, ``2 bad records``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def first_of(names: Collection[str], most: int) -> str:
+    """``a, b and 3 more``: the first names, at most so many, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(islice(names, most)) + more
 
 
 def report(bad: BadRecords | None, place: str, problem: str) -> None:

@@ -49,12 +49,12 @@ def read(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fals
 
 
 def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = False) -> Iterator[Placed]:
-    """As ``read``, each with its place: the line of every token."""
+    """Yield what ``read`` does, each with its place: the line of every token."""
     return _placed(Path(path), bad, check_iob2 if strict else OneScheme().check)
 
 
 def unchecked(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
-    """As ``placed``, with tags of any scheme or none."""
+    """Yield what ``placed`` does, with tags of any scheme or none."""
     return _placed(Path(path), bad, lambda tags: None)
 
 

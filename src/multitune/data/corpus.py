@@ -62,6 +62,11 @@ class Wanted:
     trained: Collection[str] = ()
     spelling: "LabelSpelling | None" = None
 
+    @property
+    def trains(self) -> bool:
+        """Whether a language is to be trained on, chosen here or by the data set."""
+        return self.languages is None or bool(self.languages)
+
 
 @dataclass(frozen=True)
 class Corpus:

@@ -30,7 +30,7 @@ LARGEST_ARRAYS = 4 * 2**30
 ARRAYS = {f"{name}.npy": name for name in ("x", "y", "test")}
 """Members of an npz file -> the array in each."""
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""Of image files. Pillow knows others, among them EPS, which it hands to Ghostscript to run."""
+"""Formats that image files may have. Pillow knows others, among them EPS, which it hands to Ghostscript to run."""
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -64,7 +64,7 @@ def read(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
 
 
 def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
-    """As ``read``, each with its place: the image's file, or the npz and the row (from 0)."""
+    """Yield what ``read`` does, each with its place: the image's file, or the npz and the row (from 0)."""
     path = Path(path)
     if path.suffix == ".npz":
         return _array_rows(path, bad)

@@ -41,7 +41,7 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
 
 
 def numbered_in(file: IO[bytes], name: str, bad: BadRecords | None = None) -> Iterator[tuple[int, str]]:
-    """As ``numbered``, of an open file with a name for messages."""
+    """Yield what ``numbered`` does, of an open file; ``name`` is what messages call it."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), 1):
         if len(line) > LONGEST:
             report(bad, f"{name}:{number}", f"a line of more than {LONGEST} bytes")

@@ -25,7 +25,7 @@ def read(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path 
 
 
 def placed(path: str | Path, bad: BadRecords | None = None, *, labels: str | Path | None = None) -> Iterator[Placed]:
-    """As ``read``, each with its place."""
+    """Yield what ``read`` does, each with its place."""
     return parsed(_rows(path, bad, labels), _parse, bad)
 
 

@@ -23,7 +23,7 @@ def read(source: str | Path, target: str | Path, bad: BadRecords | None = None) 
 
 
 def placed(source: str | Path, target: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
-    """As ``read``, each with its place in the source file."""
+    """Yield what ``read`` does, each with its place in the source file."""
     rows = ((Place(str(source), [number]), pair) for number, pair in lines.aligned([source, target], bad))
     return parsed(rows, lambda pair: _parse(pair, target), bad)
 

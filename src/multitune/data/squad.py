@@ -34,7 +34,7 @@ def read(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
 
 
 def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
-    """As ``read``, each with its place: the line of its id."""
+    """Yield what ``read`` does, each with its place: the line of its id."""
     return parsed(_questions(str(path), bad), _parse, bad)
 
 

@@ -65,7 +65,7 @@ def read(
 def placed(
     path: str | Path, bad: BadRecords | None = None, *, fields: Fields, columns: Mapping[str, str]
 ) -> Iterator[Placed]:
-    """As ``read``, each with its place."""
+    """Yield what ``read`` does, each with its place."""
     return parsed(rows(Path(path), columns, bad), fields.record, bad)
 
 

@@ -29,7 +29,7 @@ from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Inputs, Processor
 
 GAIN = 3.0
-"""Of a new pooler: brings a first token's state, whose entries are well below 1, into the range where tanh bends."""
+"""Factor of a new pooler: brings a token's state, whose entries are well below 1, into the range where tanh bends."""
 
 
 class Encoder:

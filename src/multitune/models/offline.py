@@ -24,7 +24,7 @@ from multitune.storage import cache
 NAME = "offline:e5-small"
 SOURCE = "intfloat/multilingual-e5-small"
 LICENSE = "mit"
-"""Of the encoder, as its card on the Hub says."""
+"""License of the encoder, as its card on the Hub says."""
 
 _BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])  # 32 weights; a byte holds weight i (low) and i + 16 (high)
 

@@ -30,7 +30,7 @@ PREFIX = "scratch:"
 PIECES = 8000
 """Entries of the tokenizer's vocabulary, shared by all languages."""
 LAYERS, WIDTH, HEADS = 3, 256, 4
-"""Of the Transformer's encoder and its decoder; their feed-forward layers are four times as wide."""
+"""Sizes of the Transformer's encoder, and of its decoder; their feed-forward layers are four times as wide."""
 POSITIONS = 1024
 IMAGE = 32
 """Height and width of the images that the convolutional network sees."""

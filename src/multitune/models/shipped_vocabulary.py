@@ -105,15 +105,15 @@ def _check(state: State) -> None:
     kind = model["type"]
     if kind not in ("Unigram", "WordLevel", "BPE") or (kind == "BPE" and model["continuing_subword_prefix"]):
         raise UserError(f"{KEY}: a {kind} tokenizer cannot be cut without changing how it splits texts; set it to full")
-    for part in _parts(state["post_processor"]):
+    for part in _processors_in(state["post_processor"]):
         if part["type"] not in _PROCESSORS:
             raise UserError(f"{KEY}: the model's tokenizer has a {part['type']}, which cannot be cut; set it to full")
 
 
-def _parts(processor: State | None) -> Iterator[State]:
+def _processors_in(processor: State | None) -> Iterator[State]:
     if processor is not None and processor["type"] == "Sequence":
         for part in processor["processors"]:
-            yield from _parts(part)
+            yield from _processors_in(part)
     elif processor is not None:
         yield processor
 
@@ -128,7 +128,7 @@ def _closure(model: State, token_ids: Collection[int]) -> set[int]:
     kept = {*token_ids, *_always(vocabulary, vocabulary.values())}
     if model["unk_token"] in vocabulary:
         kept.add(vocabulary[model["unk_token"]])
-    return kept if model["type"] == "WordLevel" else kept | _parts_of(model, kept)
+    return kept if model["type"] == "WordLevel" else kept | _merged_into(model, kept)
 
 
 def _always(pieces: Iterable[str], token_ids: Iterable[int]) -> list[int]:
@@ -140,7 +140,7 @@ def _always(pieces: Iterable[str], token_ids: Iterable[int]) -> list[int]:
     ]
 
 
-def _parts_of(model: State, kept: Collection[int]) -> set[int]:
+def _merged_into(model: State, kept: Collection[int]) -> set[int]:
     """The tokens that BPE merges on its way to those that are kept."""
     vocabulary = model["vocab"]
     leads: dict[int, list[int]] = {}

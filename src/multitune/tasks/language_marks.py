@@ -1,10 +1,12 @@
 """How a model is told into which language it translates: by a token of its own, or by a mark before the text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from multitune.data.bad import first_of
 from multitune.data.corpus import Record
 from multitune.data.languages import Language, language
 from multitune.errors import UserError
@@ -34,9 +36,7 @@ class LanguageMarks:
         self._forced = _codes(
             {name: match[match.lastgroup or 0] for name in added if (match := FORCED.fullmatch(name))}, added
         )
-        vocabulary = {} if self._forced else tokenizer.get_vocab()
-        prefixes = {name: match[1] for name in vocabulary if (match := PREFIX.fullmatch(name))}
-        self._prefixes = {language(code): name for name, code in prefixes.items()}
+        self._prefixes: Mapping[Language, str] = {} if self._forced else _prefixes(tokenizer)
         own = tokenizer("")["input_ids"]
         self._first = not (own and own[-1] in self._forced.values())
         self._has_place = any(number in self._forced.values() for number in own)
@@ -88,14 +88,21 @@ class LanguageMarks:
                 f"model: it has several codes for the language {code!r}; name the file or value one of {scripts}"
             )
         names = sorted({known.code for known in self._forced})
-        has = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
         raise UserError(
-            f"model: it has no code for the language {code!r}, which names a file or stands in a column; it has {has}"
+            f"model: it has no code for the language {code!r}, which names a file or stands in a column; it has "
+            f"{first_of(names, FEW)}"
         )
 
 
 def _codes(spelt: dict[str, str], numbers: dict[str, int]) -> Codes:
     return {language(code): numbers[name] for name, code in spelt.items()}
+
+
+@lru_cache(maxsize=1)
+def _prefixes(tokenizer: PreTrainedTokenizerBase) -> Mapping[Language, str]:
+    """Language -> Marian's token for it; kept, as texts are encoded in blocks, and a vocabulary is long."""
+    matches = map(PREFIX.fullmatch, tokenizer.get_vocab())
+    return {language(match[1]): match[0] for match in matches if match is not None}
 
 
 def language_mark(code: str) -> str:

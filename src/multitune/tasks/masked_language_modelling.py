@@ -18,7 +18,7 @@ from multitune.seeds import seeded
 from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
 
 SHARE = 0.15
-"""Of a text's tokens, that are to be guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
+"""Share of a text's tokens that are to be guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
 AS_MASK, AS_ANY = 0.8, 0.1
 """Shares of those that are shown as the mask, and as any token of the vocabulary; the rest is shown as it is."""
 

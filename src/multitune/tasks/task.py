@@ -31,7 +31,7 @@ TOGETHER = 1000
 """Texts, or records with texts, tokenised at a time."""
 
 ClassScores = dict[str, float]
-"""Of one label: its ``examples``, and ``precision``, ``recall`` and ``f1`` in percent."""
+"""Scores of one label: its ``examples``, and ``precision``, ``recall`` and ``f1`` in percent."""
 
 IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
@@ -59,8 +59,8 @@ class Task(Kind, ABC):
     can_trim: ClassVar[bool] = True
     """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
     version: ClassVar[str | None] = None
-    """Of ``encode`` in a kind from outside the package; to be changed with it. Examples of a kind whose class does not
-    name one are not kept on disk, so that nobody is given those of an older ``encode``."""
+    """Version of ``encode`` in a kind from outside the package; the two change together. Examples of a kind without one
+    are not kept on disk, so that nobody is given those of an older ``encode``."""
 
     predicted: ClassVar[tuple[str, ...]] = ()
     """The fields that a new record lacks: what is to be predicted; none where nothing is predicted of new records."""

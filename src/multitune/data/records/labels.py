@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from multitune.data.bad import first_of
 from multitune.data.corpus import Corpus, Head, Record
 from multitune.data.kind import IGNORE, Kind
 from multitune.data.label_spelling import likely, lookalikes
@@ -109,11 +110,10 @@ def warn_of_unanswered(corpus: Corpus, kinds: Kinds) -> None:
             if records and not any(map(kinds[corpus.head(language).task].is_answered, records))
         ]
         if lacking:
-            more = f" and {len(lacking) - FEW} more" if len(lacking) > FEW else ""
             log.warning(
                 "%s",
                 as_line(
-                    f"no {name} record of {', '.join(lacking[:FEW])}{more} has an answer; were they removed from the "
+                    f"no {name} record of {first_of(lacking, FEW)} has an answer; were they removed from the "
                     "files? Right is then to find none, and scores say nothing of finding one"
                 ),
             )
@@ -193,5 +193,4 @@ def _distinct(records: Iterable[Record], kind: type[Kind]) -> Iterable[str]:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    more = f" and {len(counts) - FEW} more" if len(counts) > FEW else ""
-    return ", ".join(f"{label!r} ({count})" for label, count in islice(counts.items(), FEW)) + more
+    return first_of([f"{label!r} ({count})" for label, count in counts.items()], FEW)

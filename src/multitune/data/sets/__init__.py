@@ -84,30 +84,16 @@ def load(
     paths = path if isinstance(path, Mapping) else {name: path}
     _check_names(name, paths, languages or (), unseen or ())
     others = _of_other_sets(name, unseen or ())
+    inside = None if unseen is None else _inside(name, unseen, others)
     if columns is not None and "folder" not in (name, *others):
         raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
-    inside = [each.removeprefix(f"{name}:") for each in unseen or () if each.partition(":")[0] not in others]
-    wanted = Wanted(
-        kinds,
-        paths.get(name),
-        languages,
-        None if unseen is None else inside,
-        columns,
-        task,
-        renamed,
-        test_only,
-        trained,
-        spelling,
-    )
+    wanted = Wanted(kinds, paths.get(name), languages, inside, columns, task, renamed, test_only, trained, spelling)
     nothing = others and languages is not None and not (languages or inside)
     corpus = Corpus(str(task), (), {}, {}, {}) if nothing else DATASETS[name](wanted, bad)
-    for language in corpus.train:
-        too_long = len(language.encode(errors="surrogateescape")) > LONGEST_NAME
-        if too_long or language in (".", "..", "README.md") or "/" in language:
-            raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
+    _check_folders(corpus.train)
     for other, codes in others.items():
-        own = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())
-        corpus = _with_unseen(corpus, name, other, DATASETS[other](own, bad))
+        of_other = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())
+        corpus = _with_unseen(corpus, name, other, DATASETS[other](of_other, bad))
     return corpus
 
 
@@ -122,6 +108,11 @@ def _of_other_sets(name: str, unseen: Sequence[str]) -> dict[str, list[str] | No
     return others
 
 
+def _inside(name: str, unseen: Sequence[str], others: Collection[str]) -> list[str]:
+    """The languages of the set itself that ``unseen`` names."""
+    return [each.removeprefix(f"{name}:") for each in unseen if each.partition(":")[0] not in others]
+
+
 def _check_names(name: str, paths: Mapping[str, str | None], languages: Sequence[str], unseen: Sequence[str]) -> None:
     for each, times in Counter((*languages, *unseen)).items():
         if times > 1:
@@ -130,6 +121,14 @@ def _check_names(name: str, paths: Mapping[str, str | None], languages: Sequence
     for each in paths:
         if each not in used:
             raise UserError(f"path: {each!r} is a folder for no data set that is used; used: {', '.join(used)}")
+
+
+def _check_folders(languages: Collection[str]) -> None:
+    """Raise ``UserError`` where a language to train on cannot be the name of a folder."""
+    for language in languages:
+        too_long = len(language.encode(errors="surrogateescape")) > LONGEST_NAME
+        if too_long or language in (".", "..", "README.md") or "/" in language:
+            raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
 
 
 def _with_unseen(corpus: Corpus, name: str, other: str, unseen: Corpus) -> Corpus:

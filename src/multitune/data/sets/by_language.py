@@ -114,7 +114,6 @@ def load_by_column(
     if not any(by_split):
         bad.refuse()
     shown, reported = by_split[0], by_split[-1]
-    training = wanted.languages is None or bool(wanted.languages)
     apart = wanted.unseen or ()
     languages = [code for code in shown if code not in apart] if wanted.languages is None else wanted.languages
     unseen = [code for code in reported if code not in languages] if wanted.unseen is None else wanted.unseen
@@ -126,7 +125,7 @@ def load_by_column(
     codes = sorted({code for codes in by_split for code in codes})
     one = layout(read, *parts, *([None] if len(parts) == 2 else []), codes=codes)
     folder = str(files[0].parent)
-    corpus = load([one], replace(wanted, path=folder, languages=languages if training else (), unseen=unseen), bad)
+    corpus = load([one], replace(wanted, path=folder, languages=languages if wanted.trains else (), unseen=unseen), bad)
     skipped = Counter(corpus.skipped) + column.skipped
     return replace(corpus, skipped=dict(skipped))
 

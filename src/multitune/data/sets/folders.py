@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from multitune.data.bad import BadRecords
+from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
-from multitune.data.sets.reading import Reading, first_of
+from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
@@ -97,18 +97,13 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
         UserError: no folder, no file of the layouts, a language without its file, an empty file.
     """
     folder = _folder(wanted.path, layouts)
-    training = wanted.languages is None or bool(wanted.languages)
-    layout = _fitting(layouts, folder, training, test_only=wanted.test_only)
     spelling = wanted.spelling or LabelSpelling()
-    if training:
-        _check_spelling(spelling, layout, wanted.kinds[layout.task])
-    if spelling.keys and layout.read_any_tags is not None:
-        layout = replace(layout, read=layout.read_any_tags, read_unseen=None)
-    train = _files(folder, layout, layout.train) if training else {}
+    layout = _layout(layouts, folder, wanted, spelling)
+    train = _files(folder, layout, layout.train) if wanted.trains else {}
     dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
     by_default = layout.trained or tuple(train)
     languages = by_default if wanted.languages is None else tuple(wanted.languages)
-    others = (code for code in reported if not (training and code in by_default) and code not in layout.by_name)
+    others = (code for code in reported if not (wanted.trains and code in by_default) and code not in layout.by_name)
     unseen = tuple(others) if wanted.unseen is None else tuple(wanted.unseen)
     for key, codes, part, files in (
         ("languages", languages, layout.train, train),
@@ -122,9 +117,8 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     trained = () if wanted.test_only else languages
     records = {code: reading.records(layout.train, train[code], code) for code in trained}
     labels = layout.labels or reading.shown
-    test = {
-        code: reading.records(layout.reported, reported[code], code) for code in dict.fromkeys((*languages, *unseen))
-    }
+    tested = dict.fromkeys((*languages, *unseen))
+    test = {code: reading.records(layout.reported, reported[code], code) for code in tested}
     dev_records = {
         code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code) for code in trained
     }
@@ -140,6 +134,16 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     )
 
 
+def _layout(layouts: Sequence[Layout], folder: Path, wanted: Wanted, spelling: LabelSpelling) -> Layout:
+    """The layout that the folder has files for; it reads tags of any scheme where they are still to be respelt."""
+    layout = _fitting(layouts, folder, wanted.trains, test_only=wanted.test_only)
+    if wanted.trains:
+        _check_spelling(spelling, layout, wanted.kinds[layout.task])
+    if spelling.keys and layout.read_any_tags is not None:
+        return replace(layout, read=layout.read_any_tags, read_unseen=None)
+    return layout
+
+
 def _check_spelling(spelling: LabelSpelling, layout: Layout, kind: type[Kind]) -> None:
     """Raise ``UserError`` where a recipe asks something for labels that the set does not have."""
     if spelling.scheme is not None and layout.read_any_tags is None:
@@ -147,7 +151,7 @@ def _check_spelling(spelling: LabelSpelling, layout: Layout, kind: type[Kind]) -
     if spelling.keys and kind.label_field is None:
         raise UserError(f"{spelling.keys[0]}: data: {layout.name} has no labels; its records are of {layout.task}")
     if spelling.names and layout.labels:
-        raise UserError(f"label_names: data: {layout.name} has labels of its own: {first_of(layout.labels)}")
+        raise UserError(f"label_names: data: {layout.name} has labels of its own: {first_of(layout.labels, FEW)}")
 
 
 def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -184,7 +188,7 @@ def tenth(content: Any) -> int:
 
 
 DEV, TEST = 8, 9
-"""Of ten parts that a file is divided into where it holds all splits: one for dev, one for test."""
+"""Numbers of two of the ten parts that a file is divided into where it holds all splits, from 0; the rest trains."""
 
 
 def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Part]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from multitune.data import parquet
-from multitune.data.bad import BadRecords
+from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.sets import folders
 from multitune.data.sets.folders import Layout, Part
@@ -70,7 +70,7 @@ def _downloaded(hub_set: HubSet, wanted: Wanted, otherwise: str) -> Wanted:
 
     ``otherwise`` says what other files would do, for messages.
     """
-    layout, training = hub_set.layout, wanted.languages is None or bool(wanted.languages)
+    layout, training = hub_set.layout, wanted.trains
     folders.check_training([layout], training and not wanted.test_only)
     if not hub_set.languages and wanted.languages is None:
         raise UserError(f"languages: data: {layout.name} has no default languages; name some, such as [de, fi]")
@@ -100,9 +100,8 @@ def _fetched(hub_set: HubSet, names: Sequence[str], otherwise: str) -> Path:
     download = partial(snapshot_download, source, repo_type="dataset", revision=revision, allow_patterns=list(names))
 
     def not_found(names: Sequence[str], why: str) -> UserError:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         return UserError(
-            f"data: {hub_set.layout.name}: {why}; looked for {', '.join(names[:SHOWN])}{more} in {source} ({revision}) "
+            f"data: {hub_set.layout.name}: {why}; looked for {first_of(names, SHOWN)} in {source} ({revision}) "
             f"of the Hugging Face Hub; path: may name a folder with these files{otherwise}"
         )
 

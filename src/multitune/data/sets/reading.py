@@ -4,11 +4,10 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.bad import BadRecord, BadRecords, first_of
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling, likely
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEW = 20
-"""Labels that a message names."""
+"""Labels that a message names: enough to recognise a set by."""
 
 
 class Reading:
@@ -41,6 +40,7 @@ class Reading:
         self._layout, self._kind, self._trained, self._bad = layout, kind, trained, bad
         self._allowed = dict.fromkeys((*layout.labels, *renamed) if layout.labels else ())
         self._spelling, self._converted = spelling, Counter[str]()
+        self._is_respelt, self._any_tags = bool(spelling.keys), layout.read is layout.read_any_tags
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
@@ -113,10 +113,9 @@ class Reading:
     def _respelt(self, place: Place, record: Record, field: str) -> Record:
         if field not in record:
             raise BadRecord(f"has no {field}: neither a column of its own nor a file of labels")
-        if not self._spelling.keys:
+        if not self._is_respelt:
             return record
-        entities = self._layout.read is self._layout.read_any_tags
-        spelt, converted = self._spelling.respelt(record, field, entities=entities)
+        spelt, converted = self._spelling.respelt(record, field, entities=self._any_tags)
         self._converted[place.file] += converted
         return spelt
 
@@ -125,11 +124,5 @@ class Reading:
         for number, label in enumerate(self._kind.labels_of(record) if self._allowed else ()):
             if label not in self._allowed:
                 what = f"{field.removesuffix('s')} {label!r}"
-                of_set = f"is none of data: {self._layout.name}, which has {first_of(self._allowed)}"
+                of_set = f"is none of data: {self._layout.name}, which has {first_of(self._allowed, FEW)}"
                 raise BadRecord(f"{what} {of_set}{likely(label, self._allowed)}", number)
-
-
-def first_of(labels: Collection[str]) -> str:
-    """Enough labels to recognise a set by: a column of texts that was taken for labels has very many."""
-    more = f" and {len(labels) - FEW} more" if len(labels) > FEW else ""
-    return ", ".join(islice(labels, FEW)) + more

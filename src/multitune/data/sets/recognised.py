@@ -103,7 +103,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _written(columns: Columns) -> str:
-    """As an override on the command line, quoted for a shell."""
+    """The columns as an override on the command line, quoted for a shell."""
     keys = " ".join(dumped({"columns": columns}).removeprefix("columns: ").split())
     return shlex.quote(f"columns={keys}")
 
@@ -128,8 +128,8 @@ def _languages(table: Table, free: Sequence[str]) -> list[Columns]:
     if table.by_file:
         return [{}]
     other = {name for field in NAMES if field != LANGUAGE for name in _called(field, free)}
-    found = _called(LANGUAGE, free) or [name for name in free if name not in other and _are_codes(table.values(name))]
-    return [{LANGUAGE: name} for name in found] or [{}]
+    by_content = (name for name in free if name not in other and _are_codes(table.values(name)))
+    return [{LANGUAGE: name} for name in _called(LANGUAGE, free) or by_content] or [{}]
 
 
 def _are_codes(values: Sequence[Any]) -> bool:
