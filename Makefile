@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 LOWEST := .venv-lowest
-TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer torchmetrics
+TEST_TOOLS := hypothesis jsonschema peft pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
 EXTRAS := offline,figures,hf,hub,images,tensorboard,torchjd
 
 .PHONY: demo test check check-browser check-lowest check-slow lint bench clean
@@ -30,7 +30,7 @@ check: $(SET_UP)
 # The tests with each dependency but torch at the lowest version that pyproject.toml allows.
 check-lowest: $(SET_UP)
 	$(PYTHON) -m venv $(LOWEST)
-	$(BIN)/python tests/install/lowest.py > $(LOWEST)/constraints.txt
+	$(BIN)/python tests/install/lowest.py $(EXTRAS) > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[$(EXTRAS)]' $(TEST_TOOLS)
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses 2 --dist worksteal
 

@@ -104,8 +104,8 @@ def test_a_run_is_trained_scored_again_probed_and_reported(recipe: Path, tmp_pat
     assert "seen closeness" in printed
     results = json.loads((run / "results.json").read_text())
     assert results["metric"] == "closeness"
-    (found,) = mt.predict(run, ["great great great"])
-    assert (found["review"], set(found["scores"])) == ("great great great", {"1", "2", "3", "4", "5"})
+    (predicted,) = mt.predict(run, ["great great great"])
+    assert (predicted["review"], set(predicted["scores"])) == ("great great great", {"1", "2", "3", "4", "5"})
     assert results["average"]["seen"] > 80
     assert list(results["unseen"]) == ["fi"]
     assert f"{results['unseen']['fi']['closeness']:.1f}" in multitune("evaluate", run)

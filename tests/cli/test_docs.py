@@ -151,8 +151,8 @@ def commands() -> list[str]:
     """The lines of the pages' shell blocks, and what bench files and recipes tell to type, without comments."""
     text = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
     text += [line for file in ROOT.glob("bench/*.py") for line in file.read_text(encoding="utf-8").splitlines()]
-    found = (re.match(r"\s*(?:\.venv/bin/)?((?:multitune|make|python bench)\b[^#>]*)", line) for line in text)
-    return sorted({match[1].strip() for match in found if match})
+    matches = (re.match(r"\s*(?:\.venv/bin/)?((?:multitune|make|python bench)\b[^#>]*)", line) for line in text)
+    return sorted({match[1].strip() for match in matches if match})
 
 
 @pytest.mark.parametrize("command", commands())
@@ -180,6 +180,15 @@ def test_every_command_is_one(command: str) -> None:
             overrides.append(word)
     if recipe is not None:
         load_plan(recipe.resolve(overrides=parse_overrides(overrides)))
+
+
+@pytest.mark.parametrize("file", ["README.md", ".github/workflows/ci.yml"])
+def test_extras_are_the_makefile_s(file: str) -> None:
+    """A reader without make, and the systems on which make is not at hand, install what the tests need."""
+    made = re.search(r"^EXTRAS := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert made is not None
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert re.findall(r"--editable ['\"]\.\[(.*)\]", text) == [f"{made[1]},dev"]
 
 
 def test_there_are_commands_to_check() -> None:
