@@ -14,14 +14,15 @@ from multitune.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run, a stopped one, a comparison of one, and what is no run."""
-    for name in ("b", "a-2", "compared/mtl-seed0", "neither"):
+    """A run, a stopped one, a comparison of one, a merge, and what is no run."""
+    for name in ("b", "a-2", "compared/mtl-seed0", "b-merged", "neither"):
         (tmp_path / name).mkdir(parents=True)
         if name != "neither":
             (tmp_path / name / "recipe.yaml").touch()
     run_result({"de": {"f1": 71.25}}, budget=400).write(tmp_path / "b")
     run_result({"de": {"f1": 12.5}}).write(tmp_path / "compared" / "mtl-seed0")
     (tmp_path / "compared" / "results.json").write_text("{}")
+    (tmp_path / "b-merged" / "merge.json").write_text("{}")
     return tmp_path
 
 

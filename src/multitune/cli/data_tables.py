@@ -31,7 +31,7 @@ def counts(corpus: Corpus, lengths: Mapping[str, Lengths], max_length: int) -> S
     one = corpus.task + (f", {len(corpus.labels)} labels" if corpus.labels else "")
     dev = "test is dev; " if corpus.test_is_dev else ""
     sheet.notes = [
-        f"{'heads of their own' if corpus.heads else one}; {dev}left out: labels: ignores all that they have;",
+        f"{'heads of their own' if corpus.heads else one}; {dev}left out: records whose labels are all ignored;",
         f"tokens: mean and 95th percentile of at most {SAMPLE} records a split",
     ]
     return sheet

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multitune.errors import UserError
+from multitune.results import merged
 from multitune.results.run import FILE, RunResult
 
 log = logging.getLogger(__name__)
@@ -34,10 +35,10 @@ def runs(folder: str | Path = "runs") -> list[Listed]:
         raise UserError(
             f"{folder}: is no folder; multitune runs lists what is in runs/, or in the folder that it is given"
         )
-    folders = sorted(
-        path.parent for pattern in ("recipe.yaml", "*/recipe.yaml", "*/*/recipe.yaml") for path in folder.glob(pattern)
-    )
-    return [Listed(str(run.relative_to(folder)), _result(run)) for run in folders]
+    patterns = ("recipe.yaml", "*/recipe.yaml", "*/*/recipe.yaml")
+    folders = sorted(path.parent for pattern in patterns for path in folder.glob(pattern))
+    own = [run for run in folders if not (run / merged.FILE).exists()]  # a merge is no run that could be resumed
+    return [Listed(str(run.relative_to(folder)), _result(run)) for run in own]
 
 
 def _result(run: Path) -> RunResult | None:

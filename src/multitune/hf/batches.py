@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler
 
 from multitune.errors import UserError
 from multitune.hf.order import ExampleOrder
-from multitune.methods.sampling import CategoricalSampler, SystematicSampler, proportional, uniform, unimax
+from multitune.methods.sampling import CategoricalSampler, SystematicSampler, task_probabilities
 from multitune.seeds import seeded
 
 Sampling = Literal["proportional", "uniform", "unimax"]
@@ -65,11 +65,13 @@ class Shares:
             sizes: examples of each task.
             budget: examples that the training will draw, of all tasks together.
         """
-        if self.sampling == "uniform":
-            return uniform(len(sizes))
-        if self.sampling == "unimax":
-            return unimax(sizes, budget, self.sampling_epochs)
-        return proportional(sizes, self.sampling_exponent)
+        return task_probabilities(
+            self.sampling,
+            sizes,
+            exponent=self.sampling_exponent,
+            budget=budget,
+            max_epochs=self.sampling_epochs,
+        )
 
 
 def find_tasks(dataset: Any, column: str) -> Tasks:

@@ -71,6 +71,26 @@ def unimax(sizes: Sequence[int], budget: float, max_epochs: float) -> Tensor:
     return _normalised(shares)
 
 
+def task_probabilities(
+    sampling: str, sizes: Sequence[int], *, exponent: float, budget: float, max_epochs: float
+) -> Tensor:
+    """p by the name that recipes have for it, float64 [tasks].
+
+    Args:
+        sampling: "uniform", "unimax" or "proportional".
+        sizes: examples of each task.
+        exponent: q of "proportional", p_t ~ N_t^q.
+        budget: examples that training draws, of all tasks together; "unimax" counts with it.
+        max_epochs: the most often that "unimax" repeats a task's examples.
+    """
+    if sampling == "uniform":
+        return uniform(len(sizes))
+    if sampling == "unimax":
+        return unimax(sizes, budget, max_epochs)
+    assert sampling == "proportional"
+    return proportional(sizes, exponent)
+
+
 class TaskSampler(ABC):
     """Draws tasks from its own generator; its state is that generator's (and whatever a subclass adds)."""
 

@@ -11,8 +11,7 @@ from multitune.methods.sampling import (
     EpochSampler,
     TaskSampler,
     proportional,
-    uniform,
-    unimax,
+    task_probabilities,
 )
 from multitune.recipe import Recipe
 
@@ -38,8 +37,12 @@ def task_sampler(recipe: Recipe, sizes: Sequence[int], batch_size: int, generato
 
 
 def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
-    if recipe.sampling == "uniform":
-        return uniform(len(sizes))
-    if recipe.sampling == "unimax":
-        return unimax(sizes, budget * recipe.batch_size, recipe.sampling_epochs)
-    return proportional(sizes, 1.0 if recipe.sampling == "epochs" else recipe.sampling_exponent)
+    if recipe.sampling == "epochs":
+        return proportional(sizes, 1.0)
+    return task_probabilities(
+        recipe.sampling,
+        sizes,
+        exponent=recipe.sampling_exponent,
+        budget=budget * recipe.batch_size,
+        max_epochs=recipe.sampling_epochs,
+    )
