@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from multitune.cli.app import app
 from multitune.errors import UserError
-from multitune.experiments import synthetic
+from multitune.experiments import alignment, synthetic
 from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
 from multitune.reports.colours import LOOKS
 from multitune.results.comparison import Interval
@@ -27,6 +27,7 @@ LOOPS = [("sequential_reptile", 10, 0.1), ("sequential", 1, 1.0), ("fish", 3, 0.
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Walks of two outer steps of Reptile, 20 joint steps."""
     monkeypatch.setattr(synthetic, "BUDGET", SHORT)
+    monkeypatch.setattr(alignment, "BUDGET", SHORT)
 
 
 def points(*coordinates: tuple[float, float]) -> Tensor:
@@ -94,7 +95,8 @@ def test_one_task_a_step_is_the_plain_loop(short: None, name: str, K: int, eta: 
             theta = theta - 1.0 * synthetic.task_gradients(theta)[task]
         phi = phi - eta * (phi - theta)
         expected.append(phi)
-    torch.testing.assert_close(walked(name, plane)[1:, 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
+    # Steps that are long beside the funnels multiply what rounding differs by.
+    torch.testing.assert_close(walked(name, plane)[1:, 0], torch.stack(expected), rtol=1e-8, atol=1e-8)
     assert name != "fish" or all(set(tasks) == {0, 1, 2} for tasks in _batched(draws, 3))
 
 
@@ -195,9 +197,10 @@ def test_command(short: None, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert all(method.label in result.stdout for method in METHODS.values())
     folder = tmp_path / "new" / "folder"
-    names = {f"synthetic-{which}" for which in ("start-1", "start-2", "start-3", "learning-rates")}
+    names = {f"synthetic-{which}" for which in ("start-1", "start-2", "start-3", "learning-rates", "alignment")}
     assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")} | {
-        "synthetic.json"
+        "synthetic.json",
+        "alignment.json",
     }
     assert all(p.stat().st_size < 200_000 for p in folder.glob("*.png"))
     found = json.loads((folder / "synthetic.json").read_text())
@@ -210,7 +213,9 @@ def test_without_figures(short: None, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(synthetic, "METHODS", {n: METHODS[n] for n in synthetic.FIGURE_3})
     result = CliRunner().invoke(app, ["synthetic", "--out", str(tmp_path), "--no-figures"])
     assert result.exit_code == 0, result.output
-    assert [path.name for path in tmp_path.iterdir()] == ["synthetic.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alignment.json", "synthetic.json"]
+    for words in ("independent", "permuted", "Adam, beta1 = 0", "best of Figure 3", "modified loss"):
+        assert words in result.stdout
 
 
 def test_missing_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def walks(results: Synthetic) -> Sheet:
         sheet.rule()
     sheet.notes = [
         "end: of the first seed's walk; distance to the nearest optimum, MTL loss and mean pairwise cosine: averages "
-        "over the last quarter of the walks, with 95 % intervals over seeds where tasks are drawn"
+        "over the last quarter of the walks, with 95 % intervals over seeds of tasks or of nearby starts"
     ]
     return sheet
 

@@ -41,21 +41,30 @@ LEARNING_RATES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 BUDGET = 1500
 """Gradient computations of a walk, alike for every method: a joint step costs three, a single-task step one."""
 SEEDS = 16
+NEARBY = 0.01
+"""How far starts lie apart, where a method draws no tasks: large steps make one walk a matter of rounding."""
 TAIL = 0.25
 """Share of a walk, from its end, over which losses and cosines are averaged."""
 
 
-def task_losses(points: Tensor) -> Tensor:
-    """L_i(x) = -200 exp(-0.2 d_i), d_i^2 = |x - x_i|^2 + 0.5^2. points: [..., 2] -> [..., tasks]."""
-    squared = (points[..., None, :] - points.new_tensor(OPTIMA)).square().sum(-1)
-    return -DEPTH * torch.exp(-DECAY * (squared + ROUNDING**2).sqrt())
+def task_losses(points: Tensor, rounding: float = ROUNDING) -> Tensor:
+    """L_i(x) = -200 exp(-0.2 d_i), d_i^2 = |x - x_i|^2 + rounding^2. points: [..., 2] -> [..., tasks]."""
+    return -DEPTH * torch.exp(-DECAY * _distances(points[..., None, :] - points.new_tensor(OPTIMA), rounding))
 
 
-def task_gradients(points: Tensor) -> Tensor:
+def task_gradients(points: Tensor, rounding: float = ROUNDING) -> Tensor:
     """The gradient of each task's loss. points: [..., 2] -> [..., tasks, 2]."""
-    offsets = points[..., None, :] - points.new_tensor(OPTIMA)
-    distances = (offsets.square().sum(-1) + ROUNDING**2).sqrt()
-    return (-DECAY * task_losses(points) / distances)[..., None] * offsets
+    return funnel_gradient(points[..., None, :] - points.new_tensor(OPTIMA), rounding)
+
+
+def funnel_gradient(offsets: Tensor, rounding: float = ROUNDING) -> Tensor:
+    """The gradient of a task's loss, by how far points are from its optimum. offsets: [..., 2] -> [..., 2]."""
+    distances = _distances(offsets, rounding)
+    return (DECAY * DEPTH * torch.exp(-DECAY * distances) / distances)[..., None] * offsets
+
+
+def _distances(offsets: Tensor, rounding: float) -> Tensor:
+    return (offsets.square().sum(-1) + rounding**2).sqrt()
 
 
 def cosines(points: Tensor) -> Tensor:
@@ -86,9 +95,15 @@ class Plane:
         learning_rates: Sequence[float],
         seeds: Sequence[int],
         sharing: Sharing = "parameter",
+        spread: float = 0.0,
     ) -> "Plane":
-        """All starts at each learning rate: in one parameter, or in one for each start."""
+        """All starts at each learning rate: in one parameter, or in one for each start.
+
+        ``spread``: standard deviation of what is added to the coordinates of starts, drawn for each seed.
+        """
         rows = torch.tensor(starts, dtype=torch.float64).repeat_interleave(len(seeds), 0)
+        drawn = [torch.randn(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+        rows += spread * torch.stack(drawn).repeat(len(starts), 1)
         parts = [rows] if sharing == "parameter" else list(rows.split(len(seeds)))
         points = [nn.Parameter(part.clone()) for _ in learning_rates for part in parts]
         return Plane(points, [rate for rate in learning_rates for _ in parts], seeds)
@@ -195,10 +210,10 @@ def _epochs(generator: torch.Generator) -> TaskSampler:
 class Method:
     """How the experiment runs a method.
 
-    ``learning_rate``: of the figures. ``options``: for the reader. ``drawn``: the tasks of its steps are drawn, so that
-    it walks once a seed. ``sharing``: what points that walk at once may have in common. Where each needs a Gram matrix
-    of its own, a walk; where the method has one state for all parameters, or is slow, nothing: then it walks at
-    ``learning_rate`` only.
+    ``learning_rate``: of the figures. ``options``: for the reader. ``drawn``: the tasks of its steps are drawn for each
+    seed. ``sharing``: what points that walk at once may have in common. Where each needs a Gram matrix of its own, a
+    walk; where the method has one state for all parameters, or is slow, nothing: then it walks at ``learning_rate``
+    only. A method that shares a parameter walks once a seed; if it draws no tasks, from starts that lie ``NEARBY``.
     """
 
     label: str
@@ -254,7 +269,7 @@ class Outcome:
 
     ``distance``: to the nearest optimum. ``loss``: sum_i L_i. ``cosine``: mean over the pairs of tasks; ``pairs``:
     each, in the order of ``PAIRS``. ``end``: where the first seed's walk ends. Intervals are 95 % over seeds, and of no
-    width for methods that draw no tasks.
+    width for methods that walk once.
     """
 
     method: str
@@ -350,11 +365,12 @@ def run(seed: int = 0) -> Synthetic:
 
 def _walked(method: Method, seed: int) -> tuple[Sequence[float], Tensor]:
     """The learning rates and the paths, [records, learning rates, starts, seeds, 2]."""
-    seeds = range(seed * SEEDS, (seed + 1) * SEEDS) if method.drawn else [seed]
-    alone = method.sharing == "nothing"
+    seeds = range(seed * SEEDS, (seed + 1) * SEEDS) if method.sharing == "parameter" else [seed]
+    alone, spread = method.sharing == "nothing", 0.0 if method.drawn or len(seeds) == 1 else NEARBY
     rates = (method.learning_rate,) if alone else sorted({*LEARNING_RATES, method.learning_rate})
     planes = [
-        Plane.of(starts, rates, seeds, method.sharing) for starts in ([[s] for s in STARTS] if alone else [STARTS])
+        Plane.of(starts, rates, seeds, method.sharing, spread)
+        for starts in ([[s] for s in STARTS] if alone else [STARTS])
     ]
     paths = torch.cat([_path(method.walk, plane) for plane in planes], dim=1)
     return rates, paths.unflatten(1, (len(rates), len(STARTS), len(seeds)))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from multitune.experiments import alignment_figure
+from multitune.experiments.alignment import Alignment
 from multitune.experiments.synthetic import METHODS, OPTIMA, PAIRS, STARTS, Outcome, Synthetic, task_losses
 from multitune.reports.colours import look
 from multitune.reports.plotting import Axes, Figure, Line2D, styled
@@ -17,11 +19,12 @@ LOSSES = (-240.0, -95.0)
 """Shown MTL losses; those of walks that large steps have thrown far from all optima are near 0."""
 
 
-def write(results: Synthetic, folder: Path) -> list[Path]:
-    """Write a figure for each start and one of the sweep, as PNG and PDF; returns the PNG files."""
+def write(results: Synthetic, causes: Alignment, folder: Path) -> list[Path]:
+    """Write a figure for each start, one of the sweep and one of what aligns, as PNG and PDF; returns the PNG files."""
     with styled(7):
         figures = {f"synthetic-start-{n}": start(results, at) for n, at in enumerate(STARTS, 1)}
         figures["synthetic-learning-rates"] = learning_rates(results)
+        figures["synthetic-alignment"] = alignment_figure.draw(causes)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", dpi=180)
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
