@@ -159,8 +159,9 @@ def _split_files(path: str | None) -> list[Path]:
 
 def warn_of_unused(path: Path, columns: Mapping[str, str], code: str) -> None:
     """Warn where a table has a column of languages that ``columns`` does not name, and that says more than ``code``."""
+    row = _first_row(path)
     for name in USUAL_NAMES:
-        if name not in columns.values() and _first_value(path, name) not in (None, code):
+        if name not in columns.values() and row.get(name) not in (None, code):
             log.warning(
                 "%s: the column %r is not used; columns: {language: %s} makes a language of each of its values",
                 path,
@@ -170,10 +171,7 @@ def warn_of_unused(path: Path, columns: Mapping[str, str], code: str) -> None:
             return
 
 
-def _first_value(path: Path, column: str) -> Any:
-    """What the first row of a table has in a column; None where it has no such column, or cannot be read."""
-    try:
-        _, row = next(tabular.rows(path, {LANGUAGE: column}, None), (None, {LANGUAGE: None}))
-    except UserError:
-        return None
-    return row[LANGUAGE]
+def _first_row(path: Path) -> Mapping[str, Any]:
+    """The first good row of a table with all of its columns; empty where it has none, or no names for them."""
+    objects = tabular.OBJECTS.get(tabular.suffix_of(path))
+    return {} if objects is None else next(iter(objects(path, BadRecords())), {})
