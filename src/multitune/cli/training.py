@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from multitune.cli import output
-from multitune.cli.options import AsCsv, AsJson, ByClass, ByLanguage, Overrides, Quiet, RecipePath, Track, Verbose
+from multitune.cli.options import AsCsv, AsJson, ByClass, ByLanguage, Jobs, Overrides, Quiet, RecipePath, Track, Verbose
 from multitune.cli.output import say, say_lines
 from multitune.errors import RunError
 
@@ -98,6 +98,7 @@ def compare(
         typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    jobs: Jobs = None,
     track: Track = None,
     paper: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
@@ -129,6 +130,7 @@ def compare(
         seeds=seeds,
         grid=points,
         overrides=given,
+        jobs=jobs,
         progress=not quiet,
         track=track,
         paper=paper,

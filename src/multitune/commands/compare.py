@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
+from multitune.commands import parallel
 from multitune.commands.attempts import Failures, Planned
 from multitune.commands.grid import Grid
 from multitune.commands.init import recipe_for
@@ -43,6 +44,8 @@ def compare(
     seeds: int = 1,
     grid: Grid | None = None,
     overrides: Mapping[str, Any] | None = None,
+    jobs: int | None = 1,
+    on: str | None = None,
     progress: bool = False,
     track: str | None = None,
     paper: str | None = None,
@@ -60,6 +63,11 @@ def compare(
         seeds: how many; the first is the recipe's.
         grid: recipe keys with the values to try, all combinations; they win over everything else.
         overrides: recipe keys for all runs.
+        jobs: how many runs at once, in processes of their own, as far as memory has room for them; 1 makes them in
+            this process, None as many as there are cards or, on the CPU, cores for their threads. Where nothing sets
+            ``threads``, the runs share the cores out. The results are those of one run after the other at the same
+            ``threads``.
+        on: "ray", or "ray:" and the address of a cluster, whose nodes share the folders with this machine.
         progress: show progress on stderr.
         track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
         paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
@@ -78,7 +86,9 @@ def compare(
     if "method" in (overrides or {}):
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
     check_tracker(track)
-    runs = _settled(_planned(file, names, seeds, grids.points(grid or {}), overrides or {}), out)
+    planned = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
+    count = parallel.fitting([one.recipe for one in _settled(planned, out, 1)], jobs)
+    runs = _settled(planned, out, parallel.threads_each(count))
     for one in runs:
         load_plan(one.recipe)
         with disk_explained(out):
@@ -89,10 +99,14 @@ def compare(
     if paper is not None:
         papers.columns(paper, data, heads.metric, names, corpora[0].test)
     failures = Failures(out, runs)
-    for one, corpus in zip(runs, corpora, strict=True):
-        with failures.noted(one, corpus):
-            if not all((out / one.folder / file).exists() for file in (FILE, page.FILE)):
+    missing = [each for each in zip(runs, corpora, strict=True) if not _is_whole(out / each[0].folder)]
+    if count == 1:
+        for one, corpus in missing:
+            with failures.noted(one, corpus):
                 train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
+    else:
+        workers = parallel.local_workers([one.recipe for one in runs], count)
+        parallel.run_at_once(missing, out, failures, workers, progress=progress, track=track)
     finished = failures.finished()
     comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)
     if paper is not None and not papers.find(paper).scores.keys().isdisjoint(comparison.chosen):
@@ -114,10 +128,15 @@ def _planned(
     return runs
 
 
-def _settled(runs: Sequence[Planned], out: Path) -> list[Planned]:
-    """The runs with one precision and one number of threads for all, where their recipes leave these open."""
+def _settled(runs: Sequence[Planned], out: Path, threads: int | None) -> list[Planned]:
+    """The runs with one precision and number of threads for all, where recipes and earlier runs leave these open."""
     folders = [out / one.folder for one in runs]
-    return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders])) for one in runs]
+    return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders], threads)) for one in runs]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a run has all its files."""
+    return all((folder / file).exists() for file in (FILE, page.FILE))
 
 
 def _loaded(runs: Sequence[Planned]) -> list[Corpus]:
