@@ -20,6 +20,9 @@ class Board(Protocol):
 
     def __enter__(self) -> "Board": ...
     def __exit__(self, *_: object) -> None: ...
+    def started(self, job: str) -> None:
+        """A job has a process now, which loads what it needs."""
+
     def take(self, job: str, message: Message) -> None:
         """What a job tells while it runs, as ``commands.job`` sends it."""
 
@@ -37,6 +40,9 @@ class Quiet:
         return self
 
     def __exit__(self, *_: object) -> None:
+        return
+
+    def started(self, job: str) -> None:
         return
 
     def take(self, job: str, message: Message) -> None:
@@ -81,6 +87,9 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def started(self, job: str) -> None:
+        self._bars[job] = self._progress.add_task(printable(job), total=None, state="loading")
+
     def take(self, job: str, message: Message) -> None:
         name, *given = message
         if name == "begin":
@@ -95,8 +104,7 @@ class Lines:
             _passed_on(job, message)
 
     def ended(self, job: str, how: str) -> None:
-        if job in self._bars:
-            self._progress.remove_task(self._bars.pop(job))
+        self._progress.remove_task(self._bars.pop(job))
         if how == DONE:
             self._progress.advance(self._all)
         self.say(f"{job}: {how}" + (f", {state}" if how == DONE and (state := self._state.get(job)) else ""))
@@ -105,9 +113,7 @@ class Lines:
         self._progress.console.print(printable(text), markup=False, soft_wrap=True)
 
     def _begin(self, job: str, budget: int) -> None:
-        if job in self._bars:  # of a method with a model for each language, one after the other
-            self._progress.remove_task(self._bars.pop(job))
-        self._bars[job] = self._progress.add_task(printable(job), total=budget, state="")
+        self._progress.reset(self._bars[job], total=budget, state="")
 
     def _step(self, job: str, gradients: int, loss: float, speed: float) -> None:
         state = self._state.get(job) or f"loss {loss:.3f}"

@@ -97,6 +97,7 @@ class Schedule:
             self._waiting.remove(job)
             self._tries[job.name] += 1
             self._running[job.name] = self._workers.start(job, self._events.put)
+            self._board.started(job.name)
 
     def _ready(self) -> Job | None:
         """The next job that may begin now."""

@@ -8,8 +8,9 @@ NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """In the message of the plain RuntimeError that torch raises on the CPU."""
 
 
+MACHINE = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells the limits of a container."""
+"""Where Linux tells what is free, and the limits of a container."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -24,8 +25,7 @@ def available() -> int | None:
 
 
 def _of_machine() -> list[int]:
-    file = Path("/proc/meminfo")
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = MACHINE.read_text().splitlines() if MACHINE.exists() else []
     return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
 
 
