@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from multitune.cli import output
-from multitune.cli.options import AsCsv, AsJson, ByClass, ByLanguage, Jobs, Overrides, Quiet, RecipePath, Track, Verbose
+from multitune.cli.options import (
+    AsCsv,
+    AsJson,
+    ByClass,
+    ByLanguage,
+    Jobs,
+    On,
+    Overrides,
+    Quiet,
+    RecipePath,
+    Track,
+    Verbose,
+)
 from multitune.cli.output import say, say_lines
 from multitune.errors import RunError
 
@@ -99,6 +111,7 @@ def compare(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
     jobs: Jobs = None,
+    on: On = None,
     track: Track = None,
     paper: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
@@ -131,6 +144,7 @@ def compare(
         grid=points,
         overrides=given,
         jobs=jobs,
+        on=on,
         progress=not quiet,
         track=track,
         paper=paper,

@@ -87,8 +87,10 @@ def compare(
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
     check_tracker(track)
     planned = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
-    count = parallel.fitting([one.recipe for one in _settled(planned, out, 1)], jobs)
-    runs = _settled(planned, out, parallel.threads_each(count))
+    single = _settled(planned, out, 1)
+    count = parallel.fitting([one.recipe for one in single], jobs)
+    runs = single if on is not None else _settled(planned, out, parallel.threads_each(count))
+    ray = None if on is None else parallel.ray_workers([one.recipe for one in runs], on, jobs)
     for one in runs:
         load_plan(one.recipe)
         with disk_explained(out):
@@ -100,12 +102,12 @@ def compare(
         papers.columns(paper, data, heads.metric, names, corpora[0].test)
     failures = Failures(out, runs)
     missing = [each for each in zip(runs, corpora, strict=True) if not _is_whole(out / each[0].folder)]
-    if count == 1:
+    if count == 1 and ray is None:
         for one, corpus in missing:
             with failures.noted(one, corpus):
                 train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
     else:
-        workers = parallel.local_workers([one.recipe for one in runs], count)
+        workers = ray or parallel.local_workers([one.recipe for one in runs], count)
         parallel.run_at_once(missing, out, failures, workers, progress=progress, track=track)
     finished = failures.finished()
     comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)

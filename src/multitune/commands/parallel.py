@@ -63,6 +63,26 @@ def local_workers(recipes: Sequence[Recipe], count: int) -> Processes:
     return Processes(count, visible.split(","))
 
 
+def ray_workers(recipes: Sequence[Recipe], on: str, jobs: int | None) -> Workers:
+    """The nodes of a Ray cluster.
+
+    Args:
+        recipes: of all runs, settled.
+        on: "ray", or "ray:" and the cluster's address.
+        jobs: the most at once, if that is said.
+
+    Raises:
+        UserError: anything else than "ray", or Ray cannot be had.
+    """
+    where, _, address = on.partition(":")
+    if where != "ray":
+        raise UserError(f"--on: {on!r} is no place for runs; write ray, or ray:ADDRESS")
+    from multitune.jobs.on_ray import OnRay
+
+    threads = max(recipe.threads or 1 for recipe in recipes)
+    return OnRay(address, jobs, threads, on_cards=any(recipe.device != "cpu" for recipe in recipes))
+
+
 def run_at_once(
     missing: Missing, out: Path, failures: Failures, workers: Workers, *, progress: bool, track: str | None
 ) -> None:
