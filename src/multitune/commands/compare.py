@@ -36,6 +36,16 @@ BASELINES = ("mixed", "mtl")
 """What every other method has to beat: ordinary fine-tuning, or the papers' joint training."""
 
 
+@dataclass(frozen=True)
+class How:
+    """How the runs of a comparison are made; as the arguments of ``compare``."""
+
+    jobs: int | None = 1
+    on: str | None = None
+    progress: bool = False
+    track: str | None = None
+
+
 def compare(
     recipe: AnyRecipe,
     out: str | Path | None = None,
@@ -85,12 +95,17 @@ def compare(
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
     if "method" in (overrides or {}):
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
-    check_tracker(track)
-    planned = _planned(file, names, seeds, grids.points(grid or {}), overrides or {})
+    planned = plan_runs(file, names, seeds, grids.points(grid or {}), overrides or {})
+    return compare_planned(planned, out, How(jobs, on, progress, track), paper)
+
+
+def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str | None = None) -> Comparison:
+    """Make runs in folders inside ``out`` and compare them, as ``compare`` does; raises what it raises."""
+    check_tracker(how.track)
     single = _settled(planned, out, 1)
-    count = parallel.fitting([one.recipe for one in single], jobs)
-    runs = single if on is not None else _settled(planned, out, parallel.threads_each(count))
-    ray = None if on is None else parallel.ray_workers([one.recipe for one in runs], on, jobs)
+    count = parallel.fitting([one.recipe for one in single], how.jobs)
+    runs = single if how.on is not None else _settled(planned, out, parallel.threads_each(count))
+    ray = None if how.on is None else parallel.ray_workers([one.recipe for one in runs], how.on, how.jobs)
     for one in runs:
         load_plan(one.recipe)
         with disk_explained(out):
@@ -99,16 +114,16 @@ def compare(
     _check_data(out, runs, corpora)
     data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
-        papers.columns(paper, data, heads.metric, names, corpora[0].test)
+        papers.columns(paper, data, heads.metric, [*{one.recipe.method: 1 for one in runs}], corpora[0].test)
     failures = Failures(out, runs)
     missing = [each for each in zip(runs, corpora, strict=True) if not _is_whole(out / each[0].folder)]
     if count == 1 and ray is None:
         for one, corpus in missing:
             with failures.noted(one, corpus):
-                train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
+                train(one.recipe, out / one.folder, resume=True, progress=how.progress, track=how.track, corpus=corpus)
     else:
         workers = ray or parallel.local_workers([one.recipe for one in runs], count)
-        parallel.run_at_once(missing, out, failures, workers, progress=progress, track=track)
+        parallel.run_at_once(missing, out, failures, workers, progress=how.progress, track=how.track)
     finished = failures.finished()
     comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)
     if paper is not None and not papers.find(paper).scores.keys().isdisjoint(comparison.chosen):
@@ -118,7 +133,7 @@ def compare(
     return comparison
 
 
-def _planned(
+def plan_runs(
     file: RecipeFile, names: Sequence[str], seeds: int, at: Sequence[Point], common: Mapping[str, Any]
 ) -> list[Planned]:
     """The runs of all methods and points, then those of the next seed."""
