@@ -62,7 +62,7 @@ def test_mistakes_come_before_anything_runs(
 def test_the_winner_is_as_good_as_the_grids_best_for_two_fifths(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path
 ) -> None:
-    """Nine rates over five decades, of which the middle ones learn."""
+    """Nine rates over four decades, of which the middle ones learn."""
     file, grid = comparison_file(tiny_model, tiny_panx), {"learning_rate": [10.0 ** (n / 2) for n in range(-11, -2)]}
     given: dict[str, Any] = {"method": "sequential", "budget": 90, "dev_limit": 24, "test_limit": 4}
     found = mt.sweep(file, tmp_path / "sweep", grid=grid, overrides=given)

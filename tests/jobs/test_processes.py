@@ -75,7 +75,7 @@ def owners(out: Path) -> list[int]:
     return found
 
 
-def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 200.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -189,10 +189,11 @@ def test_a_signal_ends_all_in_time_and_the_same_command_goes_on(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, number: signal.Signals, code: int
 ) -> None:
     recipe, out = recipe_of(tmp_path, tiny_model, tiny_panx, budget=100000, threads=1), tmp_path / "out"
+    logged = dict[Path, int]()
     for call in (1, 2):
         with running(begun(recipe, out)) as process:
             workers = until(lambda: pids if len(pids := owners(out)) == 2 else [])
-            time.sleep(1.0)  # so that they are beyond what they resume from
+            until(lambda: len(grown := sizes(out)) == 2 and all(grown[path] > logged.get(path, 0) for path in grown))
             began = time.monotonic()
             os.killpg(process.pid, number)  # as a terminal does
             _, told = process.communicate(timeout=60)
@@ -201,14 +202,21 @@ def test_a_signal_ends_all_in_time_and_the_same_command_goes_on(
         end = "multitune: stopped; 0 of 2 runs are finished, and the same command goes on from there"
         assert told.splitlines()[-1] == end
         assert told.count("resuming at") == 2 * (call - 1)
+        assert told.count(": stopped\n") == 2
         assert not any(map(is_there, workers))
         assert len(list(out.glob("*/checkpoints/[!.]*"))) >= 2
+        logged = sizes(out)
+
+
+def sizes(out: Path) -> dict[Path, int]:
+    """How long the logs of the runs are."""
+    return {path: path.stat().st_size for path in out.glob("*/metrics.jsonl") if path.stat().st_size}
 
 
 def test_workers_end_when_their_comparison_is_killed(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     recipe, out = recipe_of(tmp_path, tiny_model, tiny_panx, budget=100000), tmp_path / "out"
     with running(begun(recipe, out)) as process:
-        workers = until(lambda: owners(out))
+        workers = until(lambda: sizes(out) and owners(out))
         process.kill()
         until(lambda: not any(map(is_there, workers)), seconds=LONGEST)
     assert list(out.glob("*/checkpoints/*")), "they saved what they had"

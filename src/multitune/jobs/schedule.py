@@ -71,6 +71,7 @@ class Schedule:
         self._running: dict[str, Worker] = {}
         self._outcome: dict[str, Ended] = {}
         self._done: set[str] = set()
+        self._stopping = False
         self._tries = dict.fromkeys(self._jobs, 0)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
@@ -126,6 +127,9 @@ class Schedule:
     def _gone(self, job: Job, gone: Gone) -> Iterator[Ended]:
         del self._running[job.name]
         ended = self._outcome.get(job.name)
+        if ended is None and self._stopping:
+            self._board.ended(job.name, "stopped")
+            return
         if ended is None and self._tries[job.name] < TRIES:
             self._board.ended(job.name, f"its process {gone.how}; it is run again from its newest checkpoint")
             self._waiting.append(job)
@@ -146,15 +150,13 @@ class Schedule:
             Interrupted: always.
         """
         self._board.say(f"stopping {len(self._running)} runs, which save what they have")
-        self._waiting.clear()
+        self._stopping = True
         for worker in self._running.values():
             worker.stop()
         until = time.monotonic() + GRACE
         while self._running and time.monotonic() < until:
-            self._tries.update(dict.fromkeys(self._running, 0))  # an end is not a death now
             for _ in self._next(TICK):
-                pass
-            self._waiting.clear()
+                """A run that has just finished counts among those."""
         raise Interrupted(
             f"stopped; {len(self._done)} of {self._count} runs are finished, and the same command goes on from there",
             number,
