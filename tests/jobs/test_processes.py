@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_a_signal_ends_all_in_time_and_the_same_command_goes_on(
     for call in (1, 2):
         with running(begun(recipe, out)) as process:
             workers = until(lambda: pids if len(pids := owners(out)) == 2 else [])
-            until(lambda: len(grown := sizes(out)) == 2 and all(grown[path] > logged.get(path, 0) for path in grown))
+            until(partial(grown, out, logged))
             began = time.monotonic()
             os.killpg(process.pid, number)  # as a terminal does
             _, told = process.communicate(timeout=60)
@@ -211,6 +212,12 @@ def test_a_signal_ends_all_in_time_and_the_same_command_goes_on(
 def sizes(out: Path) -> dict[Path, int]:
     """How long the logs of the runs are."""
     return {path: path.stat().st_size for path in out.glob("*/metrics.jsonl") if path.stat().st_size}
+
+
+def grown(out: Path, before: dict[Path, int]) -> bool:
+    """Whether two runs have logged more than before."""
+    now = sizes(out)
+    return len(now) == 2 and all(size > before.get(path, 0) for path, size in now.items())
 
 
 def test_workers_end_when_their_comparison_is_killed(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:

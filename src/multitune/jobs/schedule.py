@@ -155,8 +155,7 @@ class Schedule:
             worker.stop()
         until = time.monotonic() + GRACE
         while self._running and time.monotonic() < until:
-            for _ in self._next(TICK):
-                """A run that has just finished counts among those."""
+            list(self._next(TICK))  # runs that finish meanwhile are counted
         raise Interrupted(
             f"stopped; {len(self._done)} of {self._count} runs are finished, and the same command goes on from there",
             number,
