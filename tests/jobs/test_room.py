@@ -86,27 +86,13 @@ def test_no_more_runs_than_memory_has_room_for(
     running: list[str],
     room: bool,
 ) -> None:
-    (tmp_path / "memory.max").write_text(f"{int((free + 1) * GIB)}\n")
-    (tmp_path / "memory.current").write_text(f"{2 * GIB}\n")
-    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {GIB}\n")
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
-    monkeypatch.setattr(memory, "MACHINE", tmp_path / "none")
-    assert memory.available() == int(free * GIB)
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {int(free * GIB) // 1024} kB\nSwapFree: 0 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "GROUPS", ())
     workers = Processes(3)
     for name, bytes_held in held.items():
         workers.takes(name, int(bytes_held * GIB))
     assert workers.has_room(running) == room
-
-
-def test_a_container_without_a_limit_has_the_machines_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("5\n")
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    7 kB\n")
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
-    monkeypatch.setattr(memory, "MACHINE", tmp_path / "meminfo")
-    assert memory.available() == 7 * 1024
-    monkeypatch.setattr(memory, "MACHINE", tmp_path / "none")
-    assert memory.available() is None
 
 
 def test_errors_of_another_process_are_what_they_were() -> None:

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import IO
 
+import torch
+
 from multitune.jobs.job import Job
 from multitune.jobs.schedule import Event, Gone
-from multitune.storage.memory import available
+from multitune.storage.memory import free_memory
 
+CPU = torch.device("cpu")
 COMMAND = (sys.executable, "-P", "-m", "multitune.commands.job")
 """What does a job; -P, so that no file of the user's folder is taken for a module."""
 
@@ -37,7 +40,7 @@ class Processes:
             return True
         if len(running) >= self._count or not self._held:
             return False
-        free, needed = available(), max(self._held.values())
+        free, needed = free_memory(CPU), max(self._held.values())
         promised = sum(needed - self._held.get(name, 0) for name in running)
         return free is None or free - promised >= needed
 
