@@ -56,6 +56,7 @@ bench: $(SET_UP)
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/structure.py
+	$(BIN)/python bench/scale.py --check
 
 clean:
 	rm -rf $(VENV) $(LOWEST) runs

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from multitune.commands.probe import probe
     from multitune.commands.push import push
     from multitune.commands.report import report
+    from multitune.commands.sweep import sweep
     from multitune.commands.train import train
     from multitune.errors import Interrupted, RunError, UserError
     from multitune.methods import SequentialReptile
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from multitune.results.merged import Merged
     from multitune.results.probes import Findings
     from multitune.results.run import RunResult
+    from multitune.results.sweep import Sweep
 
     __version__: str
 
@@ -33,6 +35,7 @@ __all__ = [
     "RunError",
     "RunResult",
     "SequentialReptile",
+    "Sweep",
     "UserError",
     "compare",
     "evaluate",
@@ -42,6 +45,7 @@ __all__ = [
     "probe",
     "push",
     "report",
+    "sweep",
     "train",
 ]
 
@@ -55,6 +59,7 @@ _HOMES = {
     "RunError": "errors",
     "RunResult": "results.run",
     "SequentialReptile": "methods",
+    "Sweep": "results.sweep",
     "UserError": "errors",
     "compare": "commands.compare",
     "evaluate": "commands.evaluate",
@@ -63,6 +68,7 @@ _HOMES = {
     "probe": "commands.probe",
     "push": "commands.push",
     "report": "commands.report",
+    "sweep": "commands.sweep",
     "train": "commands.train",
 }
 """Public name -> the module that has it."""

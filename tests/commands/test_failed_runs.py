@@ -133,7 +133,7 @@ def test_a_rate_that_diverges_ends_with_1_after_tables_and_report(
     one, out = tmp_path / "r.yaml", tmp_path / "all"
     one.write_text(to_yaml(recipe(tiny_model, tiny_panx, clip=None, options={}, **SHORT)))
     words = ["compare", one, "--methods", "mtl,sequential", "--grid", "learning_rate=1e-3,1e30", "--out", out]
-    monkeypatch.setattr("sys.argv", ["multitune", *map(str, words), "--by-language"])
+    monkeypatch.setattr("sys.argv", ["multitune", *map(str, words), "--by-language", "--jobs", "1"])
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 1

@@ -88,7 +88,7 @@ def begun(phase: Phase, number: int, recipe: str, out: Path) -> int:
         os.dup2(os.open(out.with_suffix(f".{stream}"), os.O_WRONLY | os.O_CREAT, 0o600), stream)
     setattr(phase.owner, phase.name, signalling(phase, number, out.with_suffix(".at")))
     sys.argv = ["multitune", phase.command, recipe, "--out", str(out)]
-    sys.argv += ["--methods", "mtl,gradvac"] if phase.command == "compare" else []
+    sys.argv += ["--methods", "mtl,gradvac", "--jobs", "1"] if phase.command == "compare" else []
     try:
         cli.main()
         os._exit(99)

@@ -79,6 +79,7 @@ COMMANDS = (
     training.train,
     training.init,
     training.compare,
+    training.sweep,
     finished.evaluate,
     finished.predict,
     finished.probe,

@@ -13,6 +13,10 @@ Overrides = Annotated[
 ]
 Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
+Jobs = Annotated[
+    int | None, typer.Option(metavar="N", help="Runs at once; default: one a card or, on a CPU, one a core.")
+]
+On = Annotated[str | None, typer.Option(metavar="PLACE", help="Run on a Ray cluster: ray, or ray:ADDRESS.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell of each checkpoint, too.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell of nothing but mistakes and warnings.")]
 ByClass = Annotated[bool, typer.Option("--by-class", help="Print the F1 of each label, too.")]

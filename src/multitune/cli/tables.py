@@ -9,6 +9,7 @@ from multitune.results import comparison as compared
 from multitune.results.comparison import Comparison, Row
 from multitune.results.merged import Merged
 from multitune.results.run import SIDES, RunResult, Score, Scores, average, mean, milliseconds_a_gradient
+from multitune.results.sweep import Sweep
 
 MACRO = "macro_f1"
 
@@ -84,6 +85,23 @@ def points(comparison: Comparison) -> Sheet:
         cost = (None for _ in COST)
         sheet.add("", Words(failed.method, failed.grid), failed.seed, "failed", None, *cost)
     sheet.notes = ["*: best on dev, shown below"]
+    return sheet
+
+
+def rungs(found: Sweep) -> Sheet:
+    """One line a point and rung of a sweep, the best of each rung first; a star at those that go on."""
+    columns = [Column("rung"), Column("budget"), Column("kept", "", text=True), Column("point", text=True)]
+    sheet = Sheet("rungs", [*columns, Column("dev", f"dev {found.metric}")], leading=4)
+    for number, rung in enumerate(found.rungs, 1):
+        for point in rung.points:
+            keys = "-".join(f"{key}={value}" for key, value in point.grid.items())
+            sheet.add(number, rung.budget, "*" if point.kept else "", keys, Number(point.dev, 1))
+    share = found.gradients / found.full_grid
+    sheet.notes = [
+        f"{found.method}; dev in percent, the mean over {found.seeds} seeds" if found.seeds > 1 else found.method,
+        "*: goes on to the next rung, and in the last one wins",
+        f"{found.gradients} gradient computations, {share:.0%} of the whole grid's {found.full_grid}",
+    ]
     return sheet
 
 

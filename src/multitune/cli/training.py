@@ -4,12 +4,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from multitune.cli import output
-from multitune.cli.options import AsCsv, AsJson, ByClass, ByLanguage, Overrides, Quiet, RecipePath, Track, Verbose
+from multitune.cli.options import (
+    AsCsv,
+    AsJson,
+    ByClass,
+    ByLanguage,
+    Jobs,
+    On,
+    Overrides,
+    Quiet,
+    RecipePath,
+    Track,
+    Verbose,
+)
 from multitune.cli.output import say, say_lines
 from multitune.errors import RunError
 
@@ -98,6 +110,8 @@ def compare(
         typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison; default runs/RECIPE.")] = None,
+    jobs: Jobs = None,
+    on: On = None,
     track: Track = None,
     paper: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
@@ -129,6 +143,8 @@ def compare(
         seeds=seeds,
         grid=points,
         overrides=given,
+        jobs=jobs,
+        on=on,
         progress=not quiet,
         track=track,
         paper=paper,
@@ -146,6 +162,47 @@ def compare(
             f"{len(failed)} of {len(failed) + len(comparison.runs)} runs failed: {', '.join(failed)}; table and report "
             f"say why, and the same command tries again"
         )
+
+
+def sweep(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="Values of a recipe key to try; with several keys, all pairs."),
+    ] = None,
+    rungs: Annotated[int, typer.Option(min=1, help="Budgets, each three times the one before.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each point.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/RECIPE-sweep.")] = None,
+    jobs: Jobs = None,
+    on: On = None,
+    track: Track = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the best point of a grid on dev.
+
+    All points get a small budget, the best third of them three times that, and so on up to the recipe's: a third of
+    what the grid costs.
+    """
+    output.check(as_json=as_json, as_csv=as_csv)
+    output.set_verbosity(verbose=verbose, quiet=quiet)
+
+    from multitune.cli import tables
+    from multitune.commands.grid import read
+    from multitune.commands.sweep import WINNER
+    from multitune.commands.sweep import sweep as run
+    from multitune.recipe import parse_overrides
+
+    folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
+    given = parse_overrides(overrides or [])
+    how: dict[str, Any] = {"jobs": jobs, "on": on, "progress": not quiet, "track": track}
+    found = run(recipe, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
+    output.show([tables.rungs(found)], as_json=as_json, as_csv=as_csv)
+    if not quiet:
+        say(f"the recipe that wins: {folder / WINNER}")
 
 
 def demo(overrides: Overrides = None) -> None:

@@ -1,4 +1,4 @@
-"""The runs of a comparison, tried one after the other: what fails is noted, and the others go on."""
+"""The runs of a comparison, as they are tried: what fails is noted, and the others go on."""
 
 import logging
 from collections.abc import Sequence
@@ -56,6 +56,8 @@ class Failures:
         Raises:
             UserError: all failed, and by mistakes of the user's; RunError: all failed.
         """
+        order = [run.folder for run in self._runs]
+        self.failed.sort(key=lambda run: order.index(run.folder))  # runs at once end in any order
         gone = {run.folder for run in self.failed}
         if len(gone) < len(self._runs):
             return [run for run in self._runs if run.folder not in gone]

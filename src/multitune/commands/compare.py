@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
+from multitune.commands import parallel
 from multitune.commands.attempts import Failures, Planned
 from multitune.commands.grid import Grid
 from multitune.commands.init import recipe_for
@@ -35,6 +36,16 @@ BASELINES = ("mixed", "mtl")
 """What every other method has to beat: ordinary fine-tuning, or the papers' joint training."""
 
 
+@dataclass(frozen=True)
+class How:
+    """How the runs of a comparison are made; as the arguments of ``compare``."""
+
+    jobs: int | None = 1
+    on: str | None = None
+    progress: bool = False
+    track: str | None = None
+
+
 def compare(
     recipe: AnyRecipe,
     out: str | Path | None = None,
@@ -43,6 +54,8 @@ def compare(
     seeds: int = 1,
     grid: Grid | None = None,
     overrides: Mapping[str, Any] | None = None,
+    jobs: int | None = 1,
+    on: str | None = None,
     progress: bool = False,
     track: str | None = None,
     paper: str | None = None,
@@ -60,6 +73,11 @@ def compare(
         seeds: how many; the first is the recipe's.
         grid: recipe keys with the values to try, all combinations; they win over everything else.
         overrides: recipe keys for all runs.
+        jobs: how many runs at once, in processes of their own, as far as memory has room for them; 1 makes them in
+            this process, None as many as there are cards or, on the CPU, cores for their threads. Where nothing sets
+            ``threads``, the runs share the cores out. The results are those of one run after the other at the same
+            ``threads``.
+        on: "ray", or "ray:" and the address of a cluster, whose nodes share the folders with this machine.
         progress: show progress on stderr.
         track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
         paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
@@ -77,8 +95,17 @@ def compare(
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
     if "method" in (overrides or {}):
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
-    check_tracker(track)
-    runs = _settled(_planned(file, names, seeds, grids.points(grid or {}), overrides or {}), out)
+    planned = plan_runs(file, names, seeds, grids.points(grid or {}), overrides or {})
+    return compare_planned(planned, out, How(jobs, on, progress, track), paper)
+
+
+def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str | None = None) -> Comparison:
+    """Make runs in folders inside ``out`` and compare them, as ``compare`` does; raises what it raises."""
+    check_tracker(how.track)
+    single = _settled(planned, out, 1)
+    count = parallel.fitting([one.recipe for one in single], how.jobs)
+    runs = single if how.on is not None else _settled(planned, out, parallel.threads_each(count))
+    ray = None if how.on is None else parallel.ray_workers([one.recipe for one in runs], how.on, how.jobs)
     for one in runs:
         load_plan(one.recipe)
         with disk_explained(out):
@@ -87,12 +114,16 @@ def compare(
     _check_data(out, runs, corpora)
     data, heads = runs[0].recipe.data, tasks.of(corpora[0])
     if paper is not None:
-        papers.columns(paper, data, heads.metric, names, corpora[0].test)
+        papers.columns(paper, data, heads.metric, [*{one.recipe.method: 1 for one in runs}], corpora[0].test)
     failures = Failures(out, runs)
-    for one, corpus in zip(runs, corpora, strict=True):
-        with failures.noted(one, corpus):
-            if not all((out / one.folder / file).exists() for file in (FILE, page.FILE)):
-                train(one.recipe, out / one.folder, resume=True, progress=progress, track=track, corpus=corpus)
+    missing = [each for each in zip(runs, corpora, strict=True) if not _is_whole(out / each[0].folder)]
+    if count == 1 and ray is None:
+        for one, corpus in missing:
+            with failures.noted(one, corpus):
+                train(one.recipe, out / one.folder, resume=True, progress=how.progress, track=how.track, corpus=corpus)
+    else:
+        workers = ray or parallel.local_workers([one.recipe for one in runs], count)
+        parallel.run_at_once(missing, out, failures, workers, progress=how.progress, track=how.track)
     finished = failures.finished()
     comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)
     if paper is not None and not papers.find(paper).scores.keys().isdisjoint(comparison.chosen):
@@ -102,7 +133,7 @@ def compare(
     return comparison
 
 
-def _planned(
+def plan_runs(
     file: RecipeFile, names: Sequence[str], seeds: int, at: Sequence[Point], common: Mapping[str, Any]
 ) -> list[Planned]:
     """The runs of all methods and points, then those of the next seed."""
@@ -114,10 +145,15 @@ def _planned(
     return runs
 
 
-def _settled(runs: Sequence[Planned], out: Path) -> list[Planned]:
-    """The runs with one precision and one number of threads for all, where their recipes leave these open."""
+def _settled(runs: Sequence[Planned], out: Path, threads: int | None) -> list[Planned]:
+    """The runs with one precision and number of threads for all, where recipes and earlier runs leave these open."""
     folders = [out / one.folder for one in runs]
-    return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders])) for one in runs]
+    return [replace(one, recipe=settled(one.recipe, [out / one.folder, *folders], threads)) for one in runs]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a run has all its files."""
+    return all((folder / file).exists() for file in (FILE, page.FILE))
 
 
 def _loaded(runs: Sequence[Planned]) -> list[Corpus]:

@@ -21,6 +21,7 @@ from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.json_files import as_line, parsed, plain, typed
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
+from multitune.storage import lock
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
@@ -30,7 +31,7 @@ from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
 from multitune.training.model_card import Training
-from multitune.training.progress import Silent, Terminal
+from multitune.training.progress import Display, Shows, Silent, Terminal
 from multitune.training.run import Run, prepare
 from multitune.training.sampling import probabilities
 from multitune.training.tracking import check_tracker
@@ -45,7 +46,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: bool = False,
+    progress: bool | Shows = False,
     track: str | None = None,
     corpus: Corpus | None = None,
 ) -> RunResult:
@@ -62,7 +63,7 @@ def train(
         resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
             finished run, write the report again.
         overwrite: remove the run that is in ``out``, whichever it is, and begin anew.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr; or what makes another display.
         track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
 
@@ -95,12 +96,18 @@ class _How:
 
     resume: bool
     overwrite: bool
-    progress: bool
+    progress: bool | Shows
     track: str | None
 
     def opened(self, out: Path, recipe: Recipe) -> AbstractContextManager[str | None]:
         """The run's folder, made and kept from others; gives the owner that was killed in it, in words, if any."""
         return run_folder.opened(out, recipe, resume=self.resume, overwrite=self.overwrite)
+
+    def display(self, title: str, budget: int) -> Display:
+        """What a person sees of the run."""
+        if callable(self.progress):
+            return self.progress(title, budget)
+        return Terminal(title, budget) if self.progress else Silent()
 
     def check(self, out: Path, recipe: Recipe) -> None:
         """Raise UserError where the folder cannot be the run's."""
@@ -208,7 +215,7 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
-    parts, shares, digests = [], _shares(recipe, corpus), digests_of(corpus, None)
+    parts, shares = [], _shares(recipe, corpus)
     with disk_explained(out), how.opened(out, recipe) as last_owner:
         if given is not None:
             given_data.keep(given, out)
@@ -216,11 +223,7 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
         for language, budget in shares.items():
             folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
-                one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
-                reset_peak_memory(chosen(recipe.device))
-                run = replace(prepare(one, only, plan), digests=digests)
-                run_folder.begin(folder, one)
-                _fit(run, only, folder, how, last_owner)
+                _train_language(recipe, plan, corpus, language, budget, folder, how, last_owner)
             model = folder / "model" / tasks.of(only).folder(language)
             if model.exists():
                 model.rename(out / "model" / language)
@@ -233,6 +236,48 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
         result.write(out)
         run_folder.tidy(out, recipe)
     return result
+
+
+def train_language(
+    recipe: Recipe, out: Path, language: str, corpus: Corpus, *, progress: bool | Shows, track: str | None
+) -> None:
+    """Train the model of one language, of a method with a model for each; ``train`` joins what all of them leave.
+
+    Args:
+        recipe: of the whole run, with precision and threads settled; ``out`` is its folder, which holds it.
+        out: that folder.
+        language: one that it trains on.
+        corpus: all data of the run.
+        progress, track: as of ``train``.
+
+    Raises:
+        UserError, RunError, Interrupted: as ``train`` does.
+    """
+    how, folder = _How(resume=True, overwrite=False, progress=progress, track=track), out / "languages" / language
+    budget = _shares(recipe, corpus)[language]
+    with disk_explained(out), memory_explained(recipe), computing_with(recipe.threads):
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock.held(folder) as last_owner:
+            if not (folder / FILE).exists():
+                _train_language(recipe, load_plan(recipe), corpus, language, budget, folder, how, last_owner)
+
+
+def _train_language(
+    recipe: Recipe,
+    plan: Plan,
+    corpus: Corpus,
+    language: str,
+    budget: int,
+    folder: Path,
+    how: _How,
+    last_owner: str | None,
+) -> None:
+    only = _only(corpus, language)
+    one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
+    reset_peak_memory(chosen(recipe.device))
+    run = replace(prepare(one, only, plan), digests=digests_of(corpus, None))
+    run_folder.begin(folder, one)
+    _fit(run, only, folder, how, last_owner)
 
 
 def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
@@ -255,7 +300,7 @@ def _fit(
     if run.division is not None:
         pseudo_tasks.write(out, run.division)
     title = f"{run.recipe.method} seed {run.recipe.seed}"
-    with StopSignal() as stop, Terminal(title, run.recipe.budget) if how.progress else Silent() as display:
+    with StopSignal() as stop, how.display(title, run.recipe.budget) as display:
         if last_owner:
             display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop, ranks)

@@ -14,6 +14,7 @@ from multitune.results.metrics import EVENTS, Event
 from multitune.results.predictions import Prediction
 from multitune.results.probes import Findings
 from multitune.results.run import RunResult, Sides
+from multitune.results.sweep import Sweep
 
 INTRODUCTION = """# What is in a run folder?
 
@@ -37,6 +38,7 @@ anew, and refuses a folder with files that no run writes. A .gitignore in `runs/
 there, and it stays.
 
 A comparison's folder has a run folder for each run, a report.html and [a results.json of its own](#comparison-resultsjson-of-a-comparison).
+A sweep's folder has a comparison's for each rung, `winner.yaml` and [sweep.json](#sweep-sweepjson).
 The folder of a [merge](means.md) has `model/`, `recipe.yaml` (the first run's), [merge.json](#merged-mergejson) and `front` as
 PNG, SVG and PDF.
 
@@ -53,7 +55,7 @@ print(run.average.seen, run.seen["de"]["accuracy"])
 rows = run.to_records()  # pandas.DataFrame(rows): a row for each language and metric
 ```
 
-`multitune.results` has the readers of the others: `Findings.read`, `Clusters.read`, `Merged.read`, `read_events` and `read_predictions` take
+`multitune.results` has the readers of the others: `Findings.read`, `Clusters.read`, `Merged.read`, `Sweep.read`, `read_events` and `read_predictions` take
 the folder, too. None of them loads torch.
 
 This page is made of their types: `python -m multitune.results.document`.
@@ -67,6 +69,7 @@ FILES: dict[type, str] = {
     Findings: "probes.json",
     Clusters: "clusters.json",
     Merged: "merge.json",
+    Sweep: "sweep.json",
 }
 """What stands in a heading beside a type's name."""
 WORDS = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null", Any: "any JSON"}

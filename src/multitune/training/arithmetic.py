@@ -11,11 +11,11 @@ from multitune.models.precision import resolve
 from multitune.recipe import Recipe, read
 
 
-def settled(recipe: Recipe, folders: Iterable[Path]) -> Recipe:
+def settled(recipe: Recipe, folders: Iterable[Path], threads: int | None = None) -> Recipe:
     """The recipe with its precision and number of threads, where it leaves these open.
 
     They are those of the first of ``folders`` that holds a run, so that all sessions of a run and all runs of a
-    comparison have the same; else those of this machine.
+    comparison have the same; else ``threads``, or what torch finds on this machine.
 
     Raises:
         UserError: a folder's recipe cannot be read, or this machine does not have the recipe's device.
@@ -26,8 +26,8 @@ def settled(recipe: Recipe, folders: Iterable[Path]) -> Recipe:
     saved = next((path for folder in folders if (path := folder / "recipe.yaml").exists()), None)
     before = recipe if saved is None else read(saved).resolve()
     precision = before.precision if recipe.precision == "auto" else recipe.precision
-    threads = recipe.threads or before.threads or torch.get_num_threads()
-    return recipe.model_copy(update={"precision": resolve(precision, device), "threads": threads})
+    settled_threads = recipe.threads or before.threads or threads or torch.get_num_threads()
+    return recipe.model_copy(update={"precision": resolve(precision, device), "threads": settled_threads})
 
 
 @contextmanager

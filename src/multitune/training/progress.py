@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -32,6 +33,18 @@ class Display(Protocol):
 
     def say(self, text: str) -> None:
         """A line that stays."""
+
+
+Shows = Callable[[str, int], Display]
+"""Makes the display of a run from its title and its budget."""
+
+
+def in_words(checkpoint: Written) -> str:
+    """What was written, and how long that took."""
+    return (
+        f"checkpoint {checkpoint.path.name} of {checkpoint.bytes / 1e6:.1f} MB written in {checkpoint.seconds:.2f} s; "
+        f"training stood still for {checkpoint.stood_still:.2f} s"
+    )
 
 
 class Silent:
@@ -94,10 +107,7 @@ class Terminal:
 
     def saved(self, checkpoint: Written) -> None:
         if log.isEnabledFor(logging.INFO):
-            self.say(
-                f"{self._title}: checkpoint {checkpoint.path.name} of {checkpoint.bytes / 1e6:.1f} MB written in "
-                f"{checkpoint.seconds:.2f} s; training stood still for {checkpoint.stood_still:.2f} s"
-            )
+            self.say(f"{self._title}: {in_words(checkpoint)}")
 
     def say(self, text: str) -> None:
         self._progress.console.print(printable(text), markup=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""One run as a job: the process that ``jobs`` starts reads it from stdin, and tells on stdout how it goes."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multitune.commands.train import train, train_language
+from multitune.errors import Interrupted
+from multitune.jobs.job import KINDS, Tell
+from multitune.recipe import RecipeFile
+from multitune.storage.interrupt import Leave, leaving
+from multitune.training.checkpoint_writer import Written
+from multitune.training.loading import load_corpus
+from multitune.training.memory import peak_memory
+from multitune.training.progress import in_words
+
+log = logging.getLogger("multitune")
+STOPPED = 128 + signal.SIGTERM
+
+
+def main() -> None:
+    """Do the job that the first line of stdin holds; where whoever gave it is gone, save and end."""
+    told = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no message
+    tell = partial(_write, told)
+    try:
+        with leaving():
+            order = _order()
+            threading.Thread(target=_end_when_alone, daemon=True).start()
+            with _Told(tell):
+                _run(order, tell)
+    except (Interrupted, Leave):
+        os._exit(STOPPED)
+
+
+def _order() -> dict[str, Any]:
+    """What is to be done; read without a buffer, whose lock ``_end_when_alone`` would hold at the end."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1 << 16)
+    order: dict[str, Any] = json.loads(line)
+    return order
+
+
+def _end_when_alone() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _write(to: int, message: list[Any]) -> None:
+    try:
+        os.write(to, json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:
+        return  # nobody listens any more; _end_when_alone sees to the rest
+
+
+def _run(order: dict[str, Any], tell: Tell) -> None:
+    os.chdir(order["folder"])
+    log.addHandler(_Sent(tell))
+    log.propagate = False
+    recipe = RecipeFile(run=order["recipe"], methods={}, source="recipe").resolve()
+    log.setLevel(logging.ERROR)  # what is to be said of the data has been, before the first job
+    corpus = load_corpus(recipe)
+    log.setLevel(order["level"])
+    out, shows, track = Path(order["out"]), partial(Sending, tell), order["track"]
+    if order["language"] is None:
+        train(recipe, out, resume=True, progress=shows, track=track, corpus=corpus)
+    else:
+        train_language(recipe, out, order["language"], corpus, progress=shows, track=track)
+
+
+class Sending:
+    """The display of a run in another process.
+
+    Args:
+        tell: sends a message there.
+        title: of the run, which that process knows by another name.
+        budget: of the run, in gradient computations.
+    """
+
+    def __init__(self, tell: Tell, title: str, budget: int) -> None:
+        self._tell, self._title, self._budget = tell, title, budget
+
+    def __enter__(self) -> "Sending":
+        self._tell(["begin", self._budget])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell(["memory", peak_memory(torch.device("cpu"))])
+
+    def step(self, gradients: int, loss: float, speed: float) -> None:
+        self._tell(["step", gradients, loss, speed])
+        self._tell(["memory", peak_memory(torch.device("cpu"))])
+
+    def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
+        self._tell(["validated", gradients, average, metric, drift])
+
+    def saved(self, checkpoint: Written) -> None:
+        if log.isEnabledFor(logging.INFO):
+            self.say(in_words(checkpoint))
+
+    def say(self, text: str) -> None:
+        self._tell(["say", text.removeprefix(f"{self._title}: ")])
+
+
+class _Sent(logging.Handler):
+    """Log lines, logged in the other process."""
+
+    def __init__(self, tell: Callable[[list[Any]], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(["log", record.name, record.levelno, record.getMessage()])
+
+
+class _Told:
+    """Tells whether the block was done, or which error has ended it; signals are no errors."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def __enter__(self) -> None:
+        """Nothing is to be prepared."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            self._tell(["done"])
+            return False
+        if not isinstance(error, Exception) or isinstance(error, Interrupted):
+            return False
+        names = [name for name, each in KINDS.items() if isinstance(error, each)]
+        name = names[0] if names else type(error).__name__
+        self._tell(["failed", name, str(error), "".join(traceback.format_exception(error))])
+        return True
+
+
+if __name__ == "__main__":
+    main()
