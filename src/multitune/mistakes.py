@@ -43,6 +43,11 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "freeze": ("freeze_encoder", "freeze_backbone", "freeze_layers", "linear_probe"),
     "layer_decay": ("layerwise_lr_decay", "layer_wise_lr_decay", "llrd"),
     "anchor": ("l2_sp", "l2sp"),
+    "lora": ("peft", "peft_config", "lora_config", "adapter", "adapters"),
+    "lora.rank": ("lora_r", "lora_rank"),
+    "lora.alpha": ("lora_alpha",),
+    "lora.targets": ("target_modules", "lora_target_modules", "lora_targets"),
+    "lora.dropout": ("lora_dropout",),
     "trim_vocabulary": ("trim_vocab",),
     "options.inner_steps": ("inner_steps", "k", "inner_loop_steps"),
     "options.outer_lr": ("outer_lr", "eta", "outer_learning_rate", "meta_lr", "outer_step_size"),
@@ -187,7 +192,7 @@ def _keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-_KIND = re.compile(r"function-|constrained-|literal\[|dict\[|\[key\]|(?:str|int|float|bool|list|dict)$")
+_KIND = re.compile(r"function-|constrained-|literal\[|dict\[|tuple\[|\[key\]|(?:str|int|float|bool|list|dict)$")
 """What pydantic puts beside the keys of a place: the kinds of value that it tried."""
 
 

@@ -14,6 +14,7 @@ from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.methods.ranks import Ranks
+from multitune.models import lora
 from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile
@@ -124,6 +125,7 @@ def _train(
     folder = default_folder(file, one, resume=how.resume, overwrite=how.overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(how.track)
+    lora.check(one.lora)
     if ranks is not None:
         launch.check_method(one.method, plan)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
@@ -221,9 +223,11 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
                 run = replace(prepare(one, only, plan), digests=digests)
                 run_folder.begin(folder, one)
                 _fit(run, only, folder, how, last_owner)
-            model = folder / "model" / tasks.of(only).folder(language)
-            if model.exists():
-                model.rename(out / "model" / language)
+            for kind in ("model", "adapter"):
+                shipped = folder / kind / tasks.of(only).folder(language)
+                if shipped.exists():
+                    (out / kind).mkdir(exist_ok=True)
+                    shipped.rename(out / kind / language)
             parts.append(RunResult.read(folder))
         _join_predictions(out)
         classes = by_class(corpus, tasks.of(corpus), read_statistics(out))

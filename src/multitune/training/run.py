@@ -142,6 +142,8 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
     encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
+    if recipe.lora is not None:
+        encoder.adapt(recipe.lora, recipe.seed)
     records = corpus.train if division is None else division.train
     trained = records if heads.replay is None else {**records, heads.replay: replay}
     train = Encoded.of(trained, heads, encoder, recipe.max_length)
@@ -189,6 +191,7 @@ def _update(
     """
     pretrained = frozenset(name for name, _ in encoder.pretrained_parameters())
     shares = parts.rate_shares(recipe.layer_decay)
+    shares |= {name: shares[weight] for name, weight in encoder.adapted.items()}
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=pretrained,
