@@ -40,6 +40,7 @@ MEANT = {
     "bugdet": "budget",
     "peft": "lora",
     "target_modules": "lora.targets",
+    "activation_checkpointing": "gradient_checkpointing",
 }
 
 
@@ -60,6 +61,7 @@ ADVISED = {
     "resume": "--resume",
     "seeds": "multitune compare: --seeds N",
     "warmup_steps": "a share of the budget",
+    "gradient_accumulation_steps": "micro_batch_size says",
     "temperature": "sampling_exponent is 1 / temperature",
 }
 

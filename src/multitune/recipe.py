@@ -195,6 +195,11 @@ class Recipe(BaseModel):
     """Gradient computations to spend."""
     batch_size: Size = 16
     """Examples of one task in one gradient computation."""
+    micro_batch_size: Size | None = None
+    """Examples that are computed at a time: a batch's gradient is the sum of its micro-batches'; null computes a batch
+    at once."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of layers, and compute the rest anew in the backward pass: less memory, more time."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
     schedule: Literal["linear", "constant"] = "linear"
