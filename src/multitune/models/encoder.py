@@ -22,6 +22,7 @@ from multitune.models.old_heads import check_body, purpose, purpose_of_task, ren
 from multitune.models.parts import Parts, parts
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
+from multitune.models.room import check_room
 from multitune.models.shipped import sign
 from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
@@ -328,6 +329,7 @@ def load(
     """
     where = chosen(device)
     with quiet():
+        check_room(name, [_config(name, task, layers) for task in heads.tasks], heads.tasks, where)
         loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
@@ -354,13 +356,7 @@ def _load_model(
     name: str, task: Task, layers: int | None, dropout: float | None, seed: int
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
-    config = fetched(name, AutoConfig.from_pretrained)
-    before = purpose(config)
-    task.configure(config)
-    if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
-        config.num_hidden_layers = layers
+    before, config = purpose(fetched(name, AutoConfig.from_pretrained)), _config(name, task, layers)
     if dropout is not None:
         _set_dropout(config, dropout)
     now = purpose_of_task(config, task.auto_model)
@@ -381,6 +377,17 @@ def _load_model(
             new |= renewed_head(name, model, info["missing_keys"])
     _pass_through(model, new)
     return model, sorted(new)
+
+
+def _config(name: str, task: Task, layers: int | None) -> Any:
+    """The configuration of a model with a head for the task."""
+    config = fetched(name, AutoConfig.from_pretrained)
+    task.configure(config)
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
+        config.num_hidden_layers = layers
+    return config
 
 
 @torch.no_grad()
