@@ -223,3 +223,30 @@ def test_values_that_are_not_allowed(value: Any, said: str) -> None:
     with pytest.raises(UserError) as raised:
         Recipe(data="panx", lora=value)
     assert str(raised.value).startswith(said)
+
+
+def test_runs_are_compared_merged_and_probed(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    one = recipe(tiny_model, tiny_panx, "sequential", lora=LORA, budget=24, options={})
+    mt.compare(one, tmp_path / "all", methods=["mtl", "sequential_reptile"])
+    runs = [tmp_path / "all" / name for name in ("mtl-seed0", "sequential_reptile-seed0")]
+    merged = mt.merge(runs, tmp_path / "merged", toward_pretrained=True, weights=[1.0, 0.0])
+    drifts = {point.weight: point.drift for point in merged.points}
+    assert drifts[0.0] == 0.0
+    assert drifts[1.0] is not None
+    assert drifts[1.0] > 0.0
+    findings = mt.probe(runs[0])
+    assert findings.drift.total == pytest.approx(mt.RunResult.read(runs[0]).drift, rel=1e-4)
+
+
+# peft reads a name that transformers has renamed.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*is deprecated:FutureWarning")
+def test_adapters_under_several_heads_ship_with_that_of_the_languages(
+    tmp_path: Path, tiny_lm: Path, tiny_panx: Path
+) -> None:
+    one = recipe(tiny_lm, tiny_panx, "gradvac", lora=LORA, replay={"share": 0.4}, learning_rate=1e-3)
+    mt.train(one, tmp_path / "run")
+    base = AutoModelForTokenClassification.from_pretrained(tiny_lm, num_labels=5)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "run" / "adapter").eval()
+    merged = AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "model")
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    torch.testing.assert_close(merged(input_ids=ids).logits, adapted(input_ids=ids).logits, atol=1e-4, rtol=0)

@@ -14,12 +14,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from multitune.errors import UserError
 from multitune.models.device import chosen
-from multitune.models.dropout import use_quick_dropout
+from multitune.models.dropout import set_dropout, use_quick_dropout
 from multitune.models.fetching import fetched, quiet
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.parts import Parts, parts
+from multitune.models.poolers import pass_through
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
 from multitune.models.room import check_room
@@ -30,9 +31,6 @@ from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.recipe import Lora
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Inputs, Processor
-
-GAIN = 3.0
-"""Factor of a new pooler: brings a token's state, whose entries are well below 1, into the range where tanh bends."""
 
 
 class Encoder:
@@ -272,7 +270,8 @@ class Encoder:
         """Write the adapters of the model ``base`` with each head that ships, in its folder, as peft loads them."""
         assert self._adapters is not None, "the model has no adapters"
         for number, place in self._places(folder):
-            self._adapters.save(self.numbered(number), place, base)
+            known = self.model.weights_of(number) if isinstance(self.model, Heads) else None
+            self._adapters.save(self.numbered(number), place, base, known)
 
     def _places(self, folder: Path) -> list[tuple[int, Path]]:
         """The number of each head that ships, and where it does."""
@@ -358,7 +357,7 @@ def _load_model(
     """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
     before, config = purpose(fetched(name, AutoConfig.from_pretrained)), _config(name, task, layers)
     if dropout is not None:
-        _set_dropout(config, dropout)
+        set_dropout(config, dropout)
     now = purpose_of_task(config, task.auto_model)
     other_head = now is not None and now != before
     with torch.random.fork_rng(devices=[]):
@@ -375,7 +374,7 @@ def _load_model(
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])
-    _pass_through(model, new)
+    pass_through(model, new)
     return model, sorted(new)
 
 
@@ -388,23 +387,3 @@ def _config(name: str, task: Task, layers: int | None) -> Any:
             raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
         config.num_hidden_layers = layers
     return config
-
-
-@torch.no_grad()
-def _pass_through(model: PreTrainedModel, new: Collection[str]) -> None:
-    """Make new square layers (a missing pooler) ``GAIN`` times the identity: the head sees what pretraining left.
-
-    The first token of an encoder that was pretrained without a pooler tells little at first, and a random layer between
-    it and the head hides even that; docs/pooler.md has the measurements.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and f"{name}.weight" in new and module.in_features == module.out_features:
-            nn.init.eye_(module.weight).mul_(GAIN)
-            nn.init.zeros_(module.bias)
-
-
-def _set_dropout(config: Any, dropout: float) -> None:
-    """Every dropout probability that the architecture's configuration names."""
-    for key in config.to_dict():
-        if key.endswith(("dropout", "dropout_prob")) and key != "classifier_dropout":
-            setattr(config, key, dropout)

@@ -145,18 +145,20 @@ class Adapters:
                 weight = layer.get_base_layer().weight
                 weight.data.copy_(self._base.weight(name))
 
-    def save(self, model: PreTrainedModel, folder: Path, base: str) -> None:
+    def save(self, model: PreTrainedModel, folder: Path, base: str, known: Collection[str] | None = None) -> None:
         """Write adapters and head as ``PeftModel.from_pretrained`` loads them.
 
         Args:
             model: with one of the heads.
             folder: a new one.
             base: what the pretrained model is called.
+            known: the names of the weights that a model with this head alone has; None: all.
         """
         inside = model.base_model is not model
         layers = [f"{model.base_model_prefix}.{name}" if inside else name for name in self._layers]
         own = {f"{layer}.lora_{which}.{NAME}.weight" for layer in layers for which in "AB"}
-        heads = _modules_of(model, [k for k, v in model.named_parameters() if v.requires_grad and k not in own])
+        trained = (name for name, weight in model.named_parameters() if weight.requires_grad and name not in own)
+        heads = _modules_of(model, [name for name in trained if known is None or name in known])
         config = self._config(layers, isinstance(self._layer(self._layers[0]).get_base_layer(), Conv1D))
         config.modules_to_save = heads or None
         config.base_model_name_or_path, config.inference_mode = base, True
