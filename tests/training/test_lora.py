@@ -250,3 +250,19 @@ def test_adapters_under_several_heads_ship_with_that_of_the_languages(
     merged = AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "model")
     ids = torch.tensor([[2, 5, 6, 7, 3]])
     torch.testing.assert_close(merged(input_ids=ids).logits, adapted(input_ids=ids).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_an_outer_step_lacks_the_second_order_term_of_the_product(eta: float) -> None:
+    """B' A' = B0 A0 + eta (B_K A_K - B0 A0) - eta (1 - eta) (B_K - B0)(A_K - A0)."""
+    draw = torch.Generator().manual_seed(0)
+    starts = [torch.randn(3, 2, generator=draw), torch.randn(2, 4, generator=draw)]
+    ways = [torch.randn(part.shape, generator=draw) for part in starts]
+    factors = [torch.nn.Parameter(start.clone()) for start in starts]
+    outer = mt.SequentialReptile(torch.optim.SGD(factors, lr=1.0), inner_steps=1, outer_lr=eta)
+    for factor, way in zip(factors, ways, strict=True):
+        factor.grad = -way
+    outer.step()
+    before, after = starts[0] @ starts[1], (starts[0] + ways[0]) @ (starts[1] + ways[1])
+    expected = before + eta * (after - before) - eta * (1 - eta) * ways[0] @ ways[1]
+    torch.testing.assert_close((factors[0] @ factors[1]).detach(), expected)
