@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 LOWEST := .venv-lowest
-TEST_TOOLS := hypothesis jsonschema peft pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
-EXTRAS := offline,figures,hf,hub,images,tensorboard,torchjd
+TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
+EXTRAS := offline,figures,hf,hub,images,lora,tensorboard,torchjd
 
 .PHONY: demo test check check-browser check-lowest check-slow lint bench clean
 

@@ -8,7 +8,7 @@ import argparse
 import torch
 
 from multitune.evaluation.scoring import evaluate
-from multitune.models.encoder import GAIN
+from multitune.models.poolers import GAIN
 from multitune.recipe import Recipe
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.optimizer import learning_rate

@@ -6,15 +6,16 @@ from multitune import recipe as recipes
 from multitune.errors import UserError
 from multitune.mistakes import ADVICE, NAMES_ELSEWHERE, key_of
 from multitune.plans import METHODS
-from multitune.recipe import Recipe
+from multitune.recipe import Lora, Recipe
 from multitune.training.loading import load_plan
 
 OPTIONS = {f"options.{option}" for plan in METHODS.values() for option in plan.model_fields}
+OF_LORA = {f"lora.{key}" for key in Lora.model_fields}
 
 
 def test_the_tables_lead_to_keys_that_there_are() -> None:
     others = [name for names in NAMES_ELSEWHERE.values() for name in names]
-    assert NAMES_ELSEWHERE.keys() <= {*Recipe.model_fields, *OPTIONS}
+    assert NAMES_ELSEWHERE.keys() <= {*Recipe.model_fields, *OPTIONS, *OF_LORA}
     assert len({*others, *ADVICE}) == len(others) + len(ADVICE), "one meaning each"
     assert not Recipe.model_fields.keys() & {*others, *ADVICE}, "no key is taken for another"
 
@@ -37,6 +38,9 @@ MEANT = {
     "inner_steps": "options.inner_steps",
     "outer_lr": "options.outer_lr",
     "bugdet": "budget",
+    "peft": "lora",
+    "target_modules": "lora.targets",
+    "activation_checkpointing": "gradient_checkpointing",
 }
 
 
@@ -57,6 +61,7 @@ ADVISED = {
     "resume": "--resume",
     "seeds": "multitune compare: --seeds N",
     "warmup_steps": "a share of the budget",
+    "gradient_accumulation_steps": "micro_batch_size says",
     "temperature": "sampling_exponent is 1 / temperature",
 }
 

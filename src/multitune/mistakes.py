@@ -26,6 +26,8 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "test_limit": ("max_test_samples", "max_predict_samples"),
     "method": ("methods", "algorithm", "algo", "aggregator"),
     "batch_size": ("bs", "batch", "train_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size"),
+    "micro_batch_size": ("micro_batch", "microbatch_size", "per_device_micro_batch_size"),
+    "gradient_checkpointing": ("activation_checkpointing", "use_gradient_checkpointing", "checkpoint_activations"),
     "learning_rate": ("lr", "rate", "max_lr", "peak_lr", "inner_lr", "learningrate"),
     "schedule": ("scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"),
     "warmup": ("warmup_ratio", "warm_up"),
@@ -43,6 +45,11 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "freeze": ("freeze_encoder", "freeze_backbone", "freeze_layers", "linear_probe"),
     "layer_decay": ("layerwise_lr_decay", "layer_wise_lr_decay", "llrd"),
     "anchor": ("l2_sp", "l2sp"),
+    "lora": ("peft", "peft_config", "lora_config", "adapter", "adapters"),
+    "lora.rank": ("lora_r", "lora_rank"),
+    "lora.alpha": ("lora_alpha",),
+    "lora.targets": ("target_modules", "lora_target_modules", "lora_targets"),
+    "lora.dropout": ("lora_dropout",),
     "trim_vocabulary": ("trim_vocab",),
     "options.inner_steps": ("inner_steps", "k", "inner_loop_steps"),
     "options.outer_lr": ("outer_lr", "eta", "outer_learning_rate", "meta_lr", "outer_step_size"),
@@ -67,7 +74,7 @@ ADVICE: dict[str, str] = {
     "num_seeds": "it is an option of multitune compare: --seeds N",
     "optimizer": "every run takes AdamW, with learning_rate and weight_decay",
     "optim": "every run takes AdamW, with learning_rate and weight_decay",
-    "gradient_accumulation_steps": "a mini-batch is one gradient computation, whose size is batch_size",
+    "gradient_accumulation_steps": "micro_batch_size says how many of a batch's examples are computed at a time",
     "num_labels": "labels are those of the training data",
     "temperature": "sampling_exponent is 1 / temperature",
     **dict.fromkeys(("warmup_steps", "num_warmup_steps"), "warmup is a share of the budget, such as 0.1"),
@@ -187,7 +194,7 @@ def _keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-_KIND = re.compile(r"function-|constrained-|literal\[|dict\[|\[key\]|(?:str|int|float|bool|list|dict)$")
+_KIND = re.compile(r"function-|constrained-|literal\[|dict\[|tuple\[|\[key\]|(?:str|int|float|bool|list|dict)$")
 """What pydantic puts beside the keys of a place: the kinds of value that it tried."""
 
 

@@ -81,6 +81,22 @@ class Replay(BaseModel):
     """Languages of that data set; null takes its own choice."""
 
 
+class Lora(BaseModel):
+    """Low-rank adapters, which train in place of the pretrained weights (multitune/models/lora.py)."""
+
+    model_config = _KEYS
+
+    rank: Size = 16
+    """r: rows of A and columns of B."""
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    """The adapters' product is multiplied by alpha / rank."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Linear layers of the pretrained body that get adapters: all of them, or those whose names, or the ends of whose
+    names, are listed (``[query, value]``)."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Dropout probability of what the adapters read."""
+
+
 class Recipe(BaseModel):
     """Everything that decides the outcome of one run.
 
@@ -108,6 +124,8 @@ class Recipe(BaseModel):
     freeze: tuple[str, ...] = ()
     """Parts of the pretrained model that do not train: ``embeddings``, ``layers 0-1``, ``decoder layers 0-1``, or
     ``encoder``, all that pretraining left, so that only the head trains."""
+    lora: Lora | None = None
+    """Train low-rank adapters and the head alone; null trains the pretrained weights themselves."""
     trim_vocabulary: bool = True
     """Train only the embedding rows of tokens that the training data contain; nothing is lost. Where a kind of task
     predicts tokens, all rows train all the same."""
@@ -177,6 +195,11 @@ class Recipe(BaseModel):
     """Gradient computations to spend."""
     batch_size: Size = 16
     """Examples of one task in one gradient computation."""
+    micro_batch_size: Size | None = None
+    """Examples that are computed at a time: a batch's gradient is the sum of its micro-batches'; null computes a batch
+    at once."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of layers, and compute the rest anew in the backward pass: less memory, more time."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
     schedule: Literal["linear", "constant"] = "linear"

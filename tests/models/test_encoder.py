@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
-from multitune.models.encoder import GAIN, Encoder
+from multitune.models.encoder import Encoder
+from multitune.models.poolers import GAIN
 from multitune.tasks import Classification, HeadMap, Tagging
 
 TEXTS = ["ana sees roma", "the old coro and the old bela", "oslo"]

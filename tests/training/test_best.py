@@ -140,3 +140,12 @@ def test_a_damaged_checkpoint_of_the_best_is_told(
         RunError, match=r"select: best: the best weights, those after \d+ gradients, are lost: .*differs"
     ):
         mt.train(recipe(tiny_model, tagged, "mtl"), tmp_path / "run")
+
+
+def test_the_best_adapters_ship(tmp_path: Path, tiny_model: Path, tagged: Path) -> None:
+    result = mt.train(recipe(tiny_model, tagged, "sequential_reptile", lora={"rank": 2}), tmp_path / "run")
+    validations = [line for line in lines(tmp_path / "run") if line["event"] == "validate"]
+    best = max(validations, key=lambda line: float(line["average"]))
+    assert (result.shipped.gradients, result.shipped.dev) == (best["gradients"], best["average"])
+    assert result.drift == best["drift"]
+    assert best["drift"] != validations[-1]["drift"], "the last weights are others"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import multitune as mt
 from builders import corpus, stop_after
@@ -198,3 +199,18 @@ def test_a_replay_has_a_name_that_no_language_has(tiny_model: Path, monkeypatch:
 def test_rows_are_trimmed_where_every_head_allows_it() -> None:
     assert tasks.of(glue_like("even", "number")).can_trim
     assert not tasks.of(glue_like("even", "masked")).can_trim
+
+
+def test_each_task_ships_the_adapters_with_its_own_head(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mt.train(recipe(tiny_model, monkeypatch, "even", "parts", lora={"rank": 2, "targets": ["value"]}), tmp_path / "run")
+    heads = {}
+    for name in ("even", "parts"):
+        with safe_open(tmp_path / "run" / "adapter" / name / "adapter_model.safetensors", framework="pt") as file:
+            names = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+        adapters = {key for key in names if key.startswith("bert.encoder.")}
+        assert len(adapters) == 2 * 2
+        heads[name] = names - adapters
+    assert heads["parts"] == {"classifier.weight", "classifier.bias"}
+    assert heads["even"] == heads["parts"] | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}

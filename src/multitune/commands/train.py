@@ -14,11 +14,13 @@ from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import by_class, read_statistics
 from multitune.methods.ranks import Ranks
+from multitune.models import lora
 from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile
 from multitune.reports import page
 from multitune.results import predictions
+from multitune.results.digests import Digests
 from multitune.results.json_files import as_line, parsed, plain, typed
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage import lock
@@ -131,6 +133,7 @@ def _train(
     folder = default_folder(file, one, resume=how.resume, overwrite=how.overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(how.track)
+    lora.check(one.lora)
     if ranks is not None:
         launch.check_method(one.method, plan)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
@@ -215,7 +218,7 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
 
     No language is unseen by a single-language model, so there are no unseen scores.
     """
-    parts, shares = [], _shares(recipe, corpus)
+    parts, shares, digests = [], _shares(recipe, corpus), digests_of(corpus, None)
     with disk_explained(out), how.opened(out, recipe) as last_owner:
         if given is not None:
             given_data.keep(given, out)
@@ -223,10 +226,12 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
         for language, budget in shares.items():
             folder, only = out / "languages" / language, _only(corpus, language)
             if not (folder / FILE).exists():
-                _train_language(recipe, plan, corpus, language, budget, folder, how, last_owner)
-            model = folder / "model" / tasks.of(only).folder(language)
-            if model.exists():
-                model.rename(out / "model" / language)
+                _train_language(recipe, plan, only, digests, budget, folder, how, last_owner)
+            for kind in ("model", "adapter"):
+                shipped = folder / kind / tasks.of(only).folder(language)
+                if shipped.exists():
+                    (out / kind).mkdir(exist_ok=True)
+                    shipped.rename(out / kind / language)
             parts.append(RunResult.read(folder))
         _join_predictions(out)
         classes = by_class(corpus, tasks.of(corpus), read_statistics(out))
@@ -259,23 +264,24 @@ def train_language(
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder) as last_owner:
             if not (folder / FILE).exists():
-                _train_language(recipe, load_plan(recipe), corpus, language, budget, folder, how, last_owner)
+                only, digests = _only(corpus, language), digests_of(corpus, None)
+                _train_language(recipe, load_plan(recipe), only, digests, budget, folder, how, last_owner)
 
 
 def _train_language(
     recipe: Recipe,
     plan: Plan,
-    corpus: Corpus,
-    language: str,
+    only: Corpus,
+    digests: Digests,
     budget: int,
     folder: Path,
     how: _How,
     last_owner: str | None,
 ) -> None:
-    only = _only(corpus, language)
-    one = recipe.model_copy(update={"languages": (language,), "unseen": (), "budget": budget})
+    """Train the model of the one language that ``only`` has; ``digests`` are of all data of the run."""
+    one = recipe.model_copy(update={"languages": tuple(only.train), "unseen": (), "budget": budget})
     reset_peak_memory(chosen(recipe.device))
-    run = replace(prepare(one, only, plan), digests=digests_of(corpus, None))
+    run = replace(prepare(one, only, plan), digests=digests)
     run_folder.begin(folder, one)
     _fit(run, only, folder, how, last_owner)
 

@@ -80,3 +80,10 @@ def use_quick_dropout(model: PreTrainedModel) -> None:
         AttentionInterface.register(ATTENTION, attention)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         model.set_attn_implementation(ATTENTION)
+
+
+def set_dropout(config: Any, dropout: float) -> None:
+    """Every dropout probability that the architecture's configuration names."""
+    for key in config.to_dict():
+        if key.endswith(("dropout", "dropout_prob")) and key != "classifier_dropout":
+            setattr(config, key, dropout)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,23 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from multitune.errors import UserError
 from multitune.models.device import chosen
-from multitune.models.dropout import use_quick_dropout
+from multitune.models.dropout import set_dropout, use_quick_dropout
 from multitune.models.fetching import fetched, quiet
 from multitune.models.heads import Heads
+from multitune.models.lora import Adapters
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.parts import Parts, parts
+from multitune.models.poolers import pass_through
 from multitune.models.positions import positions
 from multitune.models.remembered import Remembered
+from multitune.models.room import check_room
 from multitune.models.shipped import sign
 from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
+from multitune.recipe import Lora
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import Inputs, Processor
-
-GAIN = 3.0
-"""Factor of a new pooler: brings a token's state, whose entries are well below 1, into the range where tanh bends."""
 
 
 class Encoder:
@@ -65,6 +66,7 @@ class Encoder:
         self.training_inputs: Callable[[Inputs], Inputs] = lambda inputs: inputs
         self._shipped: ShippedVocabulary | None = None
         self._pretrained: Remembered | None = None
+        self._adapters: Adapters | None = None
 
     def head(self, language: str) -> PreTrainedModel:
         """The model that predicts for a language."""
@@ -131,13 +133,35 @@ class Encoder:
         if not self.parameters():
             raise UserError("freeze: nothing would be left to train: the model already has a head for this task")
 
+    def adapt(self, lora: Lora, seed: int) -> None:
+        """Train low-rank adapters and the head alone from now on; what was frozen gets no adapters.
+
+        Raises:
+            UserError: there is no layer to adapt, or none that the recipe names.
+        """
+        new = [weight for name, weight in self.model.named_parameters() if name in self._new]
+        self._adapters, body = Adapters(self.model, lora, new, seed), self.model.base_model
+        assert isinstance(body, PreTrainedModel)
+        if self.device.type == "cpu":
+            use_quick_dropout(body)
+        self._train()
+
+    @property
+    def adapted(self) -> dict[str, str]:
+        """The name of each weight of an adapter -> that of the weight that it adapts; empty without adapters."""
+        return {} if self._adapters is None else self._adapters.weight_of
+
     def remember(self) -> None:
         """Keep the weights as they are now, on disk: ``drift`` is measured from here.
 
         Raises:
             RunError: the disk is full.
         """
-        self._pretrained = Remembered(dict(self.pretrained_parameters()))
+        self._pretrained = Remembered(dict(self._measured()))
+
+    def _measured(self) -> list[tuple[str, nn.Parameter]]:
+        """The pretrained weights that train themselves; adapters know how far they have led."""
+        return [(name, weight) for name, weight in self.pretrained_parameters() if name not in self.adapted]
 
     def room_for(self, max_length: int) -> int:
         """``max_length``, or the positions that the model has for tokens, where these are fewer."""
@@ -148,7 +172,10 @@ class Encoder:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
 
     def pretrained_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The weights that train and that pretraining left: all but the head and a pooler that was missing."""
+        """The weights that train and that pretraining left: all but the head and a pooler that was missing.
+
+        Adapters stand for the weights that they adapt.
+        """
         return [(name, weight) for name, weight in self.parameters() if name not in self._new]
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -177,13 +204,14 @@ class Encoder:
         return math.hypot(*self.moved().values())
 
     def moved(self) -> dict[str, float]:
-        """L2 distance of each pretrained weight from where it was, by name."""
+        """L2 distance of each pretrained weight from where it was, by name; of an adapted one, the norm of s B A."""
         assert self._pretrained is not None, "nothing was remembered"
         moved = {
             name: (weight.detach() - self._pretrained.weight(name).to(weight.device)).norm()
-            for name, weight in self.pretrained_parameters()
+            for name, weight in self._measured()
         }
-        return dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
+        far = dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
+        return far if self._adapters is None else far | self._adapters.moved()
 
     def on_device(self, inputs: Inputs) -> Inputs:
         """A batch where the model runs."""
@@ -197,10 +225,10 @@ class Encoder:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside, the model is as it ships: full vocabulary, no dropout, no gradient."""
+        """Inside, the model is as it ships: full vocabulary, adapters merged, no dropout, no gradient."""
         self.model.eval()
         try:
-            with self._full_vocabulary(), torch.no_grad():
+            with self._merged(), self._full_vocabulary(), torch.no_grad():
                 yield
         finally:
             self._train()
@@ -209,8 +237,9 @@ class Encoder:
     def probed(self, token_ids: Iterable[int] | None) -> Iterator[Callable[[Inputs], Inputs]]:
         """Inside, the model is as it ships, with gradients; of the embeddings, those of the rows of ``token_ids``.
 
-        Other rows have none in batches without their tokens, so that nothing is lost, and a gradient stays small.
-        Yields what turns a batch's token ids into those rows. None for ``token_ids`` leaves all rows their gradient.
+        Other rows have none in batches without their tokens, so that nothing is lost, and a gradient stays small. The
+        gradients of adapters are their own: they are not merged. Yields what turns a batch's token ids into those
+        rows. None for ``token_ids`` leaves all rows their gradient.
         """
         self.model.eval()
         try:
@@ -233,17 +262,31 @@ class Encoder:
 
     def save(self, folder: Path) -> None:
         """Write an ordinary Hugging Face model with its tokenizer for each head that ships, in the head's folder."""
-        shipped = [(number, folder / place) for number, place in enumerate(self.heads.folders) if place is not None]
-        for number, place in shipped:
-            sign(self.numbered(number).config, self.heads.tasks[number])
-            with self._full_vocabulary(), quiet():
-                weights = self.model.weights_of(number) if isinstance(self.model, Heads) else None
-                self.numbered(number).save_pretrained(place, state_dict=weights)
-            with as_between_calls(self.tokenizer):
-                self.tokenizer.save_pretrained(place)
-            if self._shipped is not None:
-                with self._full_vocabulary():
-                    self._shipped.cut(place, _embedding_name(self.numbered(number)))
+        with self._merged():
+            for number, place in self._places(folder):
+                self._save(number, place)
+
+    def save_adapters(self, folder: Path, base: str) -> None:
+        """Write the adapters of the model ``base`` with each head that ships, in its folder, as peft loads them."""
+        assert self._adapters is not None, "the model has no adapters"
+        for number, place in self._places(folder):
+            known = self.model.weights_of(number) if isinstance(self.model, Heads) else None
+            self._adapters.save(self.numbered(number), place, base, known)
+
+    def _places(self, folder: Path) -> list[tuple[int, Path]]:
+        """The number of each head that ships, and where it does."""
+        return [(number, folder / place) for number, place in enumerate(self.heads.folders) if place is not None]
+
+    def _save(self, number: int, place: Path) -> None:
+        sign(self.numbered(number).config, self.heads.tasks[number])
+        with self._full_vocabulary(), quiet():
+            weights = self.model.weights_of(number) if isinstance(self.model, Heads) else None
+            self.numbered(number).save_pretrained(place, state_dict=weights)
+        with as_between_calls(self.tokenizer):
+            self.tokenizer.save_pretrained(place)
+        if self._shipped is not None:
+            with self._full_vocabulary():
+                self._shipped.cut(place, _embedding_name(self.numbered(number)))
 
     def _train(self) -> None:
         """Training mode, but for batch norms: they keep pretraining's statistics, which no batch of one task has."""
@@ -251,6 +294,9 @@ class Encoder:
         for module in self.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+    def _merged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._adapters is None else self._adapters.merged()
 
     @contextmanager
     def _full_vocabulary(self) -> Iterator[None]:
@@ -282,6 +328,7 @@ def load(
     """
     where = chosen(device)
     with quiet():
+        check_room(name, [_config(name, task, layers) for task in heads.tasks], heads.tasks, where)
         loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
@@ -308,15 +355,9 @@ def _load_model(
     name: str, task: Task, layers: int | None, dropout: float | None, seed: int
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
-    config = fetched(name, AutoConfig.from_pretrained)
-    before = purpose(config)
-    task.configure(config)
-    if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
-        config.num_hidden_layers = layers
+    before, config = purpose(fetched(name, AutoConfig.from_pretrained)), _config(name, task, layers)
     if dropout is not None:
-        _set_dropout(config, dropout)
+        set_dropout(config, dropout)
     now = purpose_of_task(config, task.auto_model)
     other_head = now is not None and now != before
     with torch.random.fork_rng(devices=[]):
@@ -333,25 +374,16 @@ def _load_model(
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])
-    _pass_through(model, new)
+    pass_through(model, new)
     return model, sorted(new)
 
 
-@torch.no_grad()
-def _pass_through(model: PreTrainedModel, new: Collection[str]) -> None:
-    """Make new square layers (a missing pooler) ``GAIN`` times the identity: the head sees what pretraining left.
-
-    The first token of an encoder that was pretrained without a pooler tells little at first, and a random layer between
-    it and the head hides even that; docs/pooler.md has the measurements.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and f"{name}.weight" in new and module.in_features == module.out_features:
-            nn.init.eye_(module.weight).mul_(GAIN)
-            nn.init.zeros_(module.bias)
-
-
-def _set_dropout(config: Any, dropout: float) -> None:
-    """Every dropout probability that the architecture's configuration names."""
-    for key in config.to_dict():
-        if key.endswith(("dropout", "dropout_prob")) and key != "classifier_dropout":
-            setattr(config, key, dropout)
+def _config(name: str, task: Task, layers: int | None) -> Any:
+    """The configuration of a model with a head for the task."""
+    config = fetched(name, AutoConfig.from_pretrained)
+    task.configure(config)
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
+        config.num_hidden_layers = layers
+    return config

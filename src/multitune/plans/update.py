@@ -178,9 +178,11 @@ class SingleBatchUpdate(OptimizerUpdate):
 
     def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         (given,) = losses
-        (loss,) = scalars(given)
-        loss.backward()
-        value = float(loss.detach())
+        terms = []
+        for term in scalars(given):
+            term.backward()
+            terms.append(term.detach())
+        value = float(torch.stack(terms).sum())
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError("loss", drawn)

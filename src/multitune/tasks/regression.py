@@ -52,6 +52,9 @@ class Regression(Task):
     def loss(self, output: Any, targets: Tensor) -> Tensor:
         return torch.nn.functional.mse_loss(output.logits[:, 0].float(), targets)
 
+    def learnt(self, targets: Tensor) -> int:
+        return len(targets)
+
     def decode(self, output: Any, examples: Sequence[Example]) -> list[float]:
         scores: list[float] = output.logits[:, 0].tolist()
         return scores

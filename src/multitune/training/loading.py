@@ -242,6 +242,8 @@ def load_plan(recipe: Recipe) -> Plan:
         raise UserError(f"pseudo_tasks cannot be used with {one_each}, and clusters are not languages")
     if recipe.replay is not None and plan.one_model_per_task:
         raise UserError(f"replay cannot be used with {one_each}, and would train one on the replay alone")
+    if recipe.lora is not None and recipe.model.startswith(scratch.PREFIX):
+        raise UserError(f"lora: {recipe.model} has no pretrained weights to adapt")
     if recipe.anchor and plan.pulls_back:
         raise UserError(f"anchor: {recipe.method} pulls back to the pretrained weights itself; set options.gamma")
     return plan

@@ -1,7 +1,7 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import EpochSampler, TaskSampler
+from multitune.models.checkpointing import checkpoint_layers
 from multitune.models.encoder import Encoder
 from multitune.models.parts import Parts
 from multitune.models.precision import autocast, resolve
@@ -31,7 +32,7 @@ from multitune.recipe import Recipe
 from multitune.results.digests import Digests
 from multitune.seeds import seeded
 from multitune.tasks import HeadMap, MaskedLanguageModelling
-from multitune.tasks.task import Example
+from multitune.tasks.task import Example, Inputs
 from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
 from multitune.training.loading import load_encoder, replayed
@@ -64,30 +65,50 @@ class Run:
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number."""
-        return self.next_loss(number)()
+        return torch.stack(list(self.next_loss(number)())).sum()
 
-    def next_loss(self, number: int) -> Callable[[], Tensor]:
+    def next_loss(self, number: int) -> Callable[[], Iterator[Tensor]]:
         """Take the next mini-batch of the stream with this number; the function computes the method's loss of it.
 
-        What is random in it depends on the seed and on which of the stream's mini-batches it is, so that every method
-        meets a mini-batch with the same dropout, whichever rank computes it.
+        It computes scalars whose sum is the loss, one at a time: one a micro-batch, where the recipe has these. What is
+        random in it depends on the seed and on which of the stream's mini-batches it is, so that every method meets a
+        mini-batch with the same dropout, whichever rank computes it.
         """
         stream = self._streams[number]
         batch = stream.next()
-        return partial(self._batch_loss, batch, stream.place)
+        return partial(self._losses, batch, stream.place)
 
-    def _batch_loss(self, batch: Batch, place: tuple[str | int, ...]) -> Tensor:
-        """The method's loss of a mini-batch; ``place`` says which of its stream's it is."""
+    def _losses(self, batch: Batch, place: tuple[str | int, ...]) -> Iterator[Tensor]:
+        """The terms of the method's loss of a mini-batch; ``place`` says which of its stream's it is."""
         rows: dict[int, list[Example]] = {}
         for language, drawn in batch.items():
             rows.setdefault(self._head_of[language], []).extend(self.examples[language][row] for row in drawn)
-        examples = sum(map(len, rows.values()))
-        draw = seeded(self.recipe.seed, "variation", *place)
-        # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
-        with torch.random.fork_rng(self._cuda_devices), self._autocast:
-            torch.manual_seed(seeded(self.recipe.seed, "dropout", *place).initial_seed())
-            losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
-        return torch.stack(losses).sum()
+        examples, draw = sum(map(len, rows.values())), seeded(self.recipe.seed, "variation", *place)
+        parts = [part for head, own in rows.items() for part in self._parts(head, own, len(own) / examples, draw)]
+        together = [parts] if self.recipe.micro_batch_size is None else [[part] for part in parts]
+        for number, some in enumerate(together):
+            # Dropout can only draw from torch's global generator: seeded anew for each computation, then put back.
+            with torch.random.fork_rng(self._cuda_devices), self._autocast:
+                which = (*place, number) if number else place
+                torch.manual_seed(seeded(self.recipe.seed, "dropout", *which).initial_seed())
+                loss = torch.stack([self._loss(part) for part in some]).sum()
+            yield loss
+
+    def _parts(self, head: int, examples: Sequence[Example], share: float, draw: torch.Generator) -> Iterator["_Part"]:
+        """Examples that share a head as micro-batches, each with its share of what they weigh in all.
+
+        A loss is a mean over labels: a micro-batch's share goes with how many of them it has, so that the sum of the
+        gradients is that of the whole. One without labels is left out.
+        """
+        task, size = self.heads.tasks[head], self.recipe.micro_batch_size or len(examples)
+        drawn = [task.augmented(example, draw) for example in examples]
+        firsts = range(0, len(drawn), size)
+        collated = [task.collate(drawn[first : first + size], self.encoder.pad_id) for first in firsts]
+        labels = [task.learnt(targets) for _, targets in collated]
+        whole = sum(labels) or len(labels)  # of a batch without labels the loss is NaN, as ever
+        for (inputs, targets), own in zip(collated, labels, strict=True):
+            if own or not any(labels):
+                yield _Part(head, inputs, targets, share * (max(1, own) / whole))
 
     def newest(self, numbers: Iterable[int]) -> dict[str, dict[str, Any]]:
         """The newest mini-batches of some streams, by language: epoch, position and rows."""
@@ -118,14 +139,28 @@ class Run:
         """The CUDA devices whose random state a forward pass draws from."""
         return [self.encoder.device] if self.encoder.device.type == "cuda" else []
 
-    def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
-        """The method's loss of examples that share a head."""
-        task, model, device = self.heads.tasks[head], self._models[head], self.encoder.device
-        inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
-        inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(inputs).items()}
-        targets = targets.to(device)
+    def _loss(self, part: "_Part") -> Tensor:
+        """The method's loss of a part of a mini-batch, times its share."""
+        task, model, device = self.heads.tasks[part.head], self._models[part.head], self.encoder.device
+        inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(part.inputs).items()}
+        targets = part.targets.to(device)
         with task.fewer_logits(model, targets):
-            return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
+            return self.update.loss(model, inputs, lambda output: task.loss(output, targets)) * part.share
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Examples of a mini-batch that are computed at once, collated.
+
+    Attributes:
+        head: the number of the head that they share.
+        share: what their mean loss is multiplied by in the mini-batch's.
+    """
+
+    head: int
+    inputs: Inputs
+    targets: Tensor
+    share: float
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
@@ -142,6 +177,10 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
     encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
+    if recipe.lora is not None:
+        encoder.adapt(recipe.lora, recipe.seed)
+    if recipe.gradient_checkpointing:
+        checkpoint_layers(encoder.model)
     records = corpus.train if division is None else division.train
     trained = records if heads.replay is None else {**records, heads.replay: replay}
     train = Encoded.of(trained, heads, encoder, recipe.max_length)
@@ -189,6 +228,7 @@ def _update(
     """
     pretrained = frozenset(name for name, _ in encoder.pretrained_parameters())
     shares = parts.rate_shares(recipe.layer_decay)
+    shares |= {name: shares[weight] for name, weight in encoder.adapted.items()}
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=pretrained,

@@ -21,7 +21,18 @@ RUNS = Path("runs")
 BEGUN = (metrics.FILE, FILE, merged.FILE)
 """Files of which a run that has begun, or a merge, has one."""
 WRITTEN = (
-    *("recipe.yaml", "data", "model", "languages", "report.html", "figures", "tensorboard", CHECKPOINTS, *BEGUN),
+    *(
+        "recipe.yaml",
+        "data",
+        "model",
+        "adapter",
+        "languages",
+        "report.html",
+        "figures",
+        "tensorboard",
+        CHECKPOINTS,
+        *BEGUN,
+    ),
     *(predictions.FILE, clusters.FILE, probes.FILE, "front.png", "front.svg", "front.pdf"),
 )
 """All that a run and the commands about it write into its folder: what ``overwrite`` removes."""

@@ -357,6 +357,9 @@ class Trainer:
         with replaced(self._out / "model") as beside:
             run.encoder.save(beside)
             model_card.write(beside, about)
+        if run.encoder.adapted:
+            with replaced(self._out / "adapter") as beside:
+                run.encoder.save_adapters(beside, about.base or run.recipe.model)
 
     @property
     def _when(self) -> When:
