@@ -15,11 +15,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from multitune.errors import UserError
 from multitune.models.device import chosen
 from multitune.models.dropout import use_quick_dropout
-from multitune.models.fetching import fetched, quiet
+from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
 from multitune.models.parts import Parts, parts
 from multitune.models.positions import positions
+from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
 from multitune.models.shipped import sign
 from multitune.models.shipped_vocabulary import ShippedVocabulary
