@@ -74,14 +74,20 @@ def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
     return fast
 
 
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": 0.1,
+}
 GROUPED = SIZES | {"num_key_value_heads": 1, "head_dim": 16}
 FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
     "llama": lambda **keys: LlamaConfig(**GROUPED, tie_word_embeddings=True, **keys),
     "qwen3": lambda **keys: Qwen3Config(**GROUPED, **keys),
     "gemma3": lambda **keys: Gemma3TextConfig(**GROUPED, sliding_window=16, query_pre_attn_scalar=16, **keys),
     "mistral": lambda **keys: MistralConfig(**GROUPED, sliding_window=16, **keys),
-    "bloom": lambda **keys: BloomConfig(hidden_size=32, n_layer=2, n_head=2, **keys),
+    "bloom": lambda **keys: BloomConfig(hidden_size=32, n_layer=2, n_head=2, initializer_range=0.1, **keys),
 }
 
 
