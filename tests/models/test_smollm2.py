@@ -64,7 +64,8 @@ def test_an_unknown_offline_model_is_told_with_those_that_there_are() -> None:
 def test_it_is_whole_tied_and_answers() -> None:
     folder = smollm2.directory()
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not (info["missing_keys"] or info["unexpected_keys"])
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
     assert model.dtype == torch.float32

@@ -17,6 +17,7 @@ from multitune.models import encoder as encoders
 from multitune.recipe import Recipe
 from multitune.results.predictions import read_predictions
 from multitune.tasks import CausalLM, HeadMap
+from multitune.training.loading import load_corpus
 from tiny_causal import FAMILIES, TEMPLATE, command, commands, make, turns
 
 
@@ -140,6 +141,12 @@ def test_conversations_completions_and_texts_are_read_from_files_by_language(tmp
         assert result.seen["aa"].keys() == {"exact_match", "loss", "loss_per_byte"} | answered
     (said,) = mt.predict(tmp_path / "three", [{"text": "light"}])
     assert isinstance(said["prediction"], str)
+
+
+def test_texts_alone_are_for_masked_tokens_where_no_task_is_named(tmp_path: Path, chat: Recipe) -> None:
+    write(tmp_path / "texts", "aa", [{"text": f"light {n}"} for n in range(40)])
+    assert load_corpus(of_folder(chat, tmp_path / "texts", "text")).task == "causal_lm"
+    assert load_corpus(of_folder(chat, tmp_path / "texts", "text", task=None)).task == "masked_language_modelling"
 
 
 def test_a_bad_record_is_told_with_file_and_line_or_left_out(tmp_path: Path, chat: Recipe) -> None:

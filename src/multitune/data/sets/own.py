@@ -102,7 +102,9 @@ def _with_direction(read: Reader) -> Reader:
 
 
 def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
-    """The kind of task whose records have just these fields: the recipe's where it is one of several, else the first.
+    """The kind of task whose records have just these fields: the recipe's where it is one of several.
+
+    Else it is the one whose records may have the fewest others.
 
     Raises:
         UserError: there is none.
@@ -112,7 +114,7 @@ def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
     if not fitting:
         allowed = [f"{', '.join(names)} ({task})" for task, fields in kinds.items() for names in fields.lists()]
         raise UserError(tabular.no_such_fields(columns, allowed))
-    task = wanted.task if wanted.task in fitting else next(iter(fitting))
+    task = wanted.task if wanted.task in fitting else min(fitting, key=lambda name: len(fitting[name].lists()))
     return task, _with_checks(fitting[task], wanted.kinds[task].label_field, wanted)
 
 
