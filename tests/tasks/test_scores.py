@@ -10,7 +10,7 @@ from sacrebleu import corpus_bleu, corpus_chrf
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
-from multitune.tasks import TASKS, Classification, ImageCausalLM, Classification, PosTagging, Regression, Translation
+from multitune.tasks import TASKS, CausalLM, Classification, ImageClassification, PosTagging, Regression, Translation
 from multitune.tasks.regression import ranks
 
 TRANSLATIONS = ["a cat sat here", "the dog runs, it is old", "no", "a cat sat on the old mat", ""]
