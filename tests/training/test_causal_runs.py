@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 import multitune as mt
 from builders import run_card, stop_after
@@ -18,7 +18,7 @@ from multitune.recipe import Recipe
 from multitune.results.predictions import read_predictions
 from multitune.tasks import CausalLM, HeadMap
 from multitune.training.loading import load_corpus
-from tiny_causal import FAMILIES, TEMPLATE, command, commands, make, turns
+from tiny_causal import FAMILIES, TEMPLATE, answer, command, commands, loaded, make, turns
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def chat(tiny_causal: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     """A run of seconds."""
     monkeypatch.setitem(sets.DATASETS, "commands", lambda wanted, bad: commands())
     keys: dict[str, Any] = {"budget": 120, "batch_size": 8, "learning_rate": 5e-3, "max_length": 64}
-    options = {"inner_steps": 10, "outer_lr": 1.0}
+    options: dict[str, Any] = {"inner_steps": 10, "outer_lr": 1.0}
     return Recipe(model=str(tiny_causal), data="commands", precision="fp32", options=options, **keys)
 
 
@@ -42,7 +42,7 @@ def test_it_learns_ships_and_scores_alike_afterwards(
     for language in ("aa", "bb"):
         assert result.seen[language]["exact_match"] == 100
         assert result.seen[language]["chrf"] == 100
-        assert result.seen[language]["loss"] < 0.2
+        assert (result.seen[language]["loss"] or 0) < 0.2
     assert (result.metric, list(result.unseen)) == ("exact_match", ["cc"])
     scores = result.seen | result.unseen
     assert mt.evaluate(tmp_path / "run") == {code: pytest.approx(own, abs=1e-4) for code, own in scores.items()}
@@ -50,13 +50,11 @@ def test_it_learns_ships_and_scores_alike_afterwards(
     assert {code: CausalLM(()).score_rows(own) for code, own in rows.items()} == scores
     run_card(tmp_path / "run", monkeypatch)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    model = loaded(tmp_path / "run" / "model")
     assert tokenizer.chat_template == TEMPLATE
     assert model.lm_head.weight is model.model.embed_tokens.weight
     asked, right = command("bb", 1)["messages"]
-    inputs = tokenizer.apply_chat_template([asked], add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    said = model.generate(**inputs, max_new_tokens=30, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(said, skip_special_tokens=True) == right["content"]
+    assert answer(model, tokenizer, asked) == right["content"]
 
 
 def test_new_prompts_are_answered(tmp_path: Path, chat: Recipe) -> None:
@@ -87,7 +85,7 @@ def test_it_resumes_to_the_same_bits(
         mt.train(one, tmp_path / "parts")
     resumed = mt.train(one, tmp_path / "parts", resume=True)
     assert (resumed.seen, resumed.drift) == (whole.seen, whole.drift)
-    assert whole.drift > 0
+    assert whole.drift
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert weights[0] == weights[1]
 
@@ -96,11 +94,8 @@ def test_it_resumes_to_the_same_bits(
 def test_every_family_trains_and_its_model_loads(tmp_path: Path, chat: Recipe, family: str) -> None:
     folder = make(tmp_path / family, family)
     result = mt.train(chat.model_copy(update={"model": str(folder), "budget": 8}), tmp_path / "run")
-    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model", output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    moved = [float((weight.detach() - before[name]).norm()) for name, weight in loaded.named_parameters()]
+    before, model = loaded(folder).state_dict(), loaded(tmp_path / "run" / "model")
+    moved = [float((weight.detach() - before[name]).norm()) for name, weight in model.named_parameters()]
     assert math.hypot(*moved) == pytest.approx(result.drift, rel=1e-4)
 
 

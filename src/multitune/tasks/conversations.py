@@ -150,18 +150,20 @@ class Reader:
         Raises:
             UserError: the template cannot be applied.
         """
+        special: dict[str, Any] = self._tokenizer.special_tokens_map
         try:
-            texts, marks = render_jinja_template(
+            found: Any = render_jinja_template(
                 [list(messages)],
                 chat_template=template,
                 return_assistant_tokens_mask=MARKED.search(template) is not None,
                 add_generation_prompt=ask,
-                **self._tokenizer.special_tokens_map,
+                **special,
             )
         except (TemplateError, TypeError, ValueError) as error:
             of = _beginning({"messages": messages})
             raise UserError(as_line(f"model: its chat template cannot be applied to {of}: {error}")) from error
-        return texts[0], [(int(begin), int(end)) for own in marks for begin, end in own]
+        (text, *_), marks = found
+        return text, [(begin, end) for own in marks for begin, end in own]
 
     def _tokenised(self, text: str, spans: Sequence[Span] = (), *, special: bool = False) -> list[Token]:
         """The tokens of a text, learnt within ``spans``; ``special``: with those that the tokenizer adds."""
