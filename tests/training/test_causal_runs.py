@@ -159,6 +159,15 @@ def test_an_encoder_is_no_causal_language_model(tmp_path: Path, chat: Recipe, ti
         mt.train(chat.model_copy(update={"model": str(tiny_lm)}), tmp_path / "run")
 
 
+def test_a_model_too_large_for_memory_is_refused_before_its_weights_are_read(tmp_path: Path, chat: Recipe) -> None:
+    make(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    large = {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 16}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | large))
+    with pytest.raises(UserError, match=r"weights, which take [\d,]{17,} bytes in fp32, more than the [\d,]+ bytes of"):
+        mt.train(chat.model_copy(update={"model": str(tmp_path / "model")}), tmp_path / "run")
+
+
 def test_masked_tokens_cannot_be_replayed_beside_it(tmp_path: Path, chat: Recipe) -> None:
     with pytest.raises(UserError, match="replay: cannot stand beside causal_lm"):
         mt.train(Recipe(**(chat.model_dump() | {"replay": {}})), tmp_path / "run")

@@ -22,6 +22,7 @@ from multitune.models.parts import Parts, parts
 from multitune.models.positions import positions
 from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
+from multitune.models.room import check_room
 from multitune.models.shipped import sign
 from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
@@ -319,6 +320,8 @@ def _load_model(
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout)
+    if task.auto_model is AutoModelForCausalLM:
+        check_room(name, task.auto_model, config)
     now = purpose_of_task(config, task.auto_model)
     other_head = now is not None and now != before
     with torch.random.fork_rng(devices=[]):
