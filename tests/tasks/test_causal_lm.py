@@ -127,8 +127,8 @@ def test_what_is_too_long_loses_the_beginning_of_the_prompt_then_the_end_of_the_
     assert len(short["input_ids"]) == 32
     told = [line.split("tokens: ")[1] for line in caplog.messages]
     assert told == [
-        "the beginning of what is asked is cut off (1), or the end of the answer (1)",
-        "the beginning of what is asked is cut off (1), or the end of the answer (0)",
+        "the beginning of what is asked is cut off (1), or the end of the answer or text (1)",
+        "the beginning of what is asked is cut off (1), or the end of the answer or text (0)",
     ]
 
 

@@ -214,7 +214,7 @@ def _tell(reader: Reader, asked: int, answers: int, records: int, max_length: in
     if asked or answers:
         log.warning(
             "max_length: %d of %d records have more than %d tokens: the beginning of what is asked is cut off (%d), or "
-            "the end of the answer (%d)",
+            "the end of the answer or text (%d)",
             max(asked, answers),
             records,
             max_length,
