@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "folder",
         {"columns": {"txt": "a"}},
         {"de.jsonl": LINES},
-        r"no kind of task has the fields txt; allowed: text, label \(classification\); text \(masked_",
+        r"no kind of task has the fields txt; allowed: messages \(causal_lm\); prompt, completion \(causal_lm\); ",
     ),
     "two tasks of one name": (
         "images",
