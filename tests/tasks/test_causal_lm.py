@@ -113,6 +113,11 @@ def test_a_conversation_that_cannot_be_learnt_is_a_bad_record(messages: Any, pro
         ANY.record({"messages": messages})
 
 
+def test_the_tokens_of_its_template_count() -> None:
+    (example,) = encoded({"messages": LONG})
+    assert TASK.tokens({"messages": LONG}, tokenizer()) == len(example["input_ids"])
+
+
 def test_what_is_too_long_loses_the_beginning_of_the_prompt_then_the_end_of_the_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -92,6 +92,10 @@ class CausalLM(Task):
             raise BadRecord("messages end with a turn of the assistant, so that nothing is to be answered")
         return {"messages": [*record["messages"], {"role": ASSISTANT, "content": STAND_IN}]}
 
+    @classmethod
+    def tokens(cls, record: Record, tokenizer: PreTrainedTokenizerBase) -> int:
+        return len(Reader(tokenizer).read(record).tokens)
+
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:

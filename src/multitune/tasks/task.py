@@ -83,6 +83,13 @@ class Task(Kind, ABC):
         """The labels that ``configure`` has written there, by the number of the output."""
         return tuple(label for _, label in sorted((config.id2label or {}).items()))
 
+    @classmethod
+    def tokens(cls, record: Record, tokenizer: PreTrainedTokenizerBase) -> int:
+        """How many tokens a record has, special ones included, before it is cut."""
+        texts = cls.texts(record)
+        words = isinstance(texts[0], list)
+        return len(tokenizer(*texts, is_split_into_words=words, verbose=False)["input_ids"])
+
     @abstractmethod
     def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> Iterator[Example]:
         """Records to token ids and labels, cut to ``max_length`` tokens, not padded; in the records' order.
