@@ -193,6 +193,8 @@ def test_an_answer_stops_where_its_template_ends_a_turn(tmp_path: Path) -> None:
         ('{"area":"küche","intent":"on"}', CALL, True),
         ('{"area": "flur", "intent": "on"}', CALL, False),
         ('{"intent": "on"}', CALL, False),
+        ('{"area": "flur", "intent": "on", "area": "küche"}', CALL, False),
+        ('{"intent": "on", "area": {"b": [1], "a": null}}', '{"intent": "on", "area": {"a": null, "b": [1]}}', True),
         ('{"n": true}', '{"n": 1}', False),
         ("not json", CALL, False),
         ("{broken", "{broken", True),

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, final
 
 import numpy as np
@@ -292,10 +293,15 @@ def _same(answer: str, reference: str) -> bool:
 
 
 def _as_call(text: str) -> str | None:
-    """A JSON object with its keys sorted; None where the text is none."""
+    """A JSON object with its keys sorted, those that it has twice too; None where the text is none."""
     if not text.startswith("{"):
         return None
     try:
-        return json.dumps(json.loads(text), sort_keys=True)
+        return json.dumps(json.loads(text, object_pairs_hook=_in_order))
     except (ValueError, RecursionError):
         return None
+
+
+def _in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object as a value that is equal for any order of different keys."""
+    return {"pairs": sorted(pairs, key=itemgetter(0))}
