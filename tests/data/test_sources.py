@@ -227,7 +227,7 @@ def test_the_recipe_says_which_kind_where_columns_are_those_of_several(
 @pytest.mark.parametrize("task", ["tagging", "nonsense"])
 def test_a_kind_that_the_data_are_not_of(tmp_path: Path, task: str) -> None:
     folder = written(tmp_path, {"de.jsonl": LINES})
-    said = f"task: data: folder has no records of {task}; allowed: classification, masked_language_modelling"
+    said = f"task: data: folder has no records of {task}; allowed: classification, causal_lm, masked_language_modelling"
     with pytest.raises(UserError, match=said):
         load_corpus(Recipe(data="folder", path=str(folder), columns=COLUMNS, task=task))
 
@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "folder",
         {"columns": {"txt": "a"}},
         {"de.jsonl": LINES},
-        r"no kind of task has the fields txt; allowed: text, label \(classification\); text \(masked_",
+        r"no kind of task has the fields txt; allowed: messages \(causal_lm\); prompt, completion \(causal_lm\); ",
     ),
     "two tasks of one name": (
         "images",

@@ -116,7 +116,7 @@ def test_the_decoder_begins_each_translation_with_its_own_language(make: Any, mo
     own = {name: tensor for name, tensor in inputs.items() if name != "decoder_input_ids"}
     with torch.no_grad():
         torch.testing.assert_close(model(**inputs).loss, model(**own).loss)
-        tokens = task.forward(model, inputs)
+        tokens = task.forward(model, inputs, examples)
         logits = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],

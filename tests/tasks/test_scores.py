@@ -10,7 +10,7 @@ from sacrebleu import corpus_bleu, corpus_chrf
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
-from multitune.tasks import TASKS, Classification, ImageClassification, PosTagging, Regression, Translation
+from multitune.tasks import TASKS, CausalLM, Classification, ImageClassification, PosTagging, Regression, Translation
 from multitune.tasks.regression import ranks
 
 TRANSLATIONS = ["a cat sat here", "the dog runs, it is old", "no", "a cat sat on the old mat", ""]
@@ -39,7 +39,16 @@ def random_translations(draw: np.random.Generator) -> Rows:
     return Translation(()).all_statistics([{"target": text} for text in REFERENCES * 8], TRANSLATIONS * 8)
 
 
+def random_answers(draw: np.random.Generator) -> Rows:
+    """Nats, tokens, bytes and exact match of answers, then what chrF is made of."""
+    counts = draw.integers(1, 9, (40, 3 + 1)).astype(np.float64)
+    texts = [{"prompt": "a", "completion": text} for text in REFERENCES * 8]
+    said = [{"answer": text, "nats": 1.0, "tokens": 1, "right": 1, "bytes": 1} for text in TRANSLATIONS * 8]
+    return np.concatenate([counts, CausalLM(()).all_statistics(texts, said)[:, 4:]], axis=1)
+
+
 ROWS = {
+    "causal_lm": random_answers,
     "classification": random_labels,
     "image_classification": random_labels,
     "masked_language_modelling": random_counts(3),

@@ -13,6 +13,9 @@ ENTITIES = {"tokens": ["Ana", "in", "Rio", "Claro"], "tags": ["B-PER", "O", "B-L
 PARTS = {"tokens": ["go", "on"], "tags": ["VERB", "ADP"]}
 QUESTION = {"id": "1", "question": "Who?", "context": "It was Ada.", "answers": {"text": ["Ada"], "answer_start": [7]}}
 UNANSWERED = QUESTION | {"answers": {"text": [], "answer_start": []}}
+CHAT = {"messages": [{"role": "user", "content": each} for each in ("on?", "no")]}
+CHAT["messages"].append({"role": "assistant", "content": "{}"})
+ANSWER = {"answer": "{ }", "nats": 1.0, "tokens": 2, "right": 1, "bytes": 2}
 PAIR = {"text": "a", "text_pair": "b", "label": "yes"}
 
 
@@ -36,6 +39,9 @@ RECORDS: list[tuple[str, dict[str, Any], Any, Shown]] = [
     ("question_answering", QUESTION, said("ada."), Shown("Who? | It was Ada.", "Ada", "ada.", True)),
     ("question_answering", QUESTION, said(""), Shown("Who? | It was Ada.", "Ada", "no answer", False)),
     ("question_answering", UNANSWERED, said(""), Shown("Who? | It was Ada.", "no answer", "no answer", True)),
+    ("causal_lm", CHAT, ANSWER, Shown("on?\nno", "{}", "{ }", True)),
+    ("causal_lm", {"prompt": "a", "completion": "b"}, ANSWER, Shown("a", "b", "{ }", False)),
+    ("causal_lm", {"text": "a"}, ANSWER | {"answer": None}, Shown("a", "a", "1 of 2 tokens would be its own", None)),
     ("translation", {"source": "ja", "target": "yes"}, "no", Shown("ja", "yes", "no", None)),
     (
         "masked_language_modelling",

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from multitune.recipe import read, to_yaml
 from multitune.storage import lock
 from multitune.storage.disk import disk_explained
 from multitune.tasks import Task
-from multitune.tasks.task import Inputs
+from multitune.tasks.task import Example, Inputs
 from multitune.training import trainer
 from multitune.training.checkpoint import RunState, flatten, load_newest, write
 from multitune.training.memory import memory_explained
@@ -280,11 +280,11 @@ def interrupted_in_batch(number: int, monkeypatch: pytest.MonkeyPatch) -> list[i
     """Send this process SIGINT in the so-many-th batch of its evaluations; the batches that there were are counted."""
     forward, count = Task.forward, [0]
 
-    def wrapped(self: Task, model: PreTrainedModel, inputs: Inputs) -> Any:
+    def wrapped(self: Task, model: PreTrainedModel, inputs: Inputs, examples: Sequence[Example]) -> Any:
         count[0] += 1
         if count[0] == number:
             signal.raise_signal(signal.SIGINT)
-        return forward(self, model, inputs)
+        return forward(self, model, inputs, examples)
 
     monkeypatch.setattr(Task, "forward", wrapped)
     return count

@@ -24,6 +24,8 @@ PASSES = 3
 LARGEST_BUDGET = 200
 """Gradient computations: a first answer takes a minute or two."""
 TREEBANK = {"tokens": "form", "pos": "upos"}
+CHAT_MODEL = "offline:smollm2"
+"""For conversations and completions, which no encoder learns."""
 WIDTH = 100
 """Characters of a line of comment, at most."""
 
@@ -63,7 +65,7 @@ def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     columns, rows = _recognised(files, given.get("columns"), max(enough, SAMPLE))
     budget = max(1, min(LARGEST_BUDGET, round(PASSES * files.share * rows / batch_size)))
     keys = {
-        "model": Recipe.model_fields["model"].default,
+        "model": CHAT_MODEL if columns.keys() & {"messages", "completion"} else Recipe.model_fields["model"].default,
         "data": "folder",
         "path": str(path),
         "columns": columns,

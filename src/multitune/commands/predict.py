@@ -112,12 +112,13 @@ def _model(folder: Path, language: str | None) -> tuple[Path, Task]:
 def _with_fields(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
     """A text as a mapping that has the fields of a new record."""
     assert task.fields is not None
-    wanted = [name for name in task.fields.required if name not in task.predicted]
-    if isinstance(given, str) and len(wanted) == 1:
-        return {wanted[0]: given}
-    lacking = wanted if isinstance(given, str) else [name for name in wanted if name not in given]
-    if isinstance(given, str) or lacking:
-        raise UserError(f"{place}: has no {lacking[0]!r}; each is a JSON object with {' and '.join(wanted)}")
+    lists = task.fields.lists(task.predicted)
+    if isinstance(given, str) and len(lists[0]) == 1:
+        return {lists[0][0]: task.from_text(given)}
+    if isinstance(given, str) or not any(given.keys() >= {*names} for names in lists):
+        lacking = next(name for name in lists[0] if isinstance(given, str) or name not in given)
+        wanted = " or ".join(" and ".join(names) for names in lists)
+        raise UserError(f"{place}: has no {lacking!r}; each is a JSON object with {wanted}")
     return dict(given)
 
 
@@ -129,7 +130,9 @@ def _record(given: Mapping[str, Any], task: Task, place: str) -> Record:
     """
     assert task.fields is not None
     checks: dict[str, Check] = dict.fromkeys(OPTIONAL, text)
-    checks |= {name: check for name, check in task.fields.checks.items() if name not in task.predicted}
+    names = next(each for each in task.fields.lists(task.predicted) if given.keys() >= {*each})
+    allowed = {*names, *(() if task.fields.shapes else task.fields.optional)} - {*task.predicted}
+    checks |= {name: check for name, check in task.fields.checks.items() if name in allowed}
     try:
         known = {name: check(given[name], name) for name, check in checks.items() if name in given}
         return task.stand_in({task.fields.renamed.get(name, name): value for name, value in known.items()})
@@ -157,7 +160,7 @@ def _predicted(records: Sequence[Record], task: Task, encoder: Encoder, recipe: 
     sizes, model = task.sizes(examples), encoder.numbered(0)
     both = scoring.predict(encoder, task, model, examples, sizes, recipe.precision, _go_on, decode)
     decoded, scores = zip(*both, strict=True)
-    predictions = task.join(records, examples, decoded, encoder.tokenizer)
+    predictions = list(map(task.of_new, task.join(records, examples, decoded, encoder.tokenizer)))
     return list(zip(predictions, scores if len(examples) == len(records) else [None] * len(records), strict=True))
 
 

@@ -123,12 +123,14 @@ class Fields:
         optional: the same of fields that a record may lack.
         check: looks at the record as a whole, and raises ``BadRecord``.
         renamed: field -> what it is called in the record.
+        shapes: where a record has one of several sets of fields, these; all of them are then optional.
     """
 
     required: Mapping[str, Check]
     optional: Mapping[str, Check] = field(default_factory=dict)
     check: Callable[[Record], None] = _accept
     renamed: Mapping[str, str] = field(default_factory=dict)
+    shapes: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def checks(self) -> Mapping[str, Check]:
@@ -137,7 +139,15 @@ class Fields:
 
     def fit(self, names: Collection[str]) -> bool:
         """Whether a record may have just these fields."""
+        if self.shapes:
+            return set(names) in map(set, self.shapes)
         return self.required.keys() <= set(names) <= self.checks.keys()
+
+    def lists(self, without: Collection[str] = ()) -> list[tuple[str, ...]]:
+        """The lists of fields, one of which a record has, each without some."""
+        return [
+            tuple(name for name in names if name not in without) for names in self.shapes or (tuple(self.required),)
+        ]
 
     def record(self, values: Mapping[str, Any]) -> Record:
         """A record from a line's values by field.

@@ -6,6 +6,7 @@ from typing import Any
 
 from multitune.data import conllu, jsonl, separated
 from multitune.data.bad import BadRecords, parsed, records
+from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.fields import ALL, Fields
 from multitune.errors import UserError
@@ -43,9 +44,10 @@ def read(
     ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``score`` (and ``text_pair``): regression;
     ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target`` (and
     ``target_language``, ``source_language``): translation; ``context``, ``question``, ``answers`` (and ``id``):
-    question answering; ``text``: texts alone. Tokens and tags are lists in JSONL, and have single spaces between in CSV
-    and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are ``{"text": [...], "answer_start":
-    [...]}``, so JSONL alone.
+    question answering; ``messages`` (lists of ``{"role", "content"}``, so JSONL alone), or ``prompt`` and
+    ``completion``: chat; ``text``: texts alone. Tokens and tags are lists in JSONL, and have single spaces between in
+    CSV and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are ``{"text": [...],
+    "answer_start": [...]}``, so JSONL alone.
 
     Args:
         path: a UTF-8 file, plain or gzipped, whose name ends in one of ``suffixes()``.
@@ -56,9 +58,10 @@ def read(
     Raises:
         UserError: fields of no kind of record, another ending; or naming file and line: a missing column, a bad value.
     """
-    fields = fields or next((each for each in ALL if each.fit(columns)), None)
+    known = (*ALL, MESSAGES, COMPLETION)
+    fields = fields or next((each for each in known if each.fit(columns)), None)
     if fields is None:
-        raise UserError(no_such_fields(columns, [", ".join(each.required) for each in ALL]))
+        raise UserError(no_such_fields(columns, [", ".join(each.required) for each in known]))
     return records(placed(path, bad, fields=fields, columns=columns))
 
 

@@ -4,10 +4,8 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from multitune.data.corpus import Corpus
-from multitune.data.kind import Text
 from multitune.data.records.limits import limited
 from multitune.errors import UserError
 from multitune.models import scratch
@@ -49,12 +47,7 @@ def measure(corpus: Corpus, model: str, max_length: int) -> dict[str, Lengths]:
         splits = (sample.train, sample.test) if corpus.test_is_dev else (sample.train, sample.dev, sample.test)
         records = [record for split in splits for record in split.get(language, ())]
         if kind.tokenised and records:
-            counts = np.array([_tokens(kind.texts(record), tokenizers[kind.split_into_words]) for record in records])
+            counts = np.array([kind.tokens(record, tokenizers[kind.split_into_words]) for record in records])
             over = 100 * float((counts > max_length).mean())
             lengths[language] = Lengths(float(counts.mean()), float(np.percentile(counts, 95)), over)
     return lengths
-
-
-def _tokens(texts: tuple[Text, ...], tokenizer: PreTrainedTokenizerBase) -> int:
-    words = isinstance(texts[0], list)
-    return len(tokenizer(*texts, is_split_into_words=words, verbose=False)["input_ids"])

@@ -126,9 +126,8 @@ def predict(
         for rows in token_batches(sizes):
             check()
             chosen = [examples[row] for row in rows]
-            inputs, targets = task.collate(chosen, encoder.pad_id)
-            with task.fewer_logits(model, targets):
-                output = task.forward(model, encoder.on_device(inputs))
+            inputs, _ = task.collate(chosen, encoder.pad_id)
+            output = task.forward(model, encoder.on_device(inputs), chosen)
             if not _is_finite(output):
                 raise _diverged("its outputs are")
             for row, finding in zip(rows, decode(output, chosen), strict=True):

@@ -10,18 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
 from multitune.models.device import chosen
 from multitune.models.dropout import set_dropout, use_quick_dropout
-from multitune.models.fetching import fetched, quiet
+from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
-from multitune.models.old_heads import check_body, purpose, purpose_of_task, renewed_head
+from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.parts import Parts, parts
 from multitune.models.poolers import pass_through
 from multitune.models.positions import positions
+from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
 from multitune.models.room import check_room
 from multitune.models.shipped import sign
@@ -81,6 +82,7 @@ class Encoder:
         """A hash of all that decides how the tokenizer encodes a text."""
         own = self.tokenizer
         settings = [own.truncation_side, own.model_input_names, own.split_special_tokens, own.mask_token_id, len(own)]
+        settings += [own.chat_template, own.special_tokens_map]
         with as_between_calls(own):
             return hashlib.blake2b(f"{settings}{own.backend_tokenizer.to_str()}".encode()).hexdigest()
 
@@ -371,6 +373,8 @@ def _load_model(
             ignore_mismatched_sizes=other_head,
         )
         check_body(name, model, info["mismatched_keys"])
+        if task.auto_model is AutoModelForCausalLM:
+            check_own_head(name, before, model)
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])

@@ -1,14 +1,11 @@
 """Files of a model, from the Hub, its cache or a folder: faults told in one line, and none of their code run."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from multitune.errors import UserError
-from multitune.models import offline
+from multitune.models.offline_models import OFFLINE
 from multitune.storage.hub import hub_reachable
 from multitune.storage.memory import is_out_of_memory
 
@@ -21,9 +18,9 @@ def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> A
     """
     options["trust_remote_code"] = False  # where it is not given, transformers asks on standard input
     if name.startswith("offline:"):
-        if name != offline.NAME:
-            raise UserError(f"model: unknown offline model {name!r}; allowed: {offline.NAME}")
-        return from_pretrained(offline.directory(), **options)
+        if name not in OFFLINE:
+            raise UserError(f"model: unknown offline model {name!r}; allowed: {', '.join(OFFLINE)}")
+        return from_pretrained(OFFLINE[name].directory(), **options)
     try:
         return _fetched(name, from_pretrained, options)
     except Exception as error:  # a model's files are read by several libraries, which raise whatever they meet first
@@ -56,19 +53,5 @@ def _cannot_load(name: str, error: Exception) -> str:
         return f"model: cannot load the folder {name!r}: {reason}"
     return (
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
-        f"local folder, or {offline.NAME}, or fetch it once where there is a network: hf download {name}"
+        f"local folder, or one of {', '.join(OFFLINE)}, or fetch it once where there is a network: hf download {name}"
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """New heads and left-out layers are meant: no report about them, and no progress bar beside ours."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
-from multitune.models.fetching import fetched, quiet
+from multitune.models.fetching import fetched
+from multitune.models.quiet import quiet
 
 
 def load(name: str, layers: int | None) -> PreTrainedModel | None:

@@ -61,6 +61,21 @@ def check_body(name: str, model: PreTrainedModel, mismatched: Iterable[tuple[str
             )
 
 
+def check_own_head(name: str, before: Purpose, model: PreTrainedModel) -> None:
+    """Refuse a model that was not pretrained as the causal language model that it is loaded as.
+
+    An encoder's tokens see those that follow them, so that it would seem to guess them.
+
+    Raises:
+        UserError: it is another kind of model.
+    """
+    if before.architecture != type(model).__name__:
+        raise UserError(
+            f"model: {name!r} is a {before.architecture}; task: causal_lm needs a causal language model with its own "
+            f"head, here a {type(model).__name__}"
+        )
+
+
 @torch.no_grad()
 def renewed_head(name: str, model: PreTrainedModel, missing: Collection[str]) -> set[str]:
     """Give a model whose head is for something else new weights there; returns their names.

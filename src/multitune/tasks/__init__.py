@@ -1,6 +1,7 @@
 """Kinds of task, one file each."""
 
 from multitune.data.corpus import Corpus
+from multitune.tasks.causal_lm import CausalLM
 from multitune.tasks.classification import Classification, OneLabel
 from multitune.tasks.heads import HeadMap
 from multitune.tasks.image_classification import ImageClassification
@@ -12,6 +13,7 @@ from multitune.tasks.task import Task
 from multitune.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
+    "causal_lm": CausalLM,
     "classification": Classification,
     "image_classification": ImageClassification,
     "masked_language_modelling": MaskedLanguageModelling,
@@ -37,6 +39,7 @@ def name_of(task: Task) -> str:
 
 __all__ = [
     "TASKS",
+    "CausalLM",
     "Classification",
     "HeadMap",
     "ImageClassification",

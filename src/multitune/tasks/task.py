@@ -83,6 +83,13 @@ class Task(Kind, ABC):
         """The labels that ``configure`` has written there, by the number of the output."""
         return tuple(label for _, label in sorted((config.id2label or {}).items()))
 
+    @classmethod
+    def tokens(cls, record: Record, tokenizer: PreTrainedTokenizerBase) -> int:
+        """How many tokens a record has, special ones included, before it is cut."""
+        texts = cls.texts(record)
+        words = isinstance(texts[0], list)
+        return len(tokenizer(*texts, is_split_into_words=words, verbose=False)["input_ids"])
+
     @abstractmethod
     def encode(self, records: Sequence[Record], tokenizer: Processor, max_length: int, /) -> Iterator[Example]:
         """Records to token ids and labels, cut to ``max_length`` tokens, not padded; in the records' order.
@@ -125,9 +132,10 @@ class Task(Kind, ABC):
         """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all."""
         return nullcontext()
 
-    def forward(self, model: PreTrainedModel, inputs: Inputs) -> Any:
-        """The model's output at evaluation, as ``decode`` reads it."""
-        return model(**inputs)
+    def forward(self, model: PreTrainedModel, inputs: Inputs, examples: Sequence[Example]) -> Any:
+        """The model's output at evaluation for a batch of these examples, as ``decode`` reads it."""
+        with self.fewer_logits(model, self.targets(examples)):
+            return model(**inputs)
 
     @abstractmethod
     def decode(self, output: Any, examples: Sequence[Example]) -> list[Any]:
@@ -150,6 +158,14 @@ class Task(Kind, ABC):
         No prediction depends on it. Kinds with fields in ``predicted`` have to say what it is.
         """
         return record
+
+    def from_text(self, text: str) -> Any:
+        """What a text alone is as the one field of a new record; by default the text."""
+        return text
+
+    def of_new(self, prediction: Any) -> Any:
+        """What of a prediction is said of a new record, which has nothing to compare it with; by default all."""
+        return prediction
 
     def confidence(self, output: Any, examples: Sequence[Example]) -> list[Any]:
         """For each example of a batch how sure the model is of what ``decode`` says, in plain JSON; None by default."""

@@ -91,7 +91,7 @@ class Translation(Task):
         loss: Tensor = output.loss
         return loss
 
-    def forward(self, model: PreTrainedModel, inputs: Inputs) -> Tensor:
+    def forward(self, model: PreTrainedModel, inputs: Inputs, examples: Sequence[Example]) -> Tensor:
         """Token ids of translations, [examples, length]; the mark of a language is given."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         given = _given(model, inputs.get("decoder_input_ids"))

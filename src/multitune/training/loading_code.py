@@ -7,6 +7,15 @@ LOADED_FROM = 'name = "model"'
 
 _LABELS = "print([model.config.id2label[n] for n in outputs.logits.argmax(-1).flatten().tolist()])"
 _ASKED: dict[str, tuple[str, ...]] = {
+    "AutoModelForCausalLM": (
+        'text, chat = "A text", processor.chat_template is not None',
+        "if chat:",
+        '    turns = [{"role": "user", "content": text}]',
+        "    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)",
+        'inputs = processor(text, add_special_tokens=not chat, return_tensors="pt")',
+        "outputs = model.generate(**inputs, max_new_tokens=40, do_sample=False)",
+        'print(processor.decode(outputs[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ),
     "AutoModelForImageClassification": (
         'image = np.zeros((32, 32, 3), dtype="uint8")  # height, width, colours',
         'outputs = model(**processor(images=image, return_tensors="pt"))',

@@ -9,7 +9,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData, metadata_load, try_to_load_from_cache
 
 from multitune.data.sets import hub_sets
-from multitune.models import offline, scratch
+from multitune.models import scratch
+from multitune.models.offline_models import OFFLINE
 from multitune.plans import find
 from multitune.recipe import Recipe, to_yaml
 from multitune.results.run import SIDES, RunResult, Score, Scores, average
@@ -51,8 +52,8 @@ class Training:
     def base(self) -> str | None:
         """The Hub's name of the model that was fine-tuned; None where it is not known to come from there."""
         name = self.recipe.model
-        if name == offline.NAME:
-            return offline.SOURCE
+        if name in OFFLINE:
+            return OFFLINE[name].source
         if name.startswith(scratch.PREFIX) or Path(name).exists():
             return None
         return name if is_repository(name) else None
@@ -246,8 +247,8 @@ def _code(language: str) -> str | None:
 
 def _license(recipe: Recipe) -> str | None:
     """The licence of the pretrained model, as its own card names it; None where that is not at hand."""
-    if recipe.model == offline.NAME:
-        return offline.LICENSE
+    if recipe.model in OFFLINE:
+        return OFFLINE[recipe.model].license
     own = Path(recipe.model) / FILE
     cached = try_to_load_from_cache(recipe.model, FILE) if is_repository(recipe.model) else None
     file = own if own.is_file() else cached

@@ -9,7 +9,7 @@ from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
-from multitune.data.sets import assistant, folders, hub, hub_sets, own
+from multitune.data.sets import assistant, calls, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE
 from multitune.errors import UserError
@@ -26,8 +26,10 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
     if wanted.spelling is not None and wanted.spelling.keys:
         raise UserError(f"{wanted.spelling.keys[0]}: the labels of data: assistant are spelt as they should be")
     if wanted.test_only:
-        return assistant.load_test(wanted.languages, wanted.unseen, wanted.trained)
-    return assistant.load(wanted.languages, wanted.unseen)
+        corpus = assistant.load_test(wanted.languages, wanted.unseen, wanted.trained)
+    else:
+        corpus = assistant.load(wanted.languages, wanted.unseen)
+    return calls.as_calls(corpus) if wanted.task == calls.TASK else corpus
 
 
 def _images(wanted: Wanted, bad: BadRecords) -> Corpus:

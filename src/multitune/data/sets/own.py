@@ -102,7 +102,9 @@ def _with_direction(read: Reader) -> Reader:
 
 
 def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
-    """The kind of task whose records have just these fields: the recipe's where it is one of several, else the first.
+    """The kind of task whose records have just these fields: the recipe's where it is one of several.
+
+    Else it is the one whose records may have the fewest others.
 
     Raises:
         UserError: there is none.
@@ -110,9 +112,9 @@ def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
     kinds = {task: kind.fields for task, kind in wanted.kinds.items() if kind.fields is not None}
     fitting = {task: fields for task, fields in kinds.items() if fields.fit(columns)}
     if not fitting:
-        allowed = [f"{', '.join(fields.required)} ({task})" for task, fields in kinds.items()]
+        allowed = [f"{', '.join(names)} ({task})" for task, fields in kinds.items() for names in fields.lists()]
         raise UserError(tabular.no_such_fields(columns, allowed))
-    task = wanted.task if wanted.task in fitting else next(iter(fitting))
+    task = wanted.task if wanted.task in fitting else min(fitting, key=lambda name: len(fitting[name].lists()))
     return task, _with_checks(fitting[task], wanted.kinds[task].label_field, wanted)
 
 

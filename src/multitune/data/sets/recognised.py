@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, TRANSLATION, Fields
 from multitune.data.languages import ISO_639_3, language
 from multitune.data.sets.by_language import LANGUAGE, USUAL_NAMES
@@ -38,6 +39,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "question": (),
     "answers": (),
     "id": (),
+    "messages": ("conversation", "conversations"),
+    "prompt": ("instruction",),
+    "completion": ("response",),
 }
 """Field -> what its column is also called; one that is called as the field comes first."""
 NO_LABELS = ("id", "idx", "index", "split", "fold", "")
@@ -147,7 +151,7 @@ _CODES = frozenset(ISO_639_3.values())
 
 def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
     """Readings as kinds of task other than one text or two with a label; all of their columns are known by name."""
-    for fields in (QUESTION, TRANSLATION, ENTITIES, PARTS_OF_SPEECH):
+    for fields in (QUESTION, TRANSLATION, ENTITIES, PARTS_OF_SPEECH, MESSAGES, COMPLETION):
         if given.keys() <= fields.checks.keys():
             yield from _by_name(fields, free, given)
 

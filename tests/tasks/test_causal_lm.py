@@ -1,0 +1,250 @@
+"""Causal language models: which tokens are learnt, the loss against transformers' own, answers, scores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sacrebleu.metrics.chrf import CHRF
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from multitune.data.bad import BadRecord
+from multitune.data.chat import ANY
+from multitune.data.corpus import Record
+from multitune.errors import UserError
+from multitune.tasks import CausalLM
+from multitune.tasks.task import IGNORED, Example, padded
+from tiny_causal import FAMILIES, MARKED, TEMPLATE, make, tokenizer, turns
+
+TASK = CausalLM(())
+LONG = turns("light kitchen", "on", "dark hall", '{"intent": "off"}')
+CALL = '{"intent": "on", "area": "küche"}'
+
+
+def encoded(*records: Record, template: str | None = TEMPLATE, max_length: int = 128) -> list[Example]:
+    return list(TASK.encode(records, tokenizer(template), max_length))
+
+
+def learnt(example: Example) -> str:
+    return str(tokenizer().decode([label for label in example["labels"] if label != IGNORED]))
+
+
+def asked(example: Example) -> str:
+    return str(tokenizer().decode(example["input_ids"][: example["prompt"]]))
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED], ids=["by prefixes", "marked"])
+def test_what_the_assistant_says_is_learnt_and_its_end(template: str) -> None:
+    (example,) = encoded({"messages": LONG}, template=template)
+    assert learnt(example) == 'on<|im_end|>{"intent": "off"}<|im_end|>'
+    assert asked(example).endswith("user\ndark hall<|im_end|>\n<|im_start|>assistant\n")
+    assert example["bytes"] == len('on{"intent": "off"}')
+    assert tokenizer().decode([example["end"]]) == "<|im_end|>"
+
+
+def test_the_marks_are_where_transformers_finds_them() -> None:
+    made: Any = tokenizer(MARKED).apply_chat_template(LONG, return_assistant_tokens_mask=True, return_dict=True)
+    (example,) = encoded({"messages": LONG}, template=MARKED)
+    assert list(example["input_ids"]) == made["input_ids"]
+    assert [label != IGNORED for label in example["labels"]] == [bool(each) for each in made["assistant_masks"]]
+
+
+def test_of_a_prompt_the_completion_is_learnt_and_of_a_text_all() -> None:
+    (completed,) = encoded({"prompt": "light küche ", "completion": "an"}, template=None)
+    assert (learnt(completed), asked(completed), completed["bytes"]) == ("an<|im_end|>", "light küche ", 2)
+    (text,) = encoded({"text": "licht küche"}, template=None)
+    assert learnt(text) == tokenizer().decode(text["input_ids"][1:])
+    assert (text["prompt"], text["room"]) == (0, 0)
+    assert text["bytes"] == len("licht küche".encode())
+
+
+def test_earlier_turns_that_are_shown_otherwise_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As Qwen3's template has it, only the last answer comes with thoughts."""
+    last = "{% if loop.last and message['role'] == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    thinking = TEMPLATE.replace("{{ message['content']", last + "{{ message['content']")
+    (example,) = encoded({"messages": LONG}, template=thinking)
+    assert learnt(example) == '<think>\n\n</think>\n\n{"intent": "off"}<|im_end|>'
+    assert "1 earlier turns of the assistant are not learnt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (None, "no chat template"),
+        (
+            "{{ raise_exception('System role not supported') }}",
+            "begins with 'light kitchen': System role not supported",
+        ),
+        ("{{ nothing.at_all }}", "cannot be applied"),
+        (TEMPLATE.replace("'<|im_start|>assistant\n'", "'<|im_start|>model\n'"), "shows an answer otherwise"),
+        (MARKED.replace("'assistant' %}{% gen", "'model' %}{% gen"), "no token of the record that begins with"),
+    ],
+)
+def test_a_template_that_does_not_do_is_told_in_a_line(template: str | None, told: str) -> None:
+    with pytest.raises(UserError, match=told) as error:
+        encoded({"messages": LONG}, template=template)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ("hello", "messages is text; it must be a list of turns"),
+        ([], "messages is empty"),
+        (["hello"], r"messages\[0\] is text"),
+        (
+            [{"role": "bot", "content": "a"}],
+            r"messages\[0\] has the role 'bot'; allowed: system, user, assistant, tool",
+        ),
+        ([{"role": "user"}], r"messages\[0\]'s content is missing"),
+        (turns("a", " "), r"messages\[1\]'s content is blank"),
+        (turns("a"), "messages have no turn of the assistant"),
+        (turns("a", "b", "c"), "messages end with a turn of the role 'user'"),
+        (
+            [{"role": "assistant", "content": "a", "tool_calls": [1]}],
+            r"messages\[0\] has 'tool_calls', which is not read",
+        ),
+    ],
+)
+def test_a_conversation_that_cannot_be_learnt_is_a_bad_record(messages: Any, problem: str) -> None:
+    with pytest.raises(BadRecord, match=problem):
+        ANY.record({"messages": messages})
+
+
+def test_the_tokens_of_its_template_count() -> None:
+    (example,) = encoded({"messages": LONG})
+    assert TASK.tokens({"messages": LONG}, tokenizer()) == len(example["input_ids"])
+
+
+def test_what_is_too_long_loses_the_beginning_of_the_prompt_then_the_end_of_the_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    prompt, answer = "light " * 40, "dark " * 30
+    (whole,) = encoded({"prompt": prompt, "completion": answer}, template=None, max_length=500)
+    (cut,) = encoded({"prompt": prompt, "completion": answer}, template=None, max_length=32)
+    (short,) = encoded({"prompt": prompt, "completion": "dark"}, template=None, max_length=32)
+    begin = whole["prompt"]
+    assert list(cut["input_ids"]) == list(whole["input_ids"][begin - 16 : begin + 16])
+    assert (cut["prompt"], cut["room"], cut["bytes"]) == (16, 16, len(learnt(cut)))
+    assert learnt(short) == "dark<|im_end|>"
+    assert len(short["input_ids"]) == 32
+    told = [line.split("tokens: ")[1] for line in caplog.messages]
+    assert told == [
+        "the beginning of what is asked is cut off (1), or the end of the answer or text (1)",
+        "the beginning of what is asked is cut off (1), or the end of the answer or text (0)",
+    ]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make(tmp_path_factory.mktemp(request.param), request.param)
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    loaded.generation_config.max_length = None
+    return loaded.eval()
+
+
+RECORDS: list[Record] = [{"messages": LONG}, {"messages": turns("dark", "off")}]
+
+
+def test_the_loss_is_transformers_own_with_logits_of_learnt_tokens_alone(model: Any) -> None:
+    examples = encoded(*RECORDS)
+    inputs, targets = TASK.collate(examples, 4)
+    with TASK.fewer_logits(model, targets):
+        output = model(**inputs)
+    assert len(output.logits) == (targets != IGNORED).sum()
+    torch.testing.assert_close(TASK.loss(output, targets), model(**inputs, labels=targets).loss)
+
+
+def test_answers_are_those_of_each_prompt_alone(model: Any) -> None:
+    """Padded on the left, whatever else is in the batch; the losses add up to that of the batch."""
+    examples = encoded(*RECORDS, max_length=60)
+    inputs, targets = TASK.collate(examples, 4)
+    with torch.no_grad():
+        found = TASK.decode(TASK.forward(model, inputs, examples), examples)
+        loss = model(**inputs, labels=targets).loss
+        for (ids, _, _), example in zip(found, examples, strict=True):
+            prompt = torch.tensor([list(example["input_ids"][: example["prompt"]])])
+            alone = model.generate(prompt, do_sample=False, max_new_tokens=example["room"])[0, prompt.shape[1] :]
+            assert ids[: len(alone)] == alone.tolist()
+    nats = sum(own for _, own, _ in found)
+    assert nats / int((targets != IGNORED).sum()) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_an_answer_stops_where_its_template_ends_a_turn(tmp_path: Path) -> None:
+    """Also where the model itself does not know that token as its end."""
+    loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()
+    examples = encoded(RECORDS[0])
+    inputs, _ = TASK.collate(examples, 4)
+    loaded.generation_config.eos_token_id = None
+    with torch.no_grad():
+        endless = TASK.forward(loaded, inputs, examples)["answers"][0].tolist()
+        ending = [examples[0] | {"end": endless[2]}]
+        stopped = TASK.forward(loaded, inputs, ending)["answers"][0].tolist()
+    assert len(endless) == examples[0]["room"]
+    assert stopped == endless[: endless.index(endless[2]) + 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "same"),
+    [
+        (CALL, CALL, True),
+        ('{"area":"küche","intent":"on"}', CALL, True),
+        ('{"area": "flur", "intent": "on"}', CALL, False),
+        ('{"intent": "on"}', CALL, False),
+        ('{"area": "flur", "intent": "on", "area": "küche"}', CALL, False),
+        ('{"intent": "on", "area": {"b": [1], "a": null}}', '{"intent": "on", "area": {"a": null, "b": [1]}}', True),
+        ('{"n": true}', '{"n": 1}', False),
+        ("not json", CALL, False),
+        ("{broken", "{broken", True),
+        (" yes\n", "yes", True),
+        ("Yes", "yes", False),
+        ("<think>\n\n</think>\n\nyes", "yes", True),
+    ],
+)
+def test_exact_match_compares_calls_not_their_spelling(answer: str, reference: str, same: bool) -> None:
+    record = {"prompt": "a", "completion": reference}
+    prediction = {"answer": answer, "nats": 2.0, "tokens": 4, "right": 1, "bytes": 8}
+    scores = TASK.score([record], [prediction])
+    assert scores["exact_match"] == 100 * same
+    assert (scores["loss"], scores["loss_per_byte"]) == (0.5, 0.25)
+    assert TASK.shown(record, prediction).right is same
+
+
+def test_chrf_is_sacrebleus() -> None:
+    references, answers = ["licht an", "dunkel im flur"], ["licht aus", "dunkel im haus"]
+    records = [{"prompt": "a", "completion": own} for own in references]
+    rows = [{"answer": own, "nats": 1.0, "tokens": 1, "right": 1, "bytes": 1} for own in answers]
+    assert TASK.score(records, rows)["chrf"] == pytest.approx(CHRF().corpus_score(answers, [references]).score)
+
+
+def test_a_text_is_scored_by_the_tokens_that_the_model_would_say() -> None:
+    prediction = {"answer": None, "nats": 3.0, "tokens": 4, "right": 1, "bytes": 6}
+    assert TASK.score([{"text": "abc"}], [prediction]) == {"exact_match": 25, "loss": 0.75, "loss_per_byte": 0.5}
+
+
+def test_new_prompts_are_asked_not_their_answers() -> None:
+    assert TASK.stand_in({"messages": turns("a")})["messages"][:1] == turns("a")
+    assert TASK.stand_in({"text": "a"})["prompt"] == "a"
+    with pytest.raises(BadRecord, match="nothing is to be answered"):
+        TASK.stand_in({"messages": turns("a", "b")})
+
+
+def test_predictions_are_plain_json() -> None:
+    examples = encoded(*RECORDS)
+    ids = tokenizer()("on")["input_ids"]
+    joined = TASK.join(RECORDS, examples, [(ids, 1.5, 2)] * 2, tokenizer())
+    assert json.loads(json.dumps(joined[0])) == joined[0]
+    assert joined[0]["answer"] == "on"
+    assert joined[0]["tokens"] == sum(label != IGNORED for label in examples[0]["labels"][1:])
+
+
+def test_batches_are_padded_on_the_right() -> None:
+    examples = encoded(*RECORDS)
+    mask = padded(examples, 4)["attention_mask"].numpy()
+    assert (np.diff(mask, axis=1) <= 0).all()
+
+
+def test_the_tokenizer_is_made_here_and_loads(tmp_path: Path) -> None:
+    assert AutoTokenizer.from_pretrained(make(tmp_path)).chat_template == TEMPLATE

@@ -1,0 +1,183 @@
+"""Runs of tiny causal language models: from the recipe to a shipped model that answers, resumed, refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import multitune as mt
+from builders import run_card, stop_after
+from multitune.data import sets
+from multitune.errors import Interrupted, UserError
+from multitune.evaluation.scoring import read_statistics
+from multitune.models import encoder as encoders
+from multitune.recipe import Recipe
+from multitune.results.predictions import read_predictions
+from multitune.tasks import CausalLM, HeadMap
+from multitune.training.loading import load_corpus
+from tiny_causal import FAMILIES, TEMPLATE, answer, command, commands, loaded, make, turns
+
+
+@pytest.fixture(scope="module")
+def tiny_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture
+def chat(tiny_causal: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A run of seconds."""
+    monkeypatch.setitem(sets.DATASETS, "commands", lambda wanted, bad: commands())
+    keys: dict[str, Any] = {"budget": 120, "batch_size": 8, "learning_rate": 5e-3, "max_length": 64}
+    options: dict[str, Any] = {"inner_steps": 10, "outer_lr": 1.0}
+    return Recipe(model=str(tiny_causal), data="commands", precision="fp32", options=options, **keys)
+
+
+def test_it_learns_ships_and_scores_alike_afterwards(
+    tmp_path: Path, chat: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = mt.train(chat, tmp_path / "run")
+    for language in ("aa", "bb"):
+        assert result.seen[language]["exact_match"] == 100
+        assert result.seen[language]["chrf"] == 100
+        assert (result.seen[language]["loss"] or 0) < 0.2
+    assert (result.metric, list(result.unseen)) == ("exact_match", ["cc"])
+    scores = result.seen | result.unseen
+    assert mt.evaluate(tmp_path / "run") == {code: pytest.approx(own, abs=1e-4) for code, own in scores.items()}
+    rows = read_statistics(tmp_path / "run")
+    assert {code: CausalLM(()).score_rows(own) for code, own in rows.items()} == scores
+    run_card(tmp_path / "run", monkeypatch)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    model = loaded(tmp_path / "run" / "model")
+    assert tokenizer.chat_template == TEMPLATE
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    asked, right = command("bb", 1)["messages"]
+    assert answer(model, tokenizer, asked) == right["content"]
+
+
+def test_new_prompts_are_answered(tmp_path: Path, chat: Recipe) -> None:
+    mt.train(chat, tmp_path / "run")
+    known = list(read_predictions(tmp_path / "run"))
+    given = [{"messages": each.record["messages"][:1], "id": n} for n, each in enumerate(known)]
+    found = list(mt.predict(tmp_path / "run", given))
+    assert [own["prediction"] for own in found] == [each.prediction["answer"] for each in known]
+    assert [own["id"] for own in found] == list(range(len(known)))
+    (one,) = mt.predict(tmp_path / "run", ["licht aus flur"])
+    assert json.loads(one["prediction"]) == {"intent": "off", "area": "flur"}
+    with pytest.raises(UserError, match=r"text 1: has no 'messages'; each is a JSON object with messages or prompt"):
+        mt.predict(tmp_path / "run", [{"question": "a"}])
+    with pytest.raises(UserError, match=r"text 1: messages\[0\] has the role 'bot'"):
+        mt.predict(tmp_path / "run", [{"messages": [{"role": "bot", "content": "a"}]}])
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "gradvac", "mixed"])
+def test_it_resumes_to_the_same_bits(
+    tmp_path: Path, chat: Recipe, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    options = {"inner_steps": 10} if method == "sequential_reptile" else {}
+    keys = {"method": method, "options": options, "budget": 24, "validate_every": 8, "dropout": 0.1, "dev_limit": 2}
+    one = chat.model_copy(update=keys)
+    whole = mt.train(one, tmp_path / "whole")
+    stop_after(11, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "parts")
+    resumed = mt.train(one, tmp_path / "parts", resume=True)
+    assert (resumed.seen, resumed.drift) == (whole.seen, whole.drift)
+    assert whole.drift
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_and_its_model_loads(tmp_path: Path, chat: Recipe, family: str) -> None:
+    folder = make(tmp_path / family, family)
+    result = mt.train(chat.model_copy(update={"model": str(folder), "budget": 8}), tmp_path / "run")
+    before, model = loaded(folder).state_dict(), loaded(tmp_path / "run" / "model")
+    moved = [float((weight.detach() - before[name]).norm()) for name, weight in model.named_parameters()]
+    assert math.hypot(*moved) == pytest.approx(result.drift, rel=1e-4)
+
+
+def write(folder: Path, language: str, rows: list[Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / f"{language}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def of_folder(chat: Recipe, folder: Path, *columns: str, **keys: Any) -> Recipe:
+    own = {"data": "folder", "path": str(folder), "columns": {name: name for name in columns}, "task": "causal_lm"}
+    return chat.model_copy(update=own | {"budget": 8} | keys)
+
+
+def pairs(language: str, n: int) -> dict[str, str]:
+    said, call = command(language, n)["messages"]
+    return {"prompt": f"{said['content']} {n} ", "completion": call["content"]}
+
+
+def conversation(language: str, n: int) -> dict[str, Any]:
+    return {"id": n, "messages": turns(*pairs(language, n).values())}
+
+
+def test_conversations_completions_and_texts_are_read_from_files_by_language(tmp_path: Path, chat: Recipe) -> None:
+    for language in ("aa", "bb"):
+        rows = [pairs(language, n) for n in range(40)]
+        write(tmp_path / "chat", language, [conversation(language, n) for n in range(40)])
+        write(tmp_path / "pairs", language, rows)
+        write(tmp_path / "texts", language, [{"text": row["prompt"] + row["completion"]} for row in rows])
+    found = {
+        "chat": mt.train(of_folder(chat, tmp_path / "chat", "messages"), tmp_path / "one"),
+        "pairs": mt.train(of_folder(chat, tmp_path / "pairs", "prompt", "completion"), tmp_path / "two"),
+        "texts": mt.train(of_folder(chat, tmp_path / "texts", "text"), tmp_path / "three"),
+    }
+    for name, result in found.items():
+        assert list(result.seen) == ["aa", "bb"]
+        answered = {"chrf"} if name != "texts" else set()
+        assert result.seen["aa"].keys() == {"exact_match", "loss", "loss_per_byte"} | answered
+    (said,) = mt.predict(tmp_path / "three", [{"text": "light"}])
+    assert isinstance(said["prediction"], str)
+
+
+def test_texts_alone_are_for_masked_tokens_where_no_task_is_named(tmp_path: Path, chat: Recipe) -> None:
+    write(tmp_path / "texts", "aa", [{"text": f"light {n}"} for n in range(40)])
+    assert load_corpus(of_folder(chat, tmp_path / "texts", "text")).task == "causal_lm"
+    assert load_corpus(of_folder(chat, tmp_path / "texts", "text", task=None)).task == "masked_language_modelling"
+
+
+def test_a_bad_record_is_told_with_file_and_line_or_left_out(tmp_path: Path, chat: Recipe) -> None:
+    rows: list[Any] = [conversation("aa", n) for n in range(40)]
+    rows[7] = {"messages": [{"role": "user", "content": "a"}, {"role": "bot", "content": "b"}]}
+    write(tmp_path / "chat", "aa", rows)
+    one = of_folder(chat, tmp_path / "chat", "messages")
+    with pytest.raises(UserError, match=r"aa\.jsonl:8: messages\[1\] has the role 'bot'; allowed: system, user"):
+        mt.train(one, tmp_path / "run")
+    assert mt.train(one.model_copy(update={"skip_bad": True}), tmp_path / "run").seen.keys() == {"aa"}
+
+
+def test_an_encoder_is_no_causal_language_model(tmp_path: Path, chat: Recipe, tiny_lm: Path) -> None:
+    with pytest.raises(UserError, match="is a BertForMaskedLM; task: causal_lm needs a causal language model"):
+        mt.train(chat.model_copy(update={"model": str(tiny_lm)}), tmp_path / "run")
+
+
+def test_a_model_too_large_for_memory_is_refused_before_its_weights_are_read(tmp_path: Path, chat: Recipe) -> None:
+    make(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    large = {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 16}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | large))
+    with pytest.raises(UserError, match=r"weights, which take [\d,]{17,} bytes in fp32, more than the [\d,]+ bytes of"):
+        mt.train(chat.model_copy(update={"model": str(tmp_path / "model")}), tmp_path / "run")
+
+
+def test_masked_tokens_cannot_be_replayed_beside_it(tmp_path: Path, chat: Recipe) -> None:
+    with pytest.raises(UserError, match="replay: cannot stand beside causal_lm"):
+        mt.train(Recipe(**(chat.model_dump() | {"replay": {}})), tmp_path / "run")
+
+
+def test_another_template_finds_no_old_examples(tmp_path: Path) -> None:
+    folder = make(tmp_path / "one")
+    hashes = set()
+    for template in (TEMPLATE, TEMPLATE.replace("<|im_end|>\n", "<|im_end|>")):
+        make(folder, template=template)
+        heads = HeadMap.of_all(CausalLM(()))
+        hashes.add(encoders.load(str(folder), heads, layers=None, dropout=None, seed=0).tokenizer_hash)
+    assert len(hashes) == 2
