@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema peft pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
 EXTRAS := offline,figures,hf,hub,images,tensorboard,torchjd
 
-.PHONY: demo test check check-browser check-lowest check-slow lint bench clean
+.PHONY: demo test check check-browser check-lowest check-slow lint docs bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
@@ -47,6 +47,10 @@ lint: $(SET_UP)
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pytest -q tests/cli/test_docs.py
 
+# The site, in docs/_build/html: every page, the tutorials run, the public names; a warning is an error.
+docs: $(SET_UP)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --builder html --jobs 2 --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 bench: $(SET_UP)
 	$(BIN)/python bench/trainer.py
 	$(BIN)/python bench/two_loop.py
@@ -58,11 +62,11 @@ bench: $(SET_UP)
 	$(BIN)/python bench/structure.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) runs
+	rm -rf $(VENV) $(LOWEST) runs docs/_build
 
 # The environment: a virtual one, the tested versions, the package in place.
 $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs,dev]'
 	touch $@
