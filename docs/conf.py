@@ -17,7 +17,7 @@ project = "multitune"
 author = "the multitune authors"
 release = metadata.version("multitune")
 extensions = ["myst_nb", "autoapi.extension", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "conf.py", "screenshots.py"]
+exclude_patterns = ["_build", "conf.py", "tutorials/runs"]
 highlight_language = "none"
 default_role = "code"
 
@@ -27,6 +27,7 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of a first use, progress
 
 
 class EveryModule(set[str]):
