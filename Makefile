@@ -47,9 +47,12 @@ lint: $(SET_UP)
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pytest -q tests/cli/test_docs.py
 
-# The site, in docs/_build/html: every page, the tutorials run, the public names; a warning is an error.
+# The site, in docs/_build/html: every page, the public names, and the tutorials, which are run where they have changed
+# (TUTORIALS=off shows them without what their cells print). A warning is an error.
+TUTORIALS := cache
 docs: $(SET_UP)
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --builder html --jobs 2 --fail-on-warning --keep-going --quiet docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --builder html --jobs 2 --fail-on-warning --keep-going --quiet \
+		--define nb_execution_mode=$(TUTORIALS) docs docs/_build/html
 
 # What the pages show of longer trainings: the README's pictures, then docs/example-report.html and its figures.
 example: $(SET_UP)
