@@ -17,7 +17,8 @@ def cells(html: str) -> list[list[str]]:
 
 
 def test_a_run_shows_each_language_by_its_score() -> None:
-    seen = {"de": {"accuracy": 71.0, "macro_f1": 60.04}, "sw": {"accuracy": None}, "fi": {"accuracy": 80.0}}
+    seen: dict[str, dict[str, float | None]] = {}
+    seen |= {"de": {"accuracy": 71.0, "macro_f1": 60.04}, "sw": {"accuracy": None}, "fi": {"accuracy": 80.0}}
     sides = Sides(seen=None, unseen=50.0)
     result = run_result(seen, unseen={"th": {"accuracy": 50.0}}, average=sides)
     assert cells(result._repr_html_()) == [
