@@ -77,16 +77,16 @@ def train(
     how = _How(resume, overwrite, progress, track)
     with launch.joined() as ranks:
         if data is not None:
-            if ranks is not None:
+            if ranks.size > 1:
                 raise UserError(
                     "data: rows in memory are one process's; on several ranks train by a recipe with a path"
                 )
             with given_data.written(data) as given:
                 own = given_data.recipe_for(recipe, given, overrides)
-                return _train(own, out, overrides, how, corpus, given=given)
+                return _train(own, out, overrides, how, corpus, ranks, given=given)
         if recipe is None:
             raise UserError("recipe: is missing; name one, or give data")
-        return _train(recipe_for(recipe, overrides), out, overrides, how, corpus, ranks=ranks)
+        return _train(recipe_for(recipe, overrides), out, overrides, how, corpus, ranks)
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def _train(
     overrides: Mapping[str, Any] | None,
     how: _How,
     corpus: Corpus | None,
+    ranks: Ranks,
     *,
     given: Path | None = None,
-    ranks: Ranks | None = None,
 ) -> RunResult:
     """Train by a recipe file; ``given`` has the data, where the run is to keep them."""
     one = file.resolve(overrides=overrides)
@@ -124,7 +124,7 @@ def _train(
     folder = default_folder(file, one, resume=how.resume, overwrite=how.overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(how.track)
-    if ranks is not None:
+    if ranks.size > 1:
         launch.check_method(one.method, plan)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
         return _train_shared(one, plan, corpus, folder, how, ranks)

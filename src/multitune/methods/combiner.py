@@ -81,7 +81,8 @@ class Combiner:
         if reduction not in ("sum", "mean"):
             raise ValueError(f'reduction must be "sum" or "mean"; got {reduction!r}')
         name_of_group = group_name(groups)
-        ranks = process_group if process_group is None or isinstance(process_group, Ranks) else Ranks(process_group)
+        every = process_group if isinstance(process_group, Ranks) else Ranks(process_group)
+        ranks = every if every.size > 1 else None
         if ranks is not None and not isinstance(method, GramMethod):
             raise ValueError(
                 f"{type(method).__name__} reads the gradients themselves and works in one process; over ranks work "

@@ -18,22 +18,28 @@ class LostRankError(RunError):
 
 
 class Ranks:
-    """A group of processes that train one model in step.
+    """A group of processes that train one model in step, or one process that trains it alone.
 
     Args:
-        group: of torch.distributed.
+        group: of torch.distributed; None: this process is alone, and what it tells it hears.
 
     Attributes:
         rank: this one, from 0.
         size: R.
         wanted: a number that this rank wants the others to know, such as that of a signal; 0 is nothing.
-        agreed: the largest that any rank wanted at the newest sum; on all ranks the same.
     """
 
-    def __init__(self, group: "ProcessGroup") -> None:
+    def __init__(self, group: "ProcessGroup | None" = None) -> None:
         self._group = group
-        self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
-        self.wanted = self.agreed = 0
+        self.rank, self.size = (
+            (0, 1) if group is None else (distributed.get_rank(group), distributed.get_world_size(group))
+        )
+        self.wanted = self._agreed = 0
+
+    @property
+    def agreed(self) -> int:
+        """The largest that any rank wanted at the newest sum, on all ranks the same; of one process, what it wants."""
+        return self.wanted if self.size == 1 else self._agreed
 
     def computes(self, place: int) -> bool:
         """Whether the task at this place of a step is this rank's: they are dealt out one after the other."""
@@ -41,6 +47,8 @@ class Ranks:
 
     def sum(self, tensor: Tensor) -> None:
         """Put the sum over the ranks in a tensor's place."""
+        if self.size == 1:
+            return
         with _reached(self.rank):
             distributed.all_reduce(tensor, group=self._group)
 
@@ -53,7 +61,7 @@ class Ranks:
         flat = torch.cat([part.detach().to(torch.float64).flatten() for part in parts])
         self.sum(flat)
         asked, *sums = flat.cpu().split([part.numel() for part in parts])
-        self.agreed = int(asked.max())
+        self._agreed = int(asked.max())
         return [own.view(tensor.shape) for own, tensor in zip(sums, tensors, strict=True)]
 
     def meet(self, device: torch.device | str = "cpu") -> None:
@@ -62,6 +70,8 @@ class Ranks:
 
     def tell(self, text: str) -> str:
         """The text of rank 0, on all ranks."""
+        if self.size == 1:
+            return text
         said = bytearray(text.encode()) if self.rank == 0 else bytearray()
         (length,) = self.sums_on_host([torch.tensor([float(len(said))])])
         heard = torch.frombuffer(said or bytearray(int(length)), dtype=torch.uint8)

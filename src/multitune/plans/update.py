@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,8 +54,7 @@ class Setup:
         make_optimizer: the run's optimizer for some of the parameters; each call makes a new one.
         clip: largest L2 norm of an update's gradient, or None.
         seed: of the order of tasks and of whatever a method draws.
-        ranks: that share the tasks of each step; None where this process computes all. Plans that say so
-            (``Plan.shares_tasks``) take notice.
+        ranks: that share the tasks of each step. Plans that say so (``Plan.shares_tasks``) take notice.
     """
 
     parameters: NamedParameters
@@ -69,7 +68,7 @@ class Setup:
     make_optimizer: Callable[[NamedParameters], Optimizer]
     clip: float | None
     seed: int
-    ranks: Ranks | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def num_tasks(self) -> int:

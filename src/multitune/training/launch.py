@@ -30,17 +30,17 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks | None]:
-    """Inside, the processes of a launched run are a group; None where there is one process.
+def joined() -> Iterator[Ranks]:
+    """Inside, the processes of a launched run are a group; one process that nobody has launched is alone.
 
     Of several ranks with an error, the first one alone lets it out; the others raise ``AlreadySaid``.
     """
     if distributed.is_available() and distributed.is_initialized():
         group = distributed.group.WORLD
         assert group is not None
-        yield Ranks(group) if distributed.get_world_size() > 1 else None
+        yield Ranks(group)
     elif not launched():
-        yield None
+        yield Ranks()
     else:
         from torch.distributed.rendezvous import rendezvous
 
@@ -79,12 +79,12 @@ def _is_first(store: "Store") -> bool:
 
 
 @contextmanager
-def first_alone(ranks: Ranks | None) -> Iterator[None]:
+def first_alone(ranks: Ranks) -> Iterator[None]:
     """Rank 0 is inside first: what it leaves in the cache, the others find."""
-    if ranks is not None and ranks.rank != 0:
+    if ranks.rank != 0:
         ranks.meet()
     yield
-    if ranks is not None and ranks.rank == 0:
+    if ranks.rank == 0:
         ranks.meet()
 
 
@@ -112,6 +112,8 @@ def check_alike(ranks: Ranks, parts: Mapping[str, object]) -> None:
     Raises:
         UserError: a rank has something else than rank 0; all ranks raise it.
     """
+    if ranks.size == 1:
+        return
     own = torch.tensor([_fingerprint(part) for part in parts.values()])
     every = ranks.gather(own)
     for rank, differs in enumerate(every.ne(every[0]).tolist()):

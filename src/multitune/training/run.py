@@ -129,7 +129,7 @@ class Run:
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
-    """Load the encoder, tokenise the corpus, set up the method; ``ranks`` share the tasks of its steps.
+    """Load the encoder, tokenise the corpus, set up the method; ``ranks``, if there are several, share its steps.
 
     Raises:
         UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
@@ -161,7 +161,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         recipe=recipe,
         heads=heads,
         encoder=encoder,
-        update=_update(recipe, plan, encoder, parts, sizes, ranks),
+        update=_update(recipe, plan, encoder, parts, sizes, ranks or Ranks()),
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
@@ -174,9 +174,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     )
 
 
-def _update(
-    recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks | None
-) -> Update:
+def _update(recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks) -> Update:
     """The method at work on the encoder's weights.
 
     Args:

@@ -46,13 +46,14 @@ class Trainer:
         out: the run's folder, which is there.
         display: shows a person how it goes.
         stop: notes a signal.
-        ranks: that share the tasks of each step, if any do. All of them train; rank 0 alone logs, validates, probes and
-            writes.
+        ranks: that share the tasks of each step, if several do. All of them train; rank 0 alone logs, validates,
+            probes and writes.
     """
 
     def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal, ranks: Ranks | None = None) -> None:
         recipe = run.recipe
-        self._ranks, self._leads = ranks, ranks is None or ranks.rank == 0
+        self._ranks = ranks or Ranks()
+        self._leads = self._ranks.rank == 0
         self._run, self._out, self._display, self._stop = run, out, display, stop
         self._checkpoints = out / CHECKPOINTS
         self._log = MetricsLog(out / metrics.FILE)
@@ -77,10 +78,9 @@ class Trainer:
         """
         with launch.first_alone(self._ranks):
             self._go_on(resume=resume)
-        if self._ranks is not None:
-            run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
-            parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
-            launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
+        run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
+        parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
+        launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
 
     def _go_on(self, *, resume: bool) -> None:
         resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
@@ -164,8 +164,6 @@ class Trainer:
         run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
         drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
         losses = (run.next_loss(number) for number in drawn)
-        if self._ranks is not None:
-            self._ranks.wanted = self._stop.requested or 0
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
@@ -188,8 +186,7 @@ class Trainer:
     @property
     def _asked_to_stop(self) -> Signals | None:
         """The signal that has come, if any; to any rank, as all of them know since the newest step."""
-        if self._ranks is None:
-            return self._stop.requested
+        self._ranks.wanted = self._stop.requested or 0
         return Signals(self._ranks.agreed) if self._ranks.agreed else None
 
     @property
@@ -223,9 +220,6 @@ class Trainer:
         Raises:
             StopRequested: a signal has come.
         """
-        if self._ranks is None:
-            self._score()
-            return
         if self._leads:
             with suppress(StopRequested):  # all ranks are told at once, below
                 self._score()
@@ -291,8 +285,7 @@ class Trainer:
             self._writer.wait()
             with self._run.update.shipped_weights():
                 self._save_model()
-        if self._ranks is not None:  # a launcher that sees one of them end stops the others
-            self._ranks.meet()
+        self._ranks.meet()  # a launcher that sees one of them end stops the others
         raise Interrupted(
             f"stopped after {self._now.gradients} of {self._run.recipe.budget} gradients; {self._out / 'model'} holds "
             f"what was learnt, --resume goes on from there",
