@@ -23,6 +23,7 @@ from builders import WORDS, lines
 from multitune.cli import app
 from multitune.errors import AlreadySaid, UserError
 from multitune.plans import METHODS, find
+from multitune.plans.two_loop import ManyWalks
 from multitune.recipe import Recipe, to_yaml
 from multitune.training import launch
 from multitune.training.run_folder import CHECKPOINTS
@@ -39,6 +40,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "famo": {"options": {"tasks_per_step": 3}},
     "torchjd:UPGrad": {},
     "recadam": {"options": {"t0": 2}},
+    "sequential_reptile": {"budget": 26, "options": {"inner_steps": 5, "trajectories": 2}, "average": "ema"},
+    "fish": {"options": {"trajectories": 4, "outer_optimizer": "nesterov"}, "select": "best"},
+    "lookahead": {"options": {"inner_steps": 2, "trajectories": 2, "inner_state": "reset"}},
 }
 OUTLIER = 1e30
 """A finite score whose squared error is none."""
@@ -126,7 +130,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("launched")
     data = texts(folder / "data")
     recipes = {name: recipe(tiny_model, data, name, **keys) for name, keys in RUNS.items()}
-    recipes["faulty"] = recipe(tiny_model, texts(folder / "faulty", outliers=1), "pcgrad")
+    faulty = texts(folder / "faulty", outliers=1)
+    recipes["faulty"] = recipe(tiny_model, faulty, "pcgrad")
+    recipes["faulty-walks"] = recipe(tiny_model, faulty, "sequential_reptile", options={"trajectories": 2})
     (folder / "recipes").mkdir()
     for name, one in recipes.items():
         (folder / "recipes" / f"{name}.yaml").write_text(to_yaml(one))
@@ -160,12 +166,12 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 
 @pytest.mark.check
-@pytest.mark.parametrize("name", [*RUNS, "faulty"])
+@pytest.mark.parametrize("name", [*RUNS, "faulty", "faulty-walks"])
 def test_two_ranks_leave_what_one_process_leaves(name: str, runs: Path) -> None:
     assert_same_run(runs / "two" / name, runs / "one" / name)
     ours, theirs = (mt.RunResult.read(runs / side / name) for side in ("two", "one"))
     assert (ours.steps, ours.skipped_steps, ours.trained) == (theirs.steps, theirs.skipped_steps, theirs.trained)
-    assert (ours.skipped_steps > 0) == (name == "faulty")
+    assert (ours.skipped_steps > 0) == name.startswith("faulty")
     assert {path.name for path in (runs / "two" / name).iterdir()} == {
         path.name for path in (runs / "one" / name).iterdir()
     }
@@ -215,17 +221,19 @@ def test_a_killed_rank_ends_the_others_with_one_line(tmp_path: Path, tiny_model:
     ranks[1].communicate()
 
 
-def test_methods_that_are_not_yet_shared_are_refused() -> None:
+def test_methods_that_are_not_shared_are_refused() -> None:
     for name, kind in METHODS.items():
         plan = kind()
         if plan.shares_tasks:
-            launch.check_method(name, plan)
+            launch.check_method(name, plan, RANKS)
             continue
-        with pytest.raises(
-            UserError, match=f"method: {name} runs in one process.*mtl, gradnorm, pcgrad, gradvac, famo"
-        ):
-            launch.check_method(name, plan)
-    launch.check_method("torchjd:UPGrad", find("torchjd:UPGrad")())
+        message = f"method: {name} runs in one process.*mtl, gradnorm, pcgrad, gradvac, famo"
+        if isinstance(plan, ManyWalks):
+            launch.check_method(name, kind.model_validate({"trajectories": 2 * RANKS}), RANKS)
+            message = f"options.trajectories: 1 of {name} cannot be dealt evenly over 2 ranks; choose a multiple of 2"
+        with pytest.raises(UserError, match=message):
+            launch.check_method(name, plan, RANKS)
+    launch.check_method("torchjd:UPGrad", find("torchjd:UPGrad")(), RANKS)
 
 
 @pytest.mark.parametrize("command", ["compare", "evaluate", "probe", "report", "data"])

@@ -125,7 +125,7 @@ def _train(
     plan = load_plan(one)
     check_tracker(how.track)
     if ranks.size > 1:
-        launch.check_method(one.method, plan)
+        launch.check_method(one.method, plan, ranks.size)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
         return _train_shared(one, plan, corpus, folder, how, ranks)
     if given is not None:
@@ -168,6 +168,7 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
                 trainer = Trainer(run, out, Silent(), stop, ranks)
                 trainer.begin(resume=how.resume)
                 trainer.fit()
+                trainer.ship(corpus)
             return _result_of_all(None, ranks)
         with disk_explained(out), how.opened(out, one) as last_owner:
             result = _fit(run, corpus, out, how, last_owner, ranks)

@@ -1,8 +1,8 @@
 """The ranks that share a step's tasks: which computes what, and what they tell each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
@@ -52,6 +52,26 @@ class Ranks:
         with _reached(self.rank):
             distributed.all_reduce(tensor, group=self._group)
 
+    def sum_together(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sums over the ranks in the places of tensors of one type, by one all-reduce."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        self.sum(flat)
+        sums = flat.split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(list(tensors), [own.view_as(t) for own, t in zip(sums, tensors, strict=True)])
+
+    def send(self, tensor: Tensor, to: int) -> None:
+        """Send a tensor to another rank, which calls ``received``."""
+        with _reached(self.rank):
+            distributed.send(tensor, group=self._group, group_dst=to)
+
+    def received(self, out: Tensor, origin: int) -> Tensor:
+        """Put what another rank sends in ``out``, and return that."""
+        with _reached(self.rank):
+            distributed.recv(out, group=self._group, group_src=origin)
+        return out
+
     def sums_on_host(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sums over the ranks, on the CPU, in float64: one all-reduce, on which ``wanted`` rides."""
         wanted = torch.zeros(self.size, dtype=torch.float64)
@@ -78,6 +98,15 @@ class Ranks:
         with _reached(self.rank):
             distributed.broadcast(heard, group=self._group, group_src=0)
         return heard.numpy().tobytes().decode()
+
+    def pooled(self, own: Mapping[int, Any]) -> dict[int, Any]:
+        """What all ranks have under numbers that are theirs alone, on all ranks; any Python values."""
+        if self.size == 1:
+            return dict(own)
+        every: list[dict[int, Any]] = [{} for _ in range(self.size)]
+        with _reached(self.rank):
+            distributed.all_gather_object(every, dict(own), group=self._group)
+        return {number: value for part in every for number, value in part.items()}
 
     def gather(self, own: Tensor) -> Tensor:
         """The ranks' tensors of one shape, [R, ...]."""

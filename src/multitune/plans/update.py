@@ -75,9 +75,13 @@ class Setup:
         """T."""
         return len(self.probabilities)
 
-    def sampler(self) -> TaskSampler:
-        """Says whose batch comes next, one at a time."""
-        return self.make_sampler(self.generator("tasks"))
+    def sampler(self, trajectory: int = 0) -> TaskSampler:
+        """Says whose batch comes next, one at a time, on one of several trajectories."""
+        return self.make_sampler(self.task_generator(trajectory))
+
+    def task_generator(self, trajectory: int = 0) -> torch.Generator:
+        """The generator that draws the tasks of a trajectory."""
+        return self.generator(f"tasks of trajectory {trajectory}" if trajectory else "tasks")
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of the run's seed; one purpose's draws do not change another's."""
@@ -93,6 +97,11 @@ class Update(ABC):
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
     notes: tuple[str, ...] = ()
     """What is known before the first step and has to be said with the run's scores, a sentence each."""
+
+    def optimizer_steps(self, batches: int) -> int:
+        """Steps of the optimizer that ``step`` makes with so many batches."""
+        del batches
+        return 1
 
     @property
     def ships_anew(self) -> bool:
@@ -120,7 +129,8 @@ class Update(ABC):
         rank alone that computes them.
 
         Raises:
-            NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before.
+            NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before. Where it has
+                ``places``, only the batches there are left out.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
 from multitune.methods.ranks import LostRankError, Ranks
 from multitune.plans import METHODS, Plan
+from multitune.plans.two_loop import ManyWalks
 from multitune.storage.interrupt import Leave
 
 if TYPE_CHECKING:
@@ -88,17 +89,23 @@ def first_alone(ranks: Ranks) -> Iterator[None]:
         ranks.meet()
 
 
-def check_method(name: str, plan: Plan) -> None:
-    """Make sure that a method works on several ranks.
+def check_method(name: str, plan: Plan, size: int) -> None:
+    """Make sure that a method works on so many ranks.
 
     Raises:
         UserError: it does not.
     """
-    if not plan.shares_tasks:
-        able = [each for each, kind in METHODS.items() if kind.shares_tasks]
+    if isinstance(plan, ManyWalks) and plan.trajectories % size:
         raise UserError(
-            f"method: {name} runs in one process, without torchrun; on several ranks run {', '.join(able)} and "
-            f"torchjd:NAME (its methods of the Gram matrix)"
+            f"options.trajectories: {plan.trajectories} of {name} cannot be dealt evenly over {size} ranks; choose a "
+            f"multiple of {size}"
+        )
+    if not (plan.shares_tasks or isinstance(plan, ManyWalks)):
+        able = [each for each, kind in METHODS.items() if kind.shares_tasks]
+        walking = [each for each, kind in METHODS.items() if issubclass(kind, ManyWalks)]
+        raise UserError(
+            f"method: {name} runs in one process, without torchrun; on several ranks run {', '.join(able)}, "
+            f"torchjd:NAME (its methods of the Gram matrix), and with options.trajectories {', '.join(walking)}"
         )
 
 

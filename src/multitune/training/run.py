@@ -1,7 +1,7 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -38,6 +38,9 @@ from multitune.training.loading import load_encoder, replayed
 from multitune.training.optimizer import make_optimizer
 from multitune.training.sampling import probabilities, task_sampler
 
+Taken = dict[str, dict[str, Any]]
+"""A mini-batch that was taken from its stream, by language: epoch, position and rows."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -64,16 +67,19 @@ class Run:
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number."""
-        return self.next_loss(number)()
+        return self.next_loss(number, [])()
 
-    def next_loss(self, number: int) -> Callable[[], Tensor]:
+    def next_loss(self, number: int, taken: list["Taken"]) -> Callable[[], Tensor]:
         """Take the next mini-batch of the stream with this number; the function computes the method's loss of it.
+
+        ``taken`` gets one more entry: which mini-batch it is.
 
         What is random in it depends on the seed and on which of the stream's mini-batches it is, so that every method
         meets a mini-batch with the same dropout, whichever rank computes it.
         """
         stream = self._streams[number]
         batch = stream.next()
+        taken.append(stream.newest())
         return partial(self._batch_loss, batch, stream.place)
 
     def _batch_loss(self, batch: Batch, place: tuple[str | int, ...]) -> Tensor:
@@ -88,10 +94,6 @@ class Run:
             torch.manual_seed(seeded(self.recipe.seed, "dropout", *place).initial_seed())
             losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
         return torch.stack(losses).sum()
-
-    def newest(self, numbers: Iterable[int]) -> dict[str, dict[str, Any]]:
-        """The newest mini-batches of some streams, by language: epoch, position and rows."""
-        return {k: v for number in dict.fromkeys(numbers) for k, v in self._streams[number].newest().items()}
 
     # What each step looks up, made once.
 
