@@ -177,6 +177,9 @@ class Recipe(BaseModel):
     """Gradient computations to spend."""
     batch_size: Size = 16
     """Examples of one task in one gradient computation."""
+    split_batch: bool = False
+    """On several ranks (torchrun): each has a part of every mini-batch, in the place of tasks or trajectories of its
+    own."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
     schedule: Literal["linear", "constant"] = "linear"

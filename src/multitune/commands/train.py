@@ -125,7 +125,7 @@ def _train(
     plan = load_plan(one)
     check_tracker(how.track)
     if ranks.size > 1:
-        launch.check_method(one.method, plan, ranks.size)
+        launch.check_method(one.method, plan, ranks.size, split_batch=one.split_batch)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
         return _train_shared(one, plan, corpus, folder, how, ranks)
     if given is not None:

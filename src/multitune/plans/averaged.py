@@ -39,9 +39,13 @@ class AveragedUpdate(Update):
         return self._inner.optimizer_steps(batches)
 
     def loss(
-        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+        self,
+        model: EmbeddingModel,
+        inputs: Mapping[str, Tensor],
+        negative_log_likelihood: Callable[[Any], Tensor],
+        generator: torch.Generator,
     ) -> Tensor:
-        return self._inner.loss(model, inputs, negative_log_likelihood)
+        return self._inner.loss(model, inputs, negative_log_likelihood, generator)
 
     def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         changed = False

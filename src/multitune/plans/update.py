@@ -55,6 +55,7 @@ class Setup:
         clip: largest L2 norm of an update's gradient, or None.
         seed: of the order of tasks and of whatever a method draws.
         ranks: that share the tasks of each step. Plans that say so (``Plan.shares_tasks``) take notice.
+        split: that have a part of each batch, whose losses and gradients add up to the batch's.
     """
 
     parameters: NamedParameters
@@ -69,6 +70,7 @@ class Setup:
     clip: float | None
     seed: int
     ranks: Ranks = field(default_factory=Ranks)
+    split: Ranks = field(default_factory=Ranks)
 
     @property
     def num_tasks(self) -> int:
@@ -116,9 +118,17 @@ class Update(ABC):
         """
 
     def loss(
-        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+        self,
+        model: EmbeddingModel,
+        inputs: Mapping[str, Tensor],
+        negative_log_likelihood: Callable[[Any], Tensor],
+        generator: torch.Generator,
     ) -> Tensor:
-        """The loss of one batch; ``negative_log_likelihood`` turns what ``model(**inputs)`` returns into a scalar."""
+        """The loss of one batch; ``negative_log_likelihood`` turns what ``model(**inputs)`` returns into a scalar.
+
+        ``generator`` is the batch's own: what is drawn depends on no other batch.
+        """
+        del generator
         return negative_log_likelihood(model(**inputs))
 
     @abstractmethod
@@ -158,7 +168,7 @@ class OptimizerUpdate(Update):
     """An update that ends in a step of an optimizer with the gradients that the parameters hold."""
 
     def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
-        self._parameters = [weight for _, weight in setup.parameters]
+        self._parameters, self._split = [weight for _, weight in setup.parameters], setup.split
         self._clip, self._optimizer = setup.clip, optimizer
 
     def advance(self, learning_rate: float, progress: float) -> None:
@@ -189,10 +199,12 @@ class SingleBatchUpdate(OptimizerUpdate):
         (given,) = losses
         (loss,) = scalars(given)
         loss.backward()
-        value = float(loss.detach())
+        (total,) = self._split.sums_on_host([loss])
+        value = float(total)
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError("loss", drawn)
+        self._split.sum_together([weight.grad for weight in self._parameters if weight.grad is not None])
         self._apply(drawn)
         return [value]
 

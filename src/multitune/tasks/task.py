@@ -117,6 +117,10 @@ class Task(Kind, ABC):
             output.logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="mean"
         )
 
+    def labels_in_loss(self, targets: Tensor) -> int:
+        """How many labels ``loss`` is the mean over."""
+        return int((targets != IGNORED).sum())
+
     def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
         """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all."""
         return nullcontext()

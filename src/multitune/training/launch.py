@@ -89,12 +89,19 @@ def first_alone(ranks: Ranks) -> Iterator[None]:
         ranks.meet()
 
 
-def check_method(name: str, plan: Plan, size: int) -> None:
-    """Make sure that a method works on so many ranks.
+def check_method(name: str, plan: Plan, size: int, *, split_batch: bool = False) -> None:
+    """Make sure that a method works on so many ranks, which share its tasks or trajectories, or each batch.
 
     Raises:
         UserError: it does not.
     """
+    if split_batch:
+        if plan.one_model_per_task or not plan.splits_batches:
+            why = (
+                "trains one model per language" if plan.one_model_per_task else "has a loss that is no mean over labels"
+            )
+            raise UserError(f"split_batch: cannot stand beside {name}, which {why}")
+        return
     if isinstance(plan, ManyWalks) and plan.trajectories % size:
         raise UserError(
             f"options.trajectories: {plan.trajectories} of {name} cannot be dealt evenly over {size} ranks; choose a "
@@ -105,7 +112,8 @@ def check_method(name: str, plan: Plan, size: int) -> None:
         walking = [each for each, kind in METHODS.items() if issubclass(kind, ManyWalks)]
         raise UserError(
             f"method: {name} runs in one process, without torchrun; on several ranks run {', '.join(able)}, "
-            f"torchjd:NAME (its methods of the Gram matrix), and with options.trajectories {', '.join(walking)}"
+            f"torchjd:NAME (its methods of the Gram matrix), with options.trajectories {', '.join(walking)}; or set "
+            f"split_batch: true"
         )
 
 

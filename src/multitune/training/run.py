@@ -30,7 +30,7 @@ from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.results.digests import Digests
 from multitune.seeds import seeded
-from multitune.tasks import HeadMap, MaskedLanguageModelling
+from multitune.tasks import HeadMap, MaskedLanguageModelling, Task
 from multitune.tasks.task import Example
 from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
@@ -62,6 +62,8 @@ class Run:
     precision: str
     division: Division | None
     """What the pseudo-tasks are; None where the tasks are languages."""
+    split: Ranks
+    """Those that have a part of each mini-batch."""
     digests: Digests
     """Hashes of the records that the run sees; with a model for each language, of all languages' records."""
 
@@ -89,9 +91,10 @@ class Run:
             rows.setdefault(self._head_of[language], []).extend(self.examples[language][row] for row in drawn)
         examples = sum(map(len, rows.values()))
         draw = seeded(self.recipe.seed, "variation", *place)
+        part = (self.split.rank,) if self.split.rank else ()
         # Dropout can only draw from torch's global generator: it is seeded anew for each computation, then put back.
         with torch.random.fork_rng(self._cuda_devices), self._autocast:
-            torch.manual_seed(seeded(self.recipe.seed, "dropout", *place).initial_seed())
+            torch.manual_seed(seeded(self.recipe.seed, "dropout", *place, *part).initial_seed())
             losses = [self._loss(head, own, draw) * (len(own) / examples) for head, own in rows.items()]
         return torch.stack(losses).sum()
 
@@ -121,13 +124,26 @@ class Run:
         return [self.encoder.device] if self.encoder.device.type == "cuda" else []
 
     def _loss(self, head: int, examples: Sequence[Example], draw: torch.Generator) -> Tensor:
-        """The method's loss of examples that share a head."""
+        """The method's loss of examples that share a head; where they are split, this rank's part of it."""
         task, model, device = self.heads.tasks[head], self._models[head], self.encoder.device
-        inputs, targets = task.collate([task.augmented(example, draw) for example in examples], self.encoder.pad_id)
+        own, share = self._part(task, [task.augmented(example, draw) for example in examples])
+        inputs, targets = task.collate(own, self.encoder.pad_id)
         inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(inputs).items()}
         targets = targets.to(device)
         with task.fewer_logits(model, targets):
-            return self.update.loss(model, inputs, lambda output: task.loss(output, targets))
+            loss = self.update.loss(model, inputs, lambda output: task.loss(output, targets), draw)
+        return loss if share is None else loss * share
+
+    def _part(self, task: Task, examples: Sequence[Example]) -> tuple[Sequence[Example], float | None]:
+        """This rank's part of a mini-batch, and its share of the labels; None where it is not split.
+
+        A rank without any label computes all examples with a share of 0: the graph is then that of the other ranks.
+        """
+        if self.split.size == 1:
+            return examples, None
+        own = examples[self.split.rank :: self.split.size]
+        labels = task.labels_in_loss(task.targets(own)) if own else 0
+        return own if labels else examples, labels / max(1, task.labels_in_loss(task.targets(examples)))
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
@@ -156,6 +172,8 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         if not heads.can_trim:
             raise UserError(f"ship_vocabulary: a model of {corpus.task} says all tokens, or reads none; set it to full")
         encoder.ship_only({*train.tokens, *dev.tokens, *test.tokens})
+    alone, every = Ranks(), ranks or Ranks()
+    dealt, split = (alone, every) if recipe.split_batch else (every, alone)
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
     lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
@@ -163,7 +181,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         recipe=recipe,
         heads=heads,
         encoder=encoder,
-        update=_update(recipe, plan, encoder, parts, sizes, ranks or Ranks()),
+        update=_update(recipe, plan, encoder, parts, sizes, dealt, split),
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
@@ -172,17 +190,21 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         test=test,
         precision=resolve(recipe.precision, encoder.device),
         division=division,
+        split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
     )
 
 
-def _update(recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks) -> Update:
+def _update(
+    recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks, split: Ranks
+) -> Update:
     """The method at work on the encoder's weights.
 
     Args:
         parts: of the encoder, frozen ones too.
         sizes: the training records of each task.
-        ranks: those that share the run.
+        ranks: those that share the tasks or trajectories.
+        split: those that share each batch.
 
     Raises:
         UserError: an option that does not fit the run, or a budget too small for a step.
@@ -202,6 +224,7 @@ def _update(recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: S
         clip=recipe.clip,
         seed=recipe.seed,
         ranks=ranks,
+        split=split,
     )
     update = averaged(plan.build(setup), setup, recipe)
     if recipe.budget < update.smallest_step:
