@@ -14,10 +14,14 @@ import multitune as mt
 from launching import RANKS, assert_same_run, environment, recipe, started, texts
 from multitune.cli import app
 from multitune.errors import AlreadySaid, UserError
+from multitune.evaluation.scoring import evaluate
+from multitune.methods.ranks import Ranks
 from multitune.plans import METHODS, find
 from multitune.plans.two_loop import ManyWalks
-from multitune.recipe import to_yaml
+from multitune.recipe import read, to_yaml
 from multitune.training import launch
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.run import prepare
 from multitune.training.run_folder import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
@@ -52,7 +56,21 @@ def rank(folder: Path) -> None:
             mt.train(folder / "other.yaml", folder / "two" / "other")
         except UserError as error:
             found["other"] = str(error)
+        try:
+            launch.check_alike(ranks, {"data": "the same", "versions": {"torch": f"2.{ranks.rank}"}})
+        except UserError as error:
+            found["version"] = str(error)
+        found["alike"] = evaluated_alike(folder / "recipes" / "mtl.yaml", ranks)
         (folder / f"{ranks.rank}.json").write_text(json.dumps(found))
+
+
+def evaluated_alike(file: Path, ranks: Ranks) -> bool:
+    """Whether ranks find in the same weights what one process finds, to the bit."""
+    one = read(file).resolve()
+    run = prepare(one, load_corpus(one), load_plan(one))
+    ours, theirs = (evaluate(run.encoder, run.heads, run.test, "fp32", ranks=each) for each in (ranks, Ranks()))
+    same = all((ours.statistics[k] == theirs.statistics[k]).all() for k in theirs.statistics)
+    return bool(same and ours.predictions == theirs.predictions and ours.scores == theirs.scores)
 
 
 def rewound(run: Path) -> None:
@@ -124,6 +142,14 @@ def test_a_rank_with_other_data_is_refused(runs: Path) -> None:
             "the data of rank 1 differ from those of rank 0"
             in json.loads((runs / f"{number}.json").read_text())["other"]
         )
+
+
+@pytest.mark.check
+def test_a_rank_with_another_version_is_refused_and_scores_do_not_depend_on_ranks(runs: Path) -> None:
+    for number in range(RANKS):
+        found = json.loads((runs / f"{number}.json").read_text())
+        assert found["version"] == ("torchrun: the versions of rank 1 differ from those of rank 0; all need the same")
+        assert found["alike"]
 
 
 def test_methods_that_are_not_shared_are_refused() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed
 
 from multitune.errors import RunError
+from multitune.methods.base import on_host
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Work
@@ -74,6 +75,8 @@ class Ranks:
 
     def sums_on_host(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sums over the ranks, on the CPU, in float64: one all-reduce, on which ``wanted`` rides."""
+        if self.size == 1:
+            return on_host(*tensors)
         wanted = torch.zeros(self.size, dtype=torch.float64)
         wanted[self.rank] = self.wanted
         device = tensors[0].device

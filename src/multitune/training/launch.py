@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What launchers tell each process."""
+LINGERING = 3.0
+"""Seconds that rank 0, whose store all ask, stays for the others after an error."""
 PATIENCE = timedelta(days=1)
 """Ranks wait for one that is slow, or scores alone; one that has ended is known at once."""
 
@@ -50,13 +53,13 @@ def joined() -> Iterator[Ranks]:
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         group = distributed.group.WORLD
         assert group is not None
-        with _said_once(store, rank):
+        with _said_once(store, rank, size):
             yield Ranks(group)
         distributed.destroy_process_group()
 
 
 @contextmanager
-def _said_once(store: "Store", rank: int) -> Iterator[None]:
+def _said_once(store: "Store", rank: int, size: int) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:  # rank 0 has the folder that it speaks of
@@ -64,7 +67,13 @@ def _said_once(store: "Store", rank: int) -> Iterator[None]:
             raise AlreadySaid from error
         raise
     except (UserError, RunError, Leave) as error:
-        if not _is_first(store):
+        first = _is_first(store)
+        if rank == 0 and not isinstance(
+            error, Leave
+        ):  # the store ends with it, and then nobody can ask who was the first
+            distributed.destroy_process_group()  # this ends what the others wait for
+            _wait_for(store, size - isinstance(error, LostRankError))
+        if not first:
             raise AlreadySaid from error
         if isinstance(error, LostRankError):
             raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
@@ -77,6 +86,14 @@ def _is_first(store: "Store") -> bool:
         return bool(store.add("multitune/said", 1) == 1)
     except RuntimeError:
         return True
+
+
+def _wait_for(store: "Store", count: int) -> None:
+    """Wait until so many ranks have asked whether they are the first, but not long."""
+    last = time.monotonic() + LINGERING
+    with suppress(RuntimeError):  # the store is a launcher's, which is gone
+        while store.add("multitune/said", 0) < count and time.monotonic() < last:
+            time.sleep(0.01)
 
 
 @contextmanager
