@@ -62,7 +62,8 @@ def last_words(process: subprocess.Popen[str]) -> list[str]:
     """
     began = time.monotonic()
     assert process.stderr is not None
-    heard = [(line.rstrip(), time.monotonic() - began) for line in process.stderr if line.startswith("multitune:")]
+    with process.stderr as told:
+        heard = [(line.rstrip(), time.monotonic() - began) for line in told if line.startswith("multitune:")]
     process.wait(timeout=60)
     assert all(seconds < 10 for _, seconds in heard)
     return [line for line, _ in heard]
