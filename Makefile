@@ -34,8 +34,9 @@ check-lowest: $(SET_UP)
 	$(LOWEST)/bin/pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[$(EXTRAS)]' $(TEST_TOOLS)
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses 2 --dist worksteal
 
-# Slow: 100 kills, 20 minutes of training with a checkpoint every 20 gradients, 10,000 damaged files a reader (and
-# 10,000 guided by coverage, where atheris can be installed), files of a gigabyte, signals in each phase of a run.
+# Slow: 100 kills, 20 of ranks, the bytes that ranks send, 20 minutes of training with a checkpoint every 20 gradients,
+# 10,000 damaged files a reader (and 10,000 guided by coverage, where atheris can be installed), files of a gigabyte,
+# signals in each phase of a run.
 check-slow: $(SET_UP)
 	-$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --capture no
@@ -69,6 +70,7 @@ example: $(SET_UP)
 bench: $(SET_UP)
 	$(BIN)/python bench/trainer.py
 	$(BIN)/python bench/two_loop.py
+	$(BIN)/python bench/walks.py
 	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/pooler.py
 	$(BIN)/python bench/checkpoint.py

@@ -125,7 +125,7 @@ def trained(recipe: Recipe, outer: Callable[[Loop, float], None], etas: Sequence
     for done in range(recipe.budget):
         run.update.advance(learning_rate(recipe, done), done / recipe.budget)
         drawn = run.update.draw(1)
-        losses += run.update.step(drawn, [run.next_loss(drawn[0])])
+        losses += run.update.step(drawn, [run.next_loss(drawn[0], [])])
         if (done + 1) % steps == 0 or done + 1 == recipe.budget:
             with torch.no_grad():
                 outer(loop, etas[0] + (etas[1] - etas[0]) * done / recipe.budget)

@@ -28,6 +28,7 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "batch_size": ("bs", "batch", "train_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size"),
     "micro_batch_size": ("micro_batch", "microbatch_size", "per_device_micro_batch_size"),
     "gradient_checkpointing": ("activation_checkpointing", "use_gradient_checkpointing", "checkpoint_activations"),
+    "split_batch": ("split_batches",),
     "learning_rate": ("lr", "rate", "max_lr", "peak_lr", "inner_lr", "learningrate"),
     "schedule": ("scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"),
     "warmup": ("warmup_ratio", "warm_up"),
@@ -53,6 +54,7 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "trim_vocabulary": ("trim_vocab",),
     "options.inner_steps": ("inner_steps", "k", "inner_loop_steps"),
     "options.outer_lr": ("outer_lr", "eta", "outer_learning_rate", "meta_lr", "outer_step_size"),
+    "options.trajectories": ("trajectories", "walks", "num_trajectories"),
     "options.tasks_per_step": ("tasks_per_step", "tasks_per_batch"),
 }
 """Recipe key -> what other tools call it, or what is left of it without ``options.``."""

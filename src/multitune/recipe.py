@@ -201,6 +201,9 @@ class Recipe(BaseModel):
     at once."""
     gradient_checkpointing: bool = False
     """Keep only the inputs of layers, and compute the rest anew in the backward pass: less memory, more time."""
+    split_batch: bool = False
+    """On several ranks (torchrun): each has a part of every mini-batch, in the place of tasks or trajectories of its
+    own."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
     schedule: Literal["linear", "constant"] = "linear"

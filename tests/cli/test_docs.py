@@ -16,7 +16,7 @@ from multitune.cli.app import app
 from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
 from multitune.plans.combined import TorchJDPlan
-from multitune.plans.two_loop import TwoLoopPlan
+from multitune.plans.two_loop import ManyWalks, TwoLoopPlan
 from multitune.recipe import Recipe, RecipeFile, parse_overrides, read
 from multitune.training.loading import load_plan
 
@@ -97,7 +97,8 @@ def test_tables_of_options_are_the_plans(method: str) -> None:
     text = (ROOT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
     shared = "The other options are [Sequential Reptile](sequential_reptile.md)" in text
     others = options((ROOT / "docs/methods/sequential_reptile.md").read_text(encoding="utf-8")) if shared else {}
-    documented = {key: value for key, value in others.items() if key in TwoLoopPlan.model_fields}
+    kind = ManyWalks if issubclass(PLANS[method], ManyWalks) else TwoLoopPlan
+    documented = {key: value for key, value in others.items() if key in kind.model_fields}
     fields = PLANS[method].model_fields
     assert documented | options(text) == {key: default(field.default) for key, field in fields.items()}
 

@@ -21,10 +21,11 @@ from torch.optim import SGD, Adagrad, AdamW, Optimizer
 from multitune.methods.averaging import ExponentialAverage, SnapshotAverage, WeightAverage
 from multitune.methods.optimizer_state import load_plain, to_plain
 from multitune.methods.recadam import RecAdam
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import CategoricalSampler, EpochSampler, TaskSampler, proportional
 from multitune.methods.schedule import Linear
 from multitune.methods.swep import SWEP
-from multitune.methods.two_loop import Fish, Reptile, SequentialReptile, TwoLoop
+from multitune.methods.two_loop import Fish, SequentialReptile, TwoLoop
 
 TASKS, STEPS = 3, 20
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, AdamW, Optimizer
 
+from multitune.methods.reptile import Reptile
 from multitune.methods.schedule import Linear
-from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
+from multitune.methods.two_loop import Fish, Lookahead, SequentialReptile, TwoLoop
 
 FLOAT = torch.float64
 ADAMW = partial(AdamW, lr=1e-2, weight_decay=0.01)

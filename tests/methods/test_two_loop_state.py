@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from multitune.methods.base import NonFiniteError
-from multitune.methods.two_loop import Reptile, SequentialReptile, TwoLoop
+from multitune.methods.reptile import Reptile
+from multitune.methods.two_loop import SequentialReptile, TwoLoop
 
 ADAMW = partial(AdamW, lr=1e-2)
 NESTEROV = partial(SGD, momentum=0.9, nesterov=True)

@@ -17,9 +17,10 @@ from multitune.errors import RunError, UserError
 from multitune.methods import RecAdam
 from multitune.methods.averaging import WeightAverage
 from multitune.methods.base import NonFiniteError
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import CategoricalSampler
 from multitune.methods.schedule import outer_lr_at
-from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
+from multitune.methods.two_loop import Fish, Lookahead, SequentialReptile, TwoLoop
 from multitune.plans import METHODS, find, listed
 from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.plan import Plan

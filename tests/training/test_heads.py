@@ -124,7 +124,7 @@ def test_a_batch_of_several_heads_is_the_mean_over_its_examples(
     run = prepare(one, glue_like("even", "number"), load_plan(one))
     drawn: dict[str, Any] = {}
     while len(drawn) < 2:  # batches are of like length, and so are most often of one task
-        together, drawn = run.loss(0), run.newest([0])
+        together, drawn = run.loss(0), next(iter(run.batches.values())).newest()
     alone = []
     for name, batch in drawn.items():
         for row in batch["rows"]:

@@ -32,7 +32,7 @@ def step(run: Run, times: int = 1) -> None:
     for _ in range(times):
         run.update.advance(run.recipe.learning_rate, 0.0)
         drawn = run.update.draw(9)
-        run.update.step(drawn, (run.next_loss(number) for number in drawn))
+        run.update.step(drawn, (run.next_loss(number, []) for number in drawn))
 
 
 def test_adapters_and_head_train_and_nothing_else_moves(tiny_model: Path, tiny_panx: Path) -> None:

@@ -43,7 +43,7 @@ def gradients(one: Recipe) -> tuple[float, dict[str, Tensor]]:
     """The loss of the first mini-batch, and its gradient."""
     run = prepared(one)
     total = 0.0
-    for term in run.next_loss(0)():
+    for term in run.next_loss(0, [])():
         term.backward()
         total += float(term.detach())
     return total, {name: weight.grad for name, weight in run.encoder.parameters() if weight.grad is not None}
@@ -91,7 +91,7 @@ def test_every_method_takes_the_same_steps(tiny_model: Path, tiny_panx: Path, me
         for _ in range(3):
             run.update.advance(1e-3, 0.0)
             drawn = run.update.draw(9)
-            run.update.step(drawn, (run.next_loss(number) for number in drawn))
+            run.update.step(drawn, (run.next_loss(number, []) for number in drawn))
         ends.append({name: weight.detach().clone() for name, weight in run.encoder.parameters()})
     for name, weight in ends[0].items():
         torch.testing.assert_close(weight, ends[1][name], rtol=0, atol=3e-5)
@@ -146,5 +146,5 @@ def test_a_run_with_both_resumes_to_the_same_bits(
 
 def test_every_kind_counts_its_labels() -> None:
     """``learnt`` is what ``loss`` divides by: a regression's number is never one to ignore."""
-    assert TASKS["regression"](()).learnt(torch.tensor([-100.0, 2.0])) == 2
-    assert TASKS["pos_tagging"](("A",)).learnt(torch.tensor([[0, -100], [0, 0]])) == 3
+    assert TASKS["regression"](()).labels_in_loss(torch.tensor([-100.0, 2.0])) == 2
+    assert TASKS["pos_tagging"](("A",)).labels_in_loss(torch.tensor([[0, -100], [0, 0]])) == 3

@@ -45,7 +45,7 @@ def test_its_loss_is_that_of_a_masked_language_model_on_the_training_texts(tiny_
     task, tokenizer = MaskedLanguageModelling(()), AutoTokenizer.from_pretrained(tiny_model)
     draw = seeded(one.seed, "variation", "replay", 0, 1)
     encoded = list(task.encode([{"text": text} for text in texts], tokenizer, one.max_length))
-    examples = [task.augmented(encoded[row], draw) for row in run.newest([2])["replay"]["rows"]]
+    examples = [task.augmented(encoded[row], draw) for row in run.batches["replay"].newest()["replay"]["rows"]]
     inputs, targets = task.collate(examples, tokenizer.pad_token_id)
     with torch.no_grad():
         torch.testing.assert_close(loss, model(**inputs, labels=targets).loss)

@@ -80,16 +80,16 @@ def train(
     how = _How(resume, overwrite, progress, track)
     with launch.joined() as ranks:
         if data is not None:
-            if ranks is not None:
+            if ranks.size > 1:
                 raise UserError(
                     "data: rows in memory are one process's; on several ranks train by a recipe with a path"
                 )
             with given_data.written(data) as given:
                 own = given_data.recipe_for(recipe, given, overrides)
-                return _train(own, out, overrides, how, corpus, given=given)
+                return _train(own, out, overrides, how, corpus, ranks, given=given)
         if recipe is None:
             raise UserError("recipe: is missing; name one, or give data")
-        return _train(recipe_for(recipe, overrides), out, overrides, how, corpus, ranks=ranks)
+        return _train(recipe_for(recipe, overrides), out, overrides, how, corpus, ranks)
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ def _train(
     overrides: Mapping[str, Any] | None,
     how: _How,
     corpus: Corpus | None,
+    ranks: Ranks,
     *,
     given: Path | None = None,
-    ranks: Ranks | None = None,
 ) -> RunResult:
     """Train by a recipe file; ``given`` has the data, where the run is to keep them."""
     one = file.resolve(overrides=overrides)
@@ -134,8 +134,8 @@ def _train(
     plan = load_plan(one)
     check_tracker(how.track)
     lora.check(one.lora)
-    if ranks is not None:
-        launch.check_method(one.method, plan)
+    if ranks.size > 1:
+        launch.check_method(one.method, plan, ranks.size, split_batch=one.split_batch)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
         return _train_shared(one, plan, corpus, folder, how, ranks)
     if given is not None:
@@ -178,6 +178,7 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
                 trainer = Trainer(run, out, Silent(), stop, ranks)
                 trainer.begin(resume=how.resume)
                 trainer.fit()
+                trainer.ship(corpus)
             return _result_of_all(None, ranks)
         with disk_explained(out), how.opened(out, one) as last_owner:
             result = _fit(run, corpus, out, how, last_owner, ranks)

@@ -1,9 +1,11 @@
 """Predictions and scores of a split, language by language."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
 from multitune.errors import RunError
 from multitune.evaluation import tokenised
+from multitune.methods.ranks import Ranks
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
 from multitune.results.predictions import Prediction, prediction_line, read_predictions
+from multitune.storage.interrupt import StopRequested
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import ClassScores, Example
 
@@ -67,20 +71,28 @@ class Evaluation:
 
 
 def evaluate(
-    encoder: Encoder, heads: HeadMap, split: Encoded, precision: str, check: Callable[[], None] = lambda: None
+    encoder: Encoder,
+    heads: HeadMap,
+    split: Encoded,
+    precision: str,
+    check: Callable[[], None] = lambda: None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
-    ``check`` is called before each batch and language, and may raise to give up.
+    Args:
+        check: called before each batch and language; it may raise StopRequested to give up.
+        ranks: that share the batches, which are the same on any number of them; all get the whole evaluation.
 
     Raises:
         RunError: the model has diverged: a weight or an output of it is not finite.
+        StopRequested: ``check`` did, on any rank while it predicted.
     """
     if (weight := encoder.non_finite_weight()) is not None:
         raise _diverged(f"the weights {weight} are")
     predictions: dict[str, list[Any]] = {}
     for number, languages in heads.groups(split.examples).items():
-        predictions |= _predictions(encoder, heads.tasks[number], languages, split, precision, check)
+        predictions |= _predictions(encoder, heads.tasks[number], languages, split, precision, check, ranks)
     statistics: dict[str, NDArray[np.float64]] = {}
     for k, v in split.records.items():
         check()
@@ -96,11 +108,13 @@ def _predictions(
     split: Encoded,
     precision: str,
     check: Callable[[], None],
+    ranks: Ranks | None,
 ) -> dict[str, list[Any]]:
     """A prediction for each record of languages that share a head."""
     parts = [split.examples[language] for language in languages]
     sizes = np.concatenate([task.sizes(part) for part in parts])
-    findings = iter(predict(encoder, task, encoder.head(languages[0]), joined(parts), sizes, precision, check))
+    model = encoder.head(languages[0])
+    findings = iter(predict(encoder, task, model, joined(parts), sizes, precision, check, ranks=ranks))
     by_language = {language: list(islice(findings, len(split.examples[language]))) for language in languages}
     return {k: task.join(split.records[k], split.examples[k], v, encoder.tokenizer) for k, v in by_language.items()}
 
@@ -114,25 +128,44 @@ def predict(
     precision: str,
     check: Callable[[], None],
     decode: Callable[[Any, Sequence[Example]], Sequence[Any]] | None = None,
+    ranks: Ranks | None = None,
 ) -> list[Any]:
     """What the model finds in each example, in order; batches hold examples of like size.
 
     Args:
         decode: reads a batch's output; by default as the task does.
+        ranks: as of ``evaluate``.
     """
-    decode = decode or task.decode
-    findings: list[Any] = [None] * len(examples)
-    with encoder.evaluating(), autocast(encoder.device, precision):
-        for rows in token_batches(sizes):
+    decode, ranks = decode or task.decode, ranks or Ranks()
+    findings: dict[int, Any] = {}
+    with _stopping_together(ranks), encoder.evaluating(), autocast(encoder.device, precision):
+        for place, rows in enumerate(token_batches(sizes)):
+            if not ranks.computes(place):
+                continue
             check()
             chosen = [examples[row] for row in rows]
             inputs, _ = task.collate(chosen, encoder.pad_id)
             output = task.forward(model, encoder.on_device(inputs), chosen)
             if not _is_finite(output):
                 raise _diverged("its outputs are")
-            for row, finding in zip(rows, decode(output, chosen), strict=True):
-                findings[row] = finding
-    return findings
+            findings |= zip(rows, decode(output, chosen), strict=True)
+    every = ranks.pooled(findings)
+    return [every[row] for row in range(len(examples))]
+
+
+@contextmanager
+def _stopping_together(ranks: Ranks) -> Iterator[None]:
+    """Inside, what stops one rank stops all of them, at the end."""
+    ranks.wanted = 0
+    try:
+        yield
+    except StopRequested as stop:
+        if ranks.size == 1:
+            raise
+        ranks.wanted = stop.signal
+    ranks.meet()
+    if ranks.agreed:
+        raise StopRequested(Signals(ranks.agreed))
 
 
 def by_class(

@@ -22,9 +22,10 @@ from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.recadam import RecAdam
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import CategoricalSampler, EpochSampler, TaskSampler, uniform
 from multitune.methods.torchjd import torchjd
-from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
+from multitune.methods.two_loop import Fish, Lookahead, SequentialReptile, TwoLoop
 from multitune.results.comparison import Interval
 from multitune.storage.atomic import write_json
 from multitune.versions import versions

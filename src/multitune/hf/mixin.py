@@ -20,8 +20,9 @@ from multitune.hf.metrics import with_means
 from multitune.hf.order import ExampleOrder
 from multitune.hf.rows import StepRows
 from multitune.hf.settings import check, check_inner, plan_of
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import CategoricalSampler
-from multitune.methods.two_loop import Reptile, TwoLoop
+from multitune.methods.two_loop import TwoLoop
 from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
 from multitune.plans.combined_update import CombinedUpdate
 from multitune.plans.two_loop_update import TwoLoopUpdate

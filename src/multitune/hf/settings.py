@@ -12,7 +12,7 @@ from multitune.mistakes import describe
 from multitune.plans import METHODS, Plan, find
 from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
 from multitune.plans.regularised import RecAdamPlan, SWEPPlan
-from multitune.plans.two_loop import ReptilePlan, TwoLoopPlan
+from multitune.plans.two_loop import ManyWalks, ReptilePlan, TwoLoopPlan
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -46,6 +46,8 @@ def plan_of(method: str, options: Mapping[str, Any], accumulation: int) -> Plan:
     except ValidationError as error:
         raise UserError(f"options of {method}: {describe(error, kind)}") from error
     plan.check()
+    if isinstance(plan, ManyWalks) and plan.trajectories > 1:
+        raise UserError(f"options of {method}: trajectories: a Trainer walks one; several are for recipes")
     return plan
 
 

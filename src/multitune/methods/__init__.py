@@ -8,6 +8,7 @@ from multitune.methods.gradvac import GradVac
 from multitune.methods.joint import Joint
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.recadam import RecAdam
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import (
     CategoricalSampler,
     EpochSampler,
@@ -20,7 +21,7 @@ from multitune.methods.sampling import (
 from multitune.methods.schedule import Linear
 from multitune.methods.swep import SWEP
 from multitune.methods.torchjd import torchjd
-from multitune.methods.two_loop import Fish, Lookahead, Reptile, SequentialReptile, TwoLoop
+from multitune.methods.two_loop import Fish, Lookahead, SequentialReptile, TwoLoop
 
 __all__ = [
     "FAMO",

@@ -18,10 +18,12 @@ class NonFiniteError(ValueError):
     Attributes:
         what: "loss" or "gradient".
         tasks: the indices of the tasks at fault.
+        places: which of the step's batches are at fault, where the others have been stepped with; None where the step
+            is skipped as a whole.
     """
 
-    def __init__(self, what: str, tasks: Sequence[int]) -> None:
-        self.what, self.tasks = what, list(tasks)
+    def __init__(self, what: str, tasks: Sequence[int], places: Sequence[int] | None = None) -> None:
+        self.what, self.tasks, self.places = what, list(tasks), places
         named = ("task " if len(self.tasks) == 1 else "tasks ") + ", ".join(map(str, self.tasks))
         super().__init__(f"the {what} of {named} is not finite: lower the learning rate, or look at the batch")
 

@@ -17,7 +17,7 @@ from multitune.methods.ranks import Ranks
 from multitune.methods.replicas import Replicas, find_replicas
 from multitune.methods.rows import Rows
 from multitune.methods.shards import Shard, ShardedForGram
-from multitune.methods.steps import Setting, Step, new_step
+from multitune.methods.steps import Setting, Step, Streamed, new_step
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -57,6 +57,8 @@ class Combiner:
             which minimise a weighted sum of the losses, leave w_i g_i there, all others g_i.
         last_shared: the parameters whose gradient norms GradNorm compares, the paper's W (default: all but the heads).
         reduction: "sum" of the corrected gradients, as in the papers, or that divided by the number of tasks, "mean".
+        split_batch: the ranks of `process_group` share each batch in the place of the tasks: every rank gives, for each
+            task, its part of the loss (its own mean times its share of the batch's labels, say), and the parts add up.
         process_group: of torch.distributed (or `Ranks` of one), whose ranks share each step's tasks: rank r of R
             computes the r-th, the (R + r)-th, ... of them. All ranks begin with the same weights and a method of the
             same state, call `backward` with the same tasks and scales, and are left with the same `.grad`, which is one
@@ -77,11 +79,14 @@ class Combiner:
         last_shared: Iterable[nn.Parameter] | None = None,
         reduction: Literal["sum", "mean"] = "sum",
         process_group: "ProcessGroup | Ranks | None" = None,
+        split_batch: bool = False,
     ) -> None:
         if reduction not in ("sum", "mean"):
             raise ValueError(f'reduction must be "sum" or "mean"; got {reduction!r}')
         name_of_group = group_name(groups)
-        ranks = process_group if process_group is None or isinstance(process_group, Ranks) else Ranks(process_group)
+        every = process_group if isinstance(process_group, Ranks) else Ranks(process_group)
+        ranks = every if every.size > 1 and not split_batch else None
+        self._parts = every if every.size > 1 and split_batch else None
         if ranks is not None and not isinstance(method, GramMethod):
             raise ValueError(
                 f"{type(method).__name__} reads the gradients themselves and works in one process; over ranks work "
@@ -148,6 +153,8 @@ class Combiner:
                 self._check_replicas(task)
                 self._rows.absorb(row, add=False)
                 self._heads.absorb(task)
+                if self._parts is not None:
+                    value = self._sum_of_parts(self._parts, row, task, value)
                 step.take(task, value, scale)
             with full_precision(self._rows.device):
                 weights.update(step.combine(1.0, self._replicas))
@@ -171,7 +178,7 @@ class Combiner:
                 than before in this step; no gradient, or one made under DistributedDataParallel's no_sync().
         """
         (task,) = self.method.task_indices([task], 1)
-        if self._ranks is not None:
+        if self._ranks is not None or self._parts is not None:
             raise ValueError("collect() works in one process, or on a DistributedDataParallel model: call backward()")
         (scale,) = _scales([scale], 1)
         if loss is None and self.method.reads_losses:
@@ -248,17 +255,26 @@ class Combiner:
 
     def _new_step(self, count: int) -> Step:
         """A step in which so many tasks come, each once and with its loss."""
+        if self._parts is not None and isinstance(self.method, StreamingMethod):
+            return Streamed(self._setting, self.method)  # each gradient has a row of its own until it is whole
         if self._shard is None or isinstance(self.method, StreamingMethod):
             return new_step(self._setting, self.method, count)
         assert isinstance(self.method, GramMethod)
         return ShardedForGram(self._setting, self.method, count, self._shard)
+
+    def _sum_of_parts(self, parts: Ranks, row: int, task: int, value: Tensor) -> Tensor:
+        """Make the gradient and the loss of a task whole; each rank has had its part of the batch."""
+        parts.sum(self._rows.row(row))
+        self._heads.sum_over(parts, task)
+        (total,) = parts.sums_on_host([value])
+        return total.to(value.device, value.dtype)
 
     def _check_replicas(self, task: int) -> None:
         if self._is_new and self._replicas is None:  # DistributedDataParallel may have come after the Combiner
             self._replicas = find_replicas(self._rows.parameters)
         self._is_new = False
         if self._replicas is not None:
-            if self._ranks is not None:
+            if self._ranks is not None or self._parts is not None:
                 raise ValueError(
                     "DistributedDataParallel would mix the gradients of the ranks' tasks: give process_group= a model "
                     "that is not wrapped"

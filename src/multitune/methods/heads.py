@@ -36,6 +36,10 @@ class Heads:
                 kept[task] = kept[task].add_(gradient) if task in kept else gradient
         self.reached = [old or bool(kept) for old, kept in zip(self.reached, self._kept, strict=True)]
 
+    def sum_over(self, parts: Ranks, task: int) -> None:
+        """Make a task's gradients the sums of those of ranks that had a part of its batch."""
+        parts.sum_together([kept[task] for kept in self._kept if task in kept])
+
     def set_aside(self) -> Gradients:
         """Take what is in `.grad` away, to be given back."""
         gradients: Gradients = [parameter.grad for parameter in self.parameters]

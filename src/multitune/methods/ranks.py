@@ -1,13 +1,14 @@
 """The ranks that share a step's tasks: which computes what, and what they tell each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
 
 from multitune.errors import RunError
+from multitune.methods.base import on_host
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Work
@@ -18,22 +19,28 @@ class LostRankError(RunError):
 
 
 class Ranks:
-    """A group of processes that train one model in step.
+    """A group of processes that train one model in step, or one process that trains it alone.
 
     Args:
-        group: of torch.distributed.
+        group: of torch.distributed; None: this process is alone, and what it tells it hears.
 
     Attributes:
         rank: this one, from 0.
         size: R.
         wanted: a number that this rank wants the others to know, such as that of a signal; 0 is nothing.
-        agreed: the largest that any rank wanted at the newest sum; on all ranks the same.
     """
 
-    def __init__(self, group: "ProcessGroup") -> None:
+    def __init__(self, group: "ProcessGroup | None" = None) -> None:
         self._group = group
-        self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
-        self.wanted = self.agreed = 0
+        self.rank, self.size = (
+            (0, 1) if group is None else (distributed.get_rank(group), distributed.get_world_size(group))
+        )
+        self.wanted = self._agreed = 0
+
+    @property
+    def agreed(self) -> int:
+        """The largest that any rank wanted at the newest sum, on all ranks the same; of one process, what it wants."""
+        return self.wanted if self.size == 1 else self._agreed
 
     def computes(self, place: int) -> bool:
         """Whether the task at this place of a step is this rank's: they are dealt out one after the other."""
@@ -41,11 +48,35 @@ class Ranks:
 
     def sum(self, tensor: Tensor) -> None:
         """Put the sum over the ranks in a tensor's place."""
+        if self.size == 1:
+            return
         with _reached(self.rank):
             distributed.all_reduce(tensor, group=self._group)
 
+    def sum_together(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sums over the ranks in the places of tensors of one type, by one all-reduce."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        self.sum(flat)
+        sums = flat.split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(list(tensors), [own.view_as(t) for own, t in zip(sums, tensors, strict=True)])
+
+    def send(self, tensor: Tensor, to: int) -> None:
+        """Send a tensor to another rank, which calls ``received``."""
+        with _reached(self.rank):
+            distributed.send(tensor, group=self._group, group_dst=to)
+
+    def received(self, out: Tensor, origin: int) -> Tensor:
+        """Put what another rank sends in ``out``, and return that."""
+        with _reached(self.rank):
+            distributed.recv(out, group=self._group, group_src=origin)
+        return out
+
     def sums_on_host(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sums over the ranks, on the CPU, in float64: one all-reduce, on which ``wanted`` rides."""
+        if self.size == 1:
+            return on_host(*tensors)
         wanted = torch.zeros(self.size, dtype=torch.float64)
         wanted[self.rank] = self.wanted
         device = tensors[0].device
@@ -53,7 +84,7 @@ class Ranks:
         flat = torch.cat([part.detach().to(torch.float64).flatten() for part in parts])
         self.sum(flat)
         asked, *sums = flat.cpu().split([part.numel() for part in parts])
-        self.agreed = int(asked.max())
+        self._agreed = int(asked.max())
         return [own.view(tensor.shape) for own, tensor in zip(sums, tensors, strict=True)]
 
     def meet(self, device: torch.device | str = "cpu") -> None:
@@ -62,12 +93,23 @@ class Ranks:
 
     def tell(self, text: str) -> str:
         """The text of rank 0, on all ranks."""
+        if self.size == 1:
+            return text
         said = bytearray(text.encode()) if self.rank == 0 else bytearray()
         (length,) = self.sums_on_host([torch.tensor([float(len(said))])])
         heard = torch.frombuffer(said or bytearray(int(length)), dtype=torch.uint8)
         with _reached(self.rank):
             distributed.broadcast(heard, group=self._group, group_src=0)
         return heard.numpy().tobytes().decode()
+
+    def pooled(self, own: Mapping[int, Any]) -> dict[int, Any]:
+        """What all ranks have under numbers that are theirs alone, on all ranks; any Python values."""
+        if self.size == 1:
+            return dict(own)
+        every: list[dict[int, Any]] = [{} for _ in range(self.size)]
+        with _reached(self.rank):
+            distributed.all_gather_object(every, dict(own), group=self._group)
+        return {number: value for part in every for number, value in part.items()}
 
     def gather(self, own: Tensor) -> Tensor:
         """The ranks' tensors of one shape, [R, ...]."""

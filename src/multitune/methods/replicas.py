@@ -46,7 +46,7 @@ class Replicas:
         return total / distributed.get_world_size(group)
 
 
-def find_replicas(parameters: Iterable[nn.Parameter]) -> Replicas | None:
+def find_replicas(parameters: Iterable[Tensor]) -> Replicas | None:
     """The replicas that these parameters belong to, if any.
 
     DistributedDataParallel leaves no mark on parameters, so all living objects are looked through: tens of

@@ -14,7 +14,7 @@ class NonFiniteWeightsError(NonFiniteError):
     """Fast weights are NaN or infinite where the slow ones are to follow them; the slow ones are as they were."""
 
     def __init__(self) -> None:
-        self.what, self.tasks = "weights", []
+        self.what, self.tasks, self.places = "weights", [], None
         ValueError.__init__(
             self,
             "the fast weights are NaN or infinite, so no outer step was made: eval() shows the slow ones of the last "

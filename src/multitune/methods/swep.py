@@ -75,13 +75,21 @@ class SWEP(nn.Module):
         self.prior_variance = math.sqrt(p / (1.0 - p))
         self._generator = generator
 
-    def loss(self, model: EmbeddingModel, inputs: Mapping[str, Any], loss_fn: Callable[[Any], Tensor]) -> Tensor:
+    def loss(
+        self,
+        model: EmbeddingModel,
+        inputs: Mapping[str, Any],
+        loss_fn: Callable[[Any], Tensor],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """The training loss of one batch; in evaluation mode (``swep.eval()``) the model's own loss.
 
         Args:
             model: called as ``model(**inputs)``, and first ``model.base_model(**inputs)`` for h.
             inputs: the model's inputs without labels; ``attention_mask`` [batch, length] must be among them.
             loss_fn: turns what the model returns into a scalar, e.g. ``lambda out: cross_entropy(out.logits, labels)``.
+            generator: draws this batch's epsilon in the place of the module's own, so that it does not depend on which
+                batches came before.
 
         Raises:
             ValueError: no attention mask.
@@ -91,9 +99,8 @@ class SWEP(nn.Module):
         if "attention_mask" not in inputs:
             raise ValueError("SWEP averages over unmasked tokens: put attention_mask [batch, length] into the inputs")
         mu, log_variance = self.noise(model, inputs)
-        epsilon = torch.randn(mu.shape, generator=self._generator, device=self._generator.device, dtype=mu.dtype).to(
-            mu.device
-        )
+        own = generator or self._generator
+        epsilon = torch.randn(mu.shape, generator=own, device=own.device, dtype=mu.dtype).to(mu.device)
         with _scaled_embeddings(model, mu + epsilon * torch.exp(0.5 * log_variance)):
             noisy = loss_fn(model(**inputs))
         clean = loss_fn(model(**inputs))

@@ -9,22 +9,28 @@ the caller feeds to the inner loop:
 | :class:`SequentialReptile` | one task per step, drawn at random | Lee et al., ICLR 2022, Algorithm 1 |
 | :class:`Lookahead` | batches that mix the tasks | Zhang et al., arXiv 1907.08610 |
 | :class:`Fish` | one task per step, without replacement | Shi et al., arXiv 2104.09937, Algorithm 1 |
-| :class:`Reptile` | a trajectory per task, then their mean | Nichol et al., arXiv 1803.02999 |
+| ``reptile.Reptile`` | a trajectory per task, then their mean | Nichol et al., arXiv 1803.02999 |
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from multitune.methods.optimizer_state import Entries, InGroups, copied
+from multitune.methods.optimizer_state import copied
+from multitune.methods.ranks import Ranks
+from multitune.methods.replicas import find_replicas
 from multitune.methods.schedule import Schedule, inner_steps_at, outer_lr_at
-from multitune.methods.slow_weights import precise, require_finite, shards
-from multitune.methods.two_loop_state import Groups, OuterOptimizer, TwoLoopState, Weights
+from multitune.methods.slow_weights import require_finite
+from multitune.methods.two_loop_state import OuterOptimizer, TwoLoopState, Weights
+from multitune.methods.walks import Walks
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 InnerState = Literal["carry", "reset"]
 FEW = 10
@@ -51,8 +57,16 @@ class TwoLoop(TwoLoopState):
             ``partial(torch.optim.SGD, momentum=0.9, nesterov=True)`` with eta 0.7 is DiLoCo's, arXiv 2311.08105.
         slow_device: where slow weights and the outer optimizer's state live. Default: beside their parameters.
 
+        trajectories: M walks of K steps from the same phi, which then goes toward their mean. They take turns: each
+            ``step()`` is one of :attr:`trajectory`, and the next one then has its turn. Each has weights and an inner
+            state of its own. (Reptile has walks of single tasks.)
+        process_group: of torch.distributed (or `Ranks` of one), whose R ranks share the trajectories: rank r walks the
+            r-th, the (R + r)-th, ... of them. All ranks begin with the same weights, make as many steps, and together
+            end their inner loops (one all-reduce), call ``state_dict()``, whose result on rank 0 has all trajectories,
+            and load it, after the model's weights. No DistributedDataParallel is around the model.
+
     Raises:
-        ValueError: inner_steps, outer_lr or inner_state out of range.
+        ValueError: inner_steps, outer_lr or inner_state out of range; trajectories that cannot be dealt evenly.
     """
 
     _attributes: ClassVar[tuple[str, ...]] = (
@@ -71,13 +85,16 @@ class TwoLoop(TwoLoopState):
         inner_state: InnerState = "carry",
         outer_optimizer: OuterOptimizer | None = None,
         slow_device: torch.device | str | None = None,
+        trajectories: int = 1,
+        process_group: "ProcessGroup | Ranks | None" = None,
     ) -> None:
         inner_steps_at(inner_steps, 0.0)
         outer_lr_at(outer_lr, 0.0)
         if inner_state not in ("carry", "reset"):
             raise ValueError(f"inner_state={inner_state!r}: choose 'carry' or 'reset'")
-        keep_initial = inner_state == "reset" or self._takes_turns
-        super().__init__(optimizer, outer_optimizer, slow_device, keep_initial)
+        keep_initial = inner_state == "reset" or self._takes_turns or trajectories > 1
+        ranks = process_group if isinstance(process_group, Ranks) else Ranks(process_group)
+        super().__init__(optimizer, outer_optimizer, slow_device, keep_initial, Walks(trajectories, ranks))
         self._inner_steps, self._outer_lr, self._inner_state = inner_steps, outer_lr, inner_state
 
     @property
@@ -88,10 +105,17 @@ class TwoLoop(TwoLoopState):
     @property
     def between_loops(self) -> bool:
         """Whether no inner loop is open, so that phi is where the last outer step has put it, and theta = phi."""
-        return self.inner_step == 0
+        return self.inner_step == 0 and self.trajectory == self._walks.own[0]
+
+    @property
+    def trajectories(self) -> int:
+        """M."""
+        return self._walks.count
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of the inner optimizer, and every K steps an outer step; returns what ``closure`` returns.
+
+        With several trajectories, one step of that whose turn it is, and an outer step after K steps of each.
 
         Raises:
             ValueError: the parameters hold the slow weights, or a schedule was not told the progress.
@@ -108,13 +132,24 @@ class TwoLoop(TwoLoopState):
         outer_lr_at(self._outer_lr, self.progress)  # what is wrong with it is said before the step, not after it
         if not self.current_loop:
             self._forget_made_state()
+            self._check_replicas()
         self._copy_what_trains()
         self.current_loop = length
         loss: float | None = self.inner.step(closure)
-        self.inner_step += 1
-        if self.inner_step >= length:
-            self._end_inner_loop()
+        self._end_turn()
         return loss
+
+    def pass_turn(self) -> None:
+        """Let the trajectory whose turn it is stand still for a step, as where its loss is not finite.
+
+        Raises:
+            ValueError, NonFiniteWeightsError: as ``step()``.
+        """
+        if self.parameters_hold == "slow":
+            raise ValueError("the slow weights are in the model: call train() before pass_turn()")
+        self.current_loop = self.loop_length
+        self._copy_what_trains()
+        self._end_turn()
 
     def eval(self) -> None:
         """Let the parameters hold phi, the weights to evaluate, keep and ship.
@@ -178,12 +213,30 @@ class TwoLoop(TwoLoopState):
             self._phi.hide()
         self.parameters_hold = weights
 
+    def _end_turn(self) -> None:
+        """Count a step; the next of this rank's trajectories has its turn, and after K turns the inner loop ends."""
+        if (then := self._walks.after(self.trajectory)) != self.trajectory:
+            self._turn_to(then)
+        if self.trajectory == self._walks.own[0]:
+            self.inner_step += 1
+            if self.inner_step >= self.current_loop:
+                self._end_inner_loop()
+
+    def _turn_to(self, trajectory: int) -> None:
+        self._walks.leave(self.trajectory, list(self._phi.copies), dict(self.inner.state))
+        if self._walks.stands_at_phi(trajectory):
+            self._phi.restart()
+        entries = self._walks.enter(trajectory)
+        self._set_inner_state(copied(self._initial) if entries is None else entries)
+        self.trajectory = trajectory
+
     def _end_inner_loop(self) -> None:
-        require_finite(self._phi.copies)
-        self._outer_step(list(self._phi.copies))
+        ends = list(self._phi.copies) if self.trajectories == 1 else self._walks.mean(self.trajectory, self._phi.copies)
+        require_finite(ends)
+        self._outer_step(ends)
 
     def _close(self) -> None:
-        if self.inner_step:
+        if not self.between_loops:
             self._end_inner_loop()
 
     def _outer_step(self, ends: Sequence[Tensor]) -> None:
@@ -193,11 +246,23 @@ class TwoLoop(TwoLoopState):
             self._phi.follow(ends, eta)
         else:
             self._phi.step(self._outer, ends, eta)
+        self._walks.to_phi(keep_state=self._inner_state == "carry")
+        if self.trajectory != (first := self._walks.own[0]):  # closed in the middle of a turn
+            self._turn_to(first)
+            self._walks.to_phi(keep_state=True)
         self._phi.restart()
         self.inner_step, self.outer_steps = 0, self.outer_steps + 1
         self.way_left *= 1.0 - eta
         if self._inner_state == "reset":
+            self._walks.waiting.clear()
             self._set_inner_state(copied(self._initial))
+
+    def _check_replicas(self) -> None:
+        if self._walks.ranks.size > 1 and find_replicas(self._parameters()) is not None:
+            raise ValueError(
+                "DistributedDataParallel would average the gradients of the ranks' trajectories, so that steps mix "
+                "their tasks: give process_group= a model that is not wrapped"
+            )
 
 
 @final
@@ -225,134 +290,3 @@ class Fish(TwoLoop):
     Shi et al., "Gradient Matching for Domain Generalization", arXiv 2104.09937, Algorithm 1, where inner_steps is the
     number of tasks.
     """
-
-
-@final
-class Reptile(TwoLoop):
-    """A trajectory of K steps per task from the same phi, then phi <- phi - eta mean_t(phi - theta_t^K).
-
-    Nichol et al., "On First-Order Meta-Learning Algorithms", arXiv 1803.02999; Lee et al., ICLR 2022, Eq. 2 and 3. The
-    trajectories run one after the other: :attr:`task` says whose batch the next step needs. Memory: one more copy of
-    the weights than the other methods (the mean of the trajectories), and with ``inner_state="carry"`` one inner
-    optimizer state per task; ``"reset"`` starts every trajectory afresh and keeps none.
-
-    ``state[p]`` also has ``"mean"``, of the trajectories' ends so far, and with ``"carry"`` ``"trajectories"``, the
-    inner optimizer's entries of the tasks that are not at work.
-
-    Args:
-        num_tasks: T. The other arguments are :class:`TwoLoop`'s; an outer step comes every T * inner_steps steps.
-
-    Raises:
-        ValueError: num_tasks below 1, and as :class:`TwoLoop`.
-    """
-
-    task: InGroups[int] = InGroups(0)
-    """Whose batch the next step needs, 0 to T - 1."""
-    trajectories_kept: InGroups[int] = InGroups(0)
-    """Tasks of whose last trajectory the inner optimizer's entries are kept."""
-
-    _takes_turns: ClassVar[bool] = True
-    _our_entries: ClassVar[tuple[str, ...]] = (*TwoLoop._our_entries, "mean", "trajectories")
-    _attributes: ClassVar[tuple[str, ...]] = (*TwoLoop._attributes, "_num_tasks", "_mean", "_trajectories")
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        inner_steps: int | Schedule = 1000,
-        outer_lr: float | Schedule = 0.1,
-        *,
-        num_tasks: int,
-        inner_state: InnerState = "reset",
-        outer_optimizer: OuterOptimizer | None = None,
-        slow_device: torch.device | str | None = None,
-    ) -> None:
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks={num_tasks}: at least one task is needed")
-        super().__init__(
-            optimizer,
-            inner_steps,
-            outer_lr,
-            inner_state=inner_state,
-            outer_optimizer=outer_optimizer,
-            slow_device=slow_device,
-        )
-        self._num_tasks = num_tasks
-
-    @property
-    def between_loops(self) -> bool:
-        return self.inner_step == 0 and self.task == 0
-
-    def _end_inner_loop(self) -> None:
-        self._add_to_mean()
-        if self.task + 1 < self._num_tasks:
-            self._begin_trajectory(self.task + 1)
-        else:
-            self._end_round()
-
-    def _close(self) -> None:
-        """An outer step with the mean of the trajectories so far, the last of them perhaps shorter."""
-        if self.inner_step:
-            self._add_to_mean()
-        if not self.between_loops:
-            self._end_round()
-
-    @torch.no_grad()
-    def _add_to_mean(self) -> None:
-        """m <- m + (theta - m) / n at the end of the n-th trajectory, the first of which replaces m."""
-        require_finite(self._mean)
-        means = shards(self._mean.values())
-        ends = [shard.to(mean.dtype) for shard, mean in zip(shards(self._mean), means, strict=True)]
-        torch._foreach_lerp_(means, ends, 1.0 / (self.task + 1))
-
-    def _end_round(self) -> None:
-        self._outer_step(list(self._mean.values()))
-        self._begin_trajectory(0)
-
-    def _begin_trajectory(self, task: int) -> None:
-        if self._inner_state == "carry":
-            self._trajectories[self.task] = dict(self.inner.state)
-        state = self._trajectories.pop(task, None)
-        self._set_inner_state(copied(self._initial) if state is None else state)
-        self._phi.restart()
-        self.task, self.inner_step = task, 0
-        self.trajectories_kept = sum(1 for kept in self._trajectories.values() if kept)
-
-    def _add_copies(self, values: Mapping[Tensor, Tensor]) -> None:
-        super()._add_copies(values)
-        for p, copy in self._phi.copies.items():
-            if p not in self._mean:
-                self._mean[p] = copy.to(p.device, precise(p.dtype), copy=True)
-
-    def _drop_copies(self) -> None:
-        super()._drop_copies()
-        self._mean: dict[Tensor, Tensor] = {}
-        self._trajectories: dict[int, Entries] = {}
-
-    def _own_entries(self, parameter: Tensor) -> dict[str, Any]:
-        kept = {str(task): entries[parameter] for task, entries in self._trajectories.items() if entries.get(parameter)}
-        own = {"mean": self._mean.get(parameter), "trajectories": kept or None}
-        return super()._own_entries(parameter) | {name: entry for name, entry in own.items() if entry is not None}
-
-    def _check(self, entries: Entries, groups: Groups) -> None:
-        super()._check(entries, groups)
-        expected, present = groups[0].get("trajectories_kept", 0), _tasks(entries)
-        if len(present) != expected:
-            raise ValueError(f"this state has the trajectories of tasks {present}, and needs those of {expected} tasks")
-
-    def _load(self, entries: Entries, groups: Groups) -> None:
-        trajectories = {}
-        for task in _tasks(entries):
-            of_task = {
-                p: own["trajectories"][task] for p, own in entries.items() if task in own.get("trajectories", ())
-            }
-            trajectories[int(task)] = self._as_inner_entries(of_task, groups)
-        super()._load(entries, groups)
-        self._trajectories = trajectories
-        for p, mean in self._mean.items():
-            if "mean" in entries[p]:
-                mean.copy_(entries[p]["mean"])
-
-
-def _tasks(entries: Entries) -> list[str]:
-    """The tasks of whose trajectories there are entries."""
-    return sorted({task for own in entries.values() for task in own.get("trajectories", ())})

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from multitune.methods.optimizer_state import Entries, InGroups, copied, kept_in_groups
 from multitune.methods.slow_weights import SlowWeights
+from multitune.methods.walks import WEIGHTS, Walks
 
 Weights = Literal["fast", "slow"]
 Groups = list[dict[str, Any]]
@@ -28,7 +29,8 @@ class TwoLoopState(Optimizer, ABC):
 
     ``state[p]`` has the inner optimizer's entries of a parameter and our own: ``"slow"``, the weights that it does not
     hold (phi, or theta while it holds phi), ``"unrounded"`` (phi, while a bf16 or fp16 parameter shows it), ``"outer"``
-    (the outer optimizer's entries), ``"initial"`` (those that a reset puts back). Numbers are in ``param_groups``. With
+    (the outer optimizer's entries), ``"initial"`` (those that a reset puts back), ``"walks"`` (the entries and weights
+    of other trajectories than that which the parameters hold). Numbers are in ``param_groups``. With
     this layout torch.distributed.checkpoint and accelerate can save and load it. They load what a new optimizer has
     after one step, so ``"unrounded"`` is lost to them: phi is then what the parameters hold.
 
@@ -37,6 +39,7 @@ class TwoLoopState(Optimizer, ABC):
         outer_optimizer: makes the outer optimizer; None: there is none.
         slow_device: where slow weights and the outer optimizer's state live; None: beside their parameters.
         keep_initial: remember the inner optimizer's entries of this moment.
+        walks: the trajectories from phi.
     """
 
     progress: InGroups[float | None] = InGroups(None)
@@ -49,13 +52,17 @@ class TwoLoopState(Optimizer, ABC):
     """prod(1 - eta_i) over the outer steps: how much of the first phi there is in the present one."""
     current_loop: InGroups[int] = InGroups(0)
     """K of the newest inner loop; 0 before the first step."""
+    trajectory: InGroups[int] = InGroups(0)
+    """Which of the trajectories that start at phi the parameters hold, and the next step continues."""
+    walks_kept: InGroups[int] = InGroups(0)
+    """Other trajectories of which a state has entries."""
     parameters_hold: InGroups[Weights] = InGroups("fast")
     """Which weights the parameters hold."""
 
-    _our_entries: ClassVar[tuple[str, ...]] = ("slow", "unrounded", "outer", "initial")
+    _our_entries: ClassVar[tuple[str, ...]] = ("slow", "unrounded", "outer", "initial", "walks")
     _attributes: ClassVar[tuple[str, ...]] = (
         *("inner", "_make_outer", "_slow_device", "_keep_initial"),
-        *("_initial", "_before_first", "_phi", "_outer"),
+        *("_initial", "_before_first", "_phi", "_outer", "_walks"),
     )
     """What a copy of the optimizer has, besides torch's hooks."""
 
@@ -65,6 +72,7 @@ class TwoLoopState(Optimizer, ABC):
         outer_optimizer: OuterOptimizer | None,
         slow_device: torch.device | str | None,
         keep_initial: bool,
+        walks: Walks,
     ) -> None:
         self.inner = optimizer
         super().__setstate__({})  # torch's hooks; groups and state are the inner optimizer's
@@ -72,6 +80,7 @@ class TwoLoopState(Optimizer, ABC):
         # Some optimizers (Adagrad, RecAdam) have state before their first step: clearing it would be no reset.
         self._initial: Entries = copied(optimizer.state) if keep_initial else {}
         self._before_first: Entries | None = None
+        self._walks = walks
         self._start_anew()
 
     @property
@@ -105,9 +114,16 @@ class TwoLoopState(Optimizer, ABC):
         """All that a resume needs besides the model's own weights, in the middle of an inner loop too.
 
         Its groups say which weights the model has (``"parameters_hold"``); it has the others. As with any optimizer of
-        torch, the tensors are the live ones.
+        torch, the tensors are the live ones. Over ranks all call it together, and rank 0's has all trajectories.
+
+        Raises:
+            ValueError: over ranks, some of whose trajectories have had their turn and others have not.
         """
-        packed = super().state_dict()
+        if self._walks.ranks.size > 1 and self.trajectory != self._walks.own[0]:
+            raise ValueError("over ranks, state_dict() comes when all trajectories have made as many steps")
+        with self._walks.all_here(self._parameters(), self._at_work()):
+            self.walks_kept = len(self._walks.waiting)
+            packed = super().state_dict()
         if not self._phi.copies:
             packed["state"] = self.inner.state_dict()["state"]
         return packed
@@ -115,6 +131,8 @@ class TwoLoopState(Optimizer, ABC):
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken; load the model's own weights as well, before or after.
+
+        Over ranks before: the model of a rank gets the weights of its own trajectory.
 
         The state of a plain optimizer of the inner one's class loads, too: then phi is copied at the next step.
 
@@ -130,7 +148,11 @@ class TwoLoopState(Optimizer, ABC):
 
     def _check(self, entries: Entries, groups: Groups) -> None:
         """Find what does not fit before anything is loaded."""
-        del groups
+        kept, found = groups[0].get("walks_kept", 0), _walks_in(entries)
+        if len(found) != kept or (kept and max(kept, *found) >= self._walks.count):
+            raise ValueError(f"this state has trajectories {found} beside one, and {self._walks.count} are walked")
+        if self._walks.ranks.size > 1 and groups[0].get("trajectory", 0):
+            raise ValueError("this state was taken while trajectories took turns: over ranks it cannot go on")
         for parameter, own in entries.items():
             if "slow" in own and own["slow"].shape != parameter.shape:
                 raise _other_parameters()
@@ -141,6 +163,7 @@ class TwoLoopState(Optimizer, ABC):
         initial = _part(entries, "initial")
         if self._keep_initial and initial:
             self._initial = self._as_inner_entries(initial, groups)
+        walks = {walk: self._loaded_walk(_walk(entries, walk), groups) for walk in _walks_in(entries)}
         theirs = {p: {k: v for k, v in own.items() if k not in self._our_entries} for p, own in entries.items()}
         self._as_inner_entries({p: own for p, own in theirs.items() if own}, groups)
         if not (copies := _part(entries, "slow")):
@@ -153,6 +176,22 @@ class TwoLoopState(Optimizer, ABC):
         self._add_copies(copies)
         self._phi.unrounded = {p: self._phi.copy_of(p, phi) for p, phi in _part(entries, "unrounded").items()}
         self._load_outer(_part(entries, "outer"))
+        self._load_walks(walks)
+
+    def _loaded_walk(self, entries: Entries, groups: Groups) -> Entries:
+        """A waiting trajectory as the inner optimizer has entries, with its weights."""
+        inner = {p: rest for p, own in entries.items() if (rest := {k: v for k, v in own.items() if k != WEIGHTS})}
+        loaded = self._as_inner_entries(inner, groups)
+        weights = {p: own[WEIGHTS].to(p.device, p.dtype, copy=True) for p, own in entries.items() if WEIGHTS in own}
+        return {p: {**loaded.get(p, {}), **({WEIGHTS: weights[p]} if p in weights else {})} for p in entries}
+
+    def _load_walks(self, walks: dict[int, Entries]) -> None:
+        """Let this rank's trajectories wait, and bring its first one into the parameters."""
+        self._walks.waiting = {walk: own for walk, own in walks.items() if walk in self._walks.own}
+        if self.trajectory not in self._walks.own:
+            self.trajectory = self._walks.own[0]
+            own = self._walks.enter(self.trajectory)
+            self._set_inner_state(copied(self._initial) if own is None else own)
 
     def _load_outer(self, entries: Mapping[Tensor, Any]) -> None:
         if self._outer is not None:
@@ -190,8 +229,17 @@ class TwoLoopState(Optimizer, ABC):
             "unrounded": self._phi.unrounded.get(parameter),
             "outer": self._outer.state.get(copy) if self._outer and copy is not None else None,
             "initial": self._initial.get(parameter),
+            "walks": {str(m): own[parameter] for m, own in self._walks.waiting.items() if own.get(parameter)} or None,
         }
         return {name: entry for name, entry in kept.items() if entry is not None}
+
+    def _at_work(self) -> Entries:
+        """The entries of the trajectory that the parameters hold, with its weights unless it stands at phi."""
+        entries = {p: dict(own) for p, own in self.inner.state.items()}
+        if self.inner_step:
+            for p, copy in self._phi.copies.items():
+                entries.setdefault(p, {})[WEIGHTS] = p.detach() if self.parameters_hold == "fast" else copy
+        return entries
 
     def _count_in_all_groups(self) -> None:
         for counter in kept_in_groups(self):
@@ -201,11 +249,12 @@ class TwoLoopState(Optimizer, ABC):
         """Be as before the first step; the inner optimizer stays as it is."""
         for counter in kept_in_groups(self):
             counter.__set__(self, counter.start)
+        self.trajectory = self._walks.own[0]
         self._before_first = None
         self._drop_copies()
 
     def _drop_copies(self) -> None:
-        self._phi = SlowWeights(self._slow_device)
+        self._phi, self._walks.waiting = SlowWeights(self._slow_device), {}
         self._outer: Optimizer | None = None
 
     def _add_copies(self, values: Mapping[Tensor, Tensor]) -> None:
@@ -250,6 +299,16 @@ class TwoLoopState(Optimizer, ABC):
 def _part(entries: Entries, name: str) -> dict[Tensor, Any]:
     """One of the entries of those parameters that have it."""
     return {parameter: own[name] for parameter, own in entries.items() if name in own}
+
+
+def _walks_in(entries: Entries) -> list[int]:
+    """The trajectories that a state has beside the one in the parameters."""
+    return sorted({int(walk) for own in entries.values() for walk in own.get("walks", ())})
+
+
+def _walk(entries: Entries, walk: int) -> Entries:
+    """A trajectory's entries and weights."""
+    return {p: own["walks"][str(walk)] for p, own in entries.items() if str(walk) in own.get("walks", ())}
 
 
 def _other_parameters() -> ValueError:

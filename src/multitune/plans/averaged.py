@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multitune.methods.averaging import WeightAverage
+from multitune.methods.base import NonFiniteError
 from multitune.methods.losses import Loss
 from multitune.methods.swep import EmbeddingModel
 from multitune.plans.update import Setup, Update
@@ -34,10 +35,17 @@ class AveragedUpdate(Update):
     def draw(self, most: int) -> list[int]:
         return self._inner.draw(most)
 
+    def optimizer_steps(self, batches: int) -> int:
+        return self._inner.optimizer_steps(batches)
+
     def loss(
-        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+        self,
+        model: EmbeddingModel,
+        inputs: Mapping[str, Tensor],
+        negative_log_likelihood: Callable[[Any], Tensor],
+        generator: torch.Generator,
     ) -> Tensor:
-        return self._inner.loss(model, inputs, negative_log_likelihood)
+        return self._inner.loss(model, inputs, negative_log_likelihood, generator)
 
     def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         changed = False
@@ -45,7 +53,10 @@ class AveragedUpdate(Update):
             values = self._inner.step(drawn, losses)
             changed = self._inner.ships_anew
             return values
-        finally:  # a step that is skipped, because its loss is not finite, is spent too
+        except NonFiniteError as error:  # what is skipped is spent too
+            changed = error.places is not None and self._inner.ships_anew
+            raise
+        finally:
             self._count(self.cost * len(drawn), changed)
 
     def _count(self, spent: int, changed: bool) -> None:

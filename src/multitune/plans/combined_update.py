@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -85,7 +86,8 @@ def combiner(
         groups=groups,
         heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
         reduction="mean" if mean else "sum",
-        process_group=setup.ranks,
+        process_group=setup.ranks if setup.split.size == 1 else setup.split,
+        split_batch=setup.split.size > 1,
     )
 
 
@@ -116,9 +118,13 @@ class SWEPUpdate(CombinedUpdate):
         self._swep = swep
 
     def loss(
-        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+        self,
+        model: EmbeddingModel,
+        inputs: Mapping[str, Tensor],
+        negative_log_likelihood: Callable[[Any], Tensor],
+        generator: torch.Generator,
     ) -> Tensor:
-        return self._swep.loss(model, inputs, negative_log_likelihood)
+        return self._swep.loss(model, inputs, negative_log_likelihood, generator)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"swep": dict(self._swep.state_dict())}

@@ -27,6 +27,8 @@ class Plan(BaseModel, ABC):
     """Its own optimizer pulls back to the pretrained weights."""
     shares_tasks: ClassVar[bool] = False
     """Ranks can share the tasks of a step."""
+    splits_batches: ClassVar[bool] = True
+    """Ranks can share each batch: its loss is a mean over labels."""
 
     def check(self) -> None:
         """Find what is wrong with the options already, before data and model are loaded.

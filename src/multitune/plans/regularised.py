@@ -70,7 +70,7 @@ class SWEPPlan(SeveralTasks):
 
     summary: ClassVar[str] = "joint training with learned noise on the word embeddings; a batch costs two computations"
     paper: ClassVar[str] = "arXiv 2105.02692"
-    shares_tasks: ClassVar[bool] = False  # one generator draws the noise of all tasks, in their order
+    splits_batches: ClassVar[bool] = False  # its divergence is a mean over tokens, not over labels
 
     p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Dropout probability that the noise's prior is made to resemble."""

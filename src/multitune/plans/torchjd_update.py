@@ -40,7 +40,7 @@ def build(plan: "TorchJDPlan", setup: Setup) -> "TorchJDUpdate":
             f"options of torchjd:{plan.aggregator}: it keeps a value for each task, so all {setup.num_tasks} must be "
             f"in every step: set tasks_per_step={setup.num_tasks}"
         )
-    if setup.ranks is not None and isinstance(made, RowsMethod):
+    if setup.ranks.size > 1 and isinstance(made, RowsMethod):
         raise UserError(
             f"method: torchjd:{plan.aggregator} reads the gradients themselves and runs in one process, without "
             f"torchrun; torchjd:UPGrad and others of the Gram matrix run on several ranks"

@@ -44,10 +44,27 @@ class TwoLoopPlan(Plan, ABC):
 
     def fitting_steps(self, setup: "Setup") -> int:
         """K, or where the recipe does not set it, what fits the run."""
-        return self.inner_steps or min(LONGEST, max(1, setup.budget // OUTER_STEPS))
+        return self.inner_steps or min(LONGEST, max(1, setup.budget // (OUTER_STEPS * self.walks)))
+
+    @property
+    def walks(self) -> int:
+        """M: trajectories of all tasks in an outer step."""
+        return 1
 
 
-class SequentialReptilePlan(TwoLoopPlan):
+class ManyWalks(TwoLoopPlan, ABC):
+    """Methods of which several trajectories can start from the same slow weights."""
+
+    trajectories: Steps = 1
+    """M: walks of K steps over all tasks from the same slow weights, which then go toward their mean; an outer step
+    costs M K gradient computations. Ranks share them."""
+
+    @property
+    def walks(self) -> int:
+        return self.trajectories
+
+
+class SequentialReptilePlan(ManyWalks):
     """Algorithm 1 of arXiv 2110.02600, which has K = 1000 and eta = 0.1."""
 
     summary: ClassVar[str] = "K single-task steps on fast weights, then the slow weights follow by a share eta"
@@ -60,19 +77,20 @@ class SequentialReptilePlan(TwoLoopPlan):
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.sampling import PermutedSampler
         from multitune.methods.two_loop import SequentialReptile
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way, walk_options
 
-        steps = self.fitting_steps(setup)
+        steps, walks = self.fitting_steps(setup), range(self.walks)
         options = loop_options(self, steps)
-        loop = SequentialReptile(setup.make_optimizer(setup.parameters), **options)
-        notes = short_way(options, setup.budget)
+        loop = SequentialReptile(setup.make_optimizer(setup.parameters), **options, **walk_options(self, setup))
+        notes = short_way(options, setup.budget, self.walks)
         if self.order == "random":
-            return TwoLoopUpdate(setup, loop, setup.sampler(), notes)
-        sampler = PermutedSampler(setup.probabilities, steps, generator=setup.generator("tasks"))
-        return TwoLoopUpdate(setup, loop, sampler, notes)
+            return TwoLoopUpdate(setup, loop, [setup.sampler(walk) for walk in walks], notes)
+        generators = [setup.task_generator(walk) for walk in walks]
+        samplers = [PermutedSampler(setup.probabilities, steps, generator=own) for own in generators]
+        return TwoLoopUpdate(setup, loop, samplers, notes)
 
 
-class LookaheadPlan(TwoLoopPlan):
+class LookaheadPlan(ManyWalks):
     """Lookahead on batches that mix the tasks: what Sequential Reptile is without single-task batches."""
 
     summary: ClassVar[str] = "as sequential_reptile, but each batch mixes the tasks: its control"
@@ -81,14 +99,15 @@ class LookaheadPlan(TwoLoopPlan):
 
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.two_loop import Lookahead
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way, walk_options
 
         options = loop_options(self, self.fitting_steps(setup))
-        loop = Lookahead(setup.make_optimizer(setup.parameters), **options)
-        return TwoLoopUpdate(setup, loop, setup.sampler(), short_way(options, setup.budget))
+        loop = Lookahead(setup.make_optimizer(setup.parameters), **options, **walk_options(self, setup))
+        samplers = [setup.sampler(walk) for walk in range(self.walks)]
+        return TwoLoopUpdate(setup, loop, samplers, short_way(options, setup.budget, self.walks))
 
 
-class FishPlan(TwoLoopPlan):
+class FishPlan(ManyWalks):
     """Inner loops that meet every task once, in random order."""
 
     summary: ClassVar[str] = "inner loops over the tasks without replacement, whatever their sizes"
@@ -103,12 +122,13 @@ class FishPlan(TwoLoopPlan):
     def build(self, setup: "Setup") -> "Update":
         from multitune.methods.sampling import EpochSampler
         from multitune.methods.two_loop import Fish
-        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
+        from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way, walk_options
 
         options = loop_options(self, self.fitting_steps(setup))
-        loop = Fish(setup.make_optimizer(setup.parameters), **options)
-        sampler = EpochSampler(setup.num_tasks, generator=setup.generator("tasks"))
-        return TwoLoopUpdate(setup, loop, sampler, short_way(options, setup.budget))
+        loop = Fish(setup.make_optimizer(setup.parameters), **options, **walk_options(self, setup))
+        generators = [setup.task_generator(walk) for walk in range(self.walks)]
+        samplers = [EpochSampler(setup.num_tasks, generator=own) for own in generators]
+        return TwoLoopUpdate(setup, loop, samplers, short_way(options, setup.budget, self.walks))
 
 
 class ReptilePlan(TwoLoopPlan):
@@ -127,9 +147,9 @@ class ReptilePlan(TwoLoopPlan):
         return self.inner_steps or min(LONGEST, max(1, setup.budget // (ROUNDS * setup.num_tasks)))
 
     def build(self, setup: "Setup") -> "Update":
-        from multitune.methods.two_loop import Reptile
+        from multitune.methods.reptile import Reptile
         from multitune.plans.two_loop_update import TwoLoopUpdate, loop_options, short_way
 
         options = loop_options(self, self.fitting_steps(setup))
         loop = Reptile(setup.make_optimizer(setup.parameters), num_tasks=setup.num_tasks, **options)
-        return TwoLoopUpdate(setup, loop, None, short_way(options, setup.budget, trajectories=setup.num_tasks))
+        return TwoLoopUpdate(setup, loop, [], short_way(options, setup.budget, trajectories=setup.num_tasks))

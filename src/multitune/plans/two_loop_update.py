@@ -1,49 +1,95 @@
 """The two-loop methods at work (see multitune.methods.two_loop)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from torch.optim import SGD
 
 from multitune.errors import RunError
 from multitune.methods.base import NonFiniteError
+from multitune.methods.losses import Loss
 from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import PermutedSampler, TaskSampler
 from multitune.methods.schedule import Linear, Schedule, inner_steps_at, outer_lr_at
 from multitune.methods.slow_weights import NonFiniteWeightsError
-from multitune.methods.two_loop import Reptile, TwoLoop
+from multitune.methods.two_loop import TwoLoop
 from multitune.plans.update import Setup, SingleBatchUpdate
 
 if TYPE_CHECKING:
-    from multitune.plans.two_loop import TwoLoopPlan
+    from multitune.plans.two_loop import ManyWalks, TwoLoopPlan
 
 RISING_FROM, DILOCO = 0.5, 0.7
 """eta where the recipe does not set it: its first value, and with Nesterov's momentum its only one."""
+STRETCH = 4
+"""Steps that each of several trajectories makes before ranks tell each other their losses: often enough to stop soon
+after a signal, and so seldom that a long batch of one is made up for by a short one."""
+RESULT = "result of a step"
+FAULTS = ("loss", "gradient", RESULT)
+"""What may be not finite; ranks tell each other the place in this list."""
 
 
 class TwoLoopUpdate(SingleBatchUpdate):
-    """One batch a step; the optimizer is an inner and an outer loop.
+    """One batch a step, or a few of each of several trajectories; the optimizer is an inner and an outer loop.
 
     Args:
         setup: of the run.
         two_loop: over the run's optimizer.
-        sampler: says whose batch comes next; None where the loop does (Reptile).
+        samplers: of each trajectory, say whose batch comes next; none where the loop does (Reptile).
         notes: as of every update.
     """
 
-    def __init__(self, setup: Setup, two_loop: TwoLoop, sampler: TaskSampler | None, notes: Sequence[str] = ()) -> None:
+    def __init__(self, setup: Setup, two_loop: TwoLoop, samplers: Sequence[TaskSampler], notes: Sequence[str]) -> None:
         super().__init__(setup, two_loop)
-        self._two_loop, self._sampler, self.notes = two_loop, sampler, tuple(notes)
+        self._two_loop, self._samplers, self.notes = two_loop, samplers, tuple(notes)
+        self._ranks, self.smallest_step = setup.ranks, two_loop.trajectories
 
     def draw(self, most: int) -> list[int]:
-        if isinstance(self._sampler, PermutedSampler) and self._two_loop.inner_step == 0:
-            self._sampler.begin(self._two_loop.loop_length)
-        if self._sampler is not None:
-            return self._sampler.draw(1)
-        assert isinstance(self._two_loop, Reptile)
-        return [self._two_loop.task]
+        """As every update does; with M trajectories the n-th batch is the (n mod M)-th one's."""
+        loop = self._two_loop
+        if isinstance(loop, Reptile):
+            return [loop.task]
+        if loop.between_loops:
+            for sampler in self._samplers:
+                if isinstance(sampler, PermutedSampler):
+                    sampler.begin(loop.loop_length)
+        steps = min(STRETCH if loop.trajectories > 1 else 1, loop.loop_length - loop.inner_step)
+        turns = range(min(steps, most // loop.trajectories))
+        return [number for _ in turns for sampler in self._samplers for number in sampler.draw(1)]
+
+    def optimizer_steps(self, batches: int) -> int:
+        return batches
+
+    def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
+        if self._two_loop.trajectories == 1:
+            return super().step(drawn, losses)
+        values, faults = torch.zeros(len(drawn), dtype=torch.float64), torch.zeros(len(drawn), dtype=torch.float64)
+        for place, loss in enumerate(losses):
+            if self._ranks.computes(place):
+                self._step_of_one(drawn, place, loss, values, faults)
+        values, faults = self._ranks.sums_on_host([values, faults])
+        if places := faults.nonzero().flatten().tolist():
+            what = FAULTS[int(faults[places[0]]) - 1]
+            raise NonFiniteError(what, [drawn[place] for place in places], places)
+        read: list[float] = values.tolist()
+        return read
+
+    def _step_of_one(self, drawn: Sequence[int], place: int, loss: Loss, values: Tensor, faults: Tensor) -> None:
+        """A step of the trajectory whose batch is at ``place``; it stands still where its loss is not finite."""
+        try:
+            (values[place],) = super().step([drawn[place]], [loss])
+        except NonFiniteError as error:
+            faults[place] = 1 + FAULTS.index(error.what)
+            if error.what == RESULT:
+                return
+            try:
+                self._two_loop.pass_turn()
+            except NonFiniteWeightsError:
+                faults[place] = 1 + FAULTS.index(RESULT)
 
     @property
     def two_loop(self) -> TwoLoop:
@@ -68,12 +114,12 @@ class TwoLoopUpdate(SingleBatchUpdate):
             raise RunError(f"at the end of the budget {error} (learning_rate)") from error
 
     def state_dict(self) -> dict[str, Any]:
-        sampler = self._sampler.state_dict() if self._sampler else None
-        return {"sampler": sampler, "two_loop": to_plain(self._two_loop.state_dict())}
+        samplers = [sampler.state_dict() for sampler in self._samplers]
+        return {"samplers": samplers, "two_loop": to_plain(self._two_loop.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if self._sampler:
-            self._sampler.load_state_dict(state["sampler"])
+        for sampler, own in zip(self._samplers, state["samplers"], strict=True):
+            sampler.load_state_dict(own)
         load_plain(self._two_loop, state["two_loop"])
 
     def _apply(self, tasks: Sequence[int]) -> None:
@@ -81,7 +127,7 @@ class TwoLoopUpdate(SingleBatchUpdate):
             super()._apply(tasks)
         except NonFiniteWeightsError as error:
             self._two_loop.zero_grad()
-            raise NonFiniteError("result of a step", tasks) from error
+            raise NonFiniteError(RESULT, tasks) from error
 
 
 def loop_options(plan: "TwoLoopPlan", inner_steps: int) -> dict[str, Any]:
@@ -94,6 +140,11 @@ def loop_options(plan: "TwoLoopPlan", inner_steps: int) -> dict[str, Any]:
         "outer_optimizer": nesterov if plan.outer_optimizer == "nesterov" else None,
         "slow_device": plan.slow_device,
     }
+
+
+def walk_options(plan: "ManyWalks", setup: Setup) -> dict[str, Any]:
+    """The plan's trajectories as the two-loop classes take them."""
+    return {"trajectories": plan.trajectories, "process_group": setup.ranks}
 
 
 def _outer_lr(plan: "TwoLoopPlan") -> float | Schedule:

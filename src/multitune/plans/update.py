@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,8 +54,8 @@ class Setup:
         make_optimizer: the run's optimizer for some of the parameters; each call makes a new one.
         clip: largest L2 norm of an update's gradient, or None.
         seed: of the order of tasks and of whatever a method draws.
-        ranks: that share the tasks of each step; None where this process computes all. Plans that say so
-            (``Plan.shares_tasks``) take notice.
+        ranks: that share the tasks of each step. Plans that say so (``Plan.shares_tasks``) take notice.
+        split: that have a part of each batch, whose losses and gradients add up to the batch's.
     """
 
     parameters: NamedParameters
@@ -69,16 +69,21 @@ class Setup:
     make_optimizer: Callable[[NamedParameters], Optimizer]
     clip: float | None
     seed: int
-    ranks: Ranks | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    split: Ranks = field(default_factory=Ranks)
 
     @property
     def num_tasks(self) -> int:
         """T."""
         return len(self.probabilities)
 
-    def sampler(self) -> TaskSampler:
-        """Says whose batch comes next, one at a time."""
-        return self.make_sampler(self.generator("tasks"))
+    def sampler(self, trajectory: int = 0) -> TaskSampler:
+        """Says whose batch comes next, one at a time, on one of several trajectories."""
+        return self.make_sampler(self.task_generator(trajectory))
+
+    def task_generator(self, trajectory: int = 0) -> torch.Generator:
+        """The generator that draws the tasks of a trajectory."""
+        return self.generator(f"tasks of trajectory {trajectory}" if trajectory else "tasks")
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of the run's seed; one purpose's draws do not change another's."""
@@ -95,6 +100,11 @@ class Update(ABC):
     notes: tuple[str, ...] = ()
     """What is known before the first step and has to be said with the run's scores, a sentence each."""
 
+    def optimizer_steps(self, batches: int) -> int:
+        """Steps of the optimizer that ``step`` makes with so many batches."""
+        del batches
+        return 1
+
     @property
     def ships_anew(self) -> bool:
         """Whether the newest step has changed the weights that the method would ship."""
@@ -108,9 +118,17 @@ class Update(ABC):
         """
 
     def loss(
-        self, model: EmbeddingModel, inputs: Mapping[str, Tensor], negative_log_likelihood: Callable[[Any], Tensor]
+        self,
+        model: EmbeddingModel,
+        inputs: Mapping[str, Tensor],
+        negative_log_likelihood: Callable[[Any], Tensor],
+        generator: torch.Generator,
     ) -> Tensor:
-        """The loss of one batch; ``negative_log_likelihood`` turns what ``model(**inputs)`` returns into a scalar."""
+        """The loss of one batch; ``negative_log_likelihood`` turns what ``model(**inputs)`` returns into a scalar.
+
+        ``generator`` is the batch's own: what is drawn depends on no other batch.
+        """
+        del generator
         return negative_log_likelihood(model(**inputs))
 
     @abstractmethod
@@ -121,7 +139,8 @@ class Update(ABC):
         rank alone that computes them.
 
         Raises:
-            NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before.
+            NonFiniteError: a loss or a gradient is NaN or infinite; weights and optimizer are as before. Where it has
+                ``places``, only the batches there are left out.
         """
 
     @abstractmethod
@@ -149,7 +168,7 @@ class OptimizerUpdate(Update):
     """An update that ends in a step of an optimizer with the gradients that the parameters hold."""
 
     def __init__(self, setup: Setup, optimizer: Optimizer) -> None:
-        self._parameters = [weight for _, weight in setup.parameters]
+        self._parameters, self._split = [weight for _, weight in setup.parameters], setup.split
         self._clip, self._optimizer = setup.clip, optimizer
 
     def advance(self, learning_rate: float, progress: float) -> None:
@@ -182,10 +201,12 @@ class SingleBatchUpdate(OptimizerUpdate):
         for term in scalars(given):
             term.backward()
             terms.append(term.detach())
-        value = float(torch.stack(terms).sum())
+        (total,) = self._split.sums_on_host([torch.stack(terms).sum()])
+        value = float(total)
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError("loss", drawn)
+        self._split.sum_together([weight.grad for weight in self._parameters if weight.grad is not None])
         self._apply(drawn)
         return [value]
 

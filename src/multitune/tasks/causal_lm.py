@@ -129,7 +129,7 @@ class CausalLM(Task):
         learnt = targets[:, 1:]
         return torch.nn.functional.cross_entropy(output.logits.float(), learnt[learnt != IGNORED])
 
-    def learnt(self, targets: Tensor) -> int:
+    def labels_in_loss(self, targets: Tensor) -> int:
         return int((targets[:, 1:] != IGNORED).sum())  # nothing predicts the first token, which texts learn
 
     def forward(self, model: PreTrainedModel, inputs: Inputs, examples: Sequence[Example]) -> dict[str, Tensor]:

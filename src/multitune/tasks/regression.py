@@ -49,11 +49,11 @@ class Regression(Task):
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([example["label"] for example in examples], dtype=torch.float32)
 
+    def labels_in_loss(self, targets: Tensor) -> int:
+        return len(targets)  # a score may be any number
+
     def loss(self, output: Any, targets: Tensor) -> Tensor:
         return torch.nn.functional.mse_loss(output.logits[:, 0].float(), targets)
-
-    def learnt(self, targets: Tensor) -> int:
-        return len(targets)
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[float]:
         scores: list[float] = output.logits[:, 0].tolist()

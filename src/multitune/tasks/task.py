@@ -124,8 +124,8 @@ class Task(Kind, ABC):
             output.logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="mean"
         )
 
-    def learnt(self, targets: Tensor) -> int:
-        """How many labels ``loss`` is the mean of: micro-batches of a batch weigh as many as they have."""
+    def labels_in_loss(self, targets: Tensor) -> int:
+        """How many labels ``loss`` is the mean over: parts of a batch weigh as many as they have."""
         return int((targets != IGNORED).sum())
 
     def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor, distributed
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
 from multitune.methods.ranks import LostRankError, Ranks
 from multitune.plans import METHODS, Plan
+from multitune.plans.two_loop import ManyWalks
 from multitune.storage.interrupt import Leave
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What launchers tell each process."""
+LINGERING = 3.0
+"""Seconds that rank 0, whose store all ask, stays for the others after an error."""
 PATIENCE = timedelta(days=1)
 """Ranks wait for one that is slow, or scores alone; one that has ended is known at once."""
 
@@ -30,17 +34,17 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks | None]:
-    """Inside, the processes of a launched run are a group; None where there is one process.
+def joined() -> Iterator[Ranks]:
+    """Inside, the processes of a launched run are a group; one process that nobody has launched is alone.
 
     Of several ranks with an error, the first one alone lets it out; the others raise ``AlreadySaid``.
     """
     if distributed.is_available() and distributed.is_initialized():
         group = distributed.group.WORLD
         assert group is not None
-        yield Ranks(group) if distributed.get_world_size() > 1 else None
+        yield Ranks(group)
     elif not launched():
-        yield None
+        yield Ranks()
     else:
         from torch.distributed.rendezvous import rendezvous
 
@@ -49,13 +53,13 @@ def joined() -> Iterator[Ranks | None]:
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         group = distributed.group.WORLD
         assert group is not None
-        with _said_once(store, rank):
+        with _said_once(store, rank, size):
             yield Ranks(group)
         distributed.destroy_process_group()
 
 
 @contextmanager
-def _said_once(store: "Store", rank: int) -> Iterator[None]:
+def _said_once(store: "Store", rank: int, size: int) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:  # rank 0 has the folder that it speaks of
@@ -63,7 +67,13 @@ def _said_once(store: "Store", rank: int) -> Iterator[None]:
             raise AlreadySaid from error
         raise
     except (UserError, RunError, Leave) as error:
-        if not _is_first(store):
+        first = _is_first(store)
+        if rank == 0 and not isinstance(
+            error, Leave
+        ):  # the store ends with it, and then nobody can ask who was the first
+            distributed.destroy_process_group()  # this ends what the others wait for
+            _wait_for(store, size - isinstance(error, LostRankError))
+        if not first:
             raise AlreadySaid from error
         if isinstance(error, LostRankError):
             raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
@@ -78,27 +88,49 @@ def _is_first(store: "Store") -> bool:
         return True
 
 
+def _wait_for(store: "Store", count: int) -> None:
+    """Wait until so many ranks have asked whether they are the first, but not long."""
+    last = time.monotonic() + LINGERING
+    with suppress(RuntimeError):  # the store is a launcher's, which is gone
+        while store.add("multitune/said", 0) < count and time.monotonic() < last:
+            time.sleep(0.01)
+
+
 @contextmanager
-def first_alone(ranks: Ranks | None) -> Iterator[None]:
+def first_alone(ranks: Ranks) -> Iterator[None]:
     """Rank 0 is inside first: what it leaves in the cache, the others find."""
-    if ranks is not None and ranks.rank != 0:
+    if ranks.rank != 0:
         ranks.meet()
     yield
-    if ranks is not None and ranks.rank == 0:
+    if ranks.rank == 0:
         ranks.meet()
 
 
-def check_method(name: str, plan: Plan) -> None:
-    """Make sure that a method works on several ranks.
+def check_method(name: str, plan: Plan, size: int, *, split_batch: bool = False) -> None:
+    """Make sure that a method works on so many ranks, which share its tasks or trajectories, or each batch.
 
     Raises:
         UserError: it does not.
     """
-    if not plan.shares_tasks:
-        able = [each for each, kind in METHODS.items() if kind.shares_tasks]
+    if split_batch:
+        if plan.one_model_per_task or not plan.splits_batches:
+            why = (
+                "trains one model per language" if plan.one_model_per_task else "has a loss that is no mean over labels"
+            )
+            raise UserError(f"split_batch: cannot stand beside {name}, which {why}")
+        return
+    if isinstance(plan, ManyWalks) and plan.trajectories % size:
         raise UserError(
-            f"method: {name} runs in one process, without torchrun; on several ranks run {', '.join(able)} and "
-            f"torchjd:NAME (its methods of the Gram matrix)"
+            f"options.trajectories: {plan.trajectories} of {name} cannot be dealt evenly over {size} ranks; choose a "
+            f"multiple of {size}"
+        )
+    if not (plan.shares_tasks or isinstance(plan, ManyWalks)):
+        able = [each for each, kind in METHODS.items() if kind.shares_tasks]
+        walking = [each for each, kind in METHODS.items() if issubclass(kind, ManyWalks)]
+        raise UserError(
+            f"method: {name} runs in one process, without torchrun; on several ranks run {', '.join(able)}, "
+            f"torchjd:NAME (its methods of the Gram matrix), with options.trajectories {', '.join(walking)}; or set "
+            f"split_batch: true"
         )
 
 
@@ -112,6 +144,8 @@ def check_alike(ranks: Ranks, parts: Mapping[str, object]) -> None:
     Raises:
         UserError: a rank has something else than rank 0; all ranks raise it.
     """
+    if ranks.size == 1:
+        return
     own = torch.tensor([_fingerprint(part) for part in parts.values()])
     every = ranks.gather(own)
     for rank, differs in enumerate(every.ne(every[0]).tolist()):

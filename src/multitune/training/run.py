@@ -1,7 +1,7 @@
 """A run before its first step: data read, encoder loaded, method set up."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,13 +31,16 @@ from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.results.digests import Digests
 from multitune.seeds import seeded
-from multitune.tasks import HeadMap, MaskedLanguageModelling
+from multitune.tasks import HeadMap, MaskedLanguageModelling, Task
 from multitune.tasks.task import Example, Inputs
 from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
 from multitune.training.loading import load_encoder, replayed
 from multitune.training.optimizer import make_optimizer
 from multitune.training.sampling import probabilities, task_sampler
+
+Taken = dict[str, dict[str, Any]]
+"""A mini-batch that was taken from its stream, by language: epoch, position and rows."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,27 @@ class Run:
     precision: str
     division: Division | None
     """What the pseudo-tasks are; None where the tasks are languages."""
+    split: Ranks
+    """Those that have a part of each mini-batch."""
     digests: Digests
     """Hashes of the records that the run sees; with a model for each language, of all languages' records."""
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number."""
-        return torch.stack(list(self.next_loss(number)())).sum()
+        return torch.stack(list(self.next_loss(number, [])())).sum()
 
-    def next_loss(self, number: int) -> Callable[[], Iterator[Tensor]]:
+    def next_loss(self, number: int, taken: list["Taken"]) -> Callable[[], Iterator[Tensor]]:
         """Take the next mini-batch of the stream with this number; the function computes the method's loss of it.
 
-        It computes scalars whose sum is the loss, one at a time: one a micro-batch, where the recipe has these. What is
-        random in it depends on the seed and on which of the stream's mini-batches it is, so that every method meets a
-        mini-batch with the same dropout, whichever rank computes it.
+        It computes scalars whose sum is the loss, one at a time: one a micro-batch, where the recipe has these.
+        ``taken`` gets one more entry: which mini-batch it is.
+
+        What is random in it depends on the seed and on which of the stream's mini-batches it is, so that every method
+        meets a mini-batch with the same dropout, whichever rank computes it.
         """
         stream = self._streams[number]
         batch = stream.next()
+        taken.append(stream.newest())
         return partial(self._losses, batch, stream.place)
 
     def _losses(self, batch: Batch, place: tuple[str | int, ...]) -> Iterator[Tensor]:
@@ -86,12 +94,13 @@ class Run:
         examples, draw = sum(map(len, rows.values())), seeded(self.recipe.seed, "variation", *place)
         parts = [part for head, own in rows.items() for part in self._parts(head, own, len(own) / examples, draw)]
         together = [parts] if self.recipe.micro_batch_size is None else [[part] for part in parts]
+        rank = (self.split.rank,) if self.split.rank else ()
         for number, some in enumerate(together):
             # Dropout can only draw from torch's global generator: seeded anew for each computation, then put back.
             with torch.random.fork_rng(self._cuda_devices), self._autocast:
-                which = (*place, number) if number else place
+                which = (*place, *rank, number) if number else (*place, *rank)
                 torch.manual_seed(seeded(self.recipe.seed, "dropout", *which).initial_seed())
-                loss = torch.stack([self._loss(part) for part in some]).sum()
+                loss = torch.stack([self._loss(part, draw) for part in some]).sum()
             yield loss
 
     def _parts(self, head: int, examples: Sequence[Example], share: float, draw: torch.Generator) -> Iterator["_Part"]:
@@ -100,19 +109,26 @@ class Run:
         A loss is a mean over labels: a micro-batch's share goes with how many of them it has, so that the sum of the
         gradients is that of the whole. One without labels is left out.
         """
-        task, size = self.heads.tasks[head], self.recipe.micro_batch_size or len(examples)
-        drawn = [task.augmented(example, draw) for example in examples]
-        firsts = range(0, len(drawn), size)
-        collated = [task.collate(drawn[first : first + size], self.encoder.pad_id) for first in firsts]
-        labels = [task.learnt(targets) for _, targets in collated]
+        task = self.heads.tasks[head]
+        drawn, of_rank = self._of_rank(task, [task.augmented(example, draw) for example in examples])
+        size = self.recipe.micro_batch_size or len(drawn)
+        collated = [task.collate(drawn[at : at + size], self.encoder.pad_id) for at in range(0, len(drawn), size)]
+        labels = [task.labels_in_loss(targets) for _, targets in collated]
         whole = sum(labels) or len(labels)  # of a batch without labels the loss is NaN, as ever
         for (inputs, targets), own in zip(collated, labels, strict=True):
             if own or not any(labels):
-                yield _Part(head, inputs, targets, share * (max(1, own) / whole))
+                yield _Part(head, inputs, targets, share * of_rank * (max(1, own) / whole))
 
-    def newest(self, numbers: Iterable[int]) -> dict[str, dict[str, Any]]:
-        """The newest mini-batches of some streams, by language: epoch, position and rows."""
-        return {k: v for number in dict.fromkeys(numbers) for k, v in self._streams[number].newest().items()}
+    def _of_rank(self, task: Task, examples: Sequence[Example]) -> tuple[Sequence[Example], float]:
+        """This rank's part of examples, where ranks split them, and its share of the labels.
+
+        A rank without any label computes all examples with a share of 0: the graph is then that of the other ranks.
+        """
+        if self.split.size == 1:
+            return examples, 1.0
+        own = examples[self.split.rank :: self.split.size]
+        labels = task.labels_in_loss(task.targets(own)) if own else 0
+        return own if labels else examples, labels / max(1, task.labels_in_loss(task.targets(examples)))
 
     # What each step looks up, made once.
 
@@ -139,13 +155,13 @@ class Run:
         """The CUDA devices whose random state a forward pass draws from."""
         return [self.encoder.device] if self.encoder.device.type == "cuda" else []
 
-    def _loss(self, part: "_Part") -> Tensor:
-        """The method's loss of a part of a mini-batch, times its share."""
+    def _loss(self, part: "_Part", draw: torch.Generator) -> Tensor:
+        """The method's loss of a part of a mini-batch, times its share; ``draw`` is the mini-batch's generator."""
         task, model, device = self.heads.tasks[part.head], self._models[part.head], self.encoder.device
         inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(part.inputs).items()}
         targets = part.targets.to(device)
         with task.fewer_logits(model, targets):
-            return self.update.loss(model, inputs, lambda output: task.loss(output, targets)) * part.share
+            return self.update.loss(model, inputs, lambda output: task.loss(output, targets), draw) * part.share
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,7 @@ class _Part:
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
-    """Load the encoder, tokenise the corpus, set up the method; ``ranks`` share the tasks of its steps.
+    """Load the encoder, tokenise the corpus, set up the method; ``ranks``, if there are several, share its steps.
 
     Raises:
         UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
@@ -193,6 +209,8 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         if not heads.can_trim:
             raise UserError(f"ship_vocabulary: a model of {corpus.task} says all tokens, or reads none; set it to full")
         encoder.ship_only({*train.tokens, *dev.tokens, *test.tokens})
+    alone, every = Ranks(), ranks or Ranks()
+    dealt, split = (alone, every) if recipe.split_batch else (every, alone)
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
     lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
@@ -200,7 +218,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         recipe=recipe,
         heads=heads,
         encoder=encoder,
-        update=_update(recipe, plan, encoder, parts, sizes, ranks),
+        update=_update(recipe, plan, encoder, parts, sizes, dealt, split),
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
@@ -209,19 +227,21 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         test=test,
         precision=resolve(recipe.precision, encoder.device),
         division=division,
+        split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
     )
 
 
 def _update(
-    recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks | None
+    recipe: Recipe, plan: Plan, encoder: Encoder, parts: Parts, sizes: Sequence[int], ranks: Ranks, split: Ranks
 ) -> Update:
     """The method at work on the encoder's weights.
 
     Args:
         parts: of the encoder, frozen ones too.
         sizes: the training records of each task.
-        ranks: those that share the run.
+        ranks: those that share the tasks or trajectories.
+        split: those that share each batch.
 
     Raises:
         UserError: an option that does not fit the run, or a budget too small for a step.
@@ -242,6 +262,7 @@ def _update(
         clip=recipe.clip,
         seed=recipe.seed,
         ranks=ranks,
+        split=split,
     )
     update = averaged(plan.build(setup), setup, recipe)
     if recipe.budget < update.smallest_step:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, RunError
-from multitune.evaluation.scoring import evaluate, write_predictions
+from multitune.evaluation.scoring import Encoded, Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.methods.ranks import Ranks
 from multitune.probes import live
@@ -28,7 +29,7 @@ from multitune.training.model_card import Training
 from multitune.training.optimizer import learning_rate
 from multitune.training.outcome import result_of
 from multitune.training.progress import Display
-from multitune.training.run import Run
+from multitune.training.run import Run, Taken
 from multitune.training.run_folder import CHECKPOINTS
 from multitune.training.tracking import Log, tracking
 from multitune.versions import versions
@@ -46,13 +47,14 @@ class Trainer:
         out: the run's folder, which is there.
         display: shows a person how it goes.
         stop: notes a signal.
-        ranks: that share the tasks of each step, if any do. All of them train; rank 0 alone logs, validates, probes and
-            writes.
+        ranks: that share the tasks of each step, if several do. All of them train and evaluate; rank 0 alone logs,
+            probes and writes.
     """
 
     def __init__(self, run: Run, out: Path, display: Display, stop: StopSignal, ranks: Ranks | None = None) -> None:
         recipe = run.recipe
-        self._ranks, self._leads = ranks, ranks is None or ranks.rank == 0
+        self._ranks = ranks or Ranks()
+        self._leads = self._ranks.rank == 0
         self._run, self._out, self._display, self._stop = run, out, display, stop
         self._checkpoints = out / CHECKPOINTS
         self._log = MetricsLog(out / metrics.FILE)
@@ -77,10 +79,9 @@ class Trainer:
         """
         with launch.first_alone(self._ranks):
             self._go_on(resume=resume)
-        if self._ranks is not None:
-            run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
-            parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
-            launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
+        run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
+        parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
+        launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
 
     def _go_on(self, *, resume: bool) -> None:
         resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
@@ -113,20 +114,25 @@ class Trainer:
     def ship(self, corpus: Corpus) -> RunResult:
         """Evaluate the weights that the recipe selects on the test split, and write all that a run leaves.
 
+        All ranks evaluate; rank 0 alone writes.
+
         Raises:
             Interrupted: a signal has come; the newest checkpoint has all that was learnt.
             RunError: the model has diverged, or the checkpoint with the best weights is damaged.
         """
         run, out = self._run, self._out
+        self._ranks.meet()  # rank 0 has written its last checkpoint
         if run.recipe.select == "best":
             self._restore_best()
         self._display.say(f"evaluating {len(corpus.test)} languages")
         with run.update.shipped_weights():
             try:
-                evaluation = evaluate(run.encoder, run.heads, run.test, run.precision, self._stop.check)
+                evaluation = self._evaluated(run.test)
             except StopRequested as stop:
                 raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
             result = result_of(run, self._now, corpus, evaluation, time.monotonic() - self._began)
+            if not self._leads:
+                return result
             if run.recipe.save_model:
                 self._save_model(result, "dev" if corpus.test_is_dev else "test")
         with replaced(out / predictions.FILE) as beside:
@@ -163,33 +169,36 @@ class Trainer:
         begins, began = now.gradients, time.monotonic()
         run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
         drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
-        losses = (run.next_loss(number) for number in drawn)
-        if self._ranks is not None:
-            self._ranks.wanted = self._stop.requested or 0
+        taken: list[Taken] = []
+        losses = (run.next_loss(number, taken) for number in drawn)
         now.gradients += run.update.cost * len(drawn)
         try:
             now.losses += run.update.step(drawn, losses)
         except NonFiniteError as error:
-            self._skip(error)
+            at_fault = [n for n, number in enumerate(drawn) if number in error.tasks]
+            faulty = at_fault if error.places is None else error.places
+            if error.places is not None:
+                self._count([batch for place, batch in enumerate(taken) if place not in faulty])
+            self._skip(error.what, [taken[place] for place in faulty])
         else:
-            self._count(drawn)
+            self._count(taken)
         if self._spent:
             run.update.finish()
         now.step_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
 
-    def _count(self, drawn: Sequence[int]) -> None:
-        """Count a step that was taken."""
-        self._now.steps, self._now.skipped_in_a_row = self._now.steps + 1, 0
-        for number in drawn:
-            for language in self._run.newest([number]):
-                self._now.trained[language] += self._run.update.cost
+    def _count(self, taken: Sequence[Taken]) -> None:
+        """Count the batches that a step was taken with."""
+        now, update = self._now, self._run.update
+        now.steps, now.skipped_in_a_row = now.steps + update.optimizer_steps(len(taken)), 0
+        for batch in taken:
+            for language in batch:
+                now.trained[language] += update.cost
 
     @property
     def _asked_to_stop(self) -> Signals | None:
         """The signal that has come, if any; to any rank, as all of them know since the newest step."""
-        if self._ranks is None:
-            return self._stop.requested
+        self._ranks.wanted = self._stop.requested or 0
         return Signals(self._ranks.agreed) if self._ranks.agreed else None
 
     @property
@@ -218,29 +227,14 @@ class Trainer:
         self._now.losses = []
 
     def _validate(self) -> None:
-        """Score, and save a checkpoint; the other ranks wait for rank 0.
+        """Score the weights that would ship now on dev, and save a checkpoint.
 
         Raises:
             StopRequested: a signal has come.
         """
-        if self._ranks is None:
-            self._score()
-            return
-        if self._leads:
-            with suppress(StopRequested):  # all ranks are told at once, below
-                self._score()
-        else:
-            self._now.validated = self._now.gradients
-        self._ranks.wanted = self._stop.requested or 0
-        self._ranks.meet()
-        if (signal := self._asked_to_stop) is not None:
-            raise StopRequested(signal)
-
-    def _score(self) -> None:
-        """Score the weights that would ship now on dev, and save a checkpoint."""
         run, now = self._run, self._now
         with run.update.shipped_weights():
-            evaluation = evaluate(run.encoder, run.heads, run.dev, run.precision, self._stop.check)
+            evaluation = self._evaluated(run.dev)
             drift = run.encoder.drift()
         now.dev = evaluation.average(run.heads.metric)
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
@@ -250,6 +244,21 @@ class Trainer:
         self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
         self._display.validated(now.gradients, now.dev, run.heads.metric, drift)
         self._save_state()
+
+    def _evaluated(self, split: Encoded) -> Evaluation:
+        """The scores of the weights that the model holds; each rank predicts its share of the batches.
+
+        Raises:
+            StopRequested: a signal has come to any rank; all of them raise it.
+        """
+        run, ranks, evaluation = self._run, self._ranks, None
+        with suppress(StopRequested):
+            evaluation = evaluate(run.encoder, run.heads, split, run.precision, self._stop.check, ranks)
+        ranks.wanted = (self._stop.requested or ranks.agreed) if evaluation is None else 0
+        ranks.meet()
+        if evaluation is None or ranks.agreed:
+            raise StopRequested(Signals(ranks.agreed))
+        return evaluation
 
     def _probe(self) -> None:
         """Measure what the papers argue with, on the weights that would ship now."""
@@ -268,13 +277,13 @@ class Trainer:
         if self._spent:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
-    def _skip(self, error: NonFiniteError) -> None:
+    def _skip(self, what: str, faulty: Sequence[Taken]) -> None:
         """Name the batches at fault; stop after as many skipped steps in a row as the recipe allows."""
         run, now = self._run, self._now
-        batches = {k: FaultyBatch(**at) for k, at in run.newest(error.tasks).items()}
-        self._add(Skip(**self._when, what=error.what, batches=batches))
+        batches = {k: FaultyBatch(**at) for batch in faulty for k, at in batch.items()}
+        self._add(Skip(**self._when, what=what, batches=batches))
         places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
-        message = f"the {error.what} of {places} is not finite at {now.gradients} gradients"
+        message = f"the {what} of {places} is not finite at {now.gradients} gradients"
         self._display.say(f"{message}: step skipped")
         now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
         if now.skipped_in_a_row == run.recipe.non_finite_steps:
@@ -285,14 +294,13 @@ class Trainer:
 
     def _end_early(self, stop: StopRequested) -> None:
         """Save what was learnt, as a checkpoint and as a model, and raise ``Interrupted``."""
+        if self._saved_at != self._now.gradients:
+            self._save_state(early=True)
         if self._leads:
-            if self._saved_at != self._now.gradients:
-                self._save_state(early=True)
             self._writer.wait()
             with self._run.update.shipped_weights():
                 self._save_model()
-        if self._ranks is not None:  # a launcher that sees one of them end stops the others
-            self._ranks.meet()
+        self._ranks.meet()  # a launcher that sees one of them end stops the others
         raise Interrupted(
             f"stopped after {self._now.gradients} of {self._run.recipe.budget} gradients; {self._out / 'model'} holds "
             f"what was learnt, --resume goes on from there",
@@ -300,18 +308,19 @@ class Trainer:
         ) from stop
 
     def _save_state(self, *, early: bool = False) -> None:
+        update = self._run.update.state_dict()  # over ranks all of them give their part
         if self._leads:
-            self._writer.save(self._state(), early=early)
+            self._writer.save(self._state(update), early=early)
         self._saved_at = self._now.gradients
 
-    def _state(self) -> RunState:
+    def _state(self, update: dict[str, Any]) -> RunState:
         return RunState(
             progress=self._now,
             recipe=to_yaml(self._run.recipe),
             digests=self._run.digests,
             log=self._log.text(),
             weights=dict(self._run.encoder.parameters()),
-            update=self._run.update.state_dict(),
+            update=update,
             batches={language: batches.state_dict() for language, batches in self._run.batches.items()},
         )
 

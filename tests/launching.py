@@ -1,0 +1,86 @@
+"""Runs of several ranks, as torchrun starts them: their data, their recipes, their processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from builders import WORDS, lines
+from multitune.recipe import Recipe
+
+RANKS = 2
+LANGUAGES = ("aa", "bb", "cc", "dd")
+OUTLIER = 1e30
+"""A finite score whose squared error is none."""
+
+
+def texts(folder: Path, *, outliers: int = 0, seed: int = 0) -> Path:
+    """Four languages' texts with scores; the first ones of bb, in training, are outliers."""
+    folder.mkdir(parents=True)
+    words = [word for kinds in WORDS.values() for kind in kinds for word in kind]
+    for number, language in enumerate(LANGUAGES):
+        for split, count in (("train", 24), ("dev", 6), ("test", 6)):
+            rows = [
+                {"text": f"{words[(n + number) % 20]} {words[(n * 7 + seed) % 20]}", "score": n % 5}
+                for n in range(count)
+            ]
+            for row in rows[: outliers if (language, split) == ("bb", "train") else 0]:
+                row["score"] = OUTLIER
+            (folder / f"{split}-{language}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def recipe(model: Path, data: Path | str, name: str, **keys: Any) -> Recipe:
+    defaults: dict[str, Any] = {"budget": 24, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "threads": 1}
+    defaults |= {"columns": {"text": "text", "score": "score"}, "keep_checkpoints": True, "validate_every": 8}
+    given = {"model": str(model), "data": "folder", "path": str(data), "method": name.partition("-of-")[0]}
+    return Recipe(**(given | defaults | keys))
+
+
+def environment(rank: int, port: int, ranks: int = RANKS) -> dict[str, str]:
+    """What torchrun tells a process."""
+    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return (
+        os.environ
+        | {name: str(value) for name, value in own.items()}
+        | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": paths}
+    )
+
+
+def started(*arguments: str, folder: Path, ranks: int = RANKS) -> list[subprocess.Popen[str]]:
+    """The processes of a launched Python program, which can import the modules of a folder of tests."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment(rank, port, ranks),
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """Weights to 1e-5, and the same steps, skips and validations."""
+    weights = load_file(theirs / "model" / "model.safetensors")
+    for name, weight in load_file(ours / "model" / "model.safetensors").items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-5, atol=1e-5, msg=name)
+    for kept, event in zip(lines(ours), lines(theirs), strict=True):
+        numbers = {key: value for key, value in event.items() if isinstance(value, float) and key != "seconds"}
+        for key, value in numbers.items():
+            assert kept[key] == pytest.approx(value, rel=1e-3, abs=1e-3)
+        whole = {key: value for key, value in event.items() if isinstance(value, int | str)}
+        assert {key: kept[key] for key in whole} == whole
+        assert kept.get("batches") == event.get("batches")

@@ -1,0 +1,164 @@
+"""What ends one of several ranks, ends all of them with one line; the run goes on from its checkpoint."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import distributed
+
+import multitune as mt
+from builders import disk
+from launching import RANKS, assert_same_run, recipe, started, texts
+from multitune.recipe import to_yaml
+from multitune.training.run_folder import CHECKPOINTS
+
+pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
+KILLS = 20
+RECIPES: dict[str, dict[str, Any]] = {
+    "pcgrad": {"options": {"tasks_per_step": 2}},
+    "sequential_reptile": {"options": {"trajectories": 2, "inner_steps": 5}},
+    "mixed": {"split_batch": True, "dropout": 0.0},
+}
+Processes = list[subprocess.Popen[str]]
+
+
+def written(folder: Path, model: Path, method: str, **keys: Any) -> Path:
+    """A recipe file beside its data."""
+    data = folder / "data"
+    if not data.exists():
+        texts(data)
+    one = recipe(model, data, method, **{"checkpoint_every": 8, **RECIPES[method], **keys})
+    (folder / f"{method}.yaml").write_text(to_yaml(one))
+    return folder / f"{method}.yaml"
+
+
+def train(file: Path, out: Path, *more: str, ranks: int = RANKS) -> Processes:
+    return started("-m", "multitune", "train", str(file), "--out", str(out), *more, folder=file.parent, ranks=ranks)
+
+
+def wait_for(pattern: str, out: Path, processes: Processes) -> None:
+    """Until a run folder has such a file, or a process has ended."""
+    began = time.monotonic()
+    while not list(out.glob(pattern)) and all(each.poll() is None for each in processes):
+        assert time.monotonic() - began < 240
+        time.sleep(0.02)
+
+
+def said(processes: Processes) -> list[str]:
+    """What all of them have said to a person at their end."""
+    texts = [process.communicate(timeout=300)[1] for process in processes]
+    return [line for text in texts for line in text.splitlines() if line.startswith("multitune:")]
+
+
+def last_words(process: subprocess.Popen[str]) -> list[str]:
+    """What a rank says when another one has just been killed, within 10 s; it has ended then.
+
+    On a busy machine the end of a process takes longer than that, after its last word.
+    """
+    began = time.monotonic()
+    assert process.stderr is not None
+    with process.stderr as told:
+        heard = [(line.rstrip(), time.monotonic() - began) for line in told if line.startswith("multitune:")]
+    process.wait(timeout=60)
+    assert all(seconds < 10 for _, seconds in heard)
+    return [line for line, _ in heard]
+
+
+def killed(file: Path, out: Path, moment: float, victim: int, *more: str) -> bool:
+    """Kill a rank so many seconds after the run has its folder; whether it has ended before."""
+    processes = train(file, out, *more)
+    wait_for("recipe.yaml", out, processes)
+    time.sleep(moment)
+    if processes[victim].poll() is not None:
+        said(processes)
+        return True
+    processes[victim].kill()
+    other = processes[1 - victim]
+    lines = last_words(other)
+    said(processes[victim : victim + 1])
+    if other.returncode == 0:  # it had done its part
+        return False
+    assert len(lines) == 1, lines
+    assert "another rank has ended or cannot be reached" in lines[0]
+    assert lines[0].endswith("go on from the newest checkpoint with --resume")
+    return False
+
+
+def resumed(file: Path, out: Path, ranks: int) -> None:
+    processes = train(file, out, "--resume", ranks=ranks)
+    assert said(processes) == []
+    assert [process.returncode for process in processes] == [0] * ranks
+
+
+@pytest.mark.check
+def test_a_killed_rank_ends_the_others_and_one_process_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+    file = written(tmp_path, tiny_model, "sequential_reptile", budget=400, validate_every=400)
+    mt.train(file, tmp_path / "alone")
+    processes = train(file, tmp_path / "run")
+    wait_for(f"{CHECKPOINTS}/*/B2SUMS", tmp_path / "run", processes)
+    processes[1].kill()
+    (line,) = last_words(processes[0])
+    assert processes[0].returncode == 1
+    assert "go on from the newest checkpoint with --resume" in line
+    said(processes[1:])
+    mt.train(file, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
+
+
+@pytest.mark.check
+def test_a_second_job_in_a_folder_is_refused_and_a_signal_ends_the_first(tmp_path: Path, tiny_model: Path) -> None:
+    file = written(tmp_path, tiny_model, "pcgrad", budget=100_000, validate_every=100_000)
+    first = train(file, tmp_path / "run")
+    wait_for(f"{CHECKPOINTS}/*/B2SUMS", tmp_path / "run", first)
+    second = train(file, tmp_path / "run", "--resume")
+    (line,) = said(second)
+    assert "is in use by process" in line
+    assert 2 in [process.returncode for process in second]
+    assert all(process.poll() is None for process in first)
+    first[1].send_signal(signal.SIGTERM)
+    (line,) = said(first)
+    assert "stopped after" in line
+    assert [process.returncode for process in first] == [143, 143]
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.check
+def test_a_full_disk_of_rank_0_ends_all(tmp_path: Path, tiny_model: Path) -> None:
+    file = written(tmp_path, tiny_model, "pcgrad", budget=400, validate_every=400)
+    mt.train(file, tmp_path / "alone")
+    with disk(tmp_path / "disk", megabytes=2) as small:
+        processes = train(file, small / "run")
+        wait_for(f"{CHECKPOINTS}/*/B2SUMS", small / "run", processes)
+        (small / "filler").write_bytes(b"x" * (shutil.disk_usage(small).free - 100_000))
+        assert any("no space" in line for line in said(processes))
+        assert {process.returncode for process in processes} == {1}
+        (small / "filler").unlink()
+        mt.train(file, small / "run", resume=True)
+        assert_same_run(small / "run", tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_ranks_that_are_killed_at_random_moments_lose_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    """On either rank, of three methods; what goes on is one process or two."""
+    lot = random.Random(0)
+    files = {method: written(tmp_path, tiny_model, method, budget=160) for method in RECIPES}
+    seconds: dict[str, float] = {}
+    for method, file in files.items():
+        processes = train(file, tmp_path / method)
+        wait_for("recipe.yaml", tmp_path / method, processes)
+        began = time.monotonic()
+        assert said(processes) == []
+        seconds[method] = time.monotonic() - began
+    early = 0
+    for number in range(KILLS):
+        method = lot.choice(list(RECIPES))
+        out = tmp_path / f"{number}"
+        early += killed(files[method], out, lot.uniform(0, seconds[method]), lot.randrange(RANKS))
+        resumed(files[method], out, lot.choice([1, RANKS]))
+        assert_same_run(out, tmp_path / method)
+    assert early < KILLS / 2
