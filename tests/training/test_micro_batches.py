@@ -145,6 +145,6 @@ def test_a_run_with_both_resumes_to_the_same_bits(
 
 
 def test_every_kind_counts_its_labels() -> None:
-    """``learnt`` is what ``loss`` divides by: a regression's number is never one to ignore."""
+    """``labels_in_loss`` is what ``loss`` divides by: a regression's number is never one to ignore."""
     assert TASKS["regression"](()).labels_in_loss(torch.tensor([-100.0, 2.0])) == 2
     assert TASKS["pos_tagging"](("A",)).labels_in_loss(torch.tensor([[0, -100], [0, 0]])) == 3
