@@ -2,10 +2,12 @@
 
 A room is a module or a package at the top of the package; an arrow goes from a room to one that it imports.
 
-What a step of Sequential Reptile and a record pass is counted with ``sys.setprofile`` in a run of a tiny model, which
+What a step of Sequential Reptile and a record pass is counted with ``sys.setprofile`` in runs of a tiny model, which
 is made on the spot: a step is what happens between two draws of a mini-batch, of those steps the one that passes the
 fewest files (nothing is logged, validated or saved); a record is read, tokenised, predicted, scored and written to
-predictions.jsonl. A file is passed when one of its functions is called.
+predictions.jsonl. A step passes a file when one of its functions is called; records pass those of whose functions one
+is called more often when there are more records, in two runs. What is done once for a corpus (checks of all labels, the
+cache, locks) is not on their way; "about a corpus" counts that, too.
 
     python bench/structure.py [--list]
 """
@@ -17,6 +19,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import combinations
@@ -104,12 +107,12 @@ class Passed:
 
     Attributes:
         steps: the files that each training step has passed.
-        record: those that records pass from file to score.
+        calls: calls of each function (file, name) while records are on their way from file to score.
     """
 
     def __init__(self) -> None:
         self.steps: list[set[str]] = []
-        self.record: set[str] = set()
+        self.calls: Counter[tuple[str, str]] = Counter()
         self._step: set[str] | None = None
         self._within = 0
 
@@ -128,14 +131,15 @@ class Passed:
         if self._step is not None:
             self._step.add(file)
         if self._within:
-            self.record.add(file)
+            self.calls[file, code.co_qualname] += 1
 
 
-def passed(folder: Path) -> Passed:
-    """Train and score a tiny model in an empty folder, and see which files are passed."""
+def passed(folder: Path, size: int) -> Passed:
+    """Train and score a tiny model in a new folder, with so many records a language, and see which files are passed."""
+    folder.mkdir()
     train, recipe = multitune.train, multitune.Recipe  # imported here: what runs at import is passed by nothing
     make_model(folder / "model")
-    make_data(folder / "data")
+    make_data(folder / "data", size)
     keys: dict[str, Any] = {
         "model": str(folder / "model"),
         "data": "folder",
@@ -178,10 +182,10 @@ def make_model(folder: Path) -> None:
     BertModel(config).save_pretrained(folder)
 
 
-def make_data(folder: Path) -> None:
-    """Texts of two languages, classified, in JSONL files."""
+def make_data(folder: Path, size: int) -> None:
+    """Texts of two languages, classified, in JSONL files; a dev and a test split of a quarter of ``size`` each."""
     folder.mkdir()
-    for split, count in (("train", 32), ("dev", 8), ("test", 8)):
+    for split, count in (("train", size), ("dev", size // 4), ("test", size // 4)):
         for language in ("aa", "bb"):
             rows = ({"text": " ".join((WORDS * 2)[n % 7 : n % 7 + 4]), "label": "xy"[n % 2]} for n in range(count))
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -199,17 +203,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         transformers_logging.disable_progress_bar()
-        found = passed(Path(folder))
-    step = min(found.steps, key=len)
+        few, many = (passed(Path(folder) / str(size), size) for size in (32, 128))
+    step = min(few.steps, key=len)
+    record = {file for (file, name), count in many.calls.items() if count > few.calls[file, name]}
     modules = sum((SOURCE / f"{room}.py").exists() for room in graph)
     print(f"at the top: {modules} modules, {len(graph) - modules} packages")
     print(f"layers: {len(stacked)}")
     print(f"arrows between rooms: {sum(map(len, graph.values()))}, of which {len(back)} run back")
     print(f"files that a step of Sequential Reptile passes: {len(step)}")
-    print(f"files that a record passes from file to score: {len(found.record)}")
+    print(f"files that a record passes from file to score: {len(record)}")
+    print(f"files about a corpus from file to score: {len({file for file, _ in few.calls})}")
     if options.list:
         show({f"layer {height}": level for height, level in reversed(list(enumerate(stacked, 1)))})
-        show({"runs back": [f"{room} -> {other}" for room, other in back], "step": step, "record": found.record})
+        show({"runs back": [f"{room} -> {other}" for room, other in back], "step": step, "record": record})
 
 
 def show(named: Mapping[str, Iterable[str]]) -> None:
