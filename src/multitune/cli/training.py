@@ -224,9 +224,10 @@ def synthetic(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Run every method on three tasks in the plane, and ask what aligns their gradients.
+    """Run every method on three tasks in the plane.
 
-    The tasks are those of Figure 3 of the Sequential Reptile paper. It takes about two minutes.
+    They are those of Figure 3 of the Sequential Reptile paper; what aligns their gradients is measured, too. It takes
+    about two minutes.
     """
     output.check(as_json=as_json, as_csv=as_csv)
 

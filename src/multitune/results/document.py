@@ -29,6 +29,7 @@ INTRODUCTION = """# What is in a run folder?
 | `probes.json` | what `multitune probe` [measured](#findings-probesjson) |
 | `report.html` | the answer and what it rests on, in [one page](report.md) |
 | `model/` | an ordinary Hugging Face model with its tokenizer and its [card](hub.md), `README.md`; a folder a language for `stl`, and a folder a task where tasks have heads of their own |
+| `adapter/` | of a run with [`lora`](lora.md): adapters and head, as `PeftModel.from_pretrained` loads them |
 | `checkpoints/` | what `--resume` [goes on from](reliability.md) |
 | `languages/` | of `stl`: the run folder of each language |
 
