@@ -43,7 +43,7 @@ class Relative:
     """A language seen in training, as seen from another.
 
     Attributes:
-        genealogical: distance in the family tree; None where one is not in the table.
+        genealogical: distance in the family tree, 1 of unrelated ones; None where one is not in the table.
         typological: None without the data, or where they lack one of the languages.
     """
 
@@ -81,12 +81,12 @@ def language_lines(evidence: Evidence, leader: str) -> list[LanguageLine]:
 
 
 def nearest(evidence: Evidence, leader: str) -> list[Nearest]:
-    """The nearest seen languages of each language whose family is known or that the typological data have."""
+    """The nearest seen languages of each language that has a relative among them or stands in the typological data."""
     seen = evidence.languages("seen")
     found = []
     for line in language_lines(evidence, leader):
         others = [_relative(line.language, other) for other in seen if other != line.language]
-        in_tree = [each for each in others if each.genealogical is not None]
+        in_tree = [each for each in others if each.genealogical is not None and each.genealogical < 1.0]
         alike = [each for each in others if _distance(each) is not None]
         first = min(in_tree, key=lambda each: (each.genealogical, _distance(each) or 1.0), default=None)
         if first or alike:

@@ -61,5 +61,7 @@ def entries(methods: Iterable[str]) -> list[MethodEntry]:
         plan = plans.get(f"{TORCHJD}NAME" if of_torchjd else method)
         if plan is not None:
             page = "torchjd" if of_torchjd else method if method in NAMES else ""
-            found.append(MethodEntry(method, full(method), plan.summary, plan.paper, page and f"docs/methods/{page}.md"))
+            found.append(
+                MethodEntry(method, full(method), plan.summary, plan.paper, page and f"docs/methods/{page}.md")
+            )
     return found

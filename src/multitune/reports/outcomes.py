@@ -59,8 +59,8 @@ def sweeps(evidence: Evidence) -> list[Plot]:
 def _bulk(values: Sequence[float]) -> tuple[float, float]:
     """The lowest and the highest value without outliers, as far as these would press the others together.
 
-    Outliers are those of Tukey's fences: more than 1.5 times the quartiles' distance beyond a quartile. They are left out
-    where all values span more than ``FLAT`` times what the others do.
+    Outliers are those of Tukey's fences: more than 1.5 times the quartiles' distance beyond a quartile. They are left
+    out where all values span more than ``FLAT`` times what the others do.
     """
     low, high = min(values), max(values)
     if len(values) < FEWEST_FOR_OUTLIERS:

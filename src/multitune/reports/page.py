@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -164,7 +164,7 @@ def _own(name: str) -> str:
 
 def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
     """A dash where there is none; the typographer's minus."""
-    return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
+    return "–" if value is None else f"{value:{sign}z.{digits}f}".replace("-", "−")
 
 
 def _sense(gain: float | None) -> str:

@@ -55,9 +55,12 @@ def headline(leads: list[Lead]) -> str:
     sides = " and ".join(lead.side for lead in leads)
     unbeaten = [method for method in leads[0].unbeaten if all(method in lead.unbeaten for lead in leads)]
     if not unbeaten:
-        return f"No method wins everywhere: {', '.join(f'{full(lead.leader)} on {lead.side} languages' for lead in leads)}."
+        best = [f"{full(lead.leader)} on {lead.side} languages" for lead in leads]
+        return f"No method wins everywhere: {', '.join(best)}."
     if len(unbeaten) > 1:
-        names = _listed([full(method) for method in unbeaten]) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
+        names = (
+            _listed([full(method) for method in unbeaten]) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
+        )
         return f"Not settled: {names} cannot be told apart on {sides} languages."
     (only,) = unbeaten
     ahead = [lead.side for lead in leads if lead.unbeaten == [only]]
