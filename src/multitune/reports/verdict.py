@@ -33,6 +33,11 @@ class Lead:
         return {method: gain for method, gain in self.ahead.items() if gain.low > 0.0}
 
     @property
+    def beaten_by_little(self) -> list[tuple[str, Interval]]:
+        """Those methods and by how much, the smallest lead first."""
+        return sorted(self.beaten.items(), key=lambda each: each[1].mean)
+
+    @property
     def rivals(self) -> dict[str, Interval]:
         """The methods that it cannot be told apart from: the interval of the difference includes zero."""
         return {method: gain for method, gain in self.ahead.items() if gain.low <= 0.0}

@@ -94,11 +94,11 @@ document.querySelectorAll("[data-filters]").forEach((input) => {
   const table = document.getElementById(input.dataset.filters);
   const rows = [...table.querySelectorAll("tbody tr:not(.group)")];
   const groups = new Map(rows.map((row) => [row, row.parentElement.dataset.words]));
-  const words = (row) => `${row.cells[0].textContent} ${row.cells[1].textContent} ${groups.get(row)}`.toLowerCase();
+  const words = (row) => `${row.cells[0].textContent} ${row.cells[1].textContent} ${groups.get(row)}`.toLowerCase().split(/[\s,]+/);
   input.closest(".filter").hidden = false;
   input.addEventListener("input", () => {
     const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    rows.forEach((row) => { row.hidden = !wanted.every((word) => words(row).includes(word)); });
+    rows.forEach((row) => { row.hidden = !wanted.every((start) => words(row).some((word) => word.startsWith(start))); });
     hideEmpty(table);
     const left = rows.filter((row) => !row.hidden).length;
     input.closest(".filter").querySelector("output").textContent = wanted.length ? `${left} of ${rows.length}` : "";
@@ -140,9 +140,10 @@ document.querySelectorAll("[data-language]").forEach((element) => {
 });
 
 // All is printed, and folded afterwards as before.
-let folded = [];
+const folded = [];
 addEventListener("beforeprint", () => {
-  folded = [...document.querySelectorAll("details:not([open])")];
-  folded.forEach((part) => { part.open = true; });
+  const closed = [...document.querySelectorAll("details:not([open])")];
+  folded.push(...closed);
+  closed.forEach((part) => { part.open = true; });
 });
-addEventListener("afterprint", () => folded.forEach((part) => { part.open = false; }));
+addEventListener("afterprint", () => folded.splice(0).forEach((part) => { part.open = false; }));
