@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
 EXTRAS := offline,figures,hf,hub,images,lora,smollm2,tensorboard,torchjd,typology
 
-.PHONY: demo test check check-browser check-lowest check-slow lint bench clean
+.PHONY: demo example-report test check check-browser check-lowest check-slow lint bench clean
 
 demo: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --by-language
@@ -21,6 +21,14 @@ check-browser: $(SET_UP)
 	command -v chromium
 	mkdir -p runs/screenshots
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest -m check tests/reports/test_browser.py
+
+# docs/example-report.html and its pictures: the demo, probed; a quarter of an hour on two cores. Needs chromium.
+example-report: $(SET_UP)
+	$(BIN)/multitune compare recipes/demo.yaml --out runs/example
+	for method in mixed sequential sequential_reptile; do $(BIN)/multitune probe runs/example/$$method-seed0 || exit 1; done
+	$(BIN)/multitune report runs/example
+	cp runs/example/report.html docs/example-report.html
+	$(BIN)/python tests/reports/screenshots.py docs/example-report.html docs/figures
 
 # What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment, the
 # Trainer, TRL, two ranks, kills and signals, too little memory, the report in a browser.

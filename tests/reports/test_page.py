@@ -119,9 +119,9 @@ def test_names_in_a_picture_stay_inside_and_apart(tmp_path: Path) -> None:
 
 DIGITS: dict[str, tuple[Any, list[float], list[str]]] = {
     "of scores": (alike, [93.75, 5.0, 100 / 3], ["93.8", "5.0", "33.3"]),
-    "of cosines": (alike, [0.5, -0.031], ["0.500", "-0.031"]),
+    "of cosines": (alike, [0.5, -0.031], ["0.500", "−0.031"]),
     "whole": (alike, [250.0, 1000.0], ["250", "1000"]),
-    "of an axis": (stepped, [92.5, 93.0, 93.5], ["92.5", "93.0", "93.5"]),
+    "of an axis": (stepped, [-0.5, 0.0, 0.5], ["−0.5", "0.0", "0.5"]),
     "of a whole axis": (stepped, [0.0, 20.0], ["0", "20"]),
 }
 
