@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from multitune.probes.proximity import typological
+from multitune.reports.digits import fixed
 from multitune.reports.evidence import Evidence, FinishedRun
 from multitune.reports.method_names import full
 from multitune.reports.pictures import HeatMap, Plot, Point, Row, Rows, Series
@@ -28,7 +29,7 @@ def heat_maps(evidence: Evidence) -> list[HeatMap]:
         similarity = _similarity(run)
         if similarity:
             values = tuple(tuple(row) for row in similarity.cosines)
-            title = f"{evidence.label(run)}: mean {similarity.cosine:z.2f}"
+            title = f"{evidence.label(run)}: mean {fixed(similarity.cosine, 2)}"
             name = f"cosines-{run.method}".replace(":", "-")
             languages, families = tuple(similarity.languages), tuple(similarity.families)
             maps.append(HeatMap(name, title, languages, families, values))
@@ -63,7 +64,7 @@ def proximity(evidence: Evidence) -> list[Plot]:
 
 def _proximity(run: FinishedRun, kind: str, measured: Proximity) -> Plot:
     name = f"proximity-{kind}-{run.method}".replace(":", "-")
-    title = f"{kind.capitalize()} distance, {full(run.method)}: Spearman {measured.spearman:z.2f}, p = {measured.p:.2g}"
+    title = f"{kind.capitalize()} distance, {full(run.method)}: Spearman {fixed(measured.spearman, 2)}, p = {measured.p:.4f}"
     points = tuple(_pair(pair) for pair in measured.pairs)
     series = Series(full(run.method), run.method, points, joined=False)
     names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
@@ -114,7 +115,7 @@ def _layers(name: str, title: str, label: str, values: Mapping[str, Mapping[str,
 
 
 def _pair(pair: LanguagePair) -> Point:
-    said = f"{'–'.join(pair.languages)}: distance {pair.distance:.2f}, cosine {pair.cosine:z.2f}"
+    said = f"{'–'.join(pair.languages)}: distance {pair.distance:.2f}, cosine {fixed(pair.cosine, 2)}"
     return Point(pair.distance, pair.cosine, said)
 
 
