@@ -110,6 +110,16 @@ def test_an_outlier_stands_at_the_edge_of_the_plane(
         assert max(spread) - min(spread) > (WIDTH - LEFT) / 2
 
 
+def test_a_figure_has_the_outlier_at_its_edge_too(tmp_path: Path) -> None:
+    figures = pytest.importorskip("multitune.reports.figures")
+    averages, (outside,) = OUTLIERS["one far to the left and below"]
+    (plot,) = outcomes.plane(moved(evidence(tmp_path, MANY), averages))
+    axes = figures.draw(plot).axes[0]
+    assert axes.get_xlim()[0] > 80
+    assert axes.get_ylim()[0] > 45
+    assert f"{outside} (outside)" in [text.get_text() for text in axes.texts]
+
+
 def test_names_in_a_picture_stay_inside_and_apart(tmp_path: Path) -> None:
     (plot,) = outcomes.plane(moved(evidence(tmp_path, MANY), dict.fromkeys(MANY.methods, (50.0, 20.0))))
     names = plot_chart(plot).names

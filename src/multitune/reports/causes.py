@@ -64,7 +64,8 @@ def proximity(evidence: Evidence) -> list[Plot]:
 
 def _proximity(run: FinishedRun, kind: str, measured: Proximity) -> Plot:
     name = f"proximity-{kind}-{run.method}".replace(":", "-")
-    title = f"{kind.capitalize()} distance, {full(run.method)}: Spearman {fixed(measured.spearman, 2)}, p = {measured.p:.4f}"
+    correlation = f"Spearman {fixed(measured.spearman, 2)}, p = {measured.p:.4f}"
+    title = f"{kind.capitalize()} distance, {full(run.method)}: {correlation}"
     points = tuple(_pair(pair) for pair in measured.pairs)
     series = Series(full(run.method), run.method, points, joined=False)
     names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))

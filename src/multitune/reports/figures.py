@@ -78,8 +78,7 @@ def _plot(plot: Plot) -> Figure:
     for series in plot.series:
         shown = look(series.method)
         axes.plot(
-            [_within(point.x, plot.frame and plot.frame.x) for point in series.points],
-            [_within(point.y, plot.frame and plot.frame.y) for point in series.points],
+            *zip(*(_shown(plot, point.x, point.y) for point in series.points), strict=True),
             color=shown.light,
             marker=shown.marker,
             linestyle="-" if series.joined else "",
@@ -90,7 +89,7 @@ def _plot(plot: Plot) -> Figure:
         )
         labelled.add(series.method)
     for x, y, name in plot.names:
-        at = (_within(x, plot.frame and plot.frame.x), _within(y, plot.frame and plot.frame.y))
+        at = _shown(plot, x, y)
         outside = at != (x, y)
         axes.annotate(
             f"{name} (outside)" if outside else name, at, xytext=(3, 3), textcoords="offset points", fontsize=6
@@ -104,9 +103,9 @@ def _plot(plot: Plot) -> Figure:
     return figure
 
 
-def _within(value: float, shown: tuple[float, float] | None) -> float:
-    """At the end of what is shown where the value lies beyond it."""
-    return value if shown is None else min(max(value, shown[0]), shown[1])
+def _shown(plot: Plot, x: float, y: float) -> tuple[float, float]:
+    """Where a point is drawn: at the frame's edge where it lies outside."""
+    return plot.frame.nearest(x, y) if plot.frame else (x, y)
 
 
 def _front(axes: Axes, plot: Plot) -> None:

@@ -36,6 +36,10 @@ class Frame:
         """Whether a point lies inside."""
         return self.x[0] <= x <= self.x[1] and self.y[0] <= y <= self.y[1]
 
+    def nearest(self, x: float, y: float) -> tuple[float, float]:
+        """The point itself, or where the frame is nearest to it."""
+        return min(max(x, self.x[0]), self.x[1]), min(max(y, self.y[0]), self.y[1])
+
 
 @dataclass(frozen=True)
 class Plot:
