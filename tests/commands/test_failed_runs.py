@@ -77,7 +77,7 @@ def test_the_others_go_on(
     table = rendered(tables.summary(found), tables.languages(found.chosen_runs), *tables.classes(found.chosen_runs))
     assert f"failed, and in no figure: mtl-seed0: {said}" in table
     page = (out / "report.html").read_text()
-    assert f"Failed, and in no figure: mtl: {said}." in page
+    assert f"Failed, and in no figure: Joint training: {said}." in page
     repeated = page.partition('aria-label="recipe.yaml">')[2].partition("</pre>")[0]
     assert re.search(r"^methods:.*mtl: \{.*learning_rate: 0.005", repeated, re.DOTALL | re.MULTILINE)
 
@@ -103,7 +103,7 @@ def test_seeds_are_paired_as_far_as_both_methods_have_them(
     differences = [scores["sequential_reptile", seed] - scores["mtl", seed] for seed in (1, 2)]
     assert gain.mean == pytest.approx(sum(differences) / 2)
     assert found.summary["sequential"].seen is found.differences["sequential"].seen is None, "one seed has no interval"
-    assert "Failed, and in no figure: sequential seed 2: it diverged." in (tmp_path / "report.html").read_text()
+    assert "Failed, and in no figure: Single-task steps seed 2: it diverged." in (tmp_path / "report.html").read_text()
     assert rendered(tables.summary(found)).count("in no figure") == 3
 
 

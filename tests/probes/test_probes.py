@@ -139,7 +139,7 @@ def test_the_table_of_languages_is_sound() -> None:
     assert len(rows) >= 100
     assert len(codes) == len(set(codes)), "no code is given twice"
     assert len({row[2] for row in rows}) == len(rows)
-    assert all(len(row) == 4 and all(row) for row in rows)
+    assert all(len(row) == 5 and all(row) for row in rows)
 
 
 def test_drift_by_layer() -> None:

@@ -19,7 +19,7 @@ from multitune.cli.app import app
 from multitune.errors import UserError
 from multitune.plans import METHODS
 from multitune.recipe import RecipeFile, parse
-from multitune.reports import causes, outcomes, page, repeat, training_curves
+from multitune.reports import by_language, causes, outcomes, page, repeat, training_curves
 from multitune.reports.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, nice_ticks, plot_chart, rows_chart
 from multitune.reports.colours import look
 from multitune.reports.evidence import load
@@ -248,7 +248,7 @@ def test_probes_become_pictures(tmp_path: Path) -> None:
     ]
     (retrieval,) = causes.retention(found)
     rows = [(row.label, row.value) for row in retrieval.groups[0][1]]
-    assert rows == [("pretrained", 80.0), ("mtl", 70.0), ("sequential_reptile", 70.0)]
+    assert rows == [("pretrained", 80.0), ("Joint training", 70.0), ("Sequential Reptile", 70.0)]
     assert causes.notes(found) == ["masked_lm: the model ships no head"]
     assert [point.y for point in causes.proximity(found)[0].series[0].points] == [0.3] * 3
 
@@ -301,13 +301,13 @@ def test_charts_keep_their_marks_in_the_frame_and_in_order(tmp_path: Path) -> No
 
 def test_a_description_has_the_numbers(tmp_path: Path) -> None:
     found = evidence(tmp_path, PLAIN)
-    assert "mtl 50.00, sequential_reptile 60.00" in described(outcomes.averages(found))
-    assert "mtl 12.5 at 24 to 50 at 96" in described(training_curves.curves(found)["dev"]["gradients"])
+    assert "Joint training 50, Sequential Reptile 60" in described(outcomes.averages(found))
+    assert "Joint training 12.5 at 24 to 50 at 96" in described(training_curves.curves(found)["dev"]["gradients"])
 
 
 def test_language_lines_are_means_over_seeds(tmp_path: Path) -> None:
     found = evidence(tmp_path, Contents(seeds=3))
-    lines = page.language_lines(found, "sequential_reptile")
+    lines = by_language.language_lines(found, "sequential_reptile")
     assert [(line.language, line.side) for line in lines][2:4] == [(HOSTILE, "seen"), ("fr", "unseen")]
     assert lines[0].scores == {"mtl": 52.0, "sequential_reptile": 62.0}
     assert {line.gain for line in lines} == {10.0}

@@ -76,7 +76,7 @@ def test_the_headline_says_what_the_intervals_bear(given: Any, said: str) -> Non
 def test_caveats(tmp_path: Path) -> None:
     said = verdict.caveats(evidence(tmp_path, Contents()))
     assert said[0].startswith("One seed")
-    assert "mtl (+12.5), sequential_reptile (+15.0)" in said[1], (
+    assert "Joint training (+12.5), Sequential Reptile (+15.0)" in said[1], (
         "a quarter of the final score since the last validation"
     )
     several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))

@@ -51,7 +51,7 @@ def test_skipped_steps_stand_in_results_table_and_report(
     assert list(result.trained) == ["aa", "bb"]
     said = f"{len(skipped)} of 24"
     assert said in str(tables.runs([result]).notes)
-    assert f"sequential {said}" in (tmp_path / "run" / "report.html").read_text()
+    assert f"Single-task steps {said}" in (tmp_path / "run" / "report.html").read_text()
     stop_after(12, monkeypatch)
     with pytest.raises(Interrupted):
         mt.train(one, tmp_path / "parts")
@@ -65,7 +65,7 @@ def test_a_language_without_a_step_is_named(tmp_path: Path, tiny_model: Path) ->
     result = mt.train(recipe(tiny_model, data, non_finite_steps=24), tmp_path / "run")
     assert result.trained["bb"] == 0 < result.trained["aa"]
     assert "never trained on bb" in str(tables.runs([result]).notes)
-    assert "not one step was taken: sequential on bb" in (tmp_path / "run" / "report.html").read_text()
+    assert "not one step was taken: Single-task steps on bb" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("method", ["sequential", "mtl", "sequential_reptile", "stl"])

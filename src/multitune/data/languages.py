@@ -71,6 +71,15 @@ def language(tag: str) -> Language:
     return Language(code, script)
 
 
+def standards(tag: str) -> list[str]:
+    """Codes of three letters under which tables may have the language: its own, then those of what it is a standard of.
+
+    ``fa`` and ``pes`` are both ``["pes", "fas"]``.
+    """
+    code = language(tag).code
+    return [code, *(other for other, standard in _OTHER_NAMES.items() if standard == code and len(other) == 3)]
+
+
 @cache
 def direction(name: str) -> tuple[str | None, str]:
     """Source (if it is said) and target of translations in a file of this name: ``en-de`` is English into German."""

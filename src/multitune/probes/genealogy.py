@@ -1,13 +1,25 @@
-"""How languages are related: a small table of families and branches, for distances and for the order of heat maps.
+"""How languages are related: a small table of families, branches and scripts, for distances and tables' order.
 
-The table has textbook facts alone. URIEL, the usual source of typological distances, has no client that is kept up:
-lang2vec's last release (2019) needs a module that setuptools no longer has.
+The table has textbook facts alone; typological distances are in ``typology``.
 """
 
 import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+
+SCRIPTS = {
+    "arab": "Arabic",
+    "cyrl": "Cyrillic",
+    "deva": "Devanagari",
+    "hang": "Hangul",
+    "hans": "Han",
+    "hant": "Han",
+    "jpan": "Japanese",
+    "kore": "Hangul",
+    "latn": "Latin",
+}
+"""Scripts that tags name for languages with several: ISO 15924 -> the table's word."""
 
 NAME = "genealogical: 1 - shared levels / mean depth of the two languages' family trees"
 
@@ -28,6 +40,19 @@ def family(language: str) -> str | None:
     """The language's family, e.g. "Uralic"; None for a language that the table has not."""
     known = lineage(language)
     return None if known is None else known[0]
+
+
+def script(language: str) -> str | None:
+    """What the language is written in: "Latin" of "de" and of "sr-Latn"; None for a language that the table has not.
+
+    A script that the tag names and ``SCRIPTS`` lacks stays as it is written, "Mtei" of "mni_Mtei".
+    """
+    tag = language.rpartition(":")[2]
+    named = next((part for part in re.split("[-_]", tag)[1:] if len(part) == 4 and part.isalpha()), None)
+    if named is not None:
+        return SCRIPTS.get(named.lower(), named)
+    known = code(language)
+    return None if known is None else _scripts()[known]
 
 
 def distance(one: str, other: str) -> float | None:
@@ -54,13 +79,19 @@ def by_family(languages: Iterable[str]) -> list[str]:
 @cache
 def _table() -> dict[str, tuple[str, ...]]:
     """Code -> family and branches."""
-    return {code: tuple(lineage.split("/")) for code, _, _, lineage in _rows()}
+    return {code: tuple(lineage.split("/")) for code, _, _, lineage, _ in _rows()}
+
+
+@cache
+def _scripts() -> dict[str, str]:
+    """Code -> script."""
+    return {code: script for code, _, _, _, script in _rows()}
 
 
 @cache
 def _codes() -> dict[str, str]:
     """Every code of a language (ISO 639-1, 639-3 and a few of their members) -> the table's own."""
-    return {each: code for code, longer, _, _ in _rows() for each in (code, *longer.split())}
+    return {each: code for code, longer, *_ in _rows() for each in (code, *longer.split())}
 
 
 @cache

@@ -5,7 +5,7 @@ rank correlation of the pairwise cosines with genealogical distances. The pairs 
 p-value comes from a Mantel test (Mantel 1967): the languages of one matrix are permuted, rows and columns together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from multitune.probes import genealogy
+from multitune.probes import genealogy, typology
 from multitune.results.probes import LanguagePair, Proximity
 
 Matrix = NDArray[np.float64]
@@ -71,6 +71,44 @@ def proximity(languages: Sequence[str], cosines: Matrix) -> Proximity | None:
         for i, j in combinations(range(len(names)), 2)
     ]
     return Proximity(correlation.spearman, correlation.p, PERMUTATIONS, genealogy.NAME, pairs)
+
+
+def typological(pairs: Sequence[LanguagePair]) -> Proximity | None:
+    """The same cosines with typological distance, of the pairs that have one.
+
+    Correlated are the languages that are left when those with the most unknown distances go, one by one, until all are
+    known. None where fewer than four are left, or without the data.
+    """
+    source = typology.source()
+    if source is None:
+        return None
+    cosines = {frozenset(pair.languages): pair.cosine for pair in pairs}
+    likeness = {pair: typology.likeness(*sorted(pair)) for pair in cosines}
+    distances = {pair: like.distance for pair, like in likeness.items() if like and like.distance is not None}
+    names = _all_known({name for pair in cosines for name in pair}, distances)
+    if len(names) < FEWEST:
+        return None
+    correlation = mantel(_matrix(names, distances), _matrix(names, cosines))
+    if correlation is None:
+        return None
+    measured = [LanguagePair(sorted(pair), distance, cosines[pair]) for pair, distance in distances.items()]
+    return Proximity(correlation.spearman, correlation.p, PERMUTATIONS, f"typological: {source}", measured)
+
+
+def _all_known(names: Iterable[str], distances: Mapping[frozenset[str], float]) -> list[str]:
+    """Leave out the language of which most is unknown, until nothing is."""
+    left = sorted(names)
+    while True:
+        unknown = {one: sum(frozenset((one, other)) not in distances for other in left if other != one) for one in left}
+        worst = max(left, key=lambda name: unknown[name], default=None)
+        if worst is None or unknown[worst] == 0:
+            return left
+        left.remove(worst)
+
+
+def _matrix(names: Sequence[str], values: Mapping[frozenset[str], float]) -> Matrix:
+    """Symmetric, [names, names], zeros on its diagonal, which nothing reads."""
+    return np.array([[0.0 if a == b else values[frozenset((a, b))] for b in names] for a in names])
 
 
 def _centred_ranks(values: Matrix) -> Matrix:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
+from multitune.probes.proximity import typological
+from multitune.reports.digits import fixed
 from multitune.reports.evidence import Evidence, FinishedRun
+from multitune.reports.method_names import full
 from multitune.reports.pictures import HeatMap, Plot, Point, Row, Rows, Series
 from multitune.results.metrics import Probe
-from multitune.results.probes import Findings, LanguagePair, LayeredSimilarity, Skill
+from multitune.results.probes import Findings, LanguagePair, LayeredSimilarity, Proximity, Skill
 from multitune.results.run import SIDES, Side
 
 PRETRAINED = "pretrained"
@@ -26,7 +29,7 @@ def heat_maps(evidence: Evidence) -> list[HeatMap]:
         similarity = _similarity(run)
         if similarity:
             values = tuple(tuple(row) for row in similarity.cosines)
-            title = f"{evidence.label(run)}: mean {similarity.cosine:.3f}"
+            title = f"{evidence.label(run)}: mean {fixed(similarity.cosine, 2)}"
             name = f"cosines-{run.method}".replace(":", "-")
             languages, families = tuple(similarity.languages), tuple(similarity.families)
             maps.append(HeatMap(name, title, languages, families, values))
@@ -50,18 +53,23 @@ def by_layer(evidence: Evidence) -> list[Plot]:
 
 
 def proximity(evidence: Evidence) -> list[Plot]:
-    """Cosines of pairs of languages against their genealogical distance, a plot a method."""
+    """Cosines of pairs of languages against their distance in the family tree and in typology, a plot a method each."""
     plots = []
     for run in first_runs(evidence):
         measured = run.probes and run.probes.proximity
-        if measured:
-            name = f"proximity-{run.method}".replace(":", "-")
-            title = f"Relatedness and alignment, {run.method}: Spearman {measured.spearman:.2f}, p = {measured.p:.3g}"
-            points = tuple(_pair(pair) for pair in measured.pairs)
-            series = Series(run.method, run.method, points, joined=False)
-            names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
-            plots.append(Plot(name, title, "genealogical distance", "cosine", (series,), names=names))
+        kinds = {"genealogical": measured, "typological": typological(measured.pairs) if measured else None}
+        plots += [_proximity(run, kind, found) for kind, found in kinds.items() if found]
     return plots
+
+
+def _proximity(run: FinishedRun, kind: str, measured: Proximity) -> Plot:
+    name = f"proximity-{kind}-{run.method}".replace(":", "-")
+    correlation = f"Spearman {fixed(measured.spearman, 2)}, p = {measured.p:.4f}"
+    title = f"{kind.capitalize()} distance, {full(run.method)}: {correlation}"
+    points = tuple(_pair(pair) for pair in measured.pairs)
+    series = Series(full(run.method), run.method, points, joined=False)
+    names = tuple((point.x, point.y, point.said.partition(":")[0]) for point in _extremes(points))
+    return Plot(name, title, f"{kind} distance", "cosine", (series,), names=names)
 
 
 def retention(evidence: Evidence) -> list[Rows]:
@@ -97,14 +105,18 @@ def _drift(run: FinishedRun) -> dict[str, float]:
 def _layers(name: str, title: str, label: str, values: Mapping[str, Mapping[str, float]]) -> Plot:
     names = tuple(dict.fromkeys(layer for layers in values.values() for layer in layers))
     series = tuple(
-        Series(method, method, tuple(Point(names.index(k), v, f"{method}, {k}: {v:.3f}") for k, v in layers.items()))
+        Series(
+            full(method),
+            method,
+            tuple(Point(names.index(k), v, f"{full(method)}, {k}: {v:.2f}") for k, v in layers.items()),
+        )
         for method, layers in values.items()
     )
     return Plot(name, title, "layer, from the input", label, series, x_ticks=tuple(k.rpartition(".")[2] for k in names))
 
 
 def _pair(pair: LanguagePair) -> Point:
-    said = f"{'–'.join(pair.languages)}: distance {pair.distance:.2f}, cosine {pair.cosine:.3f}"
+    said = f"{'–'.join(pair.languages)}: distance {pair.distance:.2f}, cosine {fixed(pair.cosine, 2)}"
     return Point(pair.distance, pair.cosine, said)
 
 
@@ -128,5 +140,5 @@ def _kept(skills: Mapping[str, Skill], side: Side) -> tuple[Row, ...]:
         average = skill.average[side]
         if average.tuned is not None and average.pretrained is not None:
             rows += [] if rows else [Row(PRETRAINED, PRETRAINED, average.pretrained)]
-            rows.append(Row(method, method, average.tuned))
+            rows.append(Row(full(method), method, average.tuned))
     return tuple(rows)

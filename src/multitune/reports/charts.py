@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multitune.reports.colours import Look, look
-from multitune.reports.pictures import Plot, Rows, Series
+from multitune.reports.digits import alike, stepped
+from multitune.reports.pictures import Frame, Plot, Rows, Series
 
 WIDTH, HEIGHT = 480, 300
 """Small enough that its text is still read on a telephone's 400 pixels."""
@@ -16,8 +17,10 @@ ROW, GROUP = 26, 30
 """Height of a row and of a group's heading; pixels."""
 
 MOST_MARKS = 200
-NAME = (44, 11)
-"""Room for a name that is written beside a point; pixels."""
+LETTER, NAME_HEIGHT, NAME_GAP = 6, 12, 9
+"""Room for a letter of a name that is written beside a point, and between both; pixels."""
+EDGE = 14
+"""How far inside the frame a mark is drawn whose point lies outside; pixels."""
 
 SHAPES = {
     "o": "M4,0A4,4 0 1 1 -4,0A4,4 0 1 1 4,0Z",
@@ -61,11 +64,32 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """A marker; ``said`` is what pointing at it tells."""
+    """A marker; ``said`` is what pointing at it tells.
+
+    Attributes:
+        beyond: where its point lies if that is outside the frame: degrees, 0 to the right, 90 down.
+    """
 
     x: float
     y: float
     said: str
+    beyond: float | None = None
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name that begins right of a point, or ends left of it."""
+
+    x: float
+    y: float
+    text: str
+    ends: bool
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """From left to right; pixels."""
+        width = len(self.text) * LETTER
+        return (self.x - width, self.x) if self.ends else (self.x, self.x + width)
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,7 @@ class PlotChart:
     y_ticks: tuple[Tick, ...]
     lines: tuple[Line, ...]
     front: str
-    names: tuple[Mark, ...]
+    names: tuple[Name, ...]
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -127,15 +151,17 @@ class RowsChart:
 
 def plot_chart(plot: Plot) -> PlotChart:
     """Place a plot."""
-    x = _scale([point.x for series in plot.series for point in series.points], LEFT, WIDTH - RIGHT)
-    y = _scale([point.y for series in plot.series for point in series.points], HEIGHT - BOTTOM, TOP)
+    points = [point for series in plot.series for point in series.points]
+    frame = plot.frame
+    x = _scale(frame.x if frame else [point.x for point in points], LEFT, WIDTH - RIGHT)
+    y = _scale(frame.y if frame else [point.y for point in points], HEIGHT - BOTTOM, TOP)
     return PlotChart(
         plot=plot,
         x_ticks=_ticks(x) if plot.x_ticks is None else _named_ticks(plot.x_ticks, x),
         y_ticks=_ticks(y),
-        lines=tuple(_line(series, x, y) for series in plot.series),
-        front=_stairs([(x(a), y(b)) for a, b in plot.front]) if plot.front else "",
-        names=_apart([Mark(x(a), y(b), text) for a, b, text in plot.names]),
+        lines=tuple(_line(series, x, y, frame) for series in plot.series),
+        front=_stairs([(x(a), y(b)) for a, b in plot.front if _inside(a, b, frame)]),
+        names=_apart([_name(_mark(a, b, text, x, y, frame)) for a, b, text in plot.names]),
     )
 
 
@@ -144,13 +170,14 @@ def rows_chart(rows: Rows) -> RowsChart:
     every = [row for _, group in rows.groups for row in group]
     ends = [end for row in every for end in (row.value, row.low, row.high) if end is not None]
     x = _scale(ends, LABELS, WIDTH - RIGHT)
+    texts = iter(alike(ends))
     headings, bars, top = [], [], 0
     for title, group in rows.groups:
         headings.append(Tick(top + 19, title))
         top += GROUP
         for row in group:
-            said = f"{row.label}: {row.value:.2f}"
-            said += "" if row.low is None else f", 95 % interval {row.low:.2f} to {row.high:.2f}"
+            said = f"{row.label}: {next(texts)}"
+            said += "" if row.low is None else f", 95 % interval {next(texts)} to {next(texts)}"
             low, high = (None if end is None else x(end) for end in (row.low, row.high))
             mark = Mark(x(row.value), top + ROW / 2, said)
             bars.append(Bar(look(row.method), row.label, top + ROW / 2, mark, low, high))
@@ -166,8 +193,31 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _line(series: Series, x: Scale, y: Scale) -> Line:
-    marks = tuple(Mark(x(point.x), y(point.y), point.said) for point in series.points)
+def _inside(x: float, y: float, frame: Frame | None) -> bool:
+    return frame is None or frame.holds(x, y)
+
+
+def _mark(a: float, b: float, said: str, x: Scale, y: Scale, frame: Frame | None) -> Mark:
+    """At the frame's edge where the point lies outside."""
+    if _inside(a, b, frame):
+        return Mark(x(a), y(b), said)
+    there = (x(a), y(b))
+    at = (_between(there[0], LEFT, WIDTH - RIGHT), _between(there[1], TOP, HEIGHT - BOTTOM))
+    return Mark(*at, said, beyond=round(math.degrees(math.atan2(there[1] - at[1], there[0] - at[0]))))
+
+
+def _between(pixel: float, low: float, high: float) -> float:
+    """Drawn in from an end that it lies beyond."""
+    return low + EDGE if pixel < low else high - EDGE if pixel > high else pixel
+
+
+def _name(mark: Mark) -> Name:
+    ends = mark.x + NAME_GAP + len(mark.said) * LETTER > WIDTH
+    return Name(mark.x - NAME_GAP if ends else mark.x + NAME_GAP, mark.y - 5, mark.said, ends)
+
+
+def _line(series: Series, x: Scale, y: Scale, frame: Frame | None) -> Line:
+    marks = tuple(_mark(point.x, point.y, point.said, x, y, frame) for point in series.points)
     if series.joined:
         path = f"M{'L'.join(f'{mark.x:g},{mark.y:g}' for mark in marks)}"
         return Line(look(series.method), path, marks, "")
@@ -176,13 +226,18 @@ def _line(series: Series, x: Scale, y: Scale) -> Line:
     return Line(look(series.method), "", (), "".join(f"M{mark.x:g},{mark.y:g}h0" for mark in marks))
 
 
-def _apart(names: Sequence[Mark]) -> tuple[Mark, ...]:
+def _apart(names: Sequence[Name]) -> tuple[Name, ...]:
     """The names that would not be written over one before."""
-    kept: list[Mark] = []
+    kept: list[Name] = []
     for name in names:
-        if all(abs(name.x - other.x) > NAME[0] or abs(name.y - other.y) > NAME[1] for other in kept):
+        if not any(_overlap(name, other) for other in kept):
             kept.append(name)
     return tuple(kept)
+
+
+def _overlap(one: Name, other: Name) -> bool:
+    (left, right), (start, end) = one.extent, other.extent
+    return abs(one.y - other.y) < NAME_HEIGHT and left < end and start < right
 
 
 def _scale(values: Sequence[float], start: float, end: float) -> Scale:
@@ -194,7 +249,7 @@ def _scale(values: Sequence[float], start: float, end: float) -> Scale:
 
 def _ticks(scale: Scale) -> tuple[Tick, ...]:
     values = nice_ticks(scale.low, scale.high)
-    return tuple(Tick(scale(value), f"{value:.6g}") for value in values)
+    return tuple(Tick(scale(value), text) for value, text in zip(values, stepped(values), strict=True))
 
 
 def _named_ticks(names: Sequence[str], scale: Scale) -> tuple[Tick, ...]:
@@ -205,4 +260,6 @@ def _named_ticks(names: Sequence[str], scale: Scale) -> tuple[Tick, ...]:
 
 def _stairs(points: Sequence[tuple[float, float]]) -> str:
     """Through the points of a front, from axis to axis: all that lies left of and below it is beaten by some point."""
+    if not points:
+        return ""
     return f"M{LEFT},{points[0][1]:g}" + "".join(f"V{y:g}H{x:g}" for x, y in points) + f"V{HEIGHT - BOTTOM}"

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe, read
+from multitune.reports.method_names import full
 from multitune.results import clusters, metrics, probes
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Comparison, FailedRun, Point, read_results
@@ -104,7 +105,7 @@ class Evidence:
         """What tells a run from the others: its method, and its point and seed where there are several."""
         grid = [f"{key}={value}" for key, value in run.grid.items()]
         seed = [f"seed {run.seed}"] if self.seeds > 1 else []
-        return " ".join([run.method, *grid, *seed])
+        return " ".join([full(run.method), *grid, *seed])
 
 
 def load(folder: Path) -> Evidence:

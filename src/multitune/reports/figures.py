@@ -6,6 +6,7 @@ from pathlib import Path
 from multitune.reports import causes, outcomes, training_curves
 from multitune.reports.colours import look
 from multitune.reports.evidence import Evidence, load
+from multitune.reports.method_names import full
 from multitune.reports.pictures import HeatMap, Picture, Plot, Rows
 from multitune.reports.plotting import Axes, Figure, styled
 
@@ -77,19 +78,22 @@ def _plot(plot: Plot) -> Figure:
     for series in plot.series:
         shown = look(series.method)
         axes.plot(
-            [point.x for point in series.points],
-            [point.y for point in series.points],
+            *zip(*(_shown(plot, point.x, point.y) for point in series.points), strict=True),
             color=shown.light,
             marker=shown.marker,
             linestyle="-" if series.joined else "",
             markeredgecolor="white",
             markeredgewidth=0.4,
-            label=series.method if series.method not in labelled else "_again",
+            label=full(series.method) if series.method not in labelled else "_again",
             clip_on=False,
         )
         labelled.add(series.method)
     for x, y, name in plot.names:
-        axes.annotate(name, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+        at = _shown(plot, x, y)
+        outside = at != (x, y)
+        axes.annotate(
+            f"{name} (outside)" if outside else name, at, xytext=(3, 3), textcoords="offset points", fontsize=6
+        )
     if plot.x_ticks is not None:
         axes.set_xticks(range(len(plot.x_ticks)), plot.x_ticks, rotation=45 if len(plot.x_ticks) > 6 else 0)
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label, title=plot.title)
@@ -99,11 +103,20 @@ def _plot(plot: Plot) -> Figure:
     return figure
 
 
+def _shown(plot: Plot, x: float, y: float) -> tuple[float, float]:
+    """Where a point is drawn: at the frame's edge where it lies outside."""
+    return plot.frame.nearest(x, y) if plot.frame else (x, y)
+
+
 def _front(axes: Axes, plot: Plot) -> None:
     """From axis to axis, as steps: what lies left of and below the line is beaten by a run on it."""
-    xs, ys = zip(*plot.front, strict=True)
-    bottom = min(point.y for series in plot.series for point in series.points)
-    left = min(point.x for series in plot.series for point in series.points)
+    shown = [point for point in plot.front if plot.frame is None or plot.frame.holds(*point)]
+    if not shown:
+        return
+    xs, ys = zip(*shown, strict=True)
+    points = [point for series in plot.series for point in series.points]
+    left = plot.frame.x[0] if plot.frame else min(point.x for point in points)
+    bottom = plot.frame.y[0] if plot.frame else min(point.y for point in points)
     axes.step([left, *xs, xs[-1]], [ys[0], *ys, bottom], where="pre", color="0.5", linewidth=0.8, linestyle="--")
 
 

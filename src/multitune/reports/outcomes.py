@@ -1,11 +1,16 @@
 """Pictures of what a comparison found: averages with intervals, seen against unseen, sweeps of a grid."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
+from statistics import quantiles
 
 from multitune.reports.evidence import Evidence, FinishedRun
-from multitune.reports.pictures import Plot, Point, Row, Rows, Series, pareto_front
+from multitune.reports.method_names import full
+from multitune.reports.pictures import Frame, Plot, Point, Row, Rows, Series, pareto_front
 from multitune.results.run import SIDES, Side
 
+FEWEST_FOR_OUTLIERS = 4
+FLAT = 2.0
+"""How many times wider than all others outliers make a picture before they are drawn at its edge."""
 SIDE_TITLES = {"seen": "languages seen in training", "unseen": "unseen languages"}
 
 
@@ -15,7 +20,7 @@ def averages(evidence: Evidence) -> Rows:
     groups = []
     for side in SIDES:
         intervals = {method: sides[side] for method, sides in evidence.comparison.summary.items()}
-        rows = tuple(Row(k, k, v.mean, v.low, v.high) for k, v in intervals.items() if v is not None)
+        rows = tuple(Row(full(k), k, v.mean, v.low, v.high) for k, v in intervals.items() if v is not None)
         if rows:
             groups.append((f"{len(evidence.languages(side))} {SIDE_TITLES[side]}", rows))
     return Rows("averages", "Average over languages", f"{evidence.metric}, %", tuple(groups))
@@ -31,12 +36,14 @@ def plane(evidence: Evidence) -> list[Plot]:
         points = [_in_plane(evidence, run) for run in evidence.runs if run.method == method and _both(run)]
         scored += [(point.x, point.y) for point in points]
         if points:
-            series.append(Series(method, method, tuple(points), joined=False))
+            series.append(Series(full(method), method, tuple(points), joined=False))
     if len(scored) < 2:
         return []
     title = "Seen against unseen, every run a point"
     labels = (f"seen {evidence.metric}, %", f"unseen {evidence.metric}, %")
-    return [Plot("plane", title, *labels, tuple(series), front=tuple(pareto_front(scored)))]
+    frame = Frame(*(_bulk(values) for values in zip(*scored, strict=True)))
+    front, names = tuple(pareto_front(scored)), tuple(_named(evidence, frame))
+    return [Plot("plane", title, *labels, tuple(series), front=front, names=names, frame=frame)]
 
 
 def sweeps(evidence: Evidence) -> list[Plot]:
@@ -47,6 +54,36 @@ def sweeps(evidence: Evidence) -> list[Plot]:
             values.setdefault(key, set()).add(str(value))
     keys = [key for key, tried in values.items() if len(tried) > 1]
     return [_sweep(evidence, key, side) for key in keys for side in SIDES if evidence.languages(side)]
+
+
+def _bulk(values: Sequence[float]) -> tuple[float, float]:
+    """The lowest and the highest value without outliers, as far as these would press the others together.
+
+    Outliers are those of Tukey's fences: more than 1.5 times the quartiles' distance beyond a quartile. They are left
+    out where all values span more than ``FLAT`` times what the others do.
+    """
+    low, high = min(values), max(values)
+    if len(values) < FEWEST_FOR_OUTLIERS:
+        return low, high
+    first, _, third = quantiles(values, n=4, method="inclusive")
+    reach = 1.5 * (third - first)
+    inside = [value for value in values if first - reach <= value <= third + reach]
+    span = max(inside) - min(inside)
+    return (min(inside), max(inside)) if 0 < FLAT * span < high - low else (low, high)
+
+
+def _named(evidence: Evidence, frame: Frame) -> Iterator[tuple[float, float, str]]:
+    """What lies outside the frame with its scores, then each method's first shown run."""
+    runs = [run for run in evidence.runs if _both(run)]
+    places = {id(run): _in_plane(evidence, run) for run in runs}
+    for run in runs:
+        point = places[id(run)]
+        if not frame.holds(point.x, point.y):
+            yield point.x, point.y, f"{evidence.label(run)}: {point.x:.1f}, {point.y:.1f}"
+    for method in evidence.methods:
+        first = next((places[id(run)] for run in evidence.of(method) if _both(run)), None)
+        if first is not None and frame.holds(first.x, first.y):
+            yield first.x, first.y, full(method)
 
 
 def _both(run: FinishedRun) -> bool:
@@ -73,7 +110,7 @@ def _sweep(evidence: Evidence, key: str, side: Side) -> Plot:
             point = Point(values.index(run.grid[key]), score, f"{evidence.label(run)}: {score:.1f}")
             lines.setdefault(line, []).append(point)
     series = tuple(
-        Series(methods[line], methods[line], tuple(sorted(points, key=lambda point: point.x)))
+        Series(full(methods[line]), methods[line], tuple(sorted(points, key=lambda point: point.x)))
         for line, points in lines.items()
     )
     title = f"{key}: {SIDE_TITLES[side]}"

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,16 +11,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from multitune.reports import causes, outcomes, papers, repeat, training_curves, verdict
+from multitune.probes import typology
+from multitune.reports import by_language, causes, outcomes, papers, repeat, training_curves, verdict
 from multitune.reports.charts import SHAPES, plot_chart, rows_chart
 from multitune.reports.classes import class_lines
 from multitune.reports.colours import look
+from multitune.reports.digits import alike
 from multitune.reports.evidence import Evidence, FinishedRun, load
 from multitune.reports.examples import examples
+from multitune.reports.method_names import anchor, entries, full
 from multitune.reports.pictures import HeatMap, described
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
-from multitune.results.run import SIDES, Side, Sides, mean, milliseconds_a_gradient
+from multitune.results.run import SIDES, Sides, mean, milliseconds_a_gradient
 
 FILE = "report.html"
 NO_GAINS: Estimates = Sides(seen=None, unseen=None)
@@ -49,8 +52,9 @@ def render(evidence: Evidence) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= {"shapes": SHAPES, "look": look, "described": described, "sides": SIDES}
-    environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart}
-    environment.filters |= {"interval": _interval, "signed": _signed, "number": _number}
+    environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart, "alike": alike}
+    environment.globals |= {"name": full, "anchor": anchor}
+    environment.filters |= {"interval": _interval, "signed": _signed, "number": _number, "name": full, "sense": _sense}
     script = _own("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
@@ -78,16 +82,6 @@ class MethodLine:
     gibibytes: float
 
 
-@dataclass(frozen=True)
-class LanguageLine:
-    """A language: method -> its score, the mean over seeds; ``gain`` is what the leader is ahead of the baseline."""
-
-    language: str
-    side: str
-    scores: Mapping[str, float | None]
-    gain: float | None
-
-
 def _contents(evidence: Evidence) -> dict[str, Any]:
     """What the template names."""
     leads = verdict.leads(evidence.comparison) if evidence.comparison else []
@@ -102,7 +96,10 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "leader": leader,
         "baseline": evidence.comparison.baseline if evidence.comparison else leader,
         "methods": [_method_line(evidence, method) for method in evidence.methods if evidence.of(method)],
-        "languages": language_lines(evidence, leader),
+        "groups": by_language.groups(evidence, leader),
+        "nearest": by_language.nearest(evidence, leader),
+        "typology": typology.source(),
+        "entries": entries(evidence.methods),
         "classes": class_lines(evidence),
         "averages": outcomes.averages(evidence) if evidence.comparison else None,
         "plane": outcomes.plane(evidence),
@@ -123,24 +120,6 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "recipe": repeat.recipe(evidence),
         "command": repeat.command(evidence),
     }
-
-
-def language_lines(evidence: Evidence, leader: str) -> list[LanguageLine]:
-    """Every language with every method's score, the seen ones first."""
-    baseline = evidence.comparison.baseline if evidence.comparison else leader
-    lines = []
-    for side in SIDES:
-        for language in evidence.languages(side):
-            scores = {method: _score(evidence.of(method), side, language) for method in evidence.methods}
-            first, other = scores[leader], scores[baseline]
-            gain = None if leader == baseline or first is None or other is None else first - other
-            lines.append(LanguageLine(language, side, scores, gain))
-    return lines
-
-
-def _score(runs: Sequence[FinishedRun], side: Side, language: str) -> float | None:
-    """The mean over runs; None where one of them has no score."""
-    return mean(run.result.scores[side].get(language, {}).get(run.result.metric) for run in runs)
 
 
 def _method_line(evidence: Evidence, method: str) -> MethodLine:
@@ -185,7 +164,12 @@ def _own(name: str) -> str:
 
 def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
     """A dash where there is none; the typographer's minus."""
-    return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
+    return "–" if value is None else f"{value:{sign}z.{digits}f}".replace("-", "−")
+
+
+def _sense(gain: float | None) -> str:
+    """The class of a gain: better, worse, or empty."""
+    return "" if not gain else "better" if gain > 0 else "worse"
 
 
 def _interval(estimate: Interval | float | None) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from multitune.reports.digits import alike
+
 
 @dataclass(frozen=True)
 class Point:
@@ -24,6 +26,22 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """The part of a plane that a picture shows: from low to high in x and in y. What lies outside is at its edge."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point lies inside."""
+        return self.x[0] <= x <= self.x[1] and self.y[0] <= y <= self.y[1]
+
+    def nearest(self, x: float, y: float) -> tuple[float, float]:
+        """The point itself, or where the frame is nearest to it."""
+        return min(max(x, self.x[0]), self.x[1]), min(max(y, self.y[0]), self.y[1])
+
+
+@dataclass(frozen=True)
 class Plot:
     """Series in a plane.
 
@@ -32,6 +50,7 @@ class Plot:
         front: corners of the Pareto front, left to right; empty where none is drawn.
         names: point labels to write into the picture, ``(x, y, text)``.
         x_ticks: what to write at x = 0, 1, ...; None for a scale of numbers.
+        frame: what is shown; None for all points.
     """
 
     name: str
@@ -42,6 +61,7 @@ class Plot:
     front: tuple[tuple[float, float], ...] = ()
     names: tuple[tuple[float, float, str], ...] = ()
     x_ticks: tuple[str, ...] | None = None
+    frame: Frame | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -96,8 +116,9 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def described(picture: Plot | Rows) -> str:
     """A picture in words, for those who cannot see it: every value of few, the ends of long series."""
     if isinstance(picture, Rows):
+        texts = iter(alike([row.value for _, group in picture.groups for row in group]))
         rows = [
-            f"{title}: {', '.join(f'{row.label} {row.value:.2f}' for row in group)}" for title, group in picture.groups
+            f"{title}: {', '.join(f'{row.label} {next(texts)}' for row in group)}" for title, group in picture.groups
         ]
         return f"{picture.title}. {'; '.join(rows)}."
     parts = []

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multitune.reports.evidence import Evidence
+from multitune.reports.method_names import full
 from multitune.results.comparison import Comparison, Interval
 from multitune.results.digests import named, tested_differently
 from multitune.results.metrics import Validate
@@ -32,6 +33,11 @@ class Lead:
         return {method: gain for method, gain in self.ahead.items() if gain.low > 0.0}
 
     @property
+    def beaten_by_little(self) -> list[tuple[str, Interval]]:
+        """Those methods and by how much, the smallest lead first."""
+        return sorted(self.beaten.items(), key=lambda each: each[1].mean)
+
+    @property
     def rivals(self) -> dict[str, Interval]:
         """The methods that it cannot be told apart from: the interval of the difference includes zero."""
         return {method: gain for method, gain in self.ahead.items() if gain.low <= 0.0}
@@ -54,28 +60,31 @@ def headline(leads: list[Lead]) -> str:
     sides = " and ".join(lead.side for lead in leads)
     unbeaten = [method for method in leads[0].unbeaten if all(method in lead.unbeaten for lead in leads)]
     if not unbeaten:
-        return f"No method wins everywhere: {', '.join(f'{lead.leader} on {lead.side} languages' for lead in leads)}."
+        best = [f"{full(lead.leader)} on {lead.side} languages" for lead in leads]
+        return f"No method wins everywhere: {', '.join(best)}."
     if len(unbeaten) > 1:
-        names = _listed(unbeaten) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
+        names = (
+            _listed([full(method) for method in unbeaten]) if len(unbeaten) < 4 else f"{len(unbeaten)} of the methods"
+        )
         return f"Not settled: {names} cannot be told apart on {sides} languages."
     (only,) = unbeaten
     ahead = [lead.side for lead in leads if lead.unbeaten == [only]]
     level = [lead.side for lead in leads if lead.unbeaten != [only]]
     said = [f"ahead of every other method on {' and '.join(ahead)} languages"] if ahead else []
     said += [f"level with the best on {' and '.join(level)} languages"] if level else []
-    return f"Ship {only}: {', '.join(said)}."
+    return f"Ship {full(only)}: {', '.join(said)}."
 
 
 def of_one(evidence: Evidence) -> str:
     """What a single method scores."""
     result = evidence.shown[0].result
     scores = [f"{score:.1f} on {side} languages" for side in SIDES if (score := result.average[side]) is not None]
-    return f"{result.method}: {result.metric} {', '.join(scores)}."
+    return f"{full(result.method)}: {result.metric} {', '.join(scores)}."
 
 
 def caveats(evidence: Evidence) -> list[str]:
     """What the numbers cannot bear."""
-    notes = [f"{run.method}: {note}." for run in evidence.shown for note in run.result.notes]
+    notes = [f"{full(run.method)}: {note}." for run in evidence.shown for note in run.result.notes]
     remarks = list(dict.fromkeys(notes))
     remarks += [f"Failed, and in no figure: {evidence.label(run)}: {run.error}." for run in evidence.failed]
     if evidence.comparison is not None and len(evidence.shown) == len(evidence.methods):
@@ -86,7 +95,7 @@ def caveats(evidence: Evidence) -> list[str]:
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
-        f"{method} (+{gain:.1f})"
+        f"{full(method)} (+{gain:.1f})"
         for method in evidence.methods
         if (gain := _last_gain(evidence, method)) > STILL_RISING
     ]

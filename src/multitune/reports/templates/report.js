@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, pointing and stepping. Without this script the page still shows everything.
+// Sorting, filtering, copying, pointing and stepping. Without this script the page still shows everything.
 
 const tip = document.getElementById("tip");
 
@@ -55,22 +55,79 @@ function rowLength(cell, shift) {
   return cell ? cell.parentElement.cells.length - 1 + shift : 1;
 }
 
-document.querySelectorAll("th[data-sort] button").forEach((button) => {
-  button.addEventListener("click", () => {
-    const head = button.parentElement;
-    const table = head.closest("table");
-    const down = head.getAttribute("aria-sort") !== "descending" && (head.dataset.sort === "number" || head.hasAttribute("aria-sort"));
-    table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+// A column sorts one way, then the other; a third press brings the given order and its groups back.
+const ORDERS = { number: ["descending", "ascending", null], text: ["ascending", "descending", null] };
+
+document.querySelectorAll("table:has(th[data-sort])").forEach((table) => {
+  const given = [...table.querySelectorAll("tbody tr:not(.group)")].map((row) => [row, row.parentElement]);
+  table.querySelectorAll("th[data-sort] button").forEach((button) => {
+    button.addEventListener("click", () => sort(table, button.parentElement, given));
+  });
+});
+
+function sort(table, head, given) {
+  const orders = ORDERS[head.dataset.sort];
+  const order = orders[(orders.indexOf(head.getAttribute("aria-sort")) + 1) % orders.length];
+  table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+  table.classList.toggle("sorted", order !== null);
+  if (order === null) {
+    given.forEach(([row, body]) => body.append(row));
+  } else {
+    head.setAttribute("aria-sort", order);
     const key = (row) => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent;
     const number = (text) => (text === "" ? -Infinity : Number(text));
     const compare = head.dataset.sort === "number"
       ? (a, b) => number(key(a)) - number(key(b))
       : (a, b) => key(a).localeCompare(key(b));
-    const rows = [...table.tBodies[0].rows].sort(compare);
-    table.tBodies[0].append(...(down ? rows.reverse() : rows));
+    const rows = given.map(([row]) => row).sort(compare);
+    table.tBodies[0].append(...(order === "descending" ? rows.reverse() : rows));
+  }
+  hideEmpty(table);
+}
+
+// A group without a row to show goes, too; the first body holds all rows of a sorted table.
+function hideEmpty(table) {
+  for (const body of table.tBodies) body.hidden = ![...body.rows].some((row) => !row.hidden && !row.matches(".group"));
+}
+
+document.querySelectorAll("[data-filters]").forEach((input) => {
+  const table = document.getElementById(input.dataset.filters);
+  const rows = [...table.querySelectorAll("tbody tr:not(.group)")];
+  const groups = new Map(rows.map((row) => [row, row.parentElement.dataset.words]));
+  const words = (row) => `${row.cells[0].textContent} ${row.cells[1].textContent} ${groups.get(row)}`.toLowerCase().split(/[\s,]+/);
+  input.closest(".filter").hidden = false;
+  input.addEventListener("input", () => {
+    const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    rows.forEach((row) => { row.hidden = !wanted.every((start) => words(row).some((word) => word.startsWith(start))); });
+    hideEmpty(table);
+    const left = rows.filter((row) => !row.hidden).length;
+    input.closest(".filter").querySelector("output").textContent = wanted.length ? `${left} of ${rows.length}` : "";
   });
 });
+
+document.querySelectorAll("[data-copies]").forEach((button) => {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copies);
+    getSelection().selectAllChildren(source); // what a browser without a clipboard leaves to copy by hand
+    if (!navigator.clipboard) return;
+    await navigator.clipboard.writeText(source.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+});
+
+// A link to what is folded unfolds it.
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  const parts = [target.querySelector(":scope > details.part"), target.closest("details.part")].filter(Boolean);
+  parts.forEach((part) => { part.open = true; });
+  if (parts.length) target.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+document.querySelectorAll('a[href^="#"]').forEach((link) => link.addEventListener("click", () => setTimeout(unfold))); // pressed again, the hash stays
+unfold();
 
 // The names of languages, as the reader's own browser knows them.
 const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" });
@@ -82,6 +139,11 @@ document.querySelectorAll("[data-language]").forEach((element) => {
   }
 });
 
-for (const name of ["beforeprint", "afterprint"]) {
-  addEventListener(name, () => document.querySelectorAll("details").forEach((part) => { part.open = name === "beforeprint"; }));
-}
+// All is printed, and folded afterwards as before.
+const folded = [];
+addEventListener("beforeprint", () => {
+  const closed = [...document.querySelectorAll("details:not([open])")];
+  folded.push(...closed);
+  closed.forEach((part) => { part.open = true; });
+});
+addEventListener("afterprint", () => folded.splice(0).forEach((part) => { part.open = false; }));
