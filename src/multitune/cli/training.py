@@ -53,19 +53,20 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train, evaluate and ship one run."""
-    from multitune.commands import init as own_data
-    from multitune.recipe import dumped, parse_overrides
-
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    with _ranks_joined() as rank:
+    with output.watched(quiet=quiet), _ranks_joined() as rank:
+        from multitune.commands import init as own_data
+        from multitune.recipe import dumped, parse_overrides
+
         given = parse_overrides(overrides or [])
         file = own_data.recipe_for(recipe, given)
         one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
-
-        from multitune.commands.train import default_folder
-        from multitune.commands.train import train as run
+        output.announce(f"training {one.method} on {one.data}: {one.budget} gradients, seed {one.seed}")
+        with output.importing():
+            from multitune.commands.train import default_folder
+            from multitune.commands.train import train as run
 
         folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
         if own_data.is_data(recipe) and rank == 0 and not quiet:
@@ -127,28 +128,30 @@ def compare(
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    from multitune.cli import tables
-    from multitune.commands.compare import compare as run
-    from multitune.commands.grid import read
-    from multitune.recipe import parse_overrides
-
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    given = parse_overrides(overrides or [])
-    points = read(grid or [])
-    comparison = run(
-        recipe,
-        folder,
-        methods=names,
-        seeds=seeds,
-        grid=points,
-        overrides=given,
-        jobs=jobs,
-        on=on,
-        progress=not quiet,
-        track=track,
-        paper=paper,
-    )
+    with output.watched(quiet=quiet):
+        output.announce(f"comparing {', '.join(names) or f'the methods of {recipe}'}")
+        with output.importing():
+            from multitune.cli import tables
+            from multitune.commands.compare import compare as run
+            from multitune.commands.grid import read
+            from multitune.recipe import parse_overrides
+
+        points = read(grid or [])
+        comparison = run(
+            recipe,
+            folder,
+            methods=names,
+            seeds=seeds,
+            grid=points,
+            overrides=parse_overrides(overrides or []),
+            jobs=jobs,
+            on=on,
+            progress=not quiet,
+            track=track,
+            paper=paper,
+        )
     chosen = comparison.chosen_runs
     sheets = [*([tables.points(comparison)] if points else []), tables.summary(comparison)]
     sheets += [tables.languages(chosen, comparison.baseline)] if by_language else []
@@ -190,16 +193,18 @@ def sweep(
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    from multitune.cli import tables
-    from multitune.commands.grid import read
-    from multitune.commands.sweep import WINNER
-    from multitune.commands.sweep import sweep as run
-    from multitune.recipe import parse_overrides
+    with output.watched(quiet=quiet):
+        with output.importing():
+            from multitune.cli import tables
+            from multitune.commands.grid import read
+            from multitune.commands.sweep import WINNER
+            from multitune.commands.sweep import sweep as run
+            from multitune.recipe import parse_overrides
 
-    folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
-    given = parse_overrides(overrides or [])
-    how: dict[str, Any] = {"jobs": jobs, "on": on, "progress": not quiet, "track": track}
-    found = run(recipe, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
+        folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
+        given = parse_overrides(overrides or [])
+        how: dict[str, Any] = {"jobs": jobs, "on": on, "progress": not quiet, "track": track}
+        found = run(recipe, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
     output.show([tables.rungs(found)], as_json=as_json, as_csv=as_csv)
     if not quiet:
         say(f"the recipe that wins: {folder / WINNER}")

@@ -23,6 +23,7 @@ from multitune.results import predictions
 from multitune.results.digests import Digests
 from multitune.results.json_files import as_line, parsed, plain, typed
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
+from multitune.screen.places import wanted, watched
 from multitune.storage import lock
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
@@ -33,7 +34,7 @@ from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
 from multitune.training.model_card import Training
-from multitune.training.progress import Display, Shows, Silent, Terminal
+from multitune.training.progress import Display, OnScreen, Shows, Silent
 from multitune.training.run import Run, prepare
 from multitune.training.sampling import probabilities
 from multitune.training.tracking import check_tracker
@@ -48,7 +49,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: bool | Shows = False,
+    progress: bool | Shows | None = None,
     track: str | None = None,
     corpus: Corpus | None = None,
 ) -> RunResult:
@@ -65,7 +66,8 @@ def train(
         resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
             finished run, write the report again.
         overwrite: remove the run that is in ``out``, whichever it is, and begin anew.
-        progress: show a progress bar on stderr; or what makes another display.
+        progress: show bars, on stderr or in the notebook's cell; None does in a notebook alone. Or what makes another
+            display.
         track: also show its curves live: "tensorboard", "wandb" or "trackio".
         corpus: the recipe's data, where the caller has it already.
 
@@ -78,7 +80,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
     """
     how = _How(resume, overwrite, progress, track)
-    with launch.joined() as ranks:
+    with launch.joined() as ranks, watched(not callable(progress) and ranks.rank == 0 and wanted(progress)):
         if data is not None:
             if ranks.size > 1:
                 raise UserError(
@@ -98,7 +100,7 @@ class _How:
 
     resume: bool
     overwrite: bool
-    progress: bool | Shows
+    progress: bool | Shows | None
     track: str | None
 
     def opened(self, out: Path, recipe: Recipe) -> AbstractContextManager[str | None]:
@@ -109,7 +111,7 @@ class _How:
         """What a person sees of the run."""
         if callable(self.progress):
             return self.progress(title, budget)
-        return Terminal(title, budget) if self.progress else Silent()
+        return OnScreen(title, budget) if wanted(self.progress) else Silent()
 
     def check(self, out: Path, recipe: Recipe) -> None:
         """Raise UserError where the folder cannot be the run's."""
