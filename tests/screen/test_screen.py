@@ -30,7 +30,7 @@ def last_drawing(names: tuple[str, ...], width: int) -> list[str]:
             screen.bar(name, 100000).show(50000, "dev accuracy 81.2", "loss 1.250", "12.3/s")
         screen.say("said")
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written(to).replace("\r", "\n"))
-    return shown.rpartition("said\n")[2].splitlines()
+    return (names[0] + shown.rpartition(names[0])[2]).splitlines()
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])

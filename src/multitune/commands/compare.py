@@ -109,6 +109,11 @@ def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str 
 
 def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None) -> Comparison:
     check_tracker(how.track)
+    if any(one.recipe.patience is not None for one in planned):
+        raise UserError(
+            "patience: cannot stand in a comparison or sweep, whose runs all spend their budget; leave it out, or set "
+            "patience=null"
+        )
     single = _settled(planned, out, 1)
     count = parallel.fitting([one.recipe for one in single], how.jobs)
     runs = single if how.on is not None else _settled(planned, out, parallel.threads_each(count))

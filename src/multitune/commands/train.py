@@ -359,6 +359,7 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         seconds=sum(part.seconds for part in parts),
         step_seconds=total(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
+        stopped=sum(part.spent for part in parts) if any(part.stopped is not None for part in parts) else None,
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         steps=sum(part.steps for part in parts),
         skipped_steps=sum(part.skipped_steps for part in parts),

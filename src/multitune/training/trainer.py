@@ -145,7 +145,7 @@ class Trainer:
     def _spend_budget(self) -> None:
         if self._validation_due:  # where a resumed run was stopped
             self._validate()
-        while not self._spent:
+        while not (self._spent or self._out_of_patience):
             if (signal := self._asked_to_stop) is not None:
                 raise StopRequested(signal)
             before = self._now.gradients
@@ -207,6 +207,12 @@ class Trainer:
         return self._run.recipe.budget - self._now.gradients < self._run.update.smallest_step
 
     @property
+    def _out_of_patience(self) -> bool:
+        """Whether dev has not risen for as many validations as the recipe allows."""
+        patience = self._run.recipe.patience
+        return patience is not None and self._now.since_peak >= patience
+
+    @property
     def _validation_due(self) -> bool:
         ends = self._spent and self._now.validated < self._now.gradients
         return self._passed(self._validation_interval, self._now.validated) or ends
@@ -239,6 +245,8 @@ class Trainer:
         now.dev = evaluation.average(run.heads.metric)
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
             now.best = {"average": now.dev, "gradients": now.gradients}
+        risen = now.peak is None or now.dev > now.peak
+        now.peak, now.since_peak = (now.dev, 0) if risen else (now.peak, now.since_peak + 1)
         now.validated = now.gradients
         scores = finite_scores(evaluation.scores)
         self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
