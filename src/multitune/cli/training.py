@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from multitune.cli.options import (
     AsJson,
     ByClass,
     ByLanguage,
+    DryRun,
     Jobs,
     On,
     Overrides,
@@ -23,7 +24,10 @@ from multitune.cli.options import (
     Verbose,
 )
 from multitune.cli.output import say, say_lines
-from multitune.errors import RunError
+from multitune.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from multitune.commands.estimate import EstimatedRuns
 
 
 @contextmanager
@@ -45,6 +49,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in the folder first.")] = False,
     track: Track = None,
+    dry_run: DryRun = False,
     by_language: ByLanguage = False,
     by_class: ByClass = False,
     as_json: AsJson = False,
@@ -55,6 +60,11 @@ def train(
     """Train, evaluate and ship one run."""
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
+    if dry_run:
+        with output.watched(quiet=quiet):
+            found = _estimate_run(recipe, overrides)
+        _show_estimates(found, as_json=as_json, as_csv=as_csv)
+        return
 
     with output.watched(quiet=quiet), _ranks_joined() as rank:
         from multitune.commands import init as own_data
@@ -82,6 +92,39 @@ def train(
     if not quiet:
         say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
         say(f"the report: {folder / 'report.html'}")
+
+
+def _estimate_run(recipe: Path, overrides: list[str] | None) -> "list[EstimatedRuns]":
+    """What ``train --dry-run`` finds."""
+    from multitune.commands.init import recipe_for
+    from multitune.recipe import parse_overrides
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--dry-run: estimates a run of one process; leave torchrun out")
+    given = parse_overrides(overrides or [])
+    file = recipe_for(recipe, given)
+    file.resolve(overrides=given)
+    with output.importing():
+        from multitune.commands.estimate import estimate_run
+    return [estimate_run(file, given)]
+
+
+def _estimate_comparison(
+    recipe: Path, overrides: list[str] | None, methods: list[str], seeds: int, grid: list[str] | None
+) -> "list[EstimatedRuns]":
+    """What ``compare --dry-run`` finds."""
+    with output.importing():
+        from multitune.commands.estimate import estimate_comparison
+        from multitune.commands.grid import read
+        from multitune.recipe import parse_overrides
+    given = parse_overrides(overrides or [])
+    return estimate_comparison(recipe, methods=methods, seeds=seeds, grid=read(grid or []), overrides=given)
+
+
+def _show_estimates(found: "list[EstimatedRuns]", *, as_json: bool, as_csv: bool) -> None:
+    from multitune.cli import estimate_table
+
+    output.show([estimate_table.estimates(found)], as_json=as_json, as_csv=as_csv)
 
 
 def init(
@@ -117,6 +160,7 @@ def compare(
     paper: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
     ] = None,
+    dry_run: DryRun = False,
     by_language: ByLanguage = False,
     by_class: ByClass = False,
     as_json: AsJson = False,
@@ -130,6 +174,11 @@ def compare(
 
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
+    if dry_run:
+        with output.watched(quiet=quiet):
+            found = _estimate_comparison(recipe, overrides, names, seeds, grid)
+        _show_estimates(found, as_json=as_json, as_csv=as_csv)
+        return
     with output.watched(quiet=quiet):
         output.announce(f"comparing {', '.join(names) or f'the methods of {recipe}'}")
         with output.importing():
@@ -138,14 +187,14 @@ def compare(
             from multitune.commands.grid import read
             from multitune.recipe import parse_overrides
 
-        points = read(grid or [])
+        points, given = read(grid or []), parse_overrides(overrides or [])
         comparison = run(
             recipe,
             folder,
             methods=names,
             seeds=seeds,
             grid=points,
-            overrides=parse_overrides(overrides or []),
+            overrides=given,
             jobs=jobs,
             on=on,
             progress=not quiet,

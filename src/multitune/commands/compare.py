@@ -92,13 +92,24 @@ def compare(
     """
     file = recipe_for(recipe, overrides)
     out = Path("runs") / file.name if out is None else Path(out)
+    planned = plan_comparison(file, methods, seeds, grid or {}, overrides or {})
+    return compare_planned(planned, out, How(jobs, on, wanted(progress), track), paper)
+
+
+def plan_comparison(
+    file: RecipeFile, methods: Sequence[str], seeds: int, grid: Grid, overrides: Mapping[str, Any]
+) -> list[Planned]:
+    """The runs of a comparison, as ``compare`` makes them.
+
+    Raises:
+        UserError: no method is named, or the wrong way; or anything wrong with a recipe.
+    """
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
-    if "method" in (overrides or {}):
+    if "method" in overrides:
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
-    planned = plan_runs(file, names, seeds, grids.points(grid or {}), overrides or {})
-    return compare_planned(planned, out, How(jobs, on, wanted(progress), track), paper)
+    return plan_runs(file, names, seeds, grids.points(grid), overrides)
 
 
 def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str | None = None) -> Comparison:
@@ -109,11 +120,6 @@ def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str 
 
 def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None) -> Comparison:
     check_tracker(how.track)
-    if any(one.recipe.patience is not None for one in planned):
-        raise UserError(
-            "patience: cannot stand in a comparison or sweep, whose runs all spend their budget; leave it out, or set "
-            "patience=null"
-        )
     single = _settled(planned, out, 1)
     count = parallel.fitting([one.recipe for one in single], how.jobs)
     runs = single if how.on is not None else _settled(planned, out, parallel.threads_each(count))
@@ -156,6 +162,11 @@ def plan_runs(
     runs = []
     for seed, point, name in product(range(first, first + seeds), at, names):
         recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
+        if recipe.patience is not None:
+            raise UserError(
+                "patience: cannot stand in a comparison or sweep, whose runs all spend their budget; leave it out, or "
+                "set patience=null"
+            )
         runs.append(Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
     return runs
 

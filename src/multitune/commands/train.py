@@ -282,11 +282,25 @@ def _train_language(
     last_owner: str | None,
 ) -> None:
     """Train the model of the one language that ``only`` has; ``digests`` are of all data of the run."""
-    one = recipe.model_copy(update={"languages": tuple(only.train), "unseen": (), "budget": budget})
+    one = _of_language(recipe, only, budget)
     reset_peak_memory(chosen(recipe.device))
     run = replace(prepare(one, only, plan), digests=digests)
     run_folder.begin(folder, one)
     _fit(run, only, folder, how, last_owner)
+
+
+def language_recipes(recipe: Recipe, corpus: Corpus) -> list[tuple[Recipe, Corpus]]:
+    """The recipe and the data of each language's model, of a method with a model for each.
+
+    Raises:
+        UserError: a language gets no gradient computation.
+    """
+    shares = _shares(recipe, corpus).items()
+    return [(_of_language(recipe, only := _only(corpus, k), budget), only) for k, budget in shares]
+
+
+def _of_language(recipe: Recipe, only: Corpus, budget: int) -> Recipe:
+    return recipe.model_copy(update={"languages": tuple(only.train), "unseen": (), "budget": budget})
 
 
 def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
