@@ -11,7 +11,9 @@ RecipePath = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to set, e.g. budget=400.")
 ]
-Track = Annotated[str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb or trackio.")]
+Track = Annotated[
+    str | None, typer.Option(metavar="TRACKER", help="Live curves: tensorboard, wandb, trackio or mlflow.")
+]
 ByLanguage = Annotated[bool, typer.Option("--by-language", help="Print the scores of each language, too.")]
 Jobs = Annotated[
     int | None, typer.Option(metavar="N", help="Runs at once; default: one a card or, on a CPU, one a core.")

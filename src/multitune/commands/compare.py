@@ -81,7 +81,7 @@ def compare(
             ``threads``.
         on: "ray", or "ray:" and the address of a cluster, whose nodes share the folders with this machine.
         progress: show progress, on stderr or in the notebook's cell; None does in a notebook alone.
-        track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
+        track: also show each run's curves live: "tensorboard", "wandb", "trackio" or "mlflow".
         paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
 
     Raises:

@@ -68,7 +68,7 @@ def train(
         overwrite: remove the run that is in ``out``, whichever it is, and begin anew.
         progress: show bars, on stderr or in the notebook's cell; None does in a notebook alone. Or what makes another
             display.
-        track: also show its curves live: "tensorboard", "wandb" or "trackio".
+        track: also show its curves live: "tensorboard", "wandb", "trackio" or "mlflow".
         corpus: the recipe's data, where the caller has it already.
 
     Where torchrun or ``accelerate launch`` has started several processes, they share the run: rank 0 alone writes.
