@@ -88,7 +88,7 @@ def watched(*, quiet: bool = False) -> Iterator[None]:
 
 def importing() -> AbstractContextManager[object]:
     """A stage in which torch and transformers are imported, which takes seconds."""
-    return stage("loading PyTorch and transformers")
+    return stage("loading PyTorch")
 
 
 def announce(text: str) -> None:

@@ -74,6 +74,7 @@ class _Fitted(Progress):
 
     def __init__(self, console: Console) -> None:
         self._fitted_to = console  # asked at each drawing, as a window may be resized
+        self._names = 0  # columns of the widest name so far: bars that begin elsewhere each time would flicker
         super().__init__(
             console=console, disable=not console.is_terminal, transient=True, redirect_stdout=False, expand=True
         )
@@ -81,7 +82,8 @@ class _Fitted(Progress):
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         rows = [task for task in tasks if not task.fields["brief"] or (task.elapsed or 0) >= BRIEF]
         width = self._fitted_to.width
-        names = min(max((cell_len(row.description) for row in rows), default=0), width // 2)
+        self._names = max(self._names, _widest(row.description for row in rows))
+        names = min(self._names, width // 2)
         room = width - names - _widest(_count(row) for row in rows) - TIME - 3  # a blank between two columns
         states = [_widest(_state(row, parts) for row in rows) for parts in range(1 + _most_parts(rows))]
         fitting = [parts for parts, columns in enumerate(states) if columns + 1 + SHORTEST <= room]

@@ -9,6 +9,7 @@ import numpy as np
 from multitune.evaluation.scoring import Encoded
 from multitune.methods.base import NonFiniteError
 from multitune.recipe import to_yaml
+from multitune.screen.words import duration, size
 from multitune.tasks import HeadMap
 from multitune.training.checkpoint import KEPT, Progress, RunState, flatten
 from multitune.training.memory import peak_memory
@@ -17,6 +18,8 @@ from multitune.training.run import Run, Taken
 
 FORWARD = 1 / 3
 """What a forward pass takes of a gradient computation, whose backward pass is about two of them."""
+FIRST = 3
+"""Gradient computations after which a run says what the rest of it will take."""
 TRIED = 4
 """Gradient computations that are timed, at least; the step before them warms up."""
 
@@ -38,6 +41,12 @@ class Estimate:
     gradients: int
     checkpoint_bytes: int
     checkpoints: int
+
+
+def of_the_rest(run: Run, now: Progress) -> str:
+    """What is left of a run that has taken its first steps, and the memory that it has had so far, in words."""
+    seconds = expected_seconds(run, now.step_seconds / now.gradients, run.recipe.budget - now.gradients)
+    return f"about {duration(seconds)}, {size(peak_memory(run.encoder.device))}"
 
 
 def expected_seconds(run: Run, seconds_a_gradient: float, gradients: int) -> float:
@@ -75,12 +84,12 @@ def tried(run: Run) -> Estimate:
             done += _step(run, done)
         done -= warm
     a_gradient = (time.monotonic() - began) / done
-    size = flatten(_state(run)).bytes
+    checkpoint = flatten(_state(run)).bytes
     return Estimate(
         seconds=expected_seconds(run, a_gradient, recipe.budget),
-        memory_bytes=peak_memory(run.encoder.device) + size,
+        memory_bytes=peak_memory(run.encoder.device) + checkpoint,
         gradients=recipe.budget,
-        checkpoint_bytes=size,
+        checkpoint_bytes=checkpoint,
         checkpoints=KEPT + (recipe.select == "best"),
     )
 

@@ -19,14 +19,11 @@ from multitune.results import metrics, predictions
 from multitune.results.json_files import finite
 from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When
 from multitune.results.run import RunResult, finite_scores
-from multitune.screen.words import duration, size
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
-from multitune.training import checkpoint, launch, model_card
+from multitune.training import checkpoint, estimate, launch, model_card
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
-from multitune.training.estimate import expected_seconds
-from multitune.training.memory import peak_memory
 from multitune.training.metrics_log import MetricsLog
 from multitune.training.model_card import Training
 from multitune.training.optimizer import learning_rate
@@ -40,10 +37,6 @@ from multitune.versions import versions
 ADVICE = "lower learning_rate, or look at the data"
 LOG_LINES, LONGEST_WAIT = 100, 50
 """Training lines in the metrics.jsonl of a short run; gradient computations between two lines of a long one."""
-
-
-FIRST = 3
-"""Gradient computations after which a run says what it will take."""
 
 
 class Trainer:
@@ -238,18 +231,11 @@ class Trainer:
         rate = learning_rate(self._run.recipe, self._now.gradients)
         self._add(Train(**self._when, loss=finite(loss), learning_rate=rate))
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
-        self._tell_what_it_takes()
+        if not self._told and self._now.gradients >= estimate.FIRST:
+            self._told = True
+            title = f"{self._run.recipe.method} seed {self._run.recipe.seed}"
+            self._display.say(f"{title}: {estimate.of_the_rest(self._run, self._now)}")
         self._now.losses = []
-
-    def _tell_what_it_takes(self) -> None:
-        """Say once, after the first steps, how long all of it will take, and how much memory."""
-        if self._told or self._now.gradients < FIRST:
-            return
-        self._told = True
-        now, recipe = self._now, self._run.recipe
-        seconds = expected_seconds(self._run, now.step_seconds / now.gradients, recipe.budget - now.gradients)
-        memory = size(peak_memory(self._run.encoder.device))
-        self._display.say(f"{recipe.method} seed {recipe.seed}: about {duration(seconds)}, {memory}")
 
     def _validate(self) -> None:
         """Score the weights that would ship now on dev, and save a checkpoint.
