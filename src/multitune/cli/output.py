@@ -86,6 +86,11 @@ def watched(*, quiet: bool = False) -> Iterator[None]:
         yield
 
 
+def reading() -> AbstractContextManager[object]:
+    """A stage in which a recipe is read, and what checks it is imported."""
+    return stage("reading the recipe")
+
+
 def importing() -> AbstractContextManager[object]:
     """A stage in which torch and transformers are imported, which takes seconds."""
     return stage("loading PyTorch")

@@ -67,12 +67,13 @@ def train(
         return
 
     with output.watched(quiet=quiet), _ranks_joined() as rank:
-        from multitune.commands import init as own_data
-        from multitune.recipe import dumped, parse_overrides
+        with output.reading():
+            from multitune.commands import init as own_data
+            from multitune.recipe import dumped, parse_overrides
 
-        given = parse_overrides(overrides or [])
-        file = own_data.recipe_for(recipe, given)
-        one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+            given = parse_overrides(overrides or [])
+            file = own_data.recipe_for(recipe, given)
+            one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
         output.announce(f"training {one.method} on {one.data}: {one.budget} gradients, seed {one.seed}")
         with output.importing():
             from multitune.commands.train import default_folder
@@ -96,14 +97,15 @@ def train(
 
 def _estimate_run(recipe: Path, overrides: list[str] | None) -> "list[EstimatedRuns]":
     """What ``train --dry-run`` finds."""
-    from multitune.commands.init import recipe_for
-    from multitune.recipe import parse_overrides
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("--dry-run: estimates a run of one process; leave torchrun out")
-    given = parse_overrides(overrides or [])
-    file = recipe_for(recipe, given)
-    file.resolve(overrides=given)
+    with output.reading():
+        from multitune.commands.init import recipe_for
+        from multitune.recipe import parse_overrides
+
+        given = parse_overrides(overrides or [])
+        file = recipe_for(recipe, given)
+        file.resolve(overrides=given)
     with output.importing():
         from multitune.commands.estimate import estimate_run
     return [estimate_run(file, given)]
