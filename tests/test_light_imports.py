@@ -27,6 +27,8 @@ ROOMS: dict[str, set[str]] = {
     "multitune.hf.batches": {"torch"},
     "multitune.methods": {"torch"},
     "multitune.plans": {"pydantic"},
+    "multitune.screen.places": {"rich"},
+    "multitune.screen.stages": set(),
 }
 
 

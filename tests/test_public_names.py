@@ -59,9 +59,9 @@ def test_the_samplers_and_the_whole_two_loop_family_stand_in_one_place() -> None
 
 @pytest.mark.parametrize("verb", ["train", "compare", "evaluate", "predict", "probe", "merge", "push", "report"])
 def test_a_command_has_a_twin_in_python(verb: str) -> None:
-    """Its options, but for what only a terminal has."""
+    """Its options, but for what only a terminal has, and ``--dry-run``, which is ``multitune.commands.estimate``."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    shown = {"as_csv", "as_json", "by_class", "by_language", "quiet", "verbose"}
+    shown = {"as_csv", "as_json", "by_class", "by_language", "dry_run", "quiet", "verbose"}
     options = {parameter.name for parameter in group.commands[verb].params} - shown
     assert options <= set(signature(getattr(mt, verb)).parameters)

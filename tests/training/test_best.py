@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import multitune as mt
 from builders import OPTIONS, SIZES, lines, pos_tagging, stop_after
-from multitune.errors import Interrupted, RunError
+from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe import Recipe
 from multitune.training import trainer
 from multitune.training.checkpoint import TENSORS
@@ -107,6 +107,49 @@ def test_a_resumed_run_ships_the_same(
             mt.train(one, tmp_path / "parts", resume=True)
     assert mt.train(one, tmp_path / "parts", resume=True).shipped == whole.shipped
     assert shipped(tmp_path / "parts") == shipped(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_a_run_stops_where_dev_has_not_risen(
+    tmp_path: Path, tiny_model: Path, tagged: Path, monkeypatch: pytest.MonkeyPatch, select: str
+) -> None:
+    one = recipe(tiny_model, tagged, "sequential_reptile", select=select, patience=2, budget=100)
+    whole = mt.train(one, tmp_path / "whole")
+    scores = [(line["gradients"], line["average"]) for line in lines(tmp_path / "whole") if line["event"] == "validate"]
+    peak = max(score for _, score in scores)
+    first = next(place for place, (_, score) in enumerate(scores) if score == peak)
+    assert len(scores) == first + 3, "it stops at the second validation after the highest"
+    assert whole.stopped == whole.spent == scores[-1][0] < 100
+    assert whole.shipped.gradients == scores[first if select == "best" else -1][0]
+    assert f"stopped after {whole.stopped} of 100 gradients" in whole.notes[-1]
+    stop_after(whole.stopped - 3, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "parts", resume=True)
+    assert mt.train(one, tmp_path / "parts", resume=True).shipped == whole.shipped
+    assert shipped(tmp_path / "parts") == shipped(tmp_path / "whole")
+
+
+def test_patience_leaves_the_learning_rate_as_it_is(tmp_path: Path, tiny_model: Path, tagged: Path) -> None:
+    keys: dict[str, Any] = {"schedule": "linear", "select": "last"}
+    mt.train(recipe(tiny_model, tagged, "mtl", **keys), tmp_path / "whole")
+    mt.train(recipe(tiny_model, tagged, "mtl", **keys, patience=1), tmp_path / "stopped")
+    rates = [
+        [line["learning_rate"] for line in lines(tmp_path / run) if line["event"] == "train"]
+        for run in ("whole", "stopped")
+    ]
+    assert rates[1] == rates[0][: len(rates[1])]
+    assert len(rates[1]) < len(rates[0])
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_comparisons_refuse_patience(tmp_path: Path, tiny_model: Path, tagged: Path, command: str) -> None:
+    one = recipe(tiny_model, tagged, "mtl", patience=2)
+    how: dict[str, Any] = (
+        {"methods": ["mtl"]} if command == "compare" else {"grid": {"learning_rate": [0.1, 0.2]}, "rungs": 1}
+    )
+    with pytest.raises(UserError, match="patience: cannot stand in a comparison or sweep"):
+        getattr(mt, command)(one, tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_last_are_all_that_is_kept_where_they_ship(tmp_path: Path, tiny_model: Path, tagged: Path) -> None:

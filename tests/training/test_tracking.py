@@ -27,6 +27,26 @@ def test_tensorboard_shows_the_log(tmp_path: Path, tiny_model: Path, tiny_panx: 
     assert "validate/dev/aa/f1" in shown.Tags()["scalars"]
 
 
+def test_mlflow_shows_the_log(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    one = recipe(tiny_model, tiny_panx, method="mtl", options={}, budget=12, validate_every=4)
+    mt.train(one, tmp_path / "run", track="mlflow")
+    client = mlflow.MlflowClient(tracking_uri=(tmp_path / "run" / "mlflow").as_uri())
+    experiment = client.get_experiment_by_name("multitune")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status, run.data.params["budget"]) == ("run", "FINISHED", "12")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for event, key in (("train", "loss"), ("validate", "average"), ("validate", "drift")):
+        history = client.get_metric_history(run.info.run_id, f"{event}/{key}")
+        curve = [(point.step, point.value) for point in history]
+        assert curve == [(line["gradients"], line[key]) for line in lines if line["event"] == event]
+    assert "validate/dev/aa/f1" in run.data.metrics
+
+
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     with tracking(None, recipe(tiny_model, tiny_panx), tmp_path, 0) as log:
         log(Train(gradients=1, seconds=1.0, loss=1.0, learning_rate=0.1))
@@ -38,13 +58,14 @@ def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, 
     [
         ("tensorbord", "unknown tracker 'tensorbord' .did you mean 'tensorboard'"),
         ("wandb", "pip install accelerate wandb"),
+        ("mlflow", r"mlflow needs the package mlflow: pip install 'multitune\[mlflow\]'"),
     ],
 )
 def test_what_cannot_be_had_is_said_before_the_run(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "multitune.training.tracking.find_spec", lambda package: None if package == "wandb" else object()
+        "multitune.training.tracking.find_spec", lambda package: None if package in ("wandb", "mlflow") else object()
     )
     with pytest.raises(UserError, match=said):
         mt.train(recipe(tiny_model, tiny_panx), tmp_path / "run", track=name)

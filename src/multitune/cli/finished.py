@@ -1,12 +1,13 @@
 """Commands about runs that have ended."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from multitune.cli import output
-from multitune.cli.options import AsCsv, AsJson, ByLanguage, Overrides
+from multitune.cli.options import AsCsv, AsJson, ByLanguage, Overrides, Quiet
 from multitune.cli.output import say
 from multitune.errors import UserError
 
@@ -16,6 +17,7 @@ def evaluate(
     overrides: Overrides = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score the model of a run again.
 
@@ -23,12 +25,14 @@ def evaluate(
     """
     output.check(as_json=as_json, as_csv=as_csv)
 
-    from multitune.cli import tables
-    from multitune.commands.evaluate import evaluate as score
-    from multitune.recipe import parse_overrides
-    from multitune.results.run import FILE, RunResult
+    with output.watched(quiet=quiet):
+        with output.importing():
+            from multitune.cli import tables
+            from multitune.commands.evaluate import evaluate as score
+            from multitune.recipe import parse_overrides
+            from multitune.results.run import FILE, RunResult
 
-    scores = score(run, parse_overrides(overrides or []))
+        scores = score(run, parse_overrides(overrides or []))
     finished = RunResult.read(run) if (run / FILE).exists() else None
     output.show([tables.scores(scores, finished)], as_json=as_json, as_csv=as_csv)
 
@@ -41,18 +45,21 @@ def predict(
     language: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which model or head, where the run has several.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Predict new texts with the model of a run.
 
     Each line is a text, or a JSON object with the fields of the kind of task; each line of the output is such an object
     with the prediction and its scores.
     """
-    from multitune.commands.predict import predict as ask
-    from multitune.commands.predict import read_texts
+    with output.watched(quiet=quiet or sys.stdout.isatty()):  # what is printed there moves by itself
+        with output.importing():
+            from multitune.commands.predict import predict as ask
+            from multitune.commands.predict import read_texts
 
-    source = "standard input" if str(texts) == "-" else str(texts)
-    for prediction in ask(run, read_texts(texts), language=language, source=source):
-        print(output.json_text(prediction))
+        source = "standard input" if str(texts) == "-" else str(texts)
+        for prediction in ask(run, read_texts(texts), language=language, source=source):
+            print(output.json_text(prediction))
 
 
 def probe(
@@ -65,6 +72,7 @@ def probe(
     by_language: ByLanguage = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure why a run's model does what it does.
 
@@ -72,15 +80,20 @@ def probe(
     """
     output.check(as_json=as_json, as_csv=as_csv)
 
-    from multitune.cli import probe_tables
-    from multitune.commands.probe import probe as measure
-    from multitune.recipe import parse_overrides
-    from multitune.results.probes import FILE
+    with output.watched(quiet=quiet):
+        with output.importing():
+            from multitune.cli import probe_tables
+            from multitune.commands.probe import probe as measure
+            from multitune.recipe import parse_overrides
+            from multitune.results.probes import FILE
 
-    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=say)
+        findings = measure(
+            run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_silent if quiet else say
+        )
     sheets = [*probe_tables.probes(findings), *([probe_tables.retention(findings)] if by_language else [])]
     output.show(sheets, as_json=as_json, as_csv=as_csv)
-    say(f"all that was measured is in {run / FILE}")
+    if not quiet:
+        say(f"all that was measured is in {run / FILE}")
 
 
 def merge(
@@ -95,6 +108,7 @@ def merge(
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw seen against unseen scores.")] = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    quiet: Quiet = False,
 ) -> None:
     """Average runs, or move them back toward pretraining.
 
@@ -102,15 +116,19 @@ def merge(
     """
     output.check(as_json=as_json, as_csv=as_csv)
 
-    from multitune.cli import tables
-    from multitune.commands.merge import default_folder
-    from multitune.commands.merge import merge as run
-
     shares = None if weights is None else _numbers("--weights", weights)
-    folder = out or default_folder(runs[0])
-    merged = run(runs, folder, toward_pretrained=toward_pretrained, weights=shares, figures=figures, say=say)
+    with output.watched(quiet=quiet):
+        with output.importing():
+            from multitune.cli import tables
+            from multitune.commands.merge import default_folder
+            from multitune.commands.merge import merge as run
+
+        folder = out or default_folder(runs[0])
+        told = _silent if quiet else say
+        merged = run(runs, folder, toward_pretrained=toward_pretrained, weights=shares, figures=figures, say=told)
     output.show([tables.merged(merged)], as_json=as_json, as_csv=as_csv)
-    say(f"the model of weight {merged.chosen:g}: {folder / 'model'}")
+    if not quiet:
+        say(f"the model of weight {merged.chosen:g}: {folder / 'model'}")
 
 
 def push(
@@ -156,6 +174,10 @@ def runs(
     from multitune.commands.runs import runs as all_runs
 
     output.show([tables.listed(all_runs(folder))], as_json=as_json, as_csv=as_csv)
+
+
+def _silent(_: str) -> None:
+    """Tell nothing."""
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -5,13 +5,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
 from multitune.cli.layout import fitted
 from multitune.cli.sheet import Sheet
 from multitune.errors import UserError, printable
+from multitune.screen.stages import opened, shown_on, stage
+from multitune.screen.terminal import Terminal
 
 
 def show(sheets: Sequence[Sheet], *, as_json: bool, as_csv: bool) -> None:
@@ -73,8 +76,37 @@ def _print_text(sheets: Sequence[Sheet]) -> None:
         console.print(fitted(sheet, width, rule), soft_wrap=True, end="")
 
 
+@contextmanager
+def watched(*, quiet: bool = False) -> Iterator[None]:
+    """Inside, stages are shown on stderr; of several processes that share a run, by the first one alone."""
+    if quiet or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with shown_on(Terminal):
+        yield
+
+
+def reading() -> AbstractContextManager[object]:
+    """A stage in which a recipe is read, and what checks it is imported."""
+    return stage("reading the recipe")
+
+
+def importing() -> AbstractContextManager[object]:
+    """A stage in which torch and transformers are imported, which takes seconds."""
+    return stage("loading PyTorch")
+
+
+def announce(text: str) -> None:
+    """Tell a person at a terminal what begins now; where nobody watches, what comes of it is enough."""
+    if (screen := opened()) is not None and screen.moves:
+        screen.say(text)
+
+
 def say(text: str) -> None:
-    """Tell a person something on stderr."""
+    """Tell a person something on stderr, above the bars that may be there."""
+    if (screen := opened()) is not None:
+        screen.say(text)
+        return
     Console(stderr=True, highlight=False, markup=False).print(printable(text), soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from multitune.cli.options import (
     AsJson,
     ByClass,
     ByLanguage,
+    DryRun,
     Jobs,
     On,
     Overrides,
@@ -23,7 +24,10 @@ from multitune.cli.options import (
     Verbose,
 )
 from multitune.cli.output import say, say_lines
-from multitune.errors import RunError
+from multitune.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from multitune.commands.estimate import EstimatedRuns
 
 
 @contextmanager
@@ -45,6 +49,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in the folder first.")] = False,
     track: Track = None,
+    dry_run: DryRun = False,
     by_language: ByLanguage = False,
     by_class: ByClass = False,
     as_json: AsJson = False,
@@ -53,19 +58,26 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train, evaluate and ship one run."""
-    from multitune.commands import init as own_data
-    from multitune.recipe import dumped, parse_overrides
-
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
+    if dry_run:
+        with output.watched(quiet=quiet):
+            found = _estimate_run(recipe, overrides)
+        _show_estimates(found, as_json=as_json, as_csv=as_csv)
+        return
 
-    with _ranks_joined() as rank:
-        given = parse_overrides(overrides or [])
-        file = own_data.recipe_for(recipe, given)
-        one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+    with output.watched(quiet=quiet), _ranks_joined() as rank:
+        with output.reading():
+            from multitune.commands import init as own_data
+            from multitune.recipe import dumped, parse_overrides
 
-        from multitune.commands.train import default_folder
-        from multitune.commands.train import train as run
+            given = parse_overrides(overrides or [])
+            file = own_data.recipe_for(recipe, given)
+            one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
+        output.announce(f"training {one.method} on {one.data}: {one.budget} gradients, seed {one.seed}")
+        with output.importing():
+            from multitune.commands.train import default_folder
+            from multitune.commands.train import train as run
 
         folder = out or default_folder(file, one, resume=resume, overwrite=overwrite)
         if own_data.is_data(recipe) and rank == 0 and not quiet:
@@ -81,6 +93,40 @@ def train(
     if not quiet:
         say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
         say(f"the report: {folder / 'report.html'}")
+
+
+def _estimate_run(recipe: Path, overrides: list[str] | None) -> "list[EstimatedRuns]":
+    """What ``train --dry-run`` finds."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--dry-run: estimates a run of one process; leave torchrun out")
+    with output.reading():
+        from multitune.commands.init import recipe_for
+        from multitune.recipe import parse_overrides
+
+        given = parse_overrides(overrides or [])
+        file = recipe_for(recipe, given)
+        file.resolve(overrides=given)
+    with output.importing():
+        from multitune.commands.estimate import estimate_run
+    return [estimate_run(file, given)]
+
+
+def _estimate_comparison(
+    recipe: Path, overrides: list[str] | None, methods: list[str], seeds: int, grid: list[str] | None
+) -> "list[EstimatedRuns]":
+    """What ``compare --dry-run`` finds."""
+    with output.importing():
+        from multitune.commands.estimate import estimate_comparison
+        from multitune.commands.grid import read
+        from multitune.recipe import parse_overrides
+    given = parse_overrides(overrides or [])
+    return estimate_comparison(recipe, methods=methods, seeds=seeds, grid=read(grid or []), overrides=given)
+
+
+def _show_estimates(found: "list[EstimatedRuns]", *, as_json: bool, as_csv: bool) -> None:
+    from multitune.cli import estimate_table
+
+    output.show([estimate_table.estimates(found)], as_json=as_json, as_csv=as_csv)
 
 
 def init(
@@ -116,6 +162,7 @@ def compare(
     paper: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Set the paper's figures beside: table1 to 5, 9, 10.")
     ] = None,
+    dry_run: DryRun = False,
     by_language: ByLanguage = False,
     by_class: ByClass = False,
     as_json: AsJson = False,
@@ -127,28 +174,35 @@ def compare(
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    from multitune.cli import tables
-    from multitune.commands.compare import compare as run
-    from multitune.commands.grid import read
-    from multitune.recipe import parse_overrides
-
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    given = parse_overrides(overrides or [])
-    points = read(grid or [])
-    comparison = run(
-        recipe,
-        folder,
-        methods=names,
-        seeds=seeds,
-        grid=points,
-        overrides=given,
-        jobs=jobs,
-        on=on,
-        progress=not quiet,
-        track=track,
-        paper=paper,
-    )
+    if dry_run:
+        with output.watched(quiet=quiet):
+            found = _estimate_comparison(recipe, overrides, names, seeds, grid)
+        _show_estimates(found, as_json=as_json, as_csv=as_csv)
+        return
+    with output.watched(quiet=quiet):
+        output.announce(f"comparing {', '.join(names) or f'the methods of {recipe}'}")
+        with output.importing():
+            from multitune.cli import tables
+            from multitune.commands.compare import compare as run
+            from multitune.commands.grid import read
+            from multitune.recipe import parse_overrides
+
+        points, given = read(grid or []), parse_overrides(overrides or [])
+        comparison = run(
+            recipe,
+            folder,
+            methods=names,
+            seeds=seeds,
+            grid=points,
+            overrides=given,
+            jobs=jobs,
+            on=on,
+            progress=not quiet,
+            track=track,
+            paper=paper,
+        )
     chosen = comparison.chosen_runs
     sheets = [*([tables.points(comparison)] if points else []), tables.summary(comparison)]
     sheets += [tables.languages(chosen, comparison.baseline)] if by_language else []
@@ -190,16 +244,18 @@ def sweep(
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
 
-    from multitune.cli import tables
-    from multitune.commands.grid import read
-    from multitune.commands.sweep import WINNER
-    from multitune.commands.sweep import sweep as run
-    from multitune.recipe import parse_overrides
+    with output.watched(quiet=quiet):
+        with output.importing():
+            from multitune.cli import tables
+            from multitune.commands.grid import read
+            from multitune.commands.sweep import WINNER
+            from multitune.commands.sweep import sweep as run
+            from multitune.recipe import parse_overrides
 
-    folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
-    given = parse_overrides(overrides or [])
-    how: dict[str, Any] = {"jobs": jobs, "on": on, "progress": not quiet, "track": track}
-    found = run(recipe, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
+        folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
+        given = parse_overrides(overrides or [])
+        how: dict[str, Any] = {"jobs": jobs, "on": on, "progress": not quiet, "track": track}
+        found = run(recipe, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
     output.show([tables.rungs(found)], as_json=as_json, as_csv=as_csv)
     if not quiet:
         say(f"the recipe that wins: {folder / WINNER}")

@@ -25,6 +25,8 @@ from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
+from multitune.screen.places import wanted, watched
+from multitune.screen.stages import stage
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
 from multitune.training.arithmetic import settled
@@ -56,7 +58,7 @@ def compare(
     overrides: Mapping[str, Any] | None = None,
     jobs: int | None = 1,
     on: str | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     track: str | None = None,
     paper: str | None = None,
 ) -> Comparison:
@@ -78,8 +80,8 @@ def compare(
             ``threads``, the runs share the cores out. The results are those of one run after the other at the same
             ``threads``.
         on: "ray", or "ray:" and the address of a cluster, whose nodes share the folders with this machine.
-        progress: show progress on stderr.
-        track: also show each run's curves live: "tensorboard", "wandb" or "trackio".
+        progress: show progress, on stderr or in the notebook's cell; None does in a notebook alone.
+        track: also show each run's curves live: "tensorboard", "wandb", "trackio" or "mlflow".
         paper: a table of the Sequential Reptile paper to set beside the figures, e.g. "table2".
 
     Raises:
@@ -90,17 +92,33 @@ def compare(
     """
     file = recipe_for(recipe, overrides)
     out = Path("runs") / file.name if out is None else Path(out)
+    planned = plan_comparison(file, methods, seeds, grid or {}, overrides or {})
+    return compare_planned(planned, out, How(jobs, on, wanted(progress), track), paper)
+
+
+def plan_comparison(
+    file: RecipeFile, methods: Sequence[str], seeds: int, grid: Grid, overrides: Mapping[str, Any]
+) -> list[Planned]:
+    """The runs of a comparison, as ``compare`` makes them.
+
+    Raises:
+        UserError: no method is named, or the wrong way; or anything wrong with a recipe.
+    """
     names = list(dict.fromkeys(methods or file.methods))
     if not names:
         raise UserError("compare: no method is named; list methods under methods: in the recipe, or with --methods")
-    if "method" in (overrides or {}):
+    if "method" in overrides:
         raise UserError("method: compare takes its methods from --methods, or from methods: in the recipe")
-    planned = plan_runs(file, names, seeds, grids.points(grid or {}), overrides or {})
-    return compare_planned(planned, out, How(jobs, on, progress, track), paper)
+    return plan_runs(file, names, seeds, grids.points(grid), overrides)
 
 
 def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str | None = None) -> Comparison:
     """Make runs in folders inside ``out`` and compare them, as ``compare`` does; raises what it raises."""
+    with watched(how.progress):
+        return _compared(planned, out, how, paper)
+
+
+def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None) -> Comparison:
     check_tracker(how.track)
     single = _settled(planned, out, 1)
     count = parallel.fitting([one.recipe for one in single], how.jobs)
@@ -118,9 +136,12 @@ def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str 
     failures = Failures(out, runs)
     missing = [each for each in zip(runs, corpora, strict=True) if not _is_whole(out / each[0].folder)]
     if count == 1 and ray is None:
-        for one, corpus in missing:
-            with failures.noted(one, corpus):
-                train(one.recipe, out / one.folder, resume=True, progress=how.progress, track=how.track, corpus=corpus)
+        with stage("all runs", len(missing)) as done:
+            for one, corpus in missing:
+                with failures.noted(one, corpus):
+                    at = out / one.folder
+                    train(one.recipe, at, resume=True, progress=how.progress, track=how.track, corpus=corpus)
+                done(1)
     else:
         workers = ray or parallel.local_workers([one.recipe for one in runs], count)
         parallel.run_at_once(missing, out, failures, workers, progress=how.progress, track=how.track)
@@ -141,6 +162,11 @@ def plan_runs(
     runs = []
     for seed, point, name in product(range(first, first + seeds), at, names):
         recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})
+        if recipe.patience is not None:
+            raise UserError(
+                "patience: cannot stand in a comparison or sweep, whose runs all spend their budget; leave it out, or "
+                "set patience=null"
+            )
         runs.append(Planned(f"{recipe.method}{grids.suffix(point)}-seed{seed}", point, recipe))
     return runs
 

@@ -38,6 +38,7 @@ from multitune.results.probes import (
     Retrieval,
 )
 from multitune.results.run import FILE, RunResult, Sides, mean
+from multitune.screen.stages import stage
 from multitune.storage.disk import check_readable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.data_changes import changes_since
@@ -188,7 +189,8 @@ class _Measuring:
     def _timed(self, part: str) -> Iterator[None]:
         self.say(f"probing: {part.replace('_', ' ')}")
         began = time.monotonic()
-        yield
+        with stage(f"probing: {part.replace('_', ' ')}"):
+            yield
         self.seconds[part] = time.monotonic() - began
 
     def _gradients(self) -> tuple[LayeredSimilarity | None, Proximity | None]:

@@ -14,6 +14,7 @@ from multitune.errors import UserError
 from multitune.recipe import AnyRecipe, RecipeFile, merge, to_yaml
 from multitune.results.comparison import Comparison, Point
 from multitune.results.sweep import Rung, Sweep, SweptPoint
+from multitune.screen.places import wanted
 from multitune.storage.atomic import write_text
 
 FACTOR = 3
@@ -32,7 +33,7 @@ def sweep(
     overrides: Mapping[str, Any] | None = None,
     jobs: int | None = 1,
     on: str | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     track: str | None = None,
 ) -> Sweep:
     """Look for the point of a grid that is best on dev, at a share of the whole grid's gradient computations.
@@ -67,7 +68,7 @@ def sweep(
         common = merge(overrides or {}, {"budget": budget})
         planned = plan_runs(file, [first.method], seeds, points, common)
         within = folder / f"rung{number}"
-        comparison = compare_planned(planned, within, How(jobs, on, progress, track))
+        comparison = compare_planned(planned, within, How(jobs, on, wanted(progress), track))
         keep = max(1, len(points) // FACTOR) if number < rungs else 1
         found.append(_ranked(comparison, within.name, budget, points, keep))
         points = [each.grid for each in found[-1].points if each.kept]

@@ -23,6 +23,7 @@ from multitune.results import predictions
 from multitune.results.digests import Digests
 from multitune.results.json_files import as_line, parsed, plain, typed
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
+from multitune.screen.places import wanted, watched
 from multitune.storage import lock
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
@@ -33,7 +34,7 @@ from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
 from multitune.training.model_card import Training
-from multitune.training.progress import Display, Shows, Silent, Terminal
+from multitune.training.progress import Display, OnScreen, Shows, Silent
 from multitune.training.run import Run, prepare
 from multitune.training.sampling import probabilities
 from multitune.training.tracking import check_tracker
@@ -48,7 +49,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: bool | Shows = False,
+    progress: bool | Shows | None = None,
     track: str | None = None,
     corpus: Corpus | None = None,
 ) -> RunResult:
@@ -65,8 +66,9 @@ def train(
         resume: continue the unfinished run in ``out`` from its newest checkpoint, or begin where there is none; of a
             finished run, write the report again.
         overwrite: remove the run that is in ``out``, whichever it is, and begin anew.
-        progress: show a progress bar on stderr; or what makes another display.
-        track: also show its curves live: "tensorboard", "wandb" or "trackio".
+        progress: show bars, on stderr or in the notebook's cell; None does in a notebook alone. Or what makes another
+            display.
+        track: also show its curves live: "tensorboard", "wandb", "trackio" or "mlflow".
         corpus: the recipe's data, where the caller has it already.
 
     Where torchrun or ``accelerate launch`` has started several processes, they share the run: rank 0 alone writes.
@@ -78,7 +80,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
     """
     how = _How(resume, overwrite, progress, track)
-    with launch.joined() as ranks:
+    with launch.joined() as ranks, watched(not callable(progress) and ranks.rank == 0 and wanted(progress)):
         if data is not None:
             if ranks.size > 1:
                 raise UserError(
@@ -98,7 +100,7 @@ class _How:
 
     resume: bool
     overwrite: bool
-    progress: bool | Shows
+    progress: bool | Shows | None
     track: str | None
 
     def opened(self, out: Path, recipe: Recipe) -> AbstractContextManager[str | None]:
@@ -109,7 +111,7 @@ class _How:
         """What a person sees of the run."""
         if callable(self.progress):
             return self.progress(title, budget)
-        return Terminal(title, budget) if self.progress else Silent()
+        return OnScreen(title, budget) if wanted(self.progress) else Silent()
 
     def check(self, out: Path, recipe: Recipe) -> None:
         """Raise UserError where the folder cannot be the run's."""
@@ -280,11 +282,25 @@ def _train_language(
     last_owner: str | None,
 ) -> None:
     """Train the model of the one language that ``only`` has; ``digests`` are of all data of the run."""
-    one = recipe.model_copy(update={"languages": tuple(only.train), "unseen": (), "budget": budget})
+    one = _of_language(recipe, only, budget)
     reset_peak_memory(chosen(recipe.device))
     run = replace(prepare(one, only, plan), digests=digests)
     run_folder.begin(folder, one)
     _fit(run, only, folder, how, last_owner)
+
+
+def language_recipes(recipe: Recipe, corpus: Corpus) -> list[tuple[Recipe, Corpus]]:
+    """The recipe and the data of each language's model, of a method with a model for each.
+
+    Raises:
+        UserError: a language gets no gradient computation.
+    """
+    shares = _shares(recipe, corpus).items()
+    return [(_of_language(recipe, only := _only(corpus, k), budget), only) for k, budget in shares]
+
+
+def _of_language(recipe: Recipe, only: Corpus, budget: int) -> Recipe:
+    return recipe.model_copy(update={"languages": tuple(only.train), "unseen": (), "budget": budget})
 
 
 def _training(recipe: Recipe, corpus: Corpus, result: RunResult) -> Training:
@@ -357,6 +373,7 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         seconds=sum(part.seconds for part in parts),
         step_seconds=total(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
+        stopped=sum(part.spent for part in parts) if any(part.stopped is not None for part in parts) else None,
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
         steps=sum(part.steps for part in parts),
         skipped_steps=sum(part.skipped_steps for part in parts),

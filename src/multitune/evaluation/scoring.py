@@ -22,6 +22,7 @@ from multitune.methods.ranks import Ranks
 from multitune.models.encoder import Encoder
 from multitune.models.precision import autocast
 from multitune.results.predictions import Prediction, prediction_line, read_predictions
+from multitune.screen.stages import stage
 from multitune.storage.interrupt import StopRequested
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import ClassScores, Example
@@ -40,7 +41,11 @@ class Encoded:
     @staticmethod
     def of(records: Mapping[str, Sequence[Record]], heads: HeadMap, encoder: Encoder, max_length: int) -> "Encoded":
         """Tokenise a split, or find it tokenised."""
-        examples = {k: tokenised.examples(v, heads.task(k), encoder, max_length) for k, v in records.items()}
+        examples: dict[str, Sequence[Example]] = {}
+        with stage("tokenising", sum(map(len, records.values()))) as done:
+            for language, rows in records.items():
+                examples[language] = tokenised.examples(rows, heads.task(language), encoder, max_length)
+                done(len(rows))
         return Encoded(records, examples)
 
     @property
@@ -138,8 +143,10 @@ def predict(
     """
     decode, ranks = decode or task.decode, ranks or Ranks()
     findings: dict[int, Any] = {}
-    with _stopping_together(ranks), encoder.evaluating(), autocast(encoder.device, precision):
+    predicting = stage("predicting", len(examples))
+    with predicting as done, _stopping_together(ranks), encoder.evaluating(), autocast(encoder.device, precision):
         for place, rows in enumerate(token_batches(sizes)):
+            done(len(rows))
             if not ranks.computes(place):
                 continue
             check()

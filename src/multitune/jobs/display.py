@@ -1,15 +1,13 @@
 """One display for all jobs of a comparison: a line for each that runs, and lines that stay; plain ones in a pipe."""
 
 import logging
-import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
-
-from multitune.errors import printable
 from multitune.jobs.job import Message
+from multitune.screen.places import here
+from multitune.screen.stages import Bar, Screen, shown_on
 
 DONE = "done"
 """How a job ends that has all its results."""
@@ -56,39 +54,33 @@ class Quiet:
 
 
 class Lines:
-    """A bar for each job that runs, and one that counts those that are done, at any width from 60 columns on.
+    """A bar for each job that runs, and one that counts those that are done.
 
     Args:
         count: of all jobs.
-        console: where to; by default stderr.
+        make: the screen, where none is open.
     """
 
-    def __init__(self, count: int, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stderr, highlight=False)
-        cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        self._progress = Progress(
-            TextColumn("{task.description}", table_column=cut, markup=False),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True), markup=False),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            expand=True,
-        )
-        self._bars: dict[str, TaskID] = {}
+    def __init__(self, count: int, make: Callable[[], Screen] = here) -> None:
+        self._count, self._make = count, make
+        self._opened = ExitStack()
+        self._bars: dict[str, Bar] = {}
+        self._budgets: dict[str, int] = {}
         self._state: dict[str, str] = {}
-        self._all = self._progress.add_task("all runs", total=count, state="")
 
     def __enter__(self) -> "Lines":
-        self._progress.start()
+        self._screen = self._opened.enter_context(shown_on(self._make))
+        self._all = self._screen.bar("all runs", self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        for bar in (*self._bars.values(), self._all):
+            bar.close()
+        self._opened.close()
 
     def started(self, job: str) -> None:
-        self._bars[job] = self._progress.add_task(printable(job), total=None, state="loading")
+        self._bars[job] = self._screen.bar(job)
+        self._bars[job].show(0, "loading")
 
     def take(self, job: str, message: Message) -> None:
         name, *given = message
@@ -104,26 +96,26 @@ class Lines:
             _passed_on(job, message)
 
     def ended(self, job: str, how: str) -> None:
-        self._progress.remove_task(self._bars.pop(job))
+        self._bars.pop(job).close()
         if how == DONE:
-            self._progress.advance(self._all)
+            self._all.advance()
         self.say(f"{job}: {how}" + (f", {state}" if how == DONE and (state := self._state.get(job)) else ""))
 
     def say(self, text: str) -> None:
-        self._progress.console.print(printable(text), markup=False, soft_wrap=True)
+        self._screen.say(text)
 
     def _begin(self, job: str, budget: int) -> None:
-        self._progress.reset(self._bars[job], total=budget, state="")
+        self._budgets[job] = budget
+        self._bars[job].resize(budget)
 
     def _step(self, job: str, gradients: int, loss: float, speed: float) -> None:
-        state = self._state.get(job) or f"loss {loss:.3f}"
-        self._progress.update(self._bars[job], completed=gradients, state=state)
+        told = (self._state.get(job, ""), f"loss {loss:.3f}", f"{speed:.1f}/s")
+        self._bars[job].show(gradients, *filter(None, told))
 
     def _validated(self, job: str, gradients: int, average: float, metric: str, drift: float) -> None:
         self._state[job] = f"dev {metric} {average:.1f}"
-        if not self._console.is_terminal:
-            budget = self._progress.tasks[self._progress.task_ids.index(self._bars[job])].total or 0
-            self.say(f"{job}: {gradients}/{budget:.0f} gradients, {self._state[job]}, drift {drift:.2f}")
+        if not self._screen.moves:
+            self.say(f"{job}: {gradients}/{self._budgets[job]} gradients, {self._state[job]}, drift {drift:.2f}")
 
 
 def _passed_on(job: str, message: Message) -> None:

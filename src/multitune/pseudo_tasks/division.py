@@ -20,6 +20,7 @@ from multitune.pseudo_tasks.characteristic_words import characteristic_words
 from multitune.pseudo_tasks.clustering import Clustering, Input, clustered
 from multitune.recipe import Recipe
 from multitune.results.clusters import FILE, Cluster, Clusters
+from multitune.screen.stages import stage
 from multitune.tasks import TASKS
 
 WORDS, LABELS, NEAREST, LONGEST_TEXT = 12, 5, 3, 400
@@ -90,7 +91,8 @@ def divide(recipe: Recipe, corpus: Corpus, encoder: Encoder) -> Division | None:
         )
     train, dev = ([record for rows in split.values() for record in rows] for split in (corpus.train, corpus.dev))
     of_train, of_dev = (_inputs(corpus.task, records) for records in (train, dev))
-    clustering = clustered(of_train, of_dev, encoder, settings, recipe.max_length)
+    with stage("dividing the records into tasks"):
+        clustering = clustered(of_train, of_dev, encoder, settings, recipe.max_length)
     tasks = [f"cluster-{number + 1}" for number in range(settings.clusters)]
     sizes = Counter(clustering.train)
     for number, task in enumerate(tasks):

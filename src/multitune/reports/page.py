@@ -24,6 +24,7 @@ from multitune.reports.pictures import HeatMap, described
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
 from multitune.results.run import SIDES, Sides, mean, milliseconds_a_gradient
+from multitune.screen.stages import stage
 
 FILE = "report.html"
 NO_GAINS: Estimates = Sides(seen=None, unseen=None)
@@ -37,7 +38,8 @@ def write(folder: Path) -> Path:
     """
     path = folder / FILE
     beside = path.with_name(f".{FILE}.part")
-    beside.write_text(render(load(folder)), encoding="utf-8")
+    with stage("writing the report"):
+        beside.write_text(render(load(folder)), encoding="utf-8")
     beside.replace(path)
     return path
 

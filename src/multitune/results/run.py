@@ -60,7 +60,7 @@ class RunResult(JsonFile):
     Attributes:
         method: its name.
         seed: of all that the run drew at random.
-        budget: gradient computations spent.
+        budget: gradient computations that it might spend.
         metric: the score that ``average`` is of.
         seen: the scores of the languages that were trained on; null where a score is not finite.
         unseen: those of the others.
@@ -84,6 +84,7 @@ class RunResult(JsonFile):
         by_class: ``seen`` and ``unseen`` (or a task with a head of its own) -> label -> its ``examples``, and its
             ``precision``, ``recall`` and ``f1``; of kinds of task that have one label a record.
         notes: what has to be said with the scores, a sentence each.
+        stopped: gradient computations after which the recipe's ``patience`` ended it; null where the budget was spent.
         digests: of the data's records, by which changed ones are told; null in files that do not say.
     """
 
@@ -114,7 +115,13 @@ class RunResult(JsonFile):
     device: str | None = None
     by_class: dict[Group, dict[Label, dict[Metric, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    stopped: int | None = None
     digests: Digests | None = None
+
+    @property
+    def spent(self) -> int:
+        """Gradient computations that it made."""
+        return self.budget if self.stopped is None else self.stopped
 
     @property
     def untrained(self) -> list[str]:
@@ -166,7 +173,7 @@ def total(values: Iterable[Number | None]) -> Number | None:
 def milliseconds_a_gradient(results: Sequence[RunResult]) -> float | None:
     """What a gradient computation takes in the steps of some runs; None where a run does not say."""
     seconds = total(result.step_seconds for result in results)
-    return None if seconds is None else 1000 * seconds / sum(result.budget for result in results)
+    return None if seconds is None else 1000 * seconds / sum(result.spent for result in results)
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -54,6 +54,8 @@ class Progress:
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
         best: the best validation so far (average score, gradient count), where the recipe selects it; else empty.
+        peak: the highest average of a validation so far, in percent; null before the first.
+        since_peak: validations since that one.
         steps: steps of the optimizer that were taken.
         skipped_steps: those that were skipped, since a loss or gradient was not finite.
         skipped_in_a_row: the newest of them.
@@ -68,6 +70,8 @@ class Progress:
     validated: int = 0
     dev: float = 0.0
     best: dict[str, float] = pydantic.Field(default_factory=dict)
+    peak: float | None = None
+    since_peak: int = 0
     steps: int = 0
     skipped_steps: int = 0
     skipped_in_a_row: int = 0

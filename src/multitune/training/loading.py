@@ -23,6 +23,7 @@ from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
+from multitune.screen.stages import stage
 from multitune.tasks import TASKS, HeadMap, Task
 
 log = logging.getLogger(__name__)
@@ -181,20 +182,21 @@ def _from_set(recipe: Recipe, bad: BadRecords, *, test_only: bool = False, train
     if recipe.data not in DATASETS:
         raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
     try:
-        return sets.load(
-            recipe.data,
-            bad,
-            TASKS,
-            task=recipe.task,
-            path=recipe.path,
-            languages=recipe.languages,
-            unseen=recipe.unseen,
-            columns=recipe.columns,
-            renamed=recipe.labels or (),
-            test_only=test_only,
-            trained=trained,
-            spelling=LabelSpelling(recipe.strip_labels, recipe.label_names or (), recipe.scheme),
-        )
+        with stage(f"reading {recipe.data}"):
+            return sets.load(
+                recipe.data,
+                bad,
+                TASKS,
+                task=recipe.task,
+                path=recipe.path,
+                languages=recipe.languages,
+                unseen=recipe.unseen,
+                columns=recipe.columns,
+                renamed=recipe.labels or (),
+                test_only=test_only,
+                trained=trained,
+                spelling=LabelSpelling(recipe.strip_labels, recipe.label_names or (), recipe.scheme),
+            )
     except MemoryError as error:
         raise RunError(
             f"data: not enough memory to read {recipe.data}; fewer languages or smaller files would help"
@@ -294,15 +296,17 @@ def load_encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
     if recipe.model.startswith(scratch.PREFIX):
         if recipe.anchor:
             raise UserError(f"anchor: {recipe.model} has no pretrained weights to decay toward")
-        return scratch.build(
-            recipe.model,
-            heads,
-            corpus,
-            layers=recipe.layers,
-            dropout=recipe.dropout,
-            seed=recipe.seed,
-            device=recipe.device,
+        with stage(f"making {recipe.model}"):
+            return scratch.build(
+                recipe.model,
+                heads,
+                corpus,
+                layers=recipe.layers,
+                dropout=recipe.dropout,
+                seed=recipe.seed,
+                device=recipe.device,
+            )
+    with stage(f"loading {recipe.model}"):
+        return encoders.load(
+            recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed, device=recipe.device
         )
-    return encoders.load(
-        recipe.model, heads, layers=recipe.layers, dropout=recipe.dropout, seed=recipe.seed, device=recipe.device
-    )

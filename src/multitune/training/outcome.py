@@ -1,10 +1,11 @@
-"""What a run that has spent its budget leaves in results.json."""
+"""What a run that has spent its budget, or its patience, leaves in results.json."""
 
 import torch
 
 from multitune.data.corpus import Corpus
 from multitune.data.records.labels import unknown_labels
 from multitune.evaluation.scoring import Evaluation, by_class
+from multitune.recipe import Recipe
 from multitune.results.json_files import finite
 from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
 from multitune.tasks import TASKS
@@ -27,6 +28,7 @@ def result_of(run: Run, now: Progress, corpus: Corpus, evaluation: Evaluation, s
     recipe, metric, scores = run.recipe, run.heads.metric, finite_scores(evaluation.scores)
     seen = {language: own for language, own in scores.items() if language in corpus.train}
     unseen = {language: own for language, own in scores.items() if language not in corpus.train}
+    stopped = now.gradients if recipe.budget - now.gradients >= run.update.smallest_step else None
     return RunResult(
         method=recipe.method,
         seed=recipe.seed,
@@ -51,8 +53,16 @@ def result_of(run: Run, now: Progress, corpus: Corpus, evaluation: Evaluation, s
         skipped_steps=now.skipped_steps,
         trained=dict(now.trained),
         by_class=by_class(corpus, run.heads, evaluation.statistics),
-        notes=list(run.update.notes),
+        notes=[*run.update.notes, *([] if stopped is None else [_early(recipe, stopped)])],
+        stopped=stopped,
         digests=run.digests,
+    )
+
+
+def _early(recipe: Recipe, gradients: int) -> str:
+    """What is to be said of a run that has not spent its budget."""
+    return (
+        f"stopped after {gradients} of {recipe.budget} gradients: dev had not risen for {recipe.patience} validations"
     )
 
 

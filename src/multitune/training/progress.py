@@ -1,15 +1,13 @@
-"""What a person sees while a run goes on: a progress bar on stderr, or a line a validation where nothing can move."""
+"""What a person sees while a run goes on: a bar on the screen, or a line a validation where nothing can move."""
 
 import logging
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from multitune.errors import printable
+from multitune.screen.places import here
+from multitune.screen.stages import shown_on
 from multitune.training.checkpoint_writer import Written
 
 log = logging.getLogger(__name__)
@@ -69,40 +67,32 @@ class Silent:
         return
 
 
-class Terminal:
-    """A bar with loss, gradients a second, time left and the newest dev score; plain lines when not on a terminal.
+class OnScreen:
+    """A bar with loss, speed, the newest dev score and the time left; lines of scores where no bar can move.
 
     Lines about checkpoints are for those who have set the level of multitune's logging to INFO, as ``-v`` does.
     """
 
     def __init__(self, title: str, budget: int) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
         self._title, self._budget, self._dev = title, budget, ""
-        self._task = self._progress.add_task(title, total=budget, state="")
+        self._opened = ExitStack()
 
-    def __enter__(self) -> "Terminal":
-        self._progress.start()
+    def __enter__(self) -> "OnScreen":
+        self._screen = self._opened.enter_context(shown_on(here))
+        self._bar = self._screen.bar(self._title, self._budget)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bar.close()
+        self._opened.close()
 
     def step(self, gradients: int, loss: float, speed: float) -> None:
-        state = f"loss {loss:.3f}  {speed:.1f}/s  {self._dev}"
-        self._progress.update(self._task, completed=gradients, state=state)
+        told = (self._dev, f"loss {loss:.3f}", f"{speed:.1f}/s")
+        self._bar.show(gradients, *filter(None, told))
 
     def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
         self._dev = f"dev {metric} {average:.1f}"
-        if not self._console.is_terminal:
+        if not self._screen.moves:
             self.say(f"{self._title}: {gradients}/{self._budget} gradients, {self._dev}, drift {drift:.2f}")
 
     def saved(self, checkpoint: Written) -> None:
@@ -110,4 +100,4 @@ class Terminal:
             self.say(f"{self._title}: {in_words(checkpoint)}")
 
     def say(self, text: str) -> None:
-        self._progress.console.print(printable(text), markup=False, soft_wrap=True)
+        self._screen.say(text)

@@ -1,4 +1,4 @@
-"""Live curves in TensorBoard, Weights & Biases or trackio, through accelerate's trackers; off unless asked for."""
+"""Live curves in TensorBoard, Weights & Biases, trackio (through accelerate) or MLflow; off unless asked for."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,15 @@ from multitune.errors import UserError, unknown
 from multitune.recipe import Recipe, to_yaml
 from multitune.results.metrics import Event
 
-TRACKERS = ("tensorboard", "wandb", "trackio")
+TRACKERS = {
+    "tensorboard": ("accelerate", "tensorboard"),
+    "wandb": ("accelerate", "wandb"),
+    "trackio": ("accelerate", "trackio"),
+    "mlflow": ("mlflow",),
+}
+"""Tracker -> the packages that it needs."""
+EXTRAS = ("tensorboard", "mlflow")
+"""Those of them that an extra of multitune installs."""
 Log = Callable[[Event], None]
 """Takes an event of the run, as metrics.jsonl does."""
 
@@ -25,9 +33,9 @@ def check_tracker(name: str | None) -> None:
         return
     if name not in TRACKERS:
         raise UserError(f"--track: {unknown('tracker', name, TRACKERS)}")
-    for package in ("accelerate", name):
+    for package in TRACKERS[name]:
         if find_spec(package) is None:
-            extra = "'multitune[tensorboard]'" if name == "tensorboard" else f"accelerate {name}"
+            extra = f"'multitune[{name}]'" if name in EXTRAS else f"accelerate {name}"
             raise UserError(f"--track: {name} needs the package {package}: pip install {extra}")
 
 
@@ -36,15 +44,20 @@ def tracking(name: str | None, recipe: Recipe, out: Path, gradients: int) -> Ite
     """Yield what takes the events of a run and shows them by gradient computations; None as a name shows nothing.
 
     Args:
-        name: one of ``TRACKERS``. TensorBoard's files go to ``out/tensorboard``, the others go where they always do,
-            into the project multitune.
+        name: one of ``TRACKERS``. TensorBoard's files go to ``out/tensorboard``, MLflow's to ``out/mlflow`` where
+            MLFLOW_TRACKING_URI names no place, the others go where they always do, into the project multitune.
         gradients: computed already, where a run is resumed.
     """
     if name is None:
         yield lambda *_: None
         return
-    tracker = _tracker(name, recipe, out, gradients)
-    tracker.start()
+    if name == "mlflow":
+        from multitune.training.mlflow_runs import MlflowRun
+
+        tracker: Any = MlflowRun(recipe, out)
+    else:
+        tracker = _tracker(name, recipe, out, gradients)
+        tracker.start()
     if name == "tensorboard":
         tracker.log({"recipe": to_yaml(recipe)}, step=gradients)
     try:

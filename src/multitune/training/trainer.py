@@ -21,7 +21,7 @@ from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate,
 from multitune.results.run import RunResult, finite_scores
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
-from multitune.training import checkpoint, launch, model_card
+from multitune.training import checkpoint, estimate, launch, model_card
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.metrics_log import MetricsLog
@@ -64,6 +64,7 @@ class Trainer:
         self._began = time.monotonic()
         """When the run would have begun if it had gone on without a break."""
         self._saved_at: int | None = None
+        self._told = False
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
         self._held_out = held_out(run.dev_by_task, recipe.batch_size)
@@ -145,7 +146,7 @@ class Trainer:
     def _spend_budget(self) -> None:
         if self._validation_due:  # where a resumed run was stopped
             self._validate()
-        while not self._spent:
+        while not (self._spent or self._out_of_patience):
             if (signal := self._asked_to_stop) is not None:
                 raise StopRequested(signal)
             before = self._now.gradients
@@ -207,6 +208,12 @@ class Trainer:
         return self._run.recipe.budget - self._now.gradients < self._run.update.smallest_step
 
     @property
+    def _out_of_patience(self) -> bool:
+        """Whether dev has not risen for as many validations as the recipe allows."""
+        patience = self._run.recipe.patience
+        return patience is not None and self._now.since_peak >= patience
+
+    @property
     def _validation_due(self) -> bool:
         ends = self._spent and self._now.validated < self._now.gradients
         return self._passed(self._validation_interval, self._now.validated) or ends
@@ -224,6 +231,10 @@ class Trainer:
         rate = learning_rate(self._run.recipe, self._now.gradients)
         self._add(Train(**self._when, loss=finite(loss), learning_rate=rate))
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
+        if not self._told and self._now.gradients >= estimate.FIRST:
+            self._told = True
+            title = f"{self._run.recipe.method} seed {self._run.recipe.seed}"
+            self._display.say(f"{title}: {estimate.of_the_rest(self._run, self._now)}")
         self._now.losses = []
 
     def _validate(self) -> None:
@@ -239,6 +250,8 @@ class Trainer:
         now.dev = evaluation.average(run.heads.metric)
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
             now.best = {"average": now.dev, "gradients": now.gradients}
+        risen = now.peak is None or now.dev > now.peak
+        now.peak, now.since_peak = (now.dev, 0) if risen else (now.peak, now.since_peak + 1)
         now.validated = now.gradients
         scores = finite_scores(evaluation.scores)
         self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
