@@ -41,7 +41,9 @@ def read(
 ) -> Iterator[Record]:
     """Yield the records of a file.
 
-    ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``score`` (and ``text_pair``): regression;
+    ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``labels`` (and ``text_pair``): several labels,
+    with ``|`` between them in CSV and TSV; ``text``, ``score`` (and ``text_pair``): regression; ``text``, ``positive``:
+    ranking;
     ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target`` (and
     ``target_language``, ``source_language``): translation; ``context``, ``question``, ``answers`` (and ``id``):
     question answering; ``messages`` (lists of ``{"role", "content"}``, so JSONL alone), or ``prompt`` and
