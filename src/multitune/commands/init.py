@@ -144,7 +144,7 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
 def _check_separated(path: Path, names: list[str]) -> None:
     """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
     for mark in (";", "\t", "|", ","):
-        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) != ".jsonl":
+        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) in (".csv", ".tsv"):
             raise UserError(
                 f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
                 f"not {mark!r}"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from multitune.data import parquet
 from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.sets import folders
@@ -95,7 +94,6 @@ def _names(hub_set: HubSet, part: Part | None, language: str, key: str) -> list[
 
 def _fetched(hub_set: HubSet, names: Sequence[str], otherwise: str) -> Path:
     """The folder in the Hub's cache with the files; what it has already is not asked for again."""
-    parquet.require()
     source, revision = hub_set.repository, hub_set.revision
     download = partial(snapshot_download, source, repo_type="dataset", revision=revision, allow_patterns=list(names))
 
