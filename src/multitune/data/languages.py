@@ -16,6 +16,7 @@ tn:tsn tr:tur ts:tso tt:tat tw:twi ug:uig uk:ukr ur:urd uz:uzn vi:vie wo:wol xh:
 """
 ISO_639_3 = dict(pair.split(":") for pair in _CODES.split())
 """Code of two letters -> code of three; of a language with several standards (ar, fa, ms) the one that models have."""
+_STANDARD = frozenset(ISO_639_3.values())
 _OTHER_NAMES = {
     "iw": "heb",
     "in": "ind",
@@ -69,6 +70,11 @@ def language(tag: str) -> Language:
     if code == "zho" and script is None:
         script = "Hant" if any(part.upper() in _TRADITIONAL for part in rest) else "Hans"
     return Language(code, script)
+
+
+def is_language(tag: str) -> bool:
+    """Whether this is the code of a language that the table above has, perhaps with a script or a country."""
+    return language(tag).code in _STANDARD
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 
 from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, RANKED_TEXT, SEPARATOR, TRANSLATION, Fields
-from multitune.data.languages import ISO_639_3, language
+from multitune.data.languages import is_language
 from multitune.data.sets.by_language import LANGUAGE, USUAL_NAMES
 from multitune.errors import UserError
 from multitune.recipe import dumped
@@ -145,11 +145,8 @@ def _are_codes(values: Sequence[Any]) -> bool:
     return (
         len(spelt) > 1
         and len(spelt) < len(values) == sum(isinstance(value, str) for value in values)
-        and all(language(code).code in _CODES for code in spelt)
+        and all(map(is_language, spelt))
     )
-
-
-_CODES = frozenset(ISO_639_3.values())
 
 
 def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
