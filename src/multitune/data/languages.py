@@ -49,6 +49,10 @@ _OTHER_NAMES = {
 """Older codes, and codes of three letters for what models have under one of its standards."""
 _OF_COUNTRIES = ("de-ch", "es-ar", "fr-ca", "pt-br", "zh-tw")
 """Two codes of languages, the second of which is meant as a country's."""
+_MEANT_AS_COUNTRIES = ("in", "mo")
+"""Older codes of languages that stand for India and Macau in en-in and zh-mo."""
+RENEWED = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro"}
+"""Older code of two letters -> the one that took its place."""
 _TRADITIONAL = ("TW", "HK", "MO")
 """Countries where Chinese is written in traditional characters."""
 
@@ -88,4 +92,6 @@ def direction(name: str) -> tuple[str | None, str]:
 
 def _is_code(name: str) -> bool:
     """Whether a part of a name is a language's: ``de``, ``deu_Latn``; ``DE`` is a country's."""
+    if name in _OTHER_NAMES:
+        return name not in _MEANT_AS_COUNTRIES
     return name in ISO_639_3 or re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", name) is not None
