@@ -27,6 +27,8 @@ LARGEST_BUDGET = 200
 TREEBANK = {"tokens": "form", "pos": "upos"}
 CHAT_MODEL = "offline:smollm2"
 """For conversations and completions, which no encoder learns."""
+VALIDATIONS = 2
+"""In such a run: each takes as long as a dozen gradient computations, and the weights at the end are what ships."""
 WIDTH = 100
 """Characters of a line of comment, at most."""
 
@@ -71,6 +73,7 @@ def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     enough = math.ceil(LARGEST_BUDGET * batch_size / PASSES / files.share)
     columns, rows = _recognised(files, given.get("columns"), max(enough, SAMPLE))
     budget = max(1, min(LARGEST_BUDGET, round(PASSES * files.share * rows / batch_size)))
+    spent = given.get("budget", budget)
     keys = {
         "model": CHAT_MODEL if columns.keys() & {"messages", "completion"} else Recipe.model_fields["model"].default,
         **({"data": "folder", "path": str(path)} if name is None else {"data": name}),
@@ -79,6 +82,7 @@ def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         "budget": budget,
         "batch_size": Recipe.model_fields["batch_size"].default,
         "learning_rate": Recipe.model_fields["learning_rate"].default,
+        "validate_every": max(1, (spent if isinstance(spent, int) else budget) // VALIDATIONS),
     }
     source = str(path) if name is None else "-".join(filter(None, hub.parsed_name(name))).rpartition("/")[2]
     return RecipeFile(run=merge(keys, given), methods={}, source=source)
