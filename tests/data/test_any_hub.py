@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from huggingface_hub import metadata_load
 from pyarrow import parquet
 
+import multitune as mt
 from multitune.commands.init import init
 from multitune.data import sets
 from multitune.data.bad import BadRecords
@@ -176,3 +178,14 @@ def test_downloads_once_and_then_needs_no_network(address: str, monkeypatch: pyt
     assert sizes(load("hub:some/reviews:default", columns=BY_COLUMN)) == sizes(online)
     with pytest.raises(UserError, match="hub:some/others: no network, and not in the local cache; path: may name"):
         load("hub:some/others", columns=BY_COLUMN)
+
+
+def test_trains_without_a_recipe_and_scores_again_without_a_network(
+    address: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"model": str(tiny_model), "budget": 4, "method": "mtl", "precision": "fp32"}
+    result = mt.train("hub:some/reviews", tmp_path / "run", overrides=keys)
+    assert set(result.seen) == {"de", "fi"}
+    assert metadata_load(tmp_path / "run" / "model" / "README.md")["datasets"] == ["some/reviews"]
+    monkeypatch.setattr("multitune.storage.hub.HF_HUB_OFFLINE", True)
+    assert mt.evaluate(tmp_path / "run") == {code: pytest.approx(own) for code, own in result.seen.items()}
