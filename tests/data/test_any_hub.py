@@ -186,6 +186,7 @@ def test_trains_without_a_recipe_and_scores_again_without_a_network(
     keys = {"model": str(tiny_model), "budget": 4, "method": "mtl", "precision": "fp32"}
     result = mt.train("hub:some/reviews", tmp_path / "run", overrides=keys)
     assert set(result.seen) == {"de", "fi"}
-    assert metadata_load(tmp_path / "run" / "model" / "README.md")["datasets"] == ["some/reviews"]
+    card = metadata_load(tmp_path / "run" / "model" / "README.md") or {}
+    assert card["datasets"] == ["some/reviews"]
     monkeypatch.setattr("multitune.storage.hub.HF_HUB_OFFLINE", True)
     assert mt.evaluate(tmp_path / "run") == {code: pytest.approx(own) for code, own in result.seen.items()}

@@ -56,7 +56,7 @@ def test_class_labels_are_their_names(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_named(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": TEXT, "label": 0},
         {"text": None, "label": 1},
         {"text": " ", "label": 1},
