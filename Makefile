@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
-EXTRAS := offline,figures,hf,hub,images,lora,smollm2,tensorboard,torchjd,typology
+EXTRAS := offline,figures,hf,images,lora,smollm2,tensorboard,torchjd,typology
 
 .PHONY: demo test check check-browser check-lowest check-slow lint docs example bench clean
 

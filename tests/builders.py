@@ -185,6 +185,19 @@ def classification(language: str, n: int) -> Record:
     return {"text": " ".join(text[:3]), "text_pair": " ".join(text[3:]), "label": ("even", "odd")[n % 2]}
 
 
+def multi_label(language: str, n: int) -> Record:
+    """A label for each of two properties of the number, so that a record may have none."""
+    labels = [name for name, is_so in (("odd", n % 2), ("third", n % 3 == 0)) if is_so]
+    text = words(language, n)
+    return {"text": f"{text[0]} {WORDS[language][2][n % 2]}", "labels": labels}
+
+
+def ranking(language: str, n: int) -> Record:
+    """Each text and its positive are about the same two words."""
+    people, places, others = WORDS[language]
+    return {"text": f"{people[n % 3]} {others[n % 4]}", "positive": f"{others[n % 4]} {places[n % 2]} {people[n % 3]}"}
+
+
 def regression(language: str, n: int) -> Record:
     return {"text": " ".join(words(language, n)), "label": float(n % 2)}
 
@@ -221,8 +234,10 @@ RECORDS = {
     "classification": classification,
     "image_classification": image,
     "masked_language_modelling": masked,
+    "multi_label": multi_label,
     "pos_tagging": pos_tagging,
     "question_answering": question_answering,
+    "ranking": ranking,
     "regression": regression,
     "translation": translation,
 }

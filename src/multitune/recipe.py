@@ -131,7 +131,8 @@ class Recipe(BaseModel):
     predicts tokens, all rows train all the same."""
 
     data: str
-    """A data set by its name, or ``folder`` for files of your own."""
+    """A data set by its name, ``folder`` for files of your own, or ``hub:owner/name[:config]`` for any data set of the
+    Hugging Face Hub."""
     task: str | None = None
     """The kind of task, where it is not the data set's own: ``masked_language_modelling`` and ``causal_lm`` take the
     texts of any set (``causal_lm`` the assistant's as calls), and the columns of ``data: folder`` may be the fields of
@@ -140,7 +141,7 @@ class Recipe(BaseModel):
     """Folder with the data set's files, of ``data: folder`` perhaps a single file; or data set -> folder. A set without
     one comes from the Hub."""
     columns: dict[str, str] | None = None
-    """Of ``data: folder``: field of a record -> column of the files; null: text and label."""
+    """Of ``data: folder`` and ``hub:``: field of a record -> column of the files; null: text and label."""
     labels: dict[str, str] | None = None
     """Label (of entities: their type) -> the one that it is taken for, or ``ignore``: neither learnt nor scored."""
     scheme: Literal["iob1", "iob2", "bioes"] | None = None

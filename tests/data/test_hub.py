@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from multitune.data.sets import DATASETS, hub_sets, sources
 from multitune.errors import UserError
 from multitune.tasks import TASKS
 
-datasets = pytest.importorskip("datasets", reason="needs the package datasets (multitune[hub])")
+datasets = pytest.importorskip("datasets", reason="needs the package datasets (multitune[dev])")
 datasets.disable_progress_bars()
 STRING, STRINGS = datasets.Value("string"), datasets.List(datasets.Value("string"))
 ENTITIES = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
@@ -463,14 +462,6 @@ def test_shards_come_in_order(tmp_path: Path) -> None:
     write(tmp_path, "PAN-X", [SENTENCE], *shard("PAN-X.de", "validation"))
     corpus = load("panx", tmp_path)
     assert [record["tokens"][0] for record in corpus.train["de"]] == ["0", "1", "2"]
-
-
-def test_the_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, "PAN-X", [SENTENCE], *shard("PAN-X.de", *TRAIN_DEV))
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    for path in (tmp_path, None):
-        with pytest.raises(UserError, match=r"need the package datasets; pip install 'multitune\[hub\]'"):
-            load("panx", path)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [{}, {"label": "a"}, {"text": "a", "label": "b", "tags": "c"}, {"txt": "a"}])
 def test_columns_of_no_record(tmp_path: Path, columns: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"columns: no kind of task has .*; allowed: text, label; text, score; "):
+    with pytest.raises(UserError, match=r"columns: no kind of task has .*; allowed: text, label; text, labels; "):
         tabular.read(tmp_path / "x.tsv", columns=columns)
 
 

@@ -27,6 +27,8 @@ def value(kind: str, n: int) -> Any:
         "code": CODES[n % 5],
         "one": CODES[0],
         "short": f"title {n}",
+        "list": [each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1],
+        "parts": "|".join(each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1),
     }
     return values.get(kind, f"a long text, which has {n} words, or nearly as many")
 
@@ -60,6 +62,12 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
         ("all:id", "context", "question", "answers"),
         {"context": "context", "question": "question", "answers": "answers", "id": "id"},
     ),
+    "a text to find": (("query", "positive"), {"text": "query", "positive": "positive"}),
+    "lists of labels": (("text", "list:labels"), {"text": "text", "labels": "labels"}),
+    "labels with a separator": (("text", "parts:topic"), {"text": "text", "labels": "topic"}),
+    "lists by content": (("text", "list:x", "all:id"), {"text": "text", "labels": "x"}),
+    "labels with a separator by content": (("text", "parts:x"), {"text": "text", "labels": "x"}),
+    "one label under a name of several": (("text", "few:labels"), {"text": "text", "label": "labels"}),
     "texts alone": (("code:lang", "text"), {"language": "lang", "text": "text"}),
     "splits are no labels": (("text", "few:split", "few:kind"), {"text": "text", "label": "kind"}),
     "one language alone needs no column": (("one:a", "text", "few:kind"), {"text": "text", "label": "kind"}),

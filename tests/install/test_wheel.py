@@ -62,7 +62,6 @@ def test_what_needs_an_extra_says_which(command: Path, tmp_path: Path) -> None:
     for words, extra in (
         (("synthetic",), "figures"),
         (("data", "r.yaml", "data=assistant"), "offline"),
-        (("data", "r.yaml", "data=xnli"), "hub"),
     ):
         (tmp_path / "r.yaml").write_text("data: panx\n")
         done = subprocess.run([command, *words], cwd=tmp_path, capture_output=True, text=True)

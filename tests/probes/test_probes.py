@@ -27,6 +27,22 @@ def layers(x: nn.ParameterDict) -> list[tuple[str, nn.Parameter]]:
     return [(f"{name.replace('_', '.')}.weight", x[name]) for name in x]
 
 
+TAGS = {
+    "zh": ("zh-Hans", "zh_CN", "zh-Hant-TW", "zho_Hant", "cmn", "xnli:zh-TW"),
+    "he": ("iw", "heb", "IW", "he-IL"),
+    "id": ("in", "in_ID", "ind_Latn"),
+    "jv": ("jw", "jav"),
+    "ro": ("mo", "ron_Latn"),
+    "pt": ("pt-BR", "pt_BR", "por_Latn"),
+}
+
+
+@pytest.mark.parametrize("code", TAGS)
+def test_every_spelling_of_a_language_has_its_family(code: str) -> None:
+    assert {genealogy.code(tag) for tag in (code, *TAGS[code])} == {code}
+    assert {genealogy.family(tag) for tag in TAGS[code]} == {genealogy.family(code)}
+
+
 def test_cosines_of_quadratics_are_those_of_their_optima() -> None:
     x, losses = quadratics(OPTIMA)
     found = similarity("abcd", layers(x), losses)

@@ -195,8 +195,16 @@ def test_one_code_a_language_in_the_tables() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        *(("de", (None, "de")), ("en-de", ("en", "de")), ("eng_Latn-deu_Latn", ("eng_Latn", "deu_Latn"))),
-        *((name, (None, name)) for name in ("pt-br", "pt-BR", "zh-Hant", "zh_TW", "reviews", "de-formal", "en-")),
+        *(
+            ("de", (None, "de")),
+            ("en-de", ("en", "de")),
+            ("iw-no", ("iw", "no")),
+            ("eng_Latn-deu_Latn", ("eng_Latn", "deu_Latn")),
+        ),
+        *(
+            (name, (None, name))
+            for name in ("pt-br", "pt-BR", "zh-Hant", "zh_TW", "reviews", "de-formal", "en-", "en-in")
+        ),
     ],
 )
 def test_the_name_of_a_file_says_the_direction(name: str, expected: tuple[str | None, str]) -> None:

@@ -47,13 +47,25 @@ def random_answers(draw: np.random.Generator) -> Rows:
     return np.concatenate([counts, CausalLM(()).all_statistics(texts, said)[:, 4:]], axis=1)
 
 
+def random_label_lists(draw: np.random.Generator) -> Rows:
+    """Three labels, true or predicted, and labels that the model lacks."""
+    return np.concatenate([draw.integers(0, 4, (40, 3)), draw.integers(0, 2, (40, 1))], axis=1).astype(np.float64)
+
+
+def random_places(draw: np.random.Generator) -> Rows:
+    places = draw.integers(1, 5, 40)
+    return np.stack([places == 1, 1 / places], axis=-1).astype(np.float64)
+
+
 ROWS = {
     "causal_lm": random_answers,
     "classification": random_labels,
     "image_classification": random_labels,
     "masked_language_modelling": random_counts(3),
+    "multi_label": random_label_lists,
     "pos_tagging": random_counts(2),
     "question_answering": random_shares,
+    "ranking": random_places,
     "regression": random_numbers,
     "tagging": random_counts(3),
     "translation": random_translations,

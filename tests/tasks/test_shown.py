@@ -16,6 +16,8 @@ UNANSWERED = QUESTION | {"answers": {"text": [], "answer_start": []}}
 CHAT = {"messages": [{"role": "user", "content": each} for each in ("on?", "no")]}
 CHAT["messages"].append({"role": "assistant", "content": "{}"})
 ANSWER = {"answer": "{ }", "nats": 1.0, "tokens": 2, "right": 1, "bytes": 2}
+LISTED = {"text": "t", "labels": ["a", "b"]}
+RANKED = {"text": "t", "positive": "p"}
 PAIR = {"text": "a", "text_pair": "b", "label": "yes"}
 
 
@@ -27,6 +29,11 @@ RECORDS: list[tuple[str, dict[str, Any], Any, Shown]] = [
     ("classification", PAIR, "yes", Shown("a | b", "yes", "yes", True)),
     ("classification", PAIR, "no", Shown("a | b", "yes", "no", False)),
     ("image_classification", IMAGE, "dog", Shown("", "cat", "dog", False)),
+    ("multi_label", LISTED, ["b", "a"], Shown("t", "a, b", "b, a", True)),
+    ("multi_label", LISTED | {"labels": []}, ["a"], Shown("t", "no label", "a", False)),
+    ("multi_label", LISTED, [], Shown("t", "a, b", "no label", False)),
+    ("ranking", RANKED, {"rank": 1, "first": "p"}, Shown("t", "p", "p", True)),
+    ("ranking", RANKED, {"rank": 3, "first": "q"}, Shown("t", "p", "q (its own comes at place 3)", False)),
     ("regression", PAIR | {"label": 2.5}, 3.0, Shown("a | b", "2.50", "3.00", None)),
     (
         "tagging",

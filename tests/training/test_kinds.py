@@ -14,7 +14,7 @@ from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import Recipe
 from multitune.results.predictions import read_predictions
-from multitune.tasks import TASKS, Task
+from multitune.tasks import TASKS, Ranking, Task
 
 KEYS: dict[str, dict[str, Any]] = {
     "image_classification": {"model": "scratch:convnet", "layers": 1, "learning_rate": 2e-3},
@@ -27,14 +27,17 @@ KINDS = [pytest.param(kind, marks=pytest.mark.check if kind in SLOW else ()) for
 CORPORA = {kind: corpus(kind) for kind in RECORDS} | {
     "classification": corpus("classification", ("even", "odd")),
     "image_classification": corpus("image_classification", ("above", "below")),
+    "multi_label": corpus("multi_label", ("odd", "third")),
     "pos_tagging": corpus("pos_tagging", ("NAME", "PLACE", "WORD")),
 }
 AT_LEAST = {
     "classification": 95,
     "image_classification": 95,
     "masked_language_modelling": 40,
+    "multi_label": 95,
     "pos_tagging": 95,
     "question_answering": 95,
+    "ranking": 80,
     "regression": 95,
     "translation": 25,
 }
@@ -81,6 +84,9 @@ def assert_predicts_what_the_run_did(run: Path, kind: type[Task]) -> None:
     fields = {*kind.fields.checks, "target_language"} - {*kind.predicted}
     given = [{k: v for k, v in each.record.items() if k in fields} for each in known]
     found = list(mt.predict(run, given))
+    if kind is Ranking:
+        assert_embeddings_rank(run, [each["prediction"] for each in found])
+        return
     for own, each, text in zip(found, known, given, strict=True):
         assert text.items() <= own.items()
         assert own["prediction"] == (
@@ -89,8 +95,21 @@ def assert_predicts_what_the_run_did(run: Path, kind: type[Task]) -> None:
         if kind.label_field == "label" and isinstance(own["prediction"], str):
             assert next(iter(own["scores"])) == own["prediction"]
             assert sum(own["scores"].values()) == pytest.approx(1)
+        elif kind.label_field == "labels":
+            assert {label for label, score in own["scores"].items() if score > 0.5} == {*own["prediction"]}
         elif kind.label_field == "tags":
             assert all(0 < score <= 1 for score in own["scores"])
+
+
+def assert_embeddings_rank(run: Path, texts: list[list[float]]) -> None:
+    """What predict says of the test set's texts and positives finds what the run has found."""
+    known = [each for each in read_predictions(run) if each.language == "aa"]
+    positives = sorted({each.record["positive"] for each in known})
+    states = torch.tensor([each["prediction"] for each in mt.predict(run, positives)])
+    assert states.norm(dim=-1).tolist() == pytest.approx([1.0] * len(positives), abs=1e-5)
+    for each, text in zip(known, texts, strict=False):
+        if each.prediction["rank"] == 1:
+            assert positives[int((states @ torch.tensor(text)).argmax())] == each.record["positive"]
 
 
 @pytest.mark.parametrize("tiny_recipe", KINDS, indirect=True)

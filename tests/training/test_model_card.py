@@ -63,7 +63,15 @@ def test_names_of_languages_labels_and_folders_stay_text(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("language", "code"),
-    [("de", "de"), ("pt-BR", "pt"), ("eng_Latn", "eng"), ("zh-Hant-TW", "zh"), ("German", None), ("cola-2", None)],
+    [
+        ("de", "de"),
+        ("pt-BR", "pt"),
+        ("eng_Latn", "eng"),
+        ("zh-Hant-TW", "zh"),
+        ("iw", "he"),
+        ("German", None),
+        ("cola-2", None),
+    ],
 )
 def test_the_hub_is_told_codes_alone(language: str, code: str | None) -> None:
     assert metadata(made(language)).get("language") == (None if code is None else [code])

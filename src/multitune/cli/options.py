@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 RecipePath = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a table or folder of your own.")
+    Path,
+    typer.Argument(metavar="RECIPE", help="A recipe file (YAML), a table or folder of your own, or hub:OWNER/NAME."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe keys to set, e.g. budget=400.")

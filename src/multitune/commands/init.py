@@ -11,6 +11,7 @@ from typing import Any
 
 from multitune.data import tabular
 from multitune.data.bad import BadRecords
+from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
 from multitune.errors import UserError
 from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, dumped, merge
@@ -26,6 +27,8 @@ LARGEST_BUDGET = 200
 TREEBANK = {"tokens": "form", "pos": "upos"}
 CHAT_MODEL = "offline:smollm2"
 """For conversations and completions, which no encoder learns."""
+VALIDATIONS = 2
+"""In such a run: each takes as long as a dozen gradient computations, and the weights at the end are what ships."""
 WIDTH = 100
 """Characters of a line of comment, at most."""
 
@@ -40,12 +43,17 @@ def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) ->
 
 
 def is_data(path: str | Path) -> bool:
-    """Whether this is a table or a folder, and so no recipe."""
-    return tabular.suffix_of(Path(path)) in tabular.READERS or Path(path).is_dir()
+    """Whether this is a table, a folder or a data set of the Hub, and so no recipe."""
+    is_file = tabular.suffix_of(Path(path)) in tabular.READERS
+    return is_file or hub.is_name(_posix(path)) or Path(path).is_dir()
+
+
+def _posix(path: str | Path) -> str:
+    return path if isinstance(path, str) else path.as_posix()
 
 
 def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RecipeFile:
-    """The recipe for a table, or a folder of tables.
+    """The recipe for a table, a folder of tables, or a data set of the Hub (``hub:owner/name:config``).
 
     The columns are recognised by name, else by what stands in them; the budget is about three passes over the training
     data, at most 200 gradient computations.
@@ -58,23 +66,26 @@ def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         UserError: no table, or columns that can be read in several ways or in none.
     """
     given = dict(overrides or {})
-    files = _files(Path(path))
+    name = _posix(path) if hub.is_name(_posix(path)) else None
+    files = _files(Path(path)) if name is None else _of_hub(name, given.get("languages"))
     size = given.get("batch_size", Recipe.model_fields["batch_size"].default)
     batch_size = size if isinstance(size, int) and size > 0 else 1  # another one is refused when the recipe is resolved
     enough = math.ceil(LARGEST_BUDGET * batch_size / PASSES / files.share)
     columns, rows = _recognised(files, given.get("columns"), max(enough, SAMPLE))
     budget = max(1, min(LARGEST_BUDGET, round(PASSES * files.share * rows / batch_size)))
+    spent = given.get("budget", budget)
     keys = {
         "model": CHAT_MODEL if columns.keys() & {"messages", "completion"} else Recipe.model_fields["model"].default,
-        "data": "folder",
-        "path": str(path),
+        **({"data": "folder", "path": str(path)} if name is None else {"data": name}),
         "columns": columns,
         "method": Recipe.model_fields["method"].default,
         "budget": budget,
         "batch_size": Recipe.model_fields["batch_size"].default,
         "learning_rate": Recipe.model_fields["learning_rate"].default,
+        "validate_every": max(1, (spent if isinstance(spent, int) else budget) // VALIDATIONS),
     }
-    return RecipeFile(run=merge(keys, given), methods={}, source=str(path))
+    source = str(path) if name is None else "-".join(filter(None, hub.parsed_name(name))).rpartition("/")[2]
+    return RecipeFile(run=merge(keys, given), methods={}, source=source)
 
 
 def text(file: RecipeFile) -> str:
@@ -125,6 +136,13 @@ def _files(path: Path) -> _Files:
     return _Files(tables, 0.8, by_file=len(tables) > 1)
 
 
+def _of_hub(name: str, languages: object) -> _Files:
+    """The training files of a data set of the Hub."""
+    given = [str(each) for each in languages] if isinstance(languages, list | tuple) else None
+    paths, is_divided, by_file = any_hub.training_files(name, given)
+    return _Files(paths, 1.0 if is_divided else 0.8, by_file)
+
+
 def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str], int]:
     """The columns, and how many rows there are, if not more than ``most``."""
     said = {str(field): str(column) for field, column in given.items()} if isinstance(given, dict) else {}
@@ -144,7 +162,7 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
 def _check_separated(path: Path, names: list[str]) -> None:
     """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
     for mark in (";", "\t", "|", ","):
-        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) != ".jsonl":
+        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) in (".csv", ".tsv"):
             raise UserError(
                 f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
                 f"not {mark!r}"

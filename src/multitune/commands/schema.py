@@ -3,6 +3,7 @@
 from typing import Any
 
 from multitune.data.sets import DATASETS
+from multitune.data.sets.hub import PREFIX
 from multitune.plans import METHODS, TORCHJD
 from multitune.plans.combined import TorchJDPlan
 from multitune.recipe import Recipe
@@ -17,7 +18,7 @@ def schema() -> dict[str, Any]:
     """
     made = Recipe.model_json_schema()
     keys, definitions = made["properties"], made["$defs"]
-    keys["data"]["enum"] = sorted(DATASETS)
+    keys["data"] |= {"anyOf": [{"enum": sorted(DATASETS)}, {"pattern": f"^{PREFIX}"}]}
     keys["method"] |= {"anyOf": [{"enum": list(METHODS)}, {"pattern": f"^{TORCHJD}"}]}
     definitions |= {name: plan.model_json_schema() for name, plan in (METHODS | {TORCHJD: TorchJDPlan}).items()}
     methods = {

@@ -12,6 +12,8 @@ from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
 from multitune.errors import kind_of_value
 
+SEPARATOR = "|"
+"""Stands between the labels of a record in files that have no lists."""
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
@@ -31,6 +33,19 @@ def text(value: Any, name: str) -> str:
 def label(value: Any, name: str) -> str:
     """A label: text, or a whole number or truth value as text."""
     return str(value) if isinstance(value, int) else text(value, name)
+
+
+def labels(value: Any, name: str) -> list[str]:
+    """A list of different labels, or one text with ``SEPARATOR`` between them; an empty one is a record without any."""
+    split = [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) and value.strip() else value
+    split = [] if isinstance(split, str) else split
+    if not isinstance(split, list):
+        raise BadRecord(f"{name} is {_type(value)}; it must be a list of labels, or a text with {SEPARATOR} between")
+    good = [label(each, f"{name}[{index}]") for index, each in enumerate(split)]
+    if len(set(good)) < len(good):
+        twice = next(each for index, each in enumerate(good) if each in good[:index])
+        raise BadRecord(f"{name} has {twice!r} twice; each label stands once")
+    return good
 
 
 def score(value: Any, name: str) -> float:
@@ -163,13 +178,18 @@ class Fields:
 PAIR = {"text_pair": text}
 TEXT = Fields({"text": text})
 LABELLED_TEXT = Fields({"text": text, "label": label}, PAIR)
+MULTI_LABELLED_TEXT = Fields({"text": text, "labels": labels}, PAIR)
+RANKED_TEXT = Fields({"text": text, "positive": text})
 SCORED_TEXT = Fields({"text": text, "score": score}, PAIR, renamed={"score": "label"})
 ENTITIES = Fields({"tokens": words, "tags": tags}, check=_check_entities)
 PARTS_OF_SPEECH = Fields({"tokens": words, "pos": tags}, check=check_tags, renamed={"pos": "tags"})
 TRANSLATION = Fields({"source": text, "target": text}, {"target_language": text, "source_language": text})
 QUESTION = Fields({"context": text, "question": text, "answers": answers}, {"id": label}, check_spans)
 
-ALL = (LABELLED_TEXT, SCORED_TEXT, ENTITIES, PARTS_OF_SPEECH, TRANSLATION, QUESTION, TEXT)
+ALL = (
+    *(LABELLED_TEXT, MULTI_LABELLED_TEXT, SCORED_TEXT, RANKED_TEXT),
+    *(ENTITIES, PARTS_OF_SPEECH, TRANSLATION, QUESTION, TEXT),
+)
 """The fields of the records that readers yield."""
 
 

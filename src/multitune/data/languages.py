@@ -16,6 +16,7 @@ tn:tsn tr:tur ts:tso tt:tat tw:twi ug:uig uk:ukr ur:urd uz:uzn vi:vie wo:wol xh:
 """
 ISO_639_3 = dict(pair.split(":") for pair in _CODES.split())
 """Code of two letters -> code of three; of a language with several standards (ar, fa, ms) the one that models have."""
+_STANDARD = frozenset(ISO_639_3.values())
 _OTHER_NAMES = {
     "iw": "heb",
     "in": "ind",
@@ -48,6 +49,10 @@ _OTHER_NAMES = {
 """Older codes, and codes of three letters for what models have under one of its standards."""
 _OF_COUNTRIES = ("de-ch", "es-ar", "fr-ca", "pt-br", "zh-tw")
 """Two codes of languages, the second of which is meant as a country's."""
+_MEANT_AS_COUNTRIES = ("in", "mo")
+"""Older codes of languages that stand for India and Macau in en-in and zh-mo."""
+RENEWED = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro"}
+"""Older code of two letters -> the one that took its place."""
 _TRADITIONAL = ("TW", "HK", "MO")
 """Countries where Chinese is written in traditional characters."""
 
@@ -80,6 +85,11 @@ def standards(tag: str) -> list[str]:
     return [code, *(other for other, standard in _OTHER_NAMES.items() if standard == code and len(other) == 3)]
 
 
+def is_language(tag: str) -> bool:
+    """Whether this is the code of a language that the table above has, perhaps with a script or a country."""
+    return language(tag).code in _STANDARD
+
+
 @cache
 def direction(name: str) -> tuple[str | None, str]:
     """Source (if it is said) and target of translations in a file of this name: ``en-de`` is English into German."""
@@ -91,4 +101,6 @@ def direction(name: str) -> tuple[str | None, str]:
 
 def _is_code(name: str) -> bool:
     """Whether a part of a name is a language's: ``de``, ``deu_Latn``; ``DE`` is a country's."""
+    if name in _OTHER_NAMES:
+        return name not in _MEANT_AS_COUNTRIES
     return name in ISO_639_3 or re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", name) is not None

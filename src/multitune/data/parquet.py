@@ -1,6 +1,6 @@
-"""Rows of parquet files as the Hugging Face Hub has them, with the names of their class labels."""
+"""Rows of parquet files, one's own and those of the Hugging Face Hub, with the names of their class labels."""
 
-import importlib.util
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -10,7 +10,6 @@ from typing import Any
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.lines import LARGEST, LONGEST
-from multitune.errors import UserError
 
 ROWS = 500
 """That are read at a time."""
@@ -48,19 +47,45 @@ def placed(
         where: which rows are meant; sees class labels as numbers.
 
     Raises:
-        UserError: the package datasets is missing; (without ``bad``) a file that is no parquet file or is damaged, a
-            column that it lacks, a bad row.
+        UserError: (without ``bad``) a file that is no parquet file or is damaged, a column that it lacks, a bad row.
     """
-    require()
     for path in paths:
         rows = _rows(path, columns, bad, where)
         yield from parsed(rows, lambda row: parse(row[1] if numbered else _named(*row)), bad)
 
 
-def require() -> None:
-    """Raise ``UserError`` where the package is missing that reads such files."""
-    if importlib.util.find_spec("datasets") is None:
-        raise UserError("data: parquet files and the Hub need the package datasets; pip install 'multitune[hub]'")
+def rows(path: Path, columns: Mapping[str, str], bad: BadRecords | None) -> Iterator[tuple[Place, Values]]:
+    """The rows of a file as values by field, each with its place; names stand for class labels.
+
+    Raises:
+        UserError: as ``placed`` does.
+    """
+    return parsed(_rows(path, columns, bad, lambda values: True), lambda row: _named(*row), bad)
+
+
+def objects(path: Path, bad: BadRecords | None) -> Iterator[Values]:
+    """The rows of a file with all of its columns.
+
+    Raises:
+        UserError: as ``placed`` does.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        names = read_schema(path).names
+    except (ArrowException, OSError, ValueError) as error:
+        report(bad, shown(path), f"no parquet file, or it is damaged ({error})")
+        return iter(())
+    return (values for _, values in rows(path, {name: name for name in names}, bad))
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file has, by its own account."""
+    from pyarrow.parquet import read_metadata
+
+    number: int = read_metadata(path).num_rows
+    return number
 
 
 def _rows(
@@ -70,16 +95,16 @@ def _rows(
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    keys = {field: column.split(".") for field, column in columns.items()}
     numbers = count(1)
     try:
         with ParquetFile(path) as file:
-            features = _features(file.schema_arrow)
-        missing = [column for column, *_ in keys.values() if column not in features]
+            names, features = file.schema_arrow.names, _features(file.schema_arrow)
+        keys = {field: [column] if column in names else column.split(".") for field, column in columns.items()}
+        missing = [column for column, *_ in keys.values() if column not in names]
         if missing:
-            report(bad, shown(path), f"no column {missing[0]!r}; it has {', '.join(features)}")
+            report(bad, shown(path), f"no column {missing[0]!r}; it has {', '.join(names)}")
             return
-        kinds = {field: features[column] for field, (column, *_) in keys.items()}
+        kinds = {field: features.get(column) for field, (column, *_) in keys.items()}
         for row in _unpacked_rows(path, sorted({column for column, *_ in keys.values()})):
             place = Place(shown(path), [next(numbers)])
             if (size := _characters(row)) > LONGEST:
@@ -112,13 +137,16 @@ def _unpacked_rows(path: Path, columns: Sequence[str]) -> Iterator[Values]:
 
 
 def _features(schema: Any) -> Mapping[str, Any]:
-    """The kinds of the columns; raises ``ValueError`` where what the file says of them makes no sense."""
-    from datasets import Features
-
+    """What the package datasets has written of the columns; raises ``ValueError`` where that makes no sense."""
+    written = (schema.metadata or {}).get(b"huggingface")
+    if written is None:
+        return {}
     try:
-        features: Mapping[str, Any] = Features.from_arrow_schema(schema)
-    except (AttributeError, KeyError, TypeError) as error:
+        features = json.loads(written)["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"its features cannot be read: {error}") from error
+    if not isinstance(features, dict):
+        raise ValueError("its features cannot be read: they are not named")
     return features
 
 
@@ -176,16 +204,15 @@ def _named(kinds: Values, values: Values) -> Values:
 
 
 def _with_names(kind: Any, value: Any) -> Any:
-    """The value with the names of class labels for their numbers."""
-    from datasets import ClassLabel, List
-
-    if isinstance(kind, List) and isinstance(value, list):
-        return [_with_names(kind.feature, each) for each in value]
-    if not isinstance(kind, ClassLabel) or not isinstance(value, int):
+    """The value with the names of class labels for their numbers; ``kind`` is what its feature says."""
+    if isinstance(kind, dict) and "feature" in kind and isinstance(value, list):
+        return [_with_names(kind["feature"], each) for each in value]
+    names = kind.get("names") if isinstance(kind, dict) and kind.get("_type") == "ClassLabel" else None
+    if not isinstance(names, list) or not isinstance(value, int):
         return value
-    if not 0 <= value < len(kind.names):
-        raise BadRecord(f"class {value} is not among the file's {len(kind.names)} classes")
-    return kind.names[value]
+    if not 0 <= value < len(names):
+        raise BadRecord(f"class {value} is not among the file's {len(names)} classes")
+    return str(names[value])
 
 
 def shown(path: Path) -> str:

@@ -1,10 +1,10 @@
-"""A user's own tables: JSONL, CSV, TSV or CoNLL-U by the file's ending, with the columns that the user names."""
+"""A user's own tables: JSONL, CSV, TSV, CoNLL-U or Parquet by the file's ending, with columns that the user names."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from multitune.data import conllu, jsonl, separated
+from multitune.data import conllu, jsonl, parquet, separated
 from multitune.data.bad import BadRecords, parsed, records
 from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.corpus import Place, Placed, Record
@@ -21,15 +21,22 @@ READERS: dict[str, Rows] = {
     ".csv": separated.rows,
     ".tsv": separated.rows,
     ".conllu": conllu.rows,
+    ".parquet": parquet.rows,
 }
-"""The ending of a file's name -> its reader, which is also given files that end in ``.gz`` beside that."""
+"""The ending of a file's name -> its reader, which is also given files that end in ``.gz`` beside that; not where it is
+one of ``PACKED``."""
 
 OBJECTS: dict[str, Callable[[Path, BadRecords | None], Iterator[Mapping[str, Any]]]] = {
     ".jsonl": jsonl.objects,
     ".csv": separated.objects,
     ".tsv": separated.objects,
+    ".parquet": parquet.objects,
 }
 """The same of files that name their columns -> what reads their rows with all of these."""
+
+
+PACKED = (".parquet",)
+"""Files that are compressed inside, and not gzipped besides."""
 
 
 def read(
@@ -41,7 +48,9 @@ def read(
 ) -> Iterator[Record]:
     """Yield the records of a file.
 
-    ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``score`` (and ``text_pair``): regression;
+    ``text``, ``label`` (and ``text_pair``): classification; ``text``, ``labels`` (and ``text_pair``): several labels,
+    with ``|`` between them in CSV and TSV; ``text``, ``score`` (and ``text_pair``): regression; ``text``, ``positive``:
+    ranking;
     ``tokens``, ``tags`` (IOB2): tagging; ``tokens``, ``pos``: part of speech; ``source``, ``target`` (and
     ``target_language``, ``source_language``): translation; ``context``, ``question``, ``answers`` (and ``id``):
     question answering; ``messages`` (lists of ``{"role", "content"}``, so JSONL alone), or ``prompt`` and
@@ -50,7 +59,7 @@ def read(
     "answer_start": [...]}``, so JSONL alone.
 
     Args:
-        path: a UTF-8 file, plain or gzipped, whose name ends in one of ``suffixes()``.
+        path: a UTF-8 file, plain or gzipped, or a Parquet file, whose name ends in one of ``suffixes()``.
         bad: takes the bad records; None raises at the first.
         columns: field -> column (CSV and TSV have a header) or key.
         fields: of the records; None takes those of ``multitune.data.fields`` that ``columns`` names.
@@ -96,7 +105,7 @@ def stem_of(path: Path) -> str:
 
 def suffixes() -> tuple[str, ...]:
     """The endings of the names of files that can be read."""
-    return (*READERS, *(f"{suffix}.gz" for suffix in READERS))
+    return (*READERS, *(f"{suffix}.gz" for suffix in READERS if suffix not in PACKED))
 
 
 def no_such_fields(columns: Mapping[str, str], allowed: list[str]) -> str:

@@ -379,6 +379,8 @@ def _load_model(
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])
     pass_through(model, new)
+    for module in task.idle(model):
+        module.requires_grad_(False)
     return model, sorted(new)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 
+from multitune.data import languages
+
 SCRIPTS = {
     "arab": "Arabic",
     "cyrl": "Cyrillic",
@@ -25,9 +27,13 @@ NAME = "genealogical: 1 - shared levels / mean depth of the two languages' famil
 
 
 def code(language: str) -> str | None:
-    """The table's own code of a language: "deu_Latn", "xquad:de" and "de-CH" are all "de"; None where it has none."""
-    base = re.split("[-_]", language.rpartition(":")[2])[0].lower()
-    return _codes().get(base)
+    """The table's own code of a language: "deu_Latn", "xquad:de" and "de-CH" are all "de"; None where it has none.
+
+    Older codes are those of BCP 47: "iw" is "he".
+    """
+    tag = language.rpartition(":")[2]
+    base = re.split("[-_]", tag)[0].lower()
+    return _codes().get(base) or _codes().get(languages.language(tag).code)
 
 
 def lineage(language: str) -> tuple[str, ...] | None:

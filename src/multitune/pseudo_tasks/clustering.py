@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 
 from multitune.data.kind import Text
 from multitune.evaluation.scoring import token_batches
@@ -74,6 +72,9 @@ def clustered(
 
 def fitted(train: Matrix, dev: Matrix, settings: PseudoTasks) -> Clustering:
     """The clusters of a Gaussian mixture on principal components; train and dev: [inputs, hidden]."""
+    from sklearn.decomposition import PCA  # a second, which every other run would wait for
+    from sklearn.mixture import GaussianMixture
+
     components = PCA(settings.pca, svd_solver="covariance_eigh")  # exact, and small where records are many
     points = components.fit_transform(train)
     mixture = GaussianMixture(settings.clusters, max_iter=ITERATIONS, random_state=SEED).fit(points)

@@ -6,7 +6,9 @@ from multitune.tasks.classification import Classification, OneLabel
 from multitune.tasks.heads import HeadMap
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.masked_language_modelling import MaskedLanguageModelling
+from multitune.tasks.multi_label import MultiLabel
 from multitune.tasks.question_answering import QuestionAnswering
+from multitune.tasks.ranking import Ranking
 from multitune.tasks.regression import Regression
 from multitune.tasks.tagging import PosTagging, Tagging, TokenTask
 from multitune.tasks.task import Task
@@ -17,8 +19,10 @@ TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "image_classification": ImageClassification,
     "masked_language_modelling": MaskedLanguageModelling,
+    "multi_label": MultiLabel,
     "pos_tagging": PosTagging,
     "question_answering": QuestionAnswering,
+    "ranking": Ranking,
     "regression": Regression,
     "tagging": Tagging,
     "translation": Translation,
@@ -44,9 +48,11 @@ __all__ = [
     "HeadMap",
     "ImageClassification",
     "MaskedLanguageModelling",
+    "MultiLabel",
     "OneLabel",
     "PosTagging",
     "QuestionAnswering",
+    "Ranking",
     "Regression",
     "Tagging",
     "Task",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
@@ -61,6 +61,9 @@ class Task(Kind, ABC):
     version: ClassVar[str | None] = None
     """Version of ``encode`` in a kind from outside the package; the two change together. Examples of a kind without one
     are not kept on disk, so that nobody is given those of an older ``encode``."""
+
+    compares_within_batch: ClassVar[bool] = False
+    """The loss of an example depends on the others of its batch, so that a batch has several and stays whole."""
 
     predicted: ClassVar[tuple[str, ...]] = ()
     """The fields that a new record lacks: what is to be predicted; none where nothing is predicted of new records."""
@@ -127,6 +130,10 @@ class Task(Kind, ABC):
     def labels_in_loss(self, targets: Tensor) -> int:
         """How many labels ``loss`` is the mean over: parts of a batch weigh as many as they have."""
         return int((targets != IGNORED).sum())
+
+    def idle(self, model: PreTrainedModel) -> Sequence[nn.Module]:
+        """The parts of the model that ``loss`` does not read: they do not train. By default none."""
+        return ()
 
     def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
         """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all."""

@@ -179,8 +179,8 @@ def read_corpus(recipe: Recipe, bad: BadRecords) -> Corpus:
 
 def _from_set(recipe: Recipe, bad: BadRecords, *, test_only: bool = False, trained: Collection[str] = ()) -> Corpus:
     """What the recipe's data set has; see ``sets.load``."""
-    if recipe.data not in DATASETS:
-        raise UserError(f"data: {unknown('data set', recipe.data, DATASETS)}")
+    if not sets.is_known(recipe.data):
+        raise UserError(f"data: {unknown('data set', recipe.data, [*DATASETS, 'hub:OWNER/NAME'])}")
     try:
         with stage(f"reading {recipe.data}"):
             return sets.load(

@@ -1,12 +1,21 @@
 """The lines of Python that load a shipped model and ask it something; tests run them."""
 
-from multitune.tasks import Task
+from multitune.tasks import MultiLabel, Task
 
 LOADED_FROM = 'name = "model"'
 """Where the code finds the model beside the run; ``multitune push`` writes the Hub's name there."""
 
 _LABELS = "print([model.config.id2label[n] for n in outputs.logits.argmax(-1).flatten().tolist()])"
+_SEVERAL_LABELS = "print([model.config.id2label[n] for n in (outputs.logits[0] > 0).nonzero().flatten().tolist()])"
+_NUMBER = "print(outputs.logits.item())"
 _ASKED: dict[str, tuple[str, ...]] = {
+    "AutoModel": (
+        'inputs = processor(["A text", "Another text"], padding=True, return_tensors="pt")',
+        'states, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]',
+        "means = (states * mask).sum(1) / mask.sum(1)",
+        "embeddings = means / means.norm(dim=-1, keepdim=True)",
+        "print((embeddings[0] @ embeddings[1]).item())",
+    ),
     "AutoModelForCausalLM": (
         'text, chat = "A text", processor.chat_template is not None',
         "if chat:",
@@ -52,7 +61,7 @@ def loading_code(task: Task, folder: str) -> str:
     where = f"name, subfolder={folder!r}" if folder else "name"
     asked = list(_ASKED.get(auto, ()))
     if auto == "AutoModelForSequenceClassification":
-        asked.append(_LABELS if task.labels else "print(outputs.logits.item())")
+        asked.append(_NUMBER if not task.labels else _SEVERAL_LABELS if isinstance(task, MultiLabel) else _LABELS)
     return "\n".join(
         [
             *(["import numpy as np"] if any("np." in line for line in asked) else []),

@@ -186,6 +186,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         UserError: the model cannot be had, the data cannot be divided into pseudo-tasks, or the budget is too small.
     """
     heads, replay = tasks.of(corpus), replayed(recipe, corpus)
+    _check_batches(recipe, heads)
     if replay:
         heads = heads.with_replay(MaskedLanguageModelling(()), corpus.test)
     encoder = load_encoder(recipe, heads, corpus)
@@ -230,6 +231,19 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
     )
+
+
+def _check_batches(recipe: Recipe, heads: HeadMap) -> None:
+    """Raise ``UserError`` where a batch is to be divided, or has one example, whose loss depends on others of it."""
+    for name in (tasks.name_of(task) for task in heads.tasks if task.compares_within_batch):
+        for key in ("micro_batch_size", "split_batch"):
+            if getattr(recipe, key):
+                raise UserError(
+                    f"{key}: the examples of a batch are each other's negatives in {name}, so that it cannot be "
+                    "divided; leave the key out (gradient_checkpointing: true saves memory, too)"
+                )
+        if recipe.batch_size == 1:
+            raise UserError(f"batch_size: an example alone has no negatives in {name}; it must be at least 2")
 
 
 def _update(

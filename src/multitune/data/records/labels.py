@@ -3,7 +3,7 @@
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -95,9 +95,14 @@ def warn_of_one_label(corpus: Corpus, kinds: Kinds) -> None:
         for language in languages:
             kind = kinds[corpus.head(language).task]
             shown.update(islice(_distinct(corpus.train[language], kind), 2))
-        if len(shown) == 1:
+        if len(shown) == 1 and all(map(_is_labelled(corpus, kinds), languages)):
             what = as_line(f"{name + ': ' if name else ''}training has one label alone, {shown.pop()!r}")
             log.warning("%s: a model learns to say it always, which scores look good on", what)
+
+
+def _is_labelled(corpus: Corpus, kinds: Kinds) -> Callable[[str], bool]:
+    """Says whether all training records of a language have a label: where they have lists, some may have none."""
+    return lambda language: all(map(kinds[corpus.head(language).task].labels_of, corpus.train[language]))
 
 
 def warn_of_unanswered(corpus: Corpus, kinds: Kinds) -> None:
@@ -141,7 +146,7 @@ class _Renaming:
         for row, record in enumerate(records):
             before, after = kind.labels_of(record), kind.relabelled(record, self._names)
             self._times.update(kind.name_of(label) for label in before if kind.name_of(label) in self._names)
-            if kind.labels_of(after):
+            if kind.labels_of(after) or not before:
                 rows.append(row)
         if records and not rows:
             raise UserError(f"labels: ignores all labels of a split of {language!r}, so that no record is left")

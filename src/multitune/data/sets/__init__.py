@@ -9,7 +9,7 @@ from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
-from multitune.data.sets import assistant, calls, folders, hub, hub_sets, own
+from multitune.data.sets import any_hub, assistant, calls, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
 from multitune.data.sets.sources import FOLDERS, GLUE
 from multitune.errors import UserError
@@ -49,6 +49,15 @@ DATASETS: dict[str, Load] = {
 """Name -> ``load(wanted, bad)``, which adds bad records to ``bad`` and raises ``UserError`` for all else."""
 
 
+def is_known(name: str) -> bool:
+    """Whether a recipe's ``data`` may be this: a name in ``DATASETS``, or any data set of the Hub."""
+    return name in DATASETS or hub.is_name(name)
+
+
+def _load_of(name: str) -> Load:
+    return DATASETS[name] if name in DATASETS else partial(any_hub.load, name)
+
+
 def load(
     name: str,
     bad: BadRecords,
@@ -67,7 +76,7 @@ def load(
     """A data set's corpus; ``unseen`` may also name other sets of its kind, which are evaluated and no more.
 
     Args:
-        name: in ``DATASETS``.
+        name: one that ``is_known``.
         bad: takes the bad records.
         kinds: the kinds of task by name (``multitune.tasks.TASKS``).
         task: the kind, where the columns of ``folder`` are the fields of several.
@@ -87,11 +96,14 @@ def load(
     _check_names(name, paths, languages or (), unseen or ())
     others = _of_other_sets(name, unseen or ())
     inside = None if unseen is None else _inside(name, unseen, others)
-    if columns is not None and "folder" not in (name, *others):
-        raise UserError(f"columns: only the tables of data: folder have columns of their own, not data: {name}")
+    if columns is not None and "folder" not in (name, *others) and not hub.is_name(name):
+        raise UserError(
+            f"columns: only the tables of data: folder and data: hub:owner/name have columns of their own, not data: "
+            f"{name}"
+        )
     wanted = Wanted(kinds, paths.get(name), languages, inside, columns, task, renamed, test_only, trained, spelling)
     nothing = others and languages is not None and not (languages or inside)
-    corpus = Corpus(str(task), (), {}, {}, {}) if nothing else DATASETS[name](wanted, bad)
+    corpus = Corpus(str(task), (), {}, {}, {}) if nothing else _load_of(name)(wanted, bad)
     _check_folders(corpus.train)
     for other, codes in others.items():
         of_other = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())
@@ -145,4 +157,4 @@ def _with_unseen(corpus: Corpus, name: str, other: str, unseen: Corpus) -> Corpu
     return replace(corpus, test={**corpus.test, **test}, skipped=corpus.skipped | skipped)
 
 
-__all__ = ["DATASETS", "load"]
+__all__ = ["DATASETS", "is_known", "load"]

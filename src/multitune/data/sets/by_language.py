@@ -44,13 +44,14 @@ class LanguageColumn:
         self._spool = Spool()
         self._read: dict[Path, dict[str, Sequence[Record]]] = {}
 
-    def languages(self, path: Path) -> list[str]:
-        """The languages of a file with a good row, sorted."""
-        return sorted(self._by_language(path))
+    def languages(self, paths: Sequence[Path]) -> list[str]:
+        """The languages of files with a good row, sorted."""
+        return sorted({code for path in paths for code in self._by_language(path)})
 
-    def records(self, path: Path, code: str) -> Iterator[Placed]:
-        """The records of a language in a file."""
-        return ((Place(*row["place"]), row["record"]) for row in self._by_language(path).get(code, ()))
+    def records(self, paths: Sequence[Path], code: str) -> Iterator[Placed]:
+        """The records of a language in files."""
+        rows = (row for path in paths for row in self._by_language(path).get(code, ()))
+        return ((Place(*row["place"]), row["record"]) for row in rows)
 
     def _by_language(self, path: Path) -> dict[str, Sequence[Record]]:
         if path not in self._read:
@@ -104,28 +105,46 @@ def load_by_column(
     Raises:
         UserError: as ``folders.load`` does; a language without rows, or no good row at all.
     """
+    files = _split_files(wanted.path)
+    names = [file.name for file in files]
+    parts = divided(names[0], content) if len(names) == 1 else [*(Part((name,)) for name in names), None][:3]
+    apart = replace(wanted, path=str(files[0].parent))
+    return load_splits(column, layout, parts, [[file] for file in files], apart, bad)
+
+
+def load_splits(
+    column: LanguageColumn,
+    layout: Callable[..., Layout],
+    parts: Sequence[Part | None],
+    splits: Sequence[Sequence[Path]],
+    wanted: Wanted,
+    bad: BadRecords,
+) -> Corpus:
+    """Read tables whose splits are known, as ``load_by_column`` does.
+
+    Args:
+        parts: train, dev and test, if there is one.
+        splits: the files of each, those that hold several splits once; the first has what is trained on, the last what
+            is reported.
+    """
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-        return column.records(paths[0], code)
+        return column.records(paths, code)
 
-    files = _split_files(wanted.path)
-    parts = divided(files[0].name, content) if len(files) == 1 else [Part((file.name,)) for file in files]
-    by_split = [column.languages(file) for file in files]
+    by_split = [column.languages(files) for files in splits]
     if not any(by_split):
         bad.refuse()
     shown, reported = by_split[0], by_split[-1]
     apart = wanted.unseen or ()
     languages = [code for code in shown if code not in apart] if wanted.languages is None else wanted.languages
     unseen = [code for code in reported if code not in languages] if wanted.unseen is None else wanted.unseen
-    for key, codes, splits in (("languages", languages, range(len(files))), ("unseen", unseen, (len(files) - 1,))):
-        for code, split in product(codes, splits):
+    for key, codes, numbers in (("languages", languages, range(len(splits))), ("unseen", unseen, (len(splits) - 1,))):
+        for code, split in product(codes, numbers):
             if code not in by_split[split]:
                 has = ", ".join(by_split[split]) or "no language"
-                raise UserError(f"{key}: {files[split]} has no row of {code!r}; there are some of: {has}")
-    codes = sorted({code for codes in by_split for code in codes})
-    one = layout(read, *parts, *([None] if len(parts) == 2 else []), codes=codes)
-    folder = str(files[0].parent)
-    corpus = load([one], replace(wanted, path=folder, languages=languages if wanted.trains else (), unseen=unseen), bad)
+                raise UserError(f"{key}: {splits[split][0]} has no row of {code!r}; there are some of: {has}")
+    one = layout(read, *parts, codes=sorted({code for codes in by_split for code in codes}))
+    corpus = load([one], replace(wanted, languages=languages if wanted.trains else (), unseen=unseen), bad)
     skipped = Counter(corpus.skipped) + column.skipped
     return replace(corpus, skipped=dict(skipped))
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from multitune.data import parquet
 from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Wanted
 from multitune.data.sets import folders
 from multitune.data.sets.folders import Layout, Part
 from multitune.errors import UserError
-from multitune.storage.hub import FAILURES, hub_reachable
+from multitune.storage.hub import FAILURES, hub_reachable, is_repository
 
+PREFIX = "hub:"
+"""Begins what a recipe calls any data set of the Hub."""
 SHOWN = 3
 """Names of files that a message lists."""
 
@@ -34,6 +35,23 @@ class HubSet:
     layout: Layout
     languages: tuple[str, ...]
     revision: str = "main"
+
+
+def is_name(name: str) -> bool:
+    """Whether this names any data set of the Hub: ``hub:owner/name`` or ``hub:owner/name:config``."""
+    return name.startswith(PREFIX)
+
+
+def parsed_name(name: str) -> tuple[str, str | None]:
+    """The repository and perhaps the configuration that ``hub:owner/name:config`` names.
+
+    Raises:
+        UserError: no repository can have the name.
+    """
+    repository, _, config = name.removeprefix(PREFIX).partition(":")
+    if not is_repository(repository):
+        raise UserError(f"data: {name!r} names no data set of the Hub; write hub:owner/name or hub:owner/name:config")
+    return repository, config or None
 
 
 def load(layouts: Sequence[Layout], hub_set: HubSet, wanted: Wanted, bad: BadRecords) -> Corpus:
@@ -81,7 +99,7 @@ def _downloaded(hub_set: HubSet, wanted: Wanted, otherwise: str) -> Wanted:
     parts = (layout.reported,) if wanted.test_only else (layout.train, layout.dev, layout.reported)
     names = [name for code in languages for part in parts for name in _names(hub_set, part, code, "languages")]
     names += [name for code in unseen for name in _names(hub_set, layout.reported, code, "unseen")]
-    folder = _fetched(hub_set, list(dict.fromkeys(names)), otherwise)
+    folder = fetched(hub_set.repository, hub_set.revision, layout.name, list(dict.fromkeys(names)), otherwise)
     return replace(wanted, path=str(folder), languages=languages, unseen=unseen)
 
 
@@ -93,15 +111,24 @@ def _names(hub_set: HubSet, part: Part | None, language: str, key: str) -> list[
     return [name.replace("{}", codes.get(language, language)) for name in part.names] if part is not None else []
 
 
-def _fetched(hub_set: HubSet, names: Sequence[str], otherwise: str) -> Path:
-    """The folder in the Hub's cache with the files; what it has already is not asked for again."""
-    parquet.require()
-    source, revision = hub_set.repository, hub_set.revision
+def fetched(source: str, revision: str, name: str, names: Sequence[str], otherwise: str = "") -> Path:
+    """The folder in the Hub's cache with the files; what it has already is not asked for again.
+
+    Args:
+        source: the repository.
+        revision: its branch.
+        name: of the data set, for messages.
+        names: of files, with ``*``.
+        otherwise: what other files would do, for messages.
+
+    Raises:
+        UserError: the Hub does not give them.
+    """
     download = partial(snapshot_download, source, repo_type="dataset", revision=revision, allow_patterns=list(names))
 
     def not_found(names: Sequence[str], why: str) -> UserError:
         return UserError(
-            f"data: {hub_set.layout.name}: {why}; looked for {first_of(names, SHOWN)} in {source} ({revision}) "
+            f"data: {name}: {why}; looked for {first_of(names, SHOWN)} in {source} ({revision}) "
             f"of the Hugging Face Hub; path: may name a folder with these files{otherwise}"
         )
 

@@ -10,7 +10,7 @@ from multitune.data.corpus import Place, Record
 from multitune.data.fields import LABELLED_TEXT, PARTS_OF_SPEECH, SCORED_TEXT
 from multitune.data.sets import hub_readers as read
 from multitune.data.sets.folders import DEV, Layout, Part, Reader, divided, tenth
-from multitune.data.sets.hub import HubSet
+from multitune.data.sets.hub import HubSet, is_name, parsed_name
 from multitune.data.sets.sources import MLQA_PAIRS, TYDIQA_LANGUAGES, UDPOS
 
 XTREME = "google/xtreme"
@@ -217,5 +217,7 @@ _TASKS = {"glue": GLUE, "images": IMAGES}
 
 def repositories(name: str) -> list[str]:
     """The Hub's names of what a data set consists of; empty where it does not come from there."""
+    if is_name(name):
+        return [parsed_name(name)[0]]
     parts = _TASKS[name].values() if name in _TASKS else [SETS[name]] if name in SETS else []
     return list(dict.fromkeys(part.repository for part in parts))

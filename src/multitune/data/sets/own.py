@@ -35,11 +35,11 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """
     columns = dict(tabular.COLUMNS if wanted.columns is None else wanted.columns)
     language = columns.pop(LANGUAGE, None)
-    task, fields = _fitting(columns, wanted)
-    layout, content = partial(_layout, task, fields), wanted.kinds[task].content
+    task, fields = fitting(columns, wanted)
+    made, content = partial(layout, task, fields), wanted.kinds[task].content
     if language is not None:
         column = LanguageColumn(fields, columns, language, bad)
-        return load_by_column(column, layout, content, wanted, bad)
+        return load_by_column(column, made, content, wanted, bad)
     warned: set[str] = set()
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -50,12 +50,12 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
 
     file = None if wanted.path is None else Path(wanted.path)
     if file is not None and file.is_file():
-        only = layout(read, *divided(file.name, content), codes=[tabular.stem_of(file)])
+        only = made(read, *divided(file.name, content), codes=[tabular.stem_of(file)])
         return load([only], replace(wanted, path=str(file.parent)), bad)
     train, dev, test = (Part((f"{split}-{{}}",)) for split in SPLITS)
     splits: list[tuple[Part, Part, Part | None]] = [(train, dev, test), (train, dev, None)]
     splits.append(divided("{}", content))
-    corpus = load([layout(read, *parts, suffixes=tabular.suffixes()) for parts in splits], wanted, bad)
+    corpus = load([made(read, *parts, suffixes=tabular.suffixes()) for parts in splits], wanted, bad)
     for language in corpus.test:
         if SPLIT.search(language):
             raise UserError(
@@ -65,7 +65,7 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     return corpus
 
 
-def _layout(
+def layout(
     task: str,
     fields: Fields,
     read: Reader,
@@ -76,6 +76,7 @@ def _layout(
     suffixes: Sequence[str] = ("",),
     codes: Sequence[str] = (),
 ) -> Layout:
+    """How files of a user's own are read; the arguments are those of ``Layout``."""
     reader = _with_direction(read) if "target_language" in fields.checks else read
     return Layout(
         "folder",
@@ -101,7 +102,7 @@ def _with_direction(read: Reader) -> Reader:
     return marked
 
 
-def _fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
+def fitting(columns: Mapping[str, str], wanted: Wanted) -> tuple[str, Fields]:
     """The kind of task whose records have just these fields: the recipe's where it is one of several.
 
     Else it is the one whose records may have the fewest others.

@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 
 from multitune.data.chat import COMPLETION, MESSAGES
-from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, TRANSLATION, Fields
-from multitune.data.languages import ISO_639_3, language
+from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, RANKED_TEXT, SEPARATOR, TRANSLATION, Fields
+from multitune.data.languages import is_language
 from multitune.data.sets.by_language import LANGUAGE, USUAL_NAMES
 from multitune.errors import UserError
 from multitune.recipe import dumped
@@ -20,8 +20,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     LANGUAGE: USUAL_NAMES,
     "text": (
         *("sentence", "review", "content", "comment", "body", "utterance", "tweet", "message", "document"),
-        *("premise", "sentence1", "sentence_1", "question1", "text1"),
+        *("premise", "sentence1", "sentence_1", "question1", "text1", "query", "anchor"),
     ),
+    "positive": ("positive_passage", "relevant_passage"),
     "text_pair": ("hypothesis", "sentence2", "sentence_2", "question2", "text2"),
     "label": (
         *("labels", "class", "category", "sentiment", "intent", "stars", "rating", "topic", "genre", "emotion"),
@@ -44,6 +45,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "completion": ("response",),
 }
 """Field -> what its column is also called; one that is called as the field comes first."""
+LABELS = ("label", "labels", "score")
+"""Fields, one of which goes with a text or two."""
 NO_LABELS = ("id", "idx", "index", "split", "fold", "")
 """Columns that have few values, or one a row, and are no labels."""
 MOST_LABELS = 100
@@ -142,16 +145,13 @@ def _are_codes(values: Sequence[Any]) -> bool:
     return (
         len(spelt) > 1
         and len(spelt) < len(values) == sum(isinstance(value, str) for value in values)
-        and all(language(code).code in _CODES for code in spelt)
+        and all(map(is_language, spelt))
     )
-
-
-_CODES = frozenset(ISO_639_3.values())
 
 
 def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
     """Readings as kinds of task other than one text or two with a label; all of their columns are known by name."""
-    for fields in (QUESTION, TRANSLATION, ENTITIES, PARTS_OF_SPEECH, MESSAGES, COMPLETION):
+    for fields in (QUESTION, TRANSLATION, RANKED_TEXT, ENTITIES, PARTS_OF_SPEECH, MESSAGES, COMPLETION):
         if given.keys() <= fields.checks.keys():
             yield from _by_name(fields, free, given)
 
@@ -167,7 +167,7 @@ def _by_name(fields: Fields, free: Sequence[str], given: Columns) -> Iterator[Co
 
 def _texts(table: Table, free: Sequence[str], given: Columns) -> Iterator[Columns]:
     """Readings as one text or two with a label or a score, or as texts alone."""
-    if not given.keys() <= {"text", "text_pair", "label", "score"}:
+    if not given.keys() <= {"text", "text_pair", *LABELS}:
         return
     pairs = [] if "text_pair" in given else _called("text_pair", free)[:1]
     named = [] if "text" in given else _called("text", free)
@@ -182,20 +182,40 @@ def _texts(table: Table, free: Sequence[str], given: Columns) -> Iterator[Column
 
 
 def _labels(table: Table, free: Sequence[str], given: Columns) -> dict[str, str]:
-    """The columns that may be label or score -> which of the two."""
-    said: dict[str, str] = {given[field]: field for field in ("label", "score") if field in given}
-    by_name: dict[str, str] = {name: field for field in ("label", "score") for name in _called(field, free)}
-    by_content: dict[str, str] = dict.fromkeys((name for name in free if _may_be_labels(table, name)), "label")
-    return said or by_name or by_content
+    """The columns that may be label, labels or score -> which of these."""
+    said: dict[str, str] = {given[field]: field for field in LABELS if field in given}
+    by_name: dict[str, str] = {
+        name: "labels" if field == "label" and _are_lists(table.values(name)) else field
+        for field in ("label", "score")
+        for name in _called(field, free)
+    }
+    by_content = ((name, _kind_of_label(table.values(name))) for name in free if _plain(name) not in NO_LABELS)
+    return said or by_name or {name: field for name, field in by_content if field is not None}
 
 
-def _may_be_labels(table: Table, name: str) -> bool:
-    values = table.values(name)
-    if _plain(name) in NO_LABELS or not all(isinstance(value, str | int) for value in values):
+def _kind_of_label(values: Sequence[Any]) -> str | None:
+    """``label`` or ``labels`` where these values may be that: few different ones, and short."""
+    if _are_lists(values) and _are_few([part for value in values for part in _parts(value)], len(values)):
+        return "labels"
+    return "label" if _are_few(values, len(values)) else None
+
+
+def _are_lists(values: Sequence[Any]) -> bool:
+    """Whether these are lists of labels, or texts with what stands between the labels of a record."""
+    are_texts = all(isinstance(value, str) for value in values) and any(SEPARATOR in value for value in values)
+    return bool(values) and (are_texts or all(isinstance(value, list) for value in values))
+
+
+def _parts(value: Any) -> list[Any]:
+    return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else value
+
+
+def _are_few(values: Sequence[Any], rows: int) -> bool:
+    if not all(isinstance(value, str | int) for value in values):
         return False
     spelt = {str(value) for value in values}
     short = sum(map(len, spelt)) <= LONGEST_LABEL * len(spelt)
-    return short and 2 <= len(spelt) <= max(2, min(MOST_LABELS, len(values) // 4))
+    return short and 2 <= len(spelt) <= max(2, min(MOST_LABELS, rows // 4))
 
 
 def _longest(table: Table, free: Sequence[str]) -> list[str]:

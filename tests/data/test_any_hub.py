@@ -1,0 +1,192 @@
+"""Any data set of the Hub: its files found, splits and languages told, read from a folder, a server and the cache."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from huggingface_hub import metadata_load
+from pyarrow import parquet
+
+import multitune as mt
+from multitune.commands.init import init
+from multitune.data import sets
+from multitune.data.bad import BadRecords
+from multitune.data.corpus import Corpus
+from multitune.data.label_spelling import LabelSpelling
+from multitune.errors import UserError
+from multitune.tasks import TASKS
+from test_hub import STRING, SmallHub, classes, datasets
+
+REVIEW = {"lang": STRING, "review": STRING, "stars": classes("bad", "good")}
+COLUMNS = {"text": "review", "label": "stars"}
+BY_COLUMN = COLUMNS | {"language": "lang"}
+LARGE = 60
+
+
+def rows(count: int, *languages: str) -> list[dict[str, Any]]:
+    codes = languages or ("de", "fi")
+    return [{"lang": codes[n % len(codes)], "review": f"text {n} {codes}", "stars": n // 2 % 2} for n in range(count)]
+
+
+def write(folder: Path, files: dict[str, list[dict[str, Any]]]) -> Path:
+    for name, own in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        table = datasets.Dataset.from_list(own, features=datasets.Features(REVIEW))
+        table.to_parquet(folder / name)
+    return folder
+
+
+def load(name: str, path: Path | None = None, **options: Any) -> Corpus:
+    bad = BadRecords()
+    corpus = sets.load(name, bad, TASKS, path=None if path is None else str(path), **options)
+    bad.refuse()
+    return corpus
+
+
+def sizes(corpus: Corpus) -> dict[str, list[int]]:
+    """Language -> records of train, dev and test; zero where it has none."""
+    splits = (corpus.train, corpus.dev, corpus.test)
+    return {code: [len(split.get(code, ())) for split in splits] for code in corpus.test}
+
+
+CONVERTED = {
+    f"default/{split}/0000.parquet": rows(count) for split, count in (("train", 8), ("validation", 4), ("test", 6))
+}
+OF_CONFIGS = {
+    f"{code}/{split}-00000-of-00001.parquet": rows(count, code)
+    for code in ("de", "fi", "all")
+    for split, count in (("train", 5), ("test", 3), ("validation", 2))
+}
+FOLDERS: dict[str, tuple[dict[str, list[dict[str, Any]]], str, dict[str, Any], dict[str, list[int]]]] = {
+    # files, name, keys, sizes
+    "a column": (CONVERTED, "hub:a/b", {"columns": BY_COLUMN}, {"de": [4, 2, 3], "fi": [4, 2, 3]}),
+    "a column, one unseen": (
+        CONVERTED,
+        "hub:a/b:default",
+        {"columns": BY_COLUMN, "unseen": ["fi"]},
+        {"de": [4, 2, 3], "fi": [0, 0, 3]},
+    ),
+    "no column": (CONVERTED, "hub:a/b", {"columns": COLUMNS}, {"default": [8, 4, 6]}),
+    "a language a configuration": (OF_CONFIGS, "hub:a/b", {"columns": COLUMNS}, {"de": [5, 2, 3], "fi": [5, 2, 3]}),
+    "chosen ones": (
+        OF_CONFIGS,
+        "hub:a/b",
+        {"columns": COLUMNS, "languages": ["fi"], "unseen": ["de"]},
+        {"fi": [5, 2, 3], "de": [0, 0, 3]},
+    ),
+    "one of several": (OF_CONFIGS, "hub:a/b:all", {"columns": COLUMNS}, {"all": [5, 2, 3]}),
+    "shards": (
+        {f"data/train-0000{n}-of-00002.parquet": rows(4) for n in range(2)} | {"data/validation.parquet": rows(4)},
+        "hub:a/b",
+        {"columns": BY_COLUMN},
+        {"de": [4, 2, 2], "fi": [4, 2, 2]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "name", "keys", "found"), FOLDERS.values(), ids=FOLDERS)
+def test_splits_and_languages_are_found(
+    tmp_path: Path, files: dict[str, Any], name: str, keys: dict[str, Any], found: dict[str, list[int]]
+) -> None:
+    corpus = load(name, write(tmp_path, files), **keys)
+    assert sizes(corpus) == found
+    assert corpus.labels == ("bad", "good")
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, BY_COLUMN], ids=["no column", "a column"])
+@pytest.mark.parametrize("splits", [("train",), ("train", "test")])
+def test_missing_splits_are_divided_by_hash(tmp_path: Path, splits: tuple[str, ...], columns: dict[str, str]) -> None:
+    files = {f"{split}.parquet": rows(200 if split == "train" else 10) for split in splits}
+    corpus = load("hub:a/b", write(tmp_path, files), columns=columns)
+    dev = sum(len(records) for records in corpus.dev.values())
+    assert 5 < dev < 40
+    tested = sum(len(records) for records in corpus.test.values())
+    assert sum(map(len, corpus.train.values())) == (200 - dev if "test" in splits else 200 - dev - tested)
+    texts = [
+        [record["text"] for records in split.values() for record in records] for split in (corpus.train, corpus.dev)
+    ]
+    assert not {*texts[0]} & {*texts[1]}
+
+
+def test_names_for_numbers(tmp_path: Path) -> None:
+    (tmp_path / "default").mkdir()
+    for split in ("train", "validation"):
+        table = pa.table({"text": ["a", "b"], "label": [0, 1]})
+        parquet.write_table(table, tmp_path / f"default/{split}.parquet")
+    corpus = load("hub:a/b", tmp_path, spelling=LabelSpelling(names=("no", "yes")))
+    assert corpus.labels == ("no", "yes")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no such configuration": (OF_CONFIGS, "hub:a/b:sw", r"no configuration 'sw'; it has all, de, fi"),
+    "which configuration": (
+        {name.replace("de/", "x/").replace("fi/", "y/"): own for name, own in OF_CONFIGS.items()},
+        "hub:a/b",
+        "name one of its configurations, as in hub:owner/name:config; it has all, x, y",
+    ),
+    "no parquet file": ({}, "hub:a/b", "has no parquet files that are called after splits"),
+    "no train": (
+        {f"{split}.parquet": rows(4) for split in ("validation", "test")},
+        "hub:a/b",
+        "has no split called train, only test and dev",
+    ),
+    "no name": ({}, "hub:a/b/c", "names no data set of the Hub; write hub:owner/name"),
+}
+
+
+@pytest.mark.parametrize(("files", "name", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_found_is_said(tmp_path: Path, files: dict[str, Any], name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(name, write(tmp_path, files), columns=COLUMNS)
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A small Hub with reviews, and an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    large = {name: rows(LARGE) for name in CONVERTED}
+    handler = type("Handler", (SmallHub,), {"folder": write(tmp_path / "hub", large)})
+    served = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=partial(served.serve_forever, poll_interval=0.01))
+    thread.start()
+    address = f"http://127.0.0.1:{served.server_port}"
+    for name, value in (("ENDPOINT", address), ("HF_HUB_OFFLINE", False)):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        monkeypatch.setattr(f"multitune.storage.hub.{name}", value)
+    files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
+    yield address
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+def test_downloads_once_and_then_needs_no_network(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    online = load("hub:some/reviews", columns=BY_COLUMN)
+    assert sizes(online) == {code: [LARGE // 2] * 3 for code in ("de", "fi")}
+    file = init("hub:some/reviews")
+    assert file.run["data"] == "hub:some/reviews"
+    assert file.run["columns"] == {"language": "lang", "text": "review", "label": "stars"}
+    assert (file.run["budget"], file.name) == (round(3 * LARGE / 16), "reviews")
+    assert "path" not in file.run
+    monkeypatch.setattr("multitune.storage.hub.HF_HUB_OFFLINE", True)
+    assert sizes(load("hub:some/reviews:default", columns=BY_COLUMN)) == sizes(online)
+    with pytest.raises(UserError, match="hub:some/others: no network, and not in the local cache; path: may name"):
+        load("hub:some/others", columns=BY_COLUMN)
+
+
+def test_trains_without_a_recipe_and_scores_again_without_a_network(
+    address: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"model": str(tiny_model), "budget": 4, "method": "mtl", "precision": "fp32"}
+    result = mt.train("hub:some/reviews", tmp_path / "run", overrides=keys)
+    assert set(result.seen) == {"de", "fi"}
+    card = metadata_load(tmp_path / "run" / "model" / "README.md") or {}
+    assert card["datasets"] == ["some/reviews"]
+    monkeypatch.setattr("multitune.storage.hub.HF_HUB_OFFLINE", True)
+    assert mt.evaluate(tmp_path / "run") == {code: pytest.approx(own) for code, own in result.seen.items()}
