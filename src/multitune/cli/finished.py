@@ -62,6 +62,9 @@ def probe(
     mlm_head: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run of recipes/mlm_head.yaml, for masked tokens.")
     ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Folder of LANGUAGE.txt or SIB-200, for a causal language model to read.")
+    ] = None,
     by_language: ByLanguage = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -77,7 +80,7 @@ def probe(
     from multitune.recipe import parse_overrides
     from multitune.results.probes import FILE
 
-    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=say)
+    findings = measure(run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, texts=texts, say=say)
     sheets = [*probe_tables.probes(findings), *([probe_tables.retention(findings)] if by_language else [])]
     output.show(sheets, as_json=as_json, as_csv=as_csv)
     say(f"all that was measured is in {run / FILE}")

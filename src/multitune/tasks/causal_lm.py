@@ -32,8 +32,8 @@ ROWS = 256
 STAND_IN = "."
 """In the place of the answer to a new prompt."""
 LONGER, MORE = 2, 16
-"""An answer that is scored has room for so many times the tokens of the right one, and so many more: a model that has not
-learnt to stop repeats itself without end, which takes time and tells nothing."""
+"""An answer that is scored has room for so many times the tokens of the right one, and so many more: a model that has
+not learnt to stop repeats itself without end, which takes time and tells nothing."""
 THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 """What some models' templates put before an answer; no part of it."""
 
