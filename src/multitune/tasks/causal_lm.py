@@ -55,7 +55,7 @@ class CausalLM(Task):
 
     fields = ANY
     unlabelled = True
-    can_divide = can_replay = can_trim = False
+    can_divide = can_trim = False
     auto_model = AutoModelForCausalLM
     pipeline_tag = "text-generation"
     metric = "exact_match"
