@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoTokenizer
 
 import multitune as mt
-from builders import numbers, recipe, run_card, stop_after
+from builders import lines, numbers, recipe, run_card, stop_after
 from multitune.cli import probe_tables
 from multitune.commands.probe import probe
 from multitune.data import sets
@@ -177,8 +177,8 @@ def test_a_model_too_large_for_memory_is_refused_before_its_weights_are_read(tmp
 
 def test_texts_are_replayed_with_the_models_own_head(tmp_path: Path, chat: Recipe) -> None:
     """As one more task among the languages, under no name of theirs; what ships is the one model."""
-    lines = [{"text": f"the light in the kitchen is number {n}", "label": "any"} for n in range(60)]
-    write(tmp_path / "texts", "aa", lines)
+    texts = [{"text": f"the light in the kitchen is number {n}", "label": "any"} for n in range(60)]
+    write(tmp_path / "texts", "aa", texts)
     replay = {"data": "folder", "path": str(tmp_path / "texts"), "languages": ["aa"], "share": 0.3}
     plain, replayed = (Recipe(**(chat.model_dump() | {"replay": own})) for own in (None, replay))
     losses = []
@@ -187,7 +187,7 @@ def test_texts_are_replayed_with_the_models_own_head(tmp_path: Path, chat: Recip
         assert loaded(tmp_path / name / "model").config.model_type == "llama"
         head = HeadMap.of_all(CausalLM(()))
         tuned = encoders.load(str(tmp_path / name / "model"), head, layers=None, dropout=None, seed=0)
-        losses.append(language_model.changes(tuned, tuned, {"aa": [line["text"] for line in lines[:5]]})["aa"].tuned)
+        losses.append(language_model.changes(tuned, tuned, {"aa": [line["text"] for line in texts[:5]]})["aa"].tuned)
     assert losses[1] < losses[0] / 2
 
 
@@ -208,7 +208,7 @@ NUMBERS = 2 * 4 * ((32 + 32) + (32 + 16) + (32 + 64))
 # peft reads a name that transformers has renamed.
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*is deprecated:FutureWarning")
 def test_with_lora_slow_weights_are_adapters_and_what_ships_answers(tmp_path: Path, chat: Recipe) -> None:
-    keys = {"lora": LORA, "learning_rate": 2e-2, "options": {"inner_steps": 10, "outer_lr": 0.9}, "budget": 200}
+    keys = {"lora": LORA, "learning_rate": 2e-2, "options": {"inner_steps": 10, "outer_lr": 0.9}, "budget": 100}
     one = Recipe(**(chat.model_dump() | keys))
     run = prepare(one, load_corpus(one), load_plan(one))
     assert sum(weight.numel() for _, weight in run.encoder.parameters()) == NUMBERS
@@ -226,7 +226,8 @@ def test_with_lora_slow_weights_are_adapters_and_what_ships_answers(tmp_path: Pa
     for own in known[:6]:
         said = answer(model, tokenizer, *own.record["messages"][:1])
         assert said == own.prediction["answer"] == answer(adapted, tokenizer, *own.record["messages"][:1])
-    assert (result.seen["aa"]["loss"] or 9) < 1
+    began = next(line["loss"] for line in lines(tmp_path / "run") if line["event"] == "train")
+    assert (result.seen["aa"]["loss"] or began) < 0.8 * began
 
 
 def test_a_finished_run_is_probed_with_its_own_head(tmp_path: Path, chat: Recipe) -> None:
