@@ -66,6 +66,7 @@ def trainer_steps(examples: list[dict[str, Any]], labels: int, steps: int, bf16:
         max_steps=WARM_UP + steps,
         learning_rate=1e-4,
         bf16=bf16,
+        use_cpu=True,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from multitune import plugins
 from multitune.data.corpus import Corpus, Record
@@ -276,3 +277,11 @@ def in_its_own_process(file: str, *words: object) -> subprocess.CompletedProcess
     """Run a test file as a program; it may import this one."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     return subprocess.run([sys.executable, file, *map(str, words)], env=environment, capture_output=True, text=True)
+
+
+def numbers(state: Any) -> int:
+    """Fractions in the larger tensors of a nested state."""
+    if isinstance(state, Tensor):
+        return state.numel() if state.ndim and state.is_floating_point() else 0
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return sum(map(numbers, parts))

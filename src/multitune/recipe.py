@@ -183,7 +183,7 @@ class Recipe(BaseModel):
     """Of the tasks in a step of a combining method: sampling gives each the share that ``sampling`` asks for, equal one
     weight to all, as the papers do."""
     replay: Replay | None = None
-    """Mix in masked language modelling, to replay what pretraining taught; null does not."""
+    """Mix in the model's own language modelling, to replay what pretraining taught; null does not."""
 
     average: Literal["none", "ema", "snapshots"] = "none"
     """Ship an average of the weights: exponential over all steps (outer steps, where the method has two loops), or the

@@ -248,3 +248,12 @@ def test_batches_are_padded_on_the_right() -> None:
 
 def test_the_tokenizer_is_made_here_and_loads(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(make(tmp_path)).chat_template == TEMPLATE
+
+
+def test_an_answer_that_is_scored_has_room_for_twice_the_right_one_and_a_new_prompt_for_all() -> None:
+    """A model that never stops is cut off soon; one that is asked something new is not."""
+    right = len(encoded({"prompt": "light ", "completion": "dark"}, template=None)[0]["input_ids"])
+    (scored,) = encoded({"prompt": "light ", "completion": "dark"}, template=None, max_length=500)
+    (asked,) = encoded(TASK.stand_in({"prompt": "light "}), template=None, max_length=500)
+    assert scored["room"] == 2 * (right - scored["prompt"]) + 16
+    assert asked["room"] == 500 - asked["prompt"]

@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import PeftModel
 from transformers import AutoTokenizer
 
 import multitune as mt
-from builders import run_card, stop_after
+from builders import lines, numbers, recipe, run_card, stop_after
+from multitune.cli import probe_tables
+from multitune.commands.probe import probe
 from multitune.data import sets
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.models import encoder as encoders
+from multitune.probes import language_model
 from multitune.recipe import Recipe
+from multitune.reports import page as report
 from multitune.results.predictions import read_predictions
+from multitune.results.probes import Findings
 from multitune.tasks import CausalLM, HeadMap
-from multitune.training.loading import load_corpus
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.run import prepare
 from tiny_causal import FAMILIES, TEMPLATE, answer, command, commands, loaded, make, turns
 
 
@@ -168,9 +175,91 @@ def test_a_model_too_large_for_memory_is_refused_before_its_weights_are_read(tmp
         mt.train(chat.model_copy(update={"model": str(tmp_path / "model")}), tmp_path / "run")
 
 
-def test_masked_tokens_cannot_be_replayed_beside_it(tmp_path: Path, chat: Recipe) -> None:
-    with pytest.raises(UserError, match="replay: cannot stand beside causal_lm"):
-        mt.train(Recipe(**(chat.model_dump() | {"replay": {}})), tmp_path / "run")
+def test_texts_are_replayed_with_the_models_own_head(tmp_path: Path, chat: Recipe) -> None:
+    """As one more task among the languages, under no name of theirs; what ships is the one model."""
+    texts = [{"text": f"the light in the kitchen is number {n}", "label": "any"} for n in range(60)]
+    write(tmp_path / "texts", "aa", texts)
+    replay = {"data": "folder", "path": str(tmp_path / "texts"), "languages": ["aa"], "share": 0.3}
+    plain, replayed = (Recipe(**(chat.model_dump() | {"replay": own})) for own in (None, replay))
+    losses = []
+    for name, one in (("plain", plain), ("replayed", replayed)):
+        assert mt.train(one, tmp_path / name).seen.keys() == {"aa", "bb"}
+        assert loaded(tmp_path / name / "model").config.model_type == "llama"
+        head = HeadMap.of_all(CausalLM(()))
+        tuned = encoders.load(str(tmp_path / name / "model"), head, layers=None, dropout=None, seed=0)
+        losses.append(language_model.changes(tuned, tuned, {"aa": [line["text"] for line in texts[:5]]})["aa"].tuned)
+    assert losses[1] < losses[0] / 2
+
+
+def test_the_assistants_turns_are_replayed_as_texts_where_no_other_data_are_named(tmp_path: Path, chat: Recipe) -> None:
+    one = Recipe(**(chat.model_dump() | {"replay": {}, "budget": 8}))
+    run = prepare(one, load_corpus(one), load_plan(one))
+    assert run.heads.replay == "replay"
+    assert len(run.examples["replay"]) == sum(len(run.examples[language]) for language in ("aa", "bb"))
+    assert run.examples["replay"][0]["room"] == 0
+    assert len(run.heads.tasks) == 1
+
+
+LORA: dict[str, Any] = {"rank": 4, "alpha": 16, "targets": ["q_proj", "v_proj", "up_proj"], "dropout": 0.0}
+NUMBERS = 2 * 4 * ((32 + 32) + (32 + 16) + (32 + 64))
+"""Of the adapters in two layers."""
+
+
+# peft reads a name that transformers has renamed.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*is deprecated:FutureWarning")
+def test_with_lora_slow_weights_are_adapters_and_what_ships_answers(tmp_path: Path, chat: Recipe) -> None:
+    keys = {"lora": LORA, "learning_rate": 2e-2, "options": {"inner_steps": 10, "outer_lr": 0.9}, "budget": 100}
+    one = Recipe(**(chat.model_dump() | keys))
+    run = prepare(one, load_corpus(one), load_plan(one))
+    assert sum(weight.numel() for _, weight in run.encoder.parameters()) == NUMBERS
+    run.update.advance(1e-3, 0.0)
+    run.update.step(run.update.draw(1), (run.loss(number) for number in [0]))
+    assert numbers(run.update.state_dict()) == 3 * NUMBERS  # AdamW's moments and the slow weights
+    result = mt.train(one, tmp_path / "run")
+    before = loaded(Path(one.model)).state_dict()
+    model = loaded(tmp_path / "run" / "model")
+    moved = [float((weight.detach() - before[name]).norm()) for name, weight in model.named_parameters()]
+    assert math.hypot(*moved) == pytest.approx(result.drift, rel=1e-4)
+    adapted = PeftModel.from_pretrained(loaded(Path(one.model)), tmp_path / "run" / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    known = list(read_predictions(tmp_path / "run"))
+    for own in known[:6]:
+        said = answer(model, tokenizer, *own.record["messages"][:1])
+        assert said == own.prediction["answer"] == answer(adapted, tokenizer, *own.record["messages"][:1])
+    began = next(line["loss"] for line in lines(tmp_path / "run") if line["event"] == "train")
+    assert (result.seen["aa"]["loss"] or began) < 0.8 * began
+
+
+def test_a_finished_run_is_probed_with_its_own_head(tmp_path: Path, chat: Recipe) -> None:
+    keys = {"lora": LORA, "budget": 40, "learning_rate": 1e-2, "probe_every": 40}
+    mt.train(Recipe(**(chat.model_dump() | keys)), tmp_path / "run")
+    (tmp_path / "texts").mkdir()
+    for name in ("aa", "cc", "zz"):
+        (tmp_path / "texts" / f"{name}.txt").write_text("light kitchen\nluz cocina\n")
+    found = probe(tmp_path / "run", texts=tmp_path / "texts")
+    assert Findings.read(tmp_path / "run") == found
+    read = found.next_tokens
+    assert read is not None
+    assert list(read.tuned) == ["aa", "cc", "zz"]
+    assert read.size == {"aa": 2, "cc": 2, "zz": 2}
+    assert read.average.seen.tuned == read.tuned["aa"] == read.tuned["zz"] != read.pretrained["aa"]
+    assert read.average_divergence.unseen == read.divergence["cc"]
+    assert [own.prompt for own in found.answers] == list(language_model.PROMPTS)
+    assert (found.masked_lm, found.retrieval) == (None, None)
+    assert any(note.startswith("next_tokens: no texts for bb") for note in found.notes)
+    page = report.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "What is the capital of France?" in page
+    assert "Divergence of the next token" in page
+    sheets = probe_tables.probes(found)
+    assert [sheet.name for sheet in sheets] == ["cosines", "layers", "retention", "answers"]
+    assert len(probe_tables.retention(found).rows) == 4
+
+
+def test_only_causal_language_models_read_texts(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    mt.train(recipe(tiny_model, tiny_panx, budget=8), tmp_path / "run")
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(UserError, match=r"--texts: .* is no causal language model"):
+        probe(tmp_path / "run", texts=tmp_path / "texts")
 
 
 def test_another_template_finds_no_old_examples(tmp_path: Path) -> None:

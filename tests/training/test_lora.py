@@ -7,11 +7,10 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
 import multitune as mt
-from builders import recipe, stop_after
+from builders import numbers, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, UserError
 from multitune.recipe import Recipe
@@ -43,14 +42,6 @@ def test_adapters_and_head_train_and_nothing_else_moves(tiny_model: Path, tiny_p
     assert moved == {name for name, _ in run.encoder.parameters()}
     assert sum(weight.numel() for _, weight in run.encoder.parameters()) == ADAPTERS + HEAD
     assert all("lora_" in name or name.startswith("classifier.") for name in moved)
-
-
-def numbers(state: Any) -> int:
-    """Fractions in the larger tensors of a nested state."""
-    if isinstance(state, Tensor):
-        return state.numel() if state.ndim and state.is_floating_point() else 0
-    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return sum(map(numbers, parts))
 
 
 STATE = {

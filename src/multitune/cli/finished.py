@@ -69,6 +69,9 @@ def probe(
     mlm_head: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run of recipes/mlm_head.yaml, for masked tokens.")
     ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Folder of LANGUAGE.txt or SIB-200, for a causal language model to read.")
+    ] = None,
     by_language: ByLanguage = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -87,9 +90,9 @@ def probe(
             from multitune.recipe import parse_overrides
             from multitune.results.probes import FILE
 
-        findings = measure(
-            run, parse_overrides(overrides or []), pairs=pairs, mlm_head=mlm_head, say=_silent if quiet else say
-        )
+        told = _silent if quiet else say
+        asked = parse_overrides(overrides or [])
+        findings = measure(run, asked, pairs=pairs, mlm_head=mlm_head, texts=texts, say=told)
     sheets = [*probe_tables.probes(findings), *([probe_tables.retention(findings)] if by_language else [])]
     output.show(sheets, as_json=as_json, as_csv=as_csv)
     if not quiet:

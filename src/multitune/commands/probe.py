@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from transformers import AutoModelForCausalLM
+
 from multitune import pseudo_tasks
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError
@@ -19,7 +21,8 @@ from multitune.models.encoder import Encoder
 from multitune.models.parts import ENCODER
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
-from multitune.probes import drift, retention
+from multitune.probes import drift, language_model, retention
+from multitune.probes import texts as general_texts
 from multitune.probes.gradient_similarity import Similarity, cosines, held_out, mean_cosine, measure
 from multitune.probes.live import rounded, summary
 from multitune.probes.pairs import CLDR, Pairs, from_cldr, from_folder
@@ -30,9 +33,11 @@ from multitune.results.probes import (
     BeforeAfter,
     Drift,
     Findings,
+    GeneralAnswer,
     LayeredSimilarity,
     LayerSimilarity,
     MaskedTokens,
+    NextTokens,
     ProbedRun,
     Proximity,
     Retrieval,
@@ -61,6 +66,7 @@ def probe(
     *,
     pairs: str | Path | None = None,
     mlm_head: str | Path | None = None,
+    texts: str | Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Findings:
     """Measure a finished run's ``model/`` beside the model that it began with, and write ``run/probes.json``.
@@ -71,6 +77,7 @@ def probe(
         pairs: a folder of texts with their translations for the retrieval (probes/pairs.py); CLDR's names without.
         mlm_head: a finished run of masked language modelling on the same model with ``freeze: [encoder]``, whose
             head is asked for masked tokens.
+        texts: a folder of texts for a causal language model to read (probes/texts.py); CLDR's names without.
         say: is told what is being measured.
 
     Raises:
@@ -78,7 +85,7 @@ def probe(
             or a missing package.
     """
     run = Path(run)
-    for folder in (run, pairs, mlm_head):
+    for folder in (run, pairs, mlm_head, texts):
         check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
     head = None if mlm_head is None else _head(Path(mlm_head), recipe)
@@ -87,16 +94,50 @@ def probe(
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     heads = HeadMap.of_all(models[""])
     corpus = load_with_labels(recipe, models)
-    texts = from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test)
+    reads = heads.tasks[0].auto_model is AutoModelForCausalLM
+    if texts is not None and not reads:
+        raise UserError(
+            f"--texts: {run} is no causal language model, which could read them; see --mlm-head and --pairs"
+        )
+    material = _Material(
+        head=head,
+        pairs=from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test),
+        pairs_from=CLDR if pairs is None else str(pairs),
+        texts=_texts(texts, corpus) if reads else None,
+        texts_from=general_texts.CLDR if texts is None else str(texts),
+    )
     pretrained = load_encoder(recipe, heads, corpus)
     tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
     measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
     if changes := changes_since(run, corpus, overrides or {}, ["dev", "test"]):
         measuring.notes.append(f"the data changed: {changes} are not those that {run} was made with")
-    findings = measuring.findings(about, head, texts, CLDR if pairs is None else str(pairs))
+    findings = measuring.findings(about, material)
     findings.write(run)
     return findings
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What models are asked beside a run's own data.
+
+    Attributes:
+        head: the model of ``mlm_head``.
+        pairs, texts: by language; ``texts`` is None for models that are no causal language models.
+        pairs_from, texts_from: where they come from.
+    """
+
+    head: Path | None
+    pairs: Mapping[str, Pairs]
+    pairs_from: str
+    texts: Mapping[str, Sequence[str]] | None
+    texts_from: str
+
+
+def _texts(folder: str | Path | None, corpus: Corpus) -> dict[str, list[str]]:
+    """Texts in the languages of a run and a few others."""
+    languages = general_texts.with_others(dict.fromkeys([*corpus.train, *corpus.test]))
+    return general_texts.from_cldr(languages) if folder is None else general_texts.from_folder(Path(folder), languages)
 
 
 def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
@@ -157,18 +198,23 @@ class _Measuring:
         train, test = self.corpus.train, self.corpus.test
         return Sides(seen=list(train), unseen=[language for language in test if language not in train])
 
-    def findings(self, run: ProbedRun, head: Path | None, texts: Mapping[str, Pairs], source: str) -> Findings:
+    def findings(self, run: ProbedRun, given: _Material) -> Findings:
         """All that can be measured."""
         with self._timed("gradient_similarity"):
             similarity, related = self._gradients()
-        masked, retrieved = None, None
-        if word_embedding(self.tuned) is None:
+        masked, retrieved, read, answers = None, None, None, list[GeneralAnswer]()
+        if given.texts is not None:
+            with self._timed("next_tokens"):
+                read = self._next_tokens(given.texts, given.texts_from)
+            with self._timed("answers"):
+                answers = self._answers()
+        elif word_embedding(self.tuned) is None:
             self.notes.append("masked_lm, retrieval: only encoders of text have these skills")
         else:
             with self._timed("masked_lm"):
-                masked = self._masked_tokens(head)
+                masked = self._masked_tokens(given.head)
             with self._timed("retrieval"):
-                retrieved = self._translations(texts, source)
+                retrieved = self._translations(given.pairs, given.pairs_from)
         with self._timed("drift"):
             moved = drift.between(self.pretrained, self.tuned)
         return Findings(
@@ -179,6 +225,8 @@ class _Measuring:
             proximity=related,
             masked_lm=masked,
             retrieval=retrieved,
+            next_tokens=read,
+            answers=answers,
             drift=Drift(finite(drift.total(moved)), {k: finite(v) for k, v in drift.by_layer(moved).items()}),
             notes=self.notes,
             seconds=self.seconds,
@@ -238,6 +286,28 @@ class _Measuring:
         before, after = (retention.retrieval(encoder, texts) for encoder in (self.pretrained, self.tuned))
         size = {language: len(pairs.texts) for language, pairs in texts.items()}
         return Retrieval(**_before_and_after(self.languages, before, after), pairs=source, size=size)
+
+    def _next_tokens(self, texts: Mapping[str, Sequence[str]], source: str) -> NextTokens | None:
+        found = language_model.changes(self.pretrained, self.tuned, texts)
+        if left_out := [language for language in self.corpus.test if language not in found]:
+            self.notes.append(f"next_tokens: no texts for {', '.join(left_out)}")
+        if not found:
+            return None
+        seen = self.languages.seen
+        sides = Sides([k for k in found if k in seen], [k for k in found if k not in seen])
+        apart = {k: finite(change.divergence) for k, change in found.items()}
+        before, after = ({k: getattr(v, what) for k, v in found.items()} for what in ("pretrained", "tuned"))
+        return NextTokens(
+            **_before_and_after(sides, before, after),
+            texts=source,
+            size={k: len(texts[k]) for k in found},
+            divergence=apart,
+            average_divergence=Sides(*(mean(apart[k] for k in side) for side in (sides.seen, sides.unseen))),
+        )
+
+    def _answers(self) -> list[GeneralAnswer]:
+        before, after = (language_model.answers(encoder) for encoder in (self.pretrained, self.tuned))
+        return [GeneralAnswer(*said) for said in zip(language_model.PROMPTS, before, after, strict=True)]
 
 
 def _layers(similarity: Similarity) -> dict[str, LayerSimilarity]:

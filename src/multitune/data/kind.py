@@ -33,7 +33,7 @@ class Kind:
     can_divide: ClassVar[bool] = True
     """Training records can be divided into pseudo-tasks: the model is an encoder of their texts."""
     can_replay: ClassVar[bool] = True
-    """Masked language modelling can be replayed beside it: the model is an encoder of text."""
+    """Language modelling can be replayed beside it: the model is an encoder of text, or a causal language model."""
 
     @classmethod
     def labels_of(cls, record: Record) -> list[str]:

@@ -204,11 +204,11 @@ def _diverged(what: str) -> RunError:
     return RunError(f"the model has diverged: {what} not finite; train anew with a lower learning_rate, or other data")
 
 
-def token_batches(sizes: NDArray[np.int64]) -> Iterable[list[int]]:
-    """Rows sorted by size, cut where a batch would pass ``TOKENS`` with its padding."""
+def token_batches(sizes: NDArray[np.int64], tokens: int = TOKENS) -> Iterable[list[int]]:
+    """Rows sorted by size, cut where a batch would pass so many tokens with its padding."""
     batch: list[int] = []
     for row in np.argsort(sizes, kind="stable").tolist():
-        if batch and (len(batch) + 1) * sizes[row] > TOKENS:
+        if batch and (len(batch) + 1) * sizes[row] > tokens:
             yield batch
             batch = []
         batch.append(row)

@@ -230,10 +230,25 @@ class Encoder:
         """Inside, the model is as it ships: full vocabulary, adapters merged, no dropout, no gradient."""
         self.model.eval()
         try:
-            with self._merged(), self._full_vocabulary(), torch.no_grad():
+            with self._merged(), self._full_vocabulary(), self._cast_once(), torch.no_grad():
                 yield
         finally:
             self._train()
+
+    @contextmanager
+    def _cast_once(self) -> Iterator[None]:
+        """Inside, autocast keeps the bf16 copies of frozen weights, too, as it does of those that train.
+
+        It would make them anew for every batch, and for every token of an answer.
+        """
+        frozen = [weight for weight in self.model.parameters() if not weight.requires_grad]
+        for weight in frozen:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
 
     @contextmanager
     def probed(self, token_ids: Iterable[int] | None) -> Iterator[Callable[[Inputs], Inputs]]:

@@ -92,7 +92,7 @@ def _sib200(folder: Path, language: str) -> Pairs | None:
     """The same sentences in every language, by their numbers."""
     for other in sorted(folder.glob("???_????")):
         if _translates(other.name, language):
-            return _with_one_key(_by_number(folder / "eng_Latn" / "test.tsv"), _by_number(other / "test.tsv"))
+            return _with_one_key(by_number(folder / "eng_Latn" / "test.tsv"), by_number(other / "test.tsv"))
     return None
 
 
@@ -118,7 +118,7 @@ def _questions(file: Path) -> dict[str, str]:
     return {record["id"]: record["question"] for record in squad.read(file)}
 
 
-def _by_number(file: Path) -> dict[str, str]:
+def by_number(file: Path) -> dict[str, str]:
     """index_id -> text of one of SIB-200's files; the first line is a header."""
     texts = {}
     for line, row in islice(numbered(file), 1, None):

@@ -1,6 +1,7 @@
-"""Pictures of why methods differ, from the probes of their runs: alignment, proximity, drift by layer, retention."""
+"""Pictures of why methods differ, from the probes of their runs: alignment, proximity, drift, retention, answers."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from multitune.probes.proximity import typological
 from multitune.reports.digits import fixed
@@ -76,10 +77,41 @@ def retention(evidence: Evidence) -> list[Rows]:
     """What the encoder could do before, and still can: masked-LM loss and retrieval, averaged over languages."""
     masked = ("masked-lm", "Masked-language-model loss (lower is better)", "nats a masked token")
     retrieved = ("retrieval", "Cross-lingual retrieval (higher is better)", "accuracy, %")
+    read = ("next-tokens", "Loss of texts with the model's own head (lower is better)", "nats a byte")
     return [
+        *_skill(evidence, lambda findings: findings.next_tokens, *read),
         *_skill(evidence, lambda findings: findings.masked_lm, *masked),
         *_skill(evidence, lambda findings: findings.retrieval, *retrieved),
     ]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A general prompt, and what the pretrained model (under ``PRETRAINED``) and each method's say: label -> answer."""
+
+    prompt: str
+    answers: Mapping[str, str]
+
+
+def answers(evidence: Evidence) -> list[Asked]:
+    """What models say to prompts that no run trains on, side by side; none where these are no causal LMs."""
+    by_prompt: dict[str, dict[str, str]] = {}
+    for run in first_runs(evidence):
+        for own in run.probes.answers if run.probes else ():
+            by_prompt.setdefault(own.prompt, {PRETRAINED: own.pretrained})[run.method] = own.tuned
+    return [Asked(prompt, said) for prompt, said in by_prompt.items()]
+
+
+def divergence(evidence: Evidence) -> list[Rows]:
+    """KL(pretrained || tuned) of the next token's distributions on texts, averaged over languages."""
+    groups = []
+    for side in SIDES:
+        known = {run.method: run.probes.next_tokens for run in first_runs(evidence) if run.probes}
+        values = {method: read.average_divergence[side] for method, read in known.items() if read}
+        rows = tuple(Row(method, method, value) for method, value in values.items() if value is not None)
+        groups += [(f"{side} languages", rows)] if rows else []
+    title = "Divergence of the next token from the pretrained model (lower is closer)"
+    return [Rows("divergence", title, "KL, nats a token", tuple(groups))] if groups else []
 
 
 def notes(evidence: Evidence) -> list[str]:

@@ -60,6 +60,7 @@ def pictures(evidence: Evidence) -> Iterator[Picture]:
     yield from causes.by_layer(evidence)
     yield from causes.proximity(evidence)
     yield from causes.retention(evidence)
+    yield from causes.divergence(evidence)
 
 
 def draw(picture: Picture) -> Figure:

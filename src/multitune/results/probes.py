@@ -1,6 +1,6 @@
 """What ``multitune probe`` measures on a finished run: probes.json."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from multitune.results.json_files import JsonFile
@@ -148,6 +148,39 @@ class Retrieval(Skill):
     size: dict[Language, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NextTokens(Skill):
+    """The loss of texts under a causal language model's own head, in nats a byte of UTF-8.
+
+    Attributes:
+        texts: which.
+        size: how many of each language; those that the run does not have count as unseen.
+        divergence: KL(pretrained || tuned) of the distributions of the next token on these texts, in nats, by language;
+            the mean over tokens; null where it is not finite.
+        average_divergence: of it over seen and over unseen languages; null without such languages.
+    """
+
+    texts: str
+    size: dict[Language, int]
+    divergence: dict[Language, float | None]
+    average_divergence: Sides[float | None]
+
+
+@dataclass(frozen=True)
+class GeneralAnswer:
+    """What a causal language model says to a prompt that no run trains on; greedy, at most 48 tokens.
+
+    Attributes:
+        prompt: what it is asked.
+        pretrained: the answer of the model that the run began with.
+        tuned: that of the run's.
+    """
+
+    prompt: str
+    pretrained: str
+    tuned: str
+
+
 @dataclass(frozen=True)
 class Drift:
     """How far fine-tuning moved the pretrained weights, new heads and poolers excluded; null where not finite.
@@ -188,6 +221,9 @@ class Findings(JsonFile):
         proximity: whether related languages have similar gradients; null below four languages whose family is known.
         masked_lm: the loss of masked tokens; null where the model ships no such head and none was given.
         retrieval: translations found; null without pairs of texts.
+        next_tokens: the loss of texts and the divergence from the pretrained model; null where this is no causal
+            language model.
+        answers: to general prompts; none where this is no causal language model.
         drift: how far the weights moved.
         notes: what is null, and why.
         seconds: that each probe took.
@@ -208,3 +244,5 @@ class Findings(JsonFile):
     notes: list[str]
     seconds: dict[Annotated[str, "probe"], float]
     versions: dict[Annotated[str, "name"], str]
+    next_tokens: NextTokens | None = None
+    answers: list[GeneralAnswer] = field(default_factory=list)

@@ -31,6 +31,9 @@ ROWS = 256
 """Rows of logits, each a vocabulary long, that are made probabilities at a time."""
 STAND_IN = "."
 """In the place of the answer to a new prompt."""
+LONGER, MORE = 2, 16
+"""An answer that is scored has room for so many times the tokens of the right one, and so many more: a model that has
+not learnt to stop repeats itself without end, which takes time and tells nothing."""
 THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 """What some models' templates put before an answer; no part of it."""
 
@@ -52,7 +55,7 @@ class CausalLM(Task):
 
     fields = ANY
     unlabelled = True
-    can_divide = can_replay = can_trim = False
+    can_divide = can_trim = False
     auto_model = AutoModelForCausalLM
     pipeline_tag = "text-generation"
     metric = "exact_match"
@@ -106,7 +109,7 @@ class CausalLM(Task):
             read = whole.cut(max_length)
             asked += read.prompt < whole.prompt
             answers += len(read.tokens) - read.prompt < len(whole.tokens) - whole.prompt
-            yield _example(read, reader.end_of(whole), max_length, answered="text" not in record)
+            yield _example(read, reader.end_of(whole), _room(record, read, max_length))
         _tell(reader, asked, answers, len(records), max_length)
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
@@ -204,14 +207,22 @@ def _asked_and_answer(record: Record) -> tuple[str, str]:
     return (record["prompt"], record["completion"]) if "prompt" in record else (record["text"], record["text"])
 
 
-def _example(read: Tokens, end: int, max_length: int, *, answered: bool) -> Example:
-    """``room``: the most tokens that an answer may have; 0 where there is none to give."""
+def _room(record: Record, read: Tokens, max_length: int) -> int:
+    """The most tokens that an answer may have; 0 where there is none to give."""
+    if "text" in record:
+        return 0
+    left, right = max_length - read.prompt, len(read.tokens) - read.prompt
+    _, answer = _asked_and_answer(record)
+    return left if answer == STAND_IN else min(left, LONGER * right + MORE)
+
+
+def _example(read: Tokens, end: int, room: int) -> Example:
     labels = [token.id if token.learnt else IGNORED for token in read.tokens]
     return {
         "input_ids": [token.id for token in read.tokens],
         "labels": [IGNORED, *labels[1:]],
         "prompt": read.prompt,
-        "room": max_length - read.prompt if answered else 0,
+        "room": room,
         "end": end,
         "bytes": read.learnt_bytes,
     }

@@ -50,8 +50,13 @@ class HeadMap:
         return HeadMap(tuple(tasks.values()), tuple(tasks), "score", own, shared=None)
 
     def with_replay(self, task: Task, languages: Iterable[str]) -> "HeadMap":
-        """These heads and that of a task that is replayed, under a name that none of the languages has."""
+        """These heads and that of a task that is replayed, under a name that none of the languages has.
+
+        A kind of task that all languages share already is replayed with their head.
+        """
         name = _unused("replay", {*self.own, *languages})
+        if self.shared is not None and type(self.tasks[self.shared]) is type(task):
+            return replace(self, own={**self.own, name: self.shared}, replay=name)
         own = {**self.own, name: len(self.tasks)}
         return replace(self, tasks=(*self.tasks, task), folders=(*self.folders, None), own=own, replay=name)
 

@@ -263,7 +263,8 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
     for task in dict.fromkeys(corpus.head(language).task for language in corpus.train):
         if not TASKS[task].can_replay:
             raise UserError(
-                f"replay: cannot stand beside {task} (data: {recipe.data}), only beside tasks of text encoders"
+                f"replay: cannot stand beside {task} (data: {recipe.data}), only beside tasks of text encoders and "
+                "causal language models"
             )
     source = corpus
     if replay.data is not None:

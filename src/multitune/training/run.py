@@ -31,7 +31,7 @@ from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.results.digests import Digests
 from multitune.seeds import seeded
-from multitune.tasks import HeadMap, MaskedLanguageModelling, Task
+from multitune.tasks import CausalLM, HeadMap, MaskedLanguageModelling, Task
 from multitune.tasks.task import Example, Inputs
 from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
@@ -188,7 +188,8 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     heads, replay = tasks.of(corpus), replayed(recipe, corpus)
     _check_batches(recipe, heads)
     if replay:
-        heads = heads.with_replay(MaskedLanguageModelling(()), corpus.test)
+        causal = isinstance(heads.tasks[0], CausalLM)
+        heads = heads.with_replay(CausalLM(()) if causal else MaskedLanguageModelling(()), corpus.test)
     encoder = load_encoder(recipe, heads, corpus)
     if (weight := encoder.non_finite_weight()) is not None:
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
