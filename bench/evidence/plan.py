@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from multitune.recipe import Recipe, merge
+from multitune.recipe import Recipe, merge, validated
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -134,7 +134,7 @@ class Plan:
         setting, own = self.settings[row.setting], self.contenders[self.base(row.contender)].keys
         keys = merge(merge(self.common, setting.recipe), own)
         place = {} if path is None else {"path": str(path)}
-        return Recipe(**keys, **place, learning_rate=self.rate.at(row.step), seed=row.seed)
+        return validated(keys | place | {"learning_rate": self.rate.at(row.step), "seed": row.seed}, "plan")
 
     def stem(self, row: Row) -> Path:
         """Where a row is stored below the store, without an ending."""
