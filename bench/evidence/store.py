@@ -162,7 +162,7 @@ def clusters(kind: str, rows: Sequence[Mapping[str, Any]]) -> Labels:
 
 
 def _small(rows: Array) -> NDArray[Any]:
-    """The same numbers in the smallest type that holds them all exactly; not finite ones stop it."""
+    """The same numbers in the smallest type that holds them all exactly."""
     for kind in (np.uint8, np.uint16, np.int32, np.float32):
         small = rows.astype(kind)
         if (small == rows).all():
@@ -173,6 +173,6 @@ def _small(rows: Array) -> NDArray[Any]:
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """An npz whose bytes depend on the arrays alone."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: array for name, array in arrays.items()})
+    np.savez_compressed(buffer, **dict(arrays))
     with replaced(path) as beside:
         beside.write_bytes(buffer.getvalue())
