@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from contrasts import Contrast, contrast, in_knob_half, reported
 from inference import nominal, obrien_fleming, seeds_needed
+from multitune.storage.atomic import write_json
 from plan import NEXT, OURS, Plan, Row, Stage, grid_of
 from store import Stored, read
-
-from multitune.storage.atomic import write_json
 
 CHOICES = "choices.json"
 FEWEST = 2

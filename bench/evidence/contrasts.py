@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from inference import Array, Components, Estimate, crossed, over_seeds
 from plan import Plan
 from store import Labels, Stored, read_clusters
