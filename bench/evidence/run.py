@@ -3,8 +3,8 @@
 python bench/evidence/run.py [--stage STAGE] [--hours N] [--dry-run] [--data FOLDER] [--commit]
 python bench/evidence/run.py --again A0 mixed 0 100
 
-Stop it at any time (Ctrl-C or SIGTERM): what was finished is stored, and runs that were stopped are resumed. A stage that
-chooses writes store/choices.json, which has to be committed before the stages that confirm; --commit does so.
+Stop it at any time (Ctrl-C or SIGTERM): what was finished is stored, and runs that were stopped are resumed. A stage
+that chooses writes store/choices.json, which has to be committed before the stages that confirm; --commit does so.
 """
 
 import argparse
