@@ -17,8 +17,8 @@ from plan import NEXT, OURS, PLAN, ROOT, STORE, Plan, read
 
 PAGE = ROOT / "docs" / "evidence.md"
 BEGIN, END = "<!-- from bench/evidence/store: begin -->", "<!-- from bench/evidence/store: end -->"
-SIDE_BY_SIDE, HOUR = 2, 3600
 MOST_NAMED = 3
+MAIN = ("Setting", "Contender", "Seeds", "Level", "Unseen, these", "Unseen, new", "Seen, these", "p", "Verdict")
 
 
 def rendered(plan: Plan, store: Path) -> str:
@@ -57,10 +57,10 @@ def _state(plan: Plan, store: Path) -> Iterator[str]:
     yield ""
     rows = []
     for name, each in stages.items():
-        hours = (each.of or 0) - each.done
-        lacking = f"{hours} of {each.of} rows" if each.of is not None else each.waiting
+        left = (each.of or 0) - each.done
+        lacking = f"{left} of {each.of} rows" if each.of is not None else each.waiting
         rows.append(
-            (f"`{name}`", plan.stages[name].setting, str(each.done), lacking if hours or each.of is None else "")
+            (f"`{name}`", plan.stages[name].setting, str(each.done), lacking if left or each.of is None else "")
         )
     yield from _table(("Stage", "Setting", "Rows stored", "Missing"), rows)
 
@@ -72,8 +72,8 @@ def _chosen(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## What was chosen?"
     yield ""
-    yield f"Ours is `{choices[OURS]}`, the runner-up `{choices[NEXT]}`: mean gains over `{plan.baseline}` in points, on seen"
-    yield "languages and on the half of the unseen ones that fixes knobs and is not reported."
+    yield f"Ours is `{choices[OURS]}`, the runner-up `{choices[NEXT]}`."
+    yield f"Mean gains over `{plan.baseline}` in points, on seen languages and on the half of the unseen ones that fixes knobs and is not reported."
     yield ""
     gains = sorted(choices["knobs"].items(), key=lambda each: -each[1]["knob_half"])
     rows = [(f"`{name}`", f"{own['seen']:+.2f}", f"{own['knob_half']:+.2f}") for name, own in gains]
@@ -87,8 +87,8 @@ def _pilot(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## How much do paired differences spread?"
     yield ""
-    yield f"Contenders against `{plan.baseline}` on the same seeds, unseen languages that are reported: the SD over seeds, the standard"
-    yield "error by resampled test rows, and the SDs of seeds, languages and the rest as crossed random effects, in points."
+    yield f"Contenders against `{plan.baseline}` on the same seeds, unseen languages that are reported:"
+    yield "the SD over seeds, the standard error by resampled test rows, and the SDs of seeds, languages and the rest as crossed random effects, in points."
     yield ""
     rows = []
     for name, each in found:
@@ -110,28 +110,16 @@ def _main(plan: Plan, store: Path) -> Iterator[str]:
     if not found:
         yield "Not known: no confirming stage has two paired seeds yet."
         return
-    yield f"Differences from `{plan.baseline}` in points. Unseen languages: for these languages, and for new ones like them. The"
-    yield "intervals have the level of the look; p is corrected by Holm's method over the settings."
+    yield f"Differences from `{plan.baseline}` in points, for these unseen languages and for new ones like them."
+    yield "The intervals have the level of the look; p is corrected by Holm's method over the settings."
     yield ""
-    yield from _table(
-        (
-            "Setting",
-            "Contender",
-            "Seeds",
-            "Level",
-            "Unseen, these languages",
-            "Unseen, new languages",
-            "Seen",
-            "p",
-            "Verdict",
-        ),
-        [_main_row(each) for each in found],
-    )
+    yield from _table(MAIN, [_main_row(each) for each in found])
     yield ""
     for each in found:
         ordered = sorted(each.unseen.by_language.items(), key=lambda one: one[1])
         ends = (f"{language} {gain:+.1f}" for language, gain in (*ordered[:MOST_NAMED], *ordered[-MOST_NAMED:]))
-        yield f"- {each.setting}, `{each.contender}`: the languages that lose and gain most are {', '.join(dict.fromkeys(ends))}."
+        extremes = ", ".join(dict.fromkeys(ends))
+        yield f"- {each.setting}, `{each.contender}`: the languages that lose and gain most are {extremes}."
 
 
 def _main_row(each: Compared) -> tuple[str, ...]:
@@ -165,7 +153,8 @@ def _robust(plan: Plan, store: Path) -> Iterator[str]:
     rates = ", ".join(f"{plan.rate.at(step):.3g}" for step in plan.rate.first)
     yield "## How much does a wrong rate cost?"
     yield ""
-    yield f"The unseen score averaged over the rates {rates} (area over log rate, by its width), minus that of `{plan.baseline}`; 95 %."
+    yield f"The unseen score averaged over the rates {rates} (area over log rate, by its width),"
+    yield f"minus that of `{plan.baseline}`; 95 %."
     yield ""
     rows = [(f"`{k}`", str(len(v.by_seed)), _interval(v.these), _interval(v.new)) for k, v in found.items()]
     yield from _table(("Contender", "Seeds", "These languages", "New languages"), rows)

@@ -181,7 +181,7 @@ def main() -> None:
         try:
             run(plan, places, names, given.hours, commit=given.commit)
         except Waiting as reason:
-            raise SystemExit(f"{given.stage}: {reason}") from None
+            raise SystemExit(f"{given.stage or names[0]}: {reason}") from None
         except KeyboardInterrupt:
             raise SystemExit("stopped; the same command goes on") from None
 
