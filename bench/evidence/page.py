@@ -73,7 +73,8 @@ def _chosen(plan: Plan, store: Path) -> Iterator[str]:
     yield "## What was chosen?"
     yield ""
     yield f"Ours is `{choices[OURS]}`, the runner-up `{choices[NEXT]}`."
-    yield f"Mean gains over `{plan.baseline}` in points, on seen languages and on the half of the unseen ones that fixes knobs and is not reported."
+    yield f"Mean gains over `{plan.baseline}` in points, on seen languages and on the half of the unseen ones"
+    yield "that fixes knobs and is not reported."
     yield ""
     gains = sorted(choices["knobs"].items(), key=lambda each: -each[1]["knob_half"])
     rows = [(f"`{name}`", f"{own['seen']:+.2f}", f"{own['knob_half']:+.2f}") for name, own in gains]
@@ -88,7 +89,8 @@ def _pilot(plan: Plan, store: Path) -> Iterator[str]:
     yield "## How much do paired differences spread?"
     yield ""
     yield f"Contenders against `{plan.baseline}` on the same seeds, unseen languages that are reported:"
-    yield "the SD over seeds, the standard error by resampled test rows, and the SDs of seeds, languages and the rest as crossed random effects, in points."
+    yield "the SD over seeds, the standard error by resampled test rows, and the SDs of seeds, languages and the"
+    yield "rest as crossed random effects, in points."
     yield ""
     rows = []
     for name, each in found:
