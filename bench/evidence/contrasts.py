@@ -47,7 +47,7 @@ def contrast(
     """The mean over seeds (two or more) and languages, with both intervals at level 1 - ``alpha``."""
     table = np.array([[_value(one, language) for language in languages] for one in seeds])
     shared = plan.settings[setting].cluster.startswith("shared ")
-    test = test_variance(seeds, read_clusters(store, setting), languages, shared=shared)
+    test = variance_of_rows(seeds, read_clusters(store, setting), languages, shared=shared)
     new, components = crossed(table, alpha) if len(languages) > 1 else (None, None)
     by_seed = table.mean(1)
     return Contrast(
@@ -61,7 +61,7 @@ def contrast(
     )
 
 
-def test_variance(
+def variance_of_rows(
     seeds: Sequence[Combination], clusters: Mapping[str, Labels], languages: Sequence[str], *, shared: bool
 ) -> tuple[float, float]:
     """The variance of the mean over seeds and languages when clusters of test rows are resampled; degrees of freedom.

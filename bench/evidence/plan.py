@@ -137,8 +137,8 @@ class Plan:
         return validated(keys | place | {"learning_rate": self.rate.at(row.step), "seed": row.seed}, "plan")
 
     def stem(self, row: Row) -> Path:
-        """Where a row is stored below the store, without an ending."""
-        return Path(row.setting, row.contender, f"{self.rate.at(row.step):.2e}-seed{row.seed}")
+        """Where a row is stored below the store, without an ending (and without a dot)."""
+        return Path(row.setting, row.contender, f"{1e6 * self.rate.at(row.step):.0f}e-6-seed{row.seed}")
 
 
 def read(path: Path = PLAN) -> Plan:
