@@ -9,7 +9,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,7 @@ class Stored:
     @cached_property
     def statistics(self) -> dict[str, Array]:
         """Language -> [examples, statistics]."""
-        with np.load(self.path.with_suffix(".npz")) as file:
-            return {language: file[language].astype(np.float64) for language in file.files}
+        return {k: v.astype(np.float64) for k, v in _arrays(self.path.with_suffix(".npz")).items()}
 
 
 def processor() -> str:
@@ -95,7 +94,7 @@ def digest(results: Mapping[str, Any]) -> str:
 def write(store: Path, plan: Plan, row: Row, record: Mapping[str, Any], statistics: Mapping[str, Array]) -> None:
     """Store a row; its JSON comes last and says that it is whole."""
     path = store / plan.stem(row)
-    _write_arrays(path.with_suffix(".npz"), {language: _small(rows) for language, rows in statistics.items()})
+    _write_arrays(path.with_suffix(".npz"), statistics)
     with replaced(path.with_suffix(".json")) as beside:
         content = {"row": asdict(row), "processor": processor(), **record}
         beside.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -117,8 +116,7 @@ def write_clusters(store: Path, setting: str, clusters: Mapping[str, Labels]) ->
 
 def read_clusters(store: Path, setting: str) -> dict[str, Labels]:
     """Language -> the cluster of each test example."""
-    with np.load(store / setting / CLUSTERS) as file:
-        return {language: file[language] for language in file.files}
+    return _arrays(store / setting / CLUSTERS)
 
 
 def read(store: Path, plan: Plan, row: Row) -> Stored | None:
@@ -161,7 +159,7 @@ def clusters(kind: str, rows: Sequence[Mapping[str, Any]]) -> Labels:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.uint16)
 
 
-def _small(rows: Array) -> NDArray[Any]:
+def _small(rows: NDArray[Any]) -> NDArray[Any]:
     """The same numbers in the smallest type that holds them all exactly."""
     for kind in (np.uint8, np.uint16, np.int32, np.float32):
         small = rows.astype(kind)
@@ -171,8 +169,17 @@ def _small(rows: Array) -> NDArray[Any]:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """An npz whose bytes depend on the arrays alone."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(arrays))
+    """An npz whose bytes depend on the arrays alone: all rows below each other, and how many each language has."""
+    buffer, lengths = io.BytesIO(), [len(rows) for rows in arrays.values()]
+    rows = _small(np.concatenate([*arrays.values()])) if arrays else np.zeros(0)
+    np.savez_compressed(buffer, languages=np.array([*arrays], dtype=np.str_), lengths=np.array(lengths), rows=rows)
     with replaced(path) as beside:
         beside.write_bytes(buffer.getvalue())
+
+
+@lru_cache(maxsize=1024)
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What ``_write_arrays`` wrote, by language."""
+    with np.load(path) as file:
+        ends = np.cumsum(file["lengths"], dtype=np.int64)[:-1]
+        return dict(zip(file["languages"].tolist(), np.split(file["rows"], ends), strict=True))

@@ -1,5 +1,6 @@
 """What the study chooses and concludes from a store that is made up, and what it says of an empty one."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -19,6 +20,12 @@ from store import clusters, read_clusters, write, write_clusters
 SEEN, UNSEEN = ("en", "de"), tuple("abcdefghijkl")
 ROWS = 60
 PAGE = Path(__file__).parents[2] / "bench" / "evidence" / "page.py"
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of small files need not outlive a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
 
 
 @pytest.fixture
