@@ -164,7 +164,8 @@ def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
 def area_shares(places: Sequence[float]) -> list[float]:
     """What each of some points counts in the area under straight lines between them, divided by the width."""
     gaps = np.diff(places)
-    return ((np.append(gaps, 0) + np.append(0, gaps)) / 2 / gaps.sum()).tolist()
+    shares: list[float] = ((np.append(gaps, 0) + np.append(0, gaps)) / 2 / gaps.sum()).tolist()
+    return shares
 
 
 def rate_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, float]]:

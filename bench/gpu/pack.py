@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def panx(source: Path, out: Path, train: int, test: int) -> set[str]:
-    """Copy the first sentences of each file, gzipped files being what tar lacks; the words that they have."""
+    """Copy the first sentences of each file; the words that they have."""
     out.mkdir(parents=True)
     words: set[str] = set()
     for path in sorted([*source.glob("train-??.tsv"), *source.glob("dev-??.tsv")]):
@@ -81,7 +82,8 @@ def encoder(words: set[str], out: Path) -> None:
     ShippedVocabulary(tokenizer, {token for ids in encoded for token in ids}).cut(out, WORD_EMBEDDINGS)
     weights: Weights = load_file(out / "model.safetensors")
     (out / "model.safetensors").unlink()
-    np.savez_compressed(out / "blocks.npz", **dict(in_blocks(weights)))
+    blocks: dict[str, Any] = dict(in_blocks(weights))
+    np.savez_compressed(out / "blocks.npz", **blocks)
 
 
 def in_blocks(weights: Weights) -> Iterator[tuple[str, NDArray[np.generic]]]:

@@ -123,13 +123,16 @@ def rates(recipe: Mapping[str, Any], budget: int, runs: Path, until: float) -> d
 def twenty_steps(recipe: Mapping[str, Any], device: str, runs: Path, until: float) -> dict[str, float]:
     """How far weights lie from the CPU's after twenty steps in fp32, and how far these went; empty without time."""
     common = {**recipe, **METHODS["mixed"], "budget": STEPS, "validate_every": STEPS, "precision": "fp32"}
-    tasks = [Task(f"twenty-{place}", {**common, "test_limit": 5, "device": place}) for place in ("cpu", device)]
+    tasks = [
+        Task(f"twenty-{place}", {**common, "test_limit": 5, "device": place})
+        for place in dict.fromkeys(("cpu", device))
+    ]
     done = all_at_once(tasks, 2, runs, until)
-    if len(done) < len({task.name for task in tasks}):
+    if len(done) < len(tasks):
         return {}
     from safetensors.numpy import load_file
 
-    ours, theirs = (load_file(runs / task.name / "model" / "model.safetensors") for task in reversed(tasks))
+    ours, theirs = (load_file(runs / tasks[place].name / "model" / "model.safetensors") for place in (-1, 0))
     apart = math.hypot(*(float(((ours[k] - theirs[k]) ** 2).sum()) ** 0.5 for k in theirs))
     return {"apart": apart, "went": done["twenty-cpu"]["drift"], "share": apart / done["twenty-cpu"]["drift"]}
 
