@@ -104,8 +104,8 @@ def test_other_clusters_than_before_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_grid_grows_alike_for_all_until_every_best_lies_inside(plan: Plan) -> None:
-    flat = {"a": dict.fromkeys(range(-5, 6), 0.0) | {1: 1.0}, "b": dict.fromkeys(range(-5, 6), 0.0) | {3: 1.0}}
-    assert grid_of(plan, flat, ["a", "b"]) == {"a": [-1, 0, 1, 2, 3, 4], "b": [-1, 0, 1, 2, 3, 4]}
+    hill = {name: {step: -abs(step - top) for step in range(-9, 20)} for name, top in (("a", 1.0), ("b", 3.0))}
+    assert grid_of(plan, hill, ["a", "b"]) == {"a": [-2, -1, 0, 1, 2, 3], "b": [-1, 0, 1, 2, 3, 4]}
     rising = {"a": {step: float(step) for step in range(-9, 20)}}
     assert grid_of(plan, rising, ["a"]) == {"a": [-1, 0, 1, 2, 3, 4, 5]}
     assert grid_of(plan, {}, ["a"]) == {"a": [-1, 0, 1, 2]}
