@@ -1,0 +1,225 @@
+"""What the store says of the plan's questions; ``python bench/evidence/analyse.py`` prints it as JSON.
+
+Nothing is trained here, and nothing but the store is read.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from choosing import (
+    FEWEST,
+    Waiting,
+    choices_of,
+    dev_scores,
+    difference,
+    half,
+    level,
+    named,
+    pairs,
+    seeds_of,
+    wanted,
+)
+from contrasts import Combination, Contrast, contrast, reported
+from inference import holm
+from plan import PLAN, STORE, Plan, Row, Stage, read
+from store import Stored
+from store import read as stored
+
+BETTER, LEVEL, WORSE, UNDECIDED = "better", "level", "worse", "undecided"
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is.
+
+    Attributes:
+        done, of: rows; ``of`` is None where another stage has to choose first.
+        waiting: why.
+    """
+
+    done: int
+    of: int | None
+    waiting: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A contender against the baseline.
+
+    Attributes:
+        seeds: paired ones that are stored, and planned ones.
+        alpha: one minus the level of the intervals: that of the look; 0.05 where no look is due.
+        look: "half", "end" or "between looks".
+        verdict: the plan's word; empty where no look is due.
+        corrected: p of ``unseen`` by Holm's method over the settings of the confirming stages; of the first contender.
+    """
+
+    setting: str
+    contender: str
+    seeds: tuple[int, int]
+    alpha: float
+    look: str
+    unseen: Contrast
+    seen: Contrast
+    verdict: str
+    corrected: float | None = None
+
+
+def progress(plan: Plan, store: Path) -> dict[str, Progress]:
+    """Stage -> how many of its rows are stored."""
+    found = {}
+    for name in plan.stages:
+        try:
+            rows = wanted(plan, store, name)
+            found[name] = Progress(sum(stored(store, plan, row) is not None for row in rows), len(rows), "")
+        except Waiting as reason:
+            found[name] = Progress(0, None, str(reason))
+    return found
+
+
+def rows_of(plan: Plan, store: Path, name: str) -> dict[Row, Stored]:
+    """The stored rows of a stage; none where it cannot begin."""
+    try:
+        rows = wanted(plan, store, name)
+    except Waiting:
+        return {}
+    return {row: found for row in rows if (found := stored(store, plan, row)) is not None}
+
+
+def paired(plan: Plan, store: Path, name: str) -> list[Compared]:
+    """The stage's contenders against the baseline, each of which has at least two pairs of seeds."""
+    stage, rows = plan.stages[name], rows_of(plan, store, name)
+    steps = {row.contender: row.step for row in rows}
+    if plan.baseline not in steps:
+        return []
+    seeds = seeds_of(plan, stage, choices_of(store))
+    base = plan.baseline, steps[plan.baseline]
+    found = []
+    for contender in named(plan, stage, choices_of(store)):
+        if contender in steps and contender != plan.baseline:
+            both = pairs(plan, store, stage.setting, (contender, steps[contender]), base, seeds)
+            if len(both) >= FEWEST:
+                found.append(_compared(plan, store, stage, contender, both, seeds))
+    return found
+
+
+def confirmed(plan: Plan, store: Path) -> list[Compared]:
+    """All confirming comparisons, the verdicts of ours corrected over the settings."""
+    stages = {name: paired(plan, store, name) for name, stage in plan.stages.items() if stage.kind == "confirm"}
+    first = {own[0].setting: own[0] for own in stages.values() if own}
+    corrected = holm({setting: each.unseen.these.p for setting, each in first.items()})
+    return [
+        _corrected(plan, each, corrected[each.setting]) if each is own[0] else each
+        for own in stages.values()
+        for each in own
+    ]
+
+
+def verdict(plan: Plan, unseen: Contrast, seen: Contrast, p: float, alpha: float) -> str:
+    """The plan's word for a difference on unseen and on seen languages, by the interval of these languages.
+
+    Args:
+        p: of no difference on unseen languages, corrected where several data sets are tested.
+        alpha: what it has to be below.
+    """
+    away, loss = plan.margins["level"], -plan.margins["seen"]
+    if seen.these.high < loss:
+        return WORSE
+    if unseen.these.low > 0 and p < alpha and seen.these.low > loss:
+        return BETTER
+    if unseen.these.high < 0 and p < alpha:
+        return WORSE
+    if unseen.these.low > -away and unseen.these.high < away and seen.these.low > loss:
+        return LEVEL
+    return UNDECIDED
+
+
+def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
+    """Contender -> its mean unseen score over the rates (area over log rate, by width) minus the baseline's."""
+    stage, rows = plan.stages[name], rows_of(plan, store, name)
+    shares = area_shares([math.log(plan.rate.at(step)) for step in plan.rate.first])
+    weights = dict(zip(plan.rate.first, shares, strict=True))
+    curves: dict[str, dict[int, list[tuple[float, Stored]]]] = {}
+    for row, found in rows.items():
+        if not found.failed:
+            curves.setdefault(row.contender, {}).setdefault(row.seed, []).append((weights[row.step], found))
+    whole = {
+        contender: {seed: own for seed, own in seeds.items() if len(own) == len(weights)}
+        for contender, seeds in curves.items()
+    }
+    base = whole.pop(plan.baseline, {})
+    return {
+        contender: _area_contrast(plan, store, stage.setting, seeds, base)
+        for contender, seeds in whole.items()
+        if len(seeds.keys() & base.keys()) >= FEWEST
+    }
+
+
+def area_shares(places: Sequence[float]) -> list[float]:
+    """What each of some points counts in the area under straight lines between them, divided by the width."""
+    gaps = np.diff(places)
+    shares: list[float] = ((np.append(gaps, 0) + np.append(0, gaps)) / 2 / gaps.sum()).tolist()
+    return shares
+
+
+def rate_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, float]]:
+    """Contender -> step -> mean score on dev, of a stage that chooses rates."""
+    return dev_scores(rows_of(plan, store, name))
+
+
+def _compared(
+    plan: Plan,
+    store: Path,
+    stage: Stage,
+    contender: str,
+    both: Mapping[int, tuple[Stored, Stored]],
+    seeds: Sequence[int],
+) -> Compared:
+    """Of all seeds that are stored; of the first half of them, where the stage ended there."""
+    due = level(len(both), seeds) if stage.kind == "confirm" else None
+    alpha = ALPHA if due is None else due
+    sides = (difference(plan, store, stage.setting, both, side, alpha) for side in ("unseen", "seen"))
+    unseen, seen = sides
+    look = "end" if len(both) == len(seeds) else "half" if len(both) == half(seeds) else "between looks"
+    word = "" if due is None else verdict(plan, unseen, seen, unseen.these.p, alpha)
+    word = "" if look == "half" and word != BETTER and word != WORSE else word
+    return Compared(stage.setting, contender, (len(both), len(seeds)), alpha, look, unseen, seen, word)
+
+
+def _corrected(plan: Plan, each: Compared, p: float) -> Compared:
+    word = verdict(plan, each.unseen, each.seen, p, each.alpha) if each.verdict else ""
+    return Compared(**{**vars(each), "verdict": word, "corrected": p})
+
+
+def _area_contrast(
+    plan: Plan,
+    store: Path,
+    setting: str,
+    ours: Mapping[int, Combination],
+    base: Mapping[int, Combination],
+) -> Contrast:
+    seeds = sorted(ours.keys() & base.keys())
+    parts = [[*ours[seed], *((-weight, row) for weight, row in base[seed])] for seed in seeds]
+    languages = reported(plan, setting, list(parts[0][0][1].scores("unseen")))
+    return contrast(plan, store, setting, parts, languages, ALPHA)
+
+
+def main() -> None:
+    plan = read(PLAN)
+    said = {
+        "choices": choices_of(STORE),
+        "progress": {name: asdict(each) for name, each in progress(plan, STORE).items()},
+        "paired": {name: [asdict(each) for each in paired(plan, STORE, name)] for name in plan.stages},
+        "confirmed": [asdict(each) for each in confirmed(plan, STORE)],
+    }
+    print(json.dumps(said, indent=2))
+
+
+if __name__ == "__main__":
+    main()

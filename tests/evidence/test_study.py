@@ -1,0 +1,168 @@
+"""What the study chooses and concludes from a store that is made up, and what it says of an empty one."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyse import area_shares, confirmed, progress, robustness, verdict
+from choosing import CHOICES, Waiting, choices_of, freeze, wanted
+from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
+from inference import Estimate
+from page import rendered
+from plan import PLAN, Plan, Row, grid_of, read
+from store import clusters, read_clusters, write, write_clusters
+
+SEEN, UNSEEN = ("en", "de"), tuple("abcdefghijkl")
+ROWS = 60
+PAGE = Path(__file__).parents[2] / "bench" / "evidence" / "page.py"
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of small files need not outlive a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return read(PLAN)
+
+
+def make(plan: Plan, store: Path, row: Row) -> None:
+    """A row of made-up predictions: Sequential Reptile is right four points more often, mixed is best at 2e-4."""
+    skill = 0.7 - 0.05 * abs(row.step) + 0.04 * row.contender.startswith("reptile")
+    generator = np.random.default_rng(row.seed)  # common random numbers
+    chance = {language: generator.random(ROWS) for language in (*SEEN, *UNSEEN)}
+    own = np.random.default_rng([row.seed, sum(row.contender.encode()), row.step + 9])
+    right = {k: v + own.normal(0, 0.05, ROWS) < skill for k, v in chance.items()}
+    scores: dict[str, Any] = {
+        side: {language: 100 * float(right[language].mean()) for language in languages}
+        for side, languages in (("seen", SEEN), ("unseen", UNSEEN))
+    }
+    average = {side: float(np.mean([*scores[side].values()])) for side in scores}
+    dev = {"shipped": {"dev": 100 * skill}, "drift": 1.0, "average": average, "versions": {"torch": "2"}}
+    recipe = plan.recipe(row, None).model_dump(mode="json")
+    record = {"task": "classification", "data": "x", "recipe": recipe, "results": scores | dev}
+    write_clusters(store, row.setting, {k: clusters("row of three", [{}] * ROWS) for k in right})
+    write(store, plan, row, record, {k: np.stack([np.ones(ROWS), v], 1).astype(float) for k, v in right.items()})
+
+
+def finish(plan: Plan, store: Path, name: str) -> None:
+    while lacking := [row for row in wanted(plan, store, name) if not (store / f"{plan.stem(row)}.json").exists()]:
+        for row in lacking:
+            make(plan, store, row)
+    freeze(plan, store, name)
+
+
+def test_the_plan_makes_recipes_and_an_empty_store_answers_nothing(plan: Plan, tmp_path: Path) -> None:
+    for name in plan.contenders:
+        plan.recipe(Row("A", name, 0, 0), None)
+    assert {each.done for each in progress(plan, tmp_path).values()} == {0}
+    assert "Nothing yet" in rendered(plan, tmp_path)
+    assert "Not known" in rendered(plan, tmp_path)
+    with pytest.raises(Waiting, match="has not chosen"):
+        wanted(plan, tmp_path, "confirm-A0")
+
+
+def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path: Path) -> None:
+    for name in ("pilot", "rates-A0", "knobs-A0"):
+        finish(plan, tmp_path, name)
+    choices = choices_of(tmp_path)
+    assert choices["ours"].startswith("reptile")
+    assert set(choices["rates"]["rates-A0"].values()) == {0}
+    frozen = (tmp_path / CHOICES).read_text()
+    assert not freeze(plan, tmp_path, "rates-A0")
+    assert (tmp_path / CHOICES).read_text() == frozen
+    finish(plan, tmp_path, "confirm-A0")
+    ours, *_ = confirmed(plan, tmp_path)
+    assert (ours.setting, ours.contender, ours.verdict) == ("A0", choices["ours"], "better")
+    assert set(ours.unseen.by_language) == {language for language in UNSEEN if not in_knob_half(language)}
+    finish(plan, tmp_path, "robust-A0")
+    assert robustness(plan, tmp_path, "robust-A0")[choices["ours"]].these.mean == pytest.approx(4, abs=1.5)
+    page = rendered(plan, tmp_path)
+    assert "5 of 16 stages are finished" in page
+    assert "rates-D has not chosen the rates yet" in page
+
+
+def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["page.py", "--check"])
+    runpy.run_path(str(PAGE), run_name="__main__")
+
+
+def test_other_clusters_than_before_are_refused(tmp_path: Path) -> None:
+    rows = [{"template": name} for name in "aabca"]
+    assert clusters("template", rows).tolist() == [0, 0, 1, 2, 0]
+    write_clusters(tmp_path, "A", {"en": clusters("template", rows)})
+    assert read_clusters(tmp_path, "A")["en"].tolist() == [0, 0, 1, 2, 0]
+    with pytest.raises(SystemExit, match="other clusters"):
+        write_clusters(tmp_path, "A", {"en": clusters("row", rows)})
+
+
+def test_the_grid_grows_alike_for_all_until_every_best_lies_inside(plan: Plan) -> None:
+    hill = {name: {step: -abs(step - top) for step in range(-9, 20)} for name, top in (("a", 1.0), ("b", 3.0))}
+    assert grid_of(plan, hill, ["a", "b"]) == {"a": [-2, -1, 0, 1, 2, 3], "b": [-1, 0, 1, 2, 3, 4]}
+    rising = {"a": {step: float(step) for step in range(-9, 20)}}
+    assert grid_of(plan, rising, ["a"]) == {"a": [-1, 0, 1, 2, 3, 4, 5]}
+    assert grid_of(plan, {}, ["a"]) == {"a": [-1, 0, 1, 2]}
+
+
+def test_clusters_vary_together_and_shared_ones_over_languages(plan: Plan, tmp_path: Path) -> None:
+    """Copies of a row add no information: a test set of triples varies three times as much as one of single rows."""
+    row = Row("A0", "mixed", 0, 0)
+    make(plan, tmp_path, row)
+    from store import read as stored
+
+    found = stored(tmp_path, plan, row)
+    assert found is not None
+    found.statistics.update({k: np.repeat(v[: ROWS // 3], 3, axis=0) for k, v in found.statistics.items()})
+    seeds = [[(1.0, found)]]
+    triples = {k: clusters("row of three", [{}] * ROWS) for k in UNSEEN}
+    single = {k: clusters("row", [{}] * ROWS) for k in UNSEEN}
+    by_triple, by_row = (variance_of_rows(seeds, each, UNSEEN, shared=False)[0] for each in (triples, single))
+    assert by_triple / by_row == pytest.approx(3, rel=0.25)
+    found.statistics.update(dict.fromkeys(UNSEEN, found.statistics["a"]))
+    together = variance_of_rows(seeds, triples, UNSEEN, shared=True)[0]
+    assert together / variance_of_rows(seeds, triples, UNSEEN, shared=False)[0] == pytest.approx(len(UNSEEN), rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "score"),
+    [
+        ("classification", [[1, 1], [0, 1]], 0.5),
+        ("pos_tagging", [[3, 4], [1, 6]], 0.4),
+        ("tagging", [[1, 2, 1], [1, 1, 2]], 2 * 2 / 6),
+    ],
+)
+def test_scores_are_ratios_of_sums(task: str, rows: list[list[float]], score: float) -> None:
+    above, below = ratio(task, np.array(rows, dtype=float))
+    assert above.sum() / below.sum() == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "seen", "word"),
+    [
+        ((0.2, 1.4), (-0.4, 0.3), "better"),
+        ((0.2, 1.4), (-0.6, 0.3), "undecided"),
+        ((-0.9, 0.9), (-0.4, 0.3), "level"),
+        ((-0.9, 1.1), (-0.4, 0.3), "undecided"),
+        ((-1.4, -0.2), (-0.4, 0.3), "worse"),
+        ((0.2, 1.4), (-1.6, -0.6), "worse"),
+    ],
+)
+def test_a_verdict_is_the_plans(plan: Plan, unseen: tuple[float, float], seen: tuple[float, float], word: str) -> None:
+    def of(low: float, high: float) -> Contrast:
+        these = Estimate((low + high) / 2, low, high, 1.0, 9.0, 0.01 if low > 0 or high < 0 else 0.5)
+        return Contrast(these, None, None, 1.0, (0.0, 9.0), [], {})
+
+    assert verdict(plan, of(*unseen), of(*seen), of(*unseen).these.p, 0.05) == word
+    if word == "better":
+        assert verdict(plan, of(*unseen), of(*seen), 0.06, 0.05) == "undecided"
+
+
+def test_area_shares_are_the_trapezoid_rule() -> None:
+    assert area_shares([0.0, 1.0, 3.0]) == pytest.approx([1 / 6, 1 / 2, 1 / 3])
