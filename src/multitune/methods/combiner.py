@@ -67,8 +67,8 @@ class Combiner:
 
     Parameters that `fully_shard` has divided (DTensor) need no `process_group`. All ranks back-propagate each task's
     loss, on a part of its batch each, and `fully_shard` leaves each rank its shard of the gradient: rows are 1/R as
-    long, and ranks tell each other a [tasks, tasks] matrix and the losses. Of the losses the mean over the ranks counts,
-    as of the gradients; with `split_batch=True` the sum, as after `model.set_gradient_divide_factor(1.0)`.
+    long, and ranks tell each other a [tasks, tasks] matrix and the losses. Of these the mean over the ranks counts, as
+    of the gradients; with `split_batch=True` the sum, as where `set_gradient_divide_factor(1.0)` was called.
 
     Raises:
         ValueError: parameters that are given twice, mixed, unnamed where names are needed, or all frozen; a method

@@ -1,6 +1,6 @@
 """Parameters that ``fully_shard`` has divided over ranks (DTensor): each process computes on its own shards."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,32 @@ def whole(tensor: Tensor) -> Tensor:
     return gathered
 
 
+def gathered(value: Any, *, here: bool) -> Any:
+    """A nested state with whole tensors on the CPU for sharded ones, or where ``here`` is not set with empty ones.
+
+    All ranks call together.
+    """
+    if isinstance(value, Tensor):
+        if not is_sharded(value):
+            return value
+        complete = whole(value)
+        return complete.cpu() if here else complete.new_empty(0)
+    if isinstance(value, Mapping):
+        return {key: gathered(own, here=here) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [gathered(own, here=here) for own in value]
+    return value
+
+
+def divided_alike(value: Any, like: Tensor) -> Any:
+    """A nested state of a parameter, whose tensors of the parameter's shape are divided as it is."""
+    if isinstance(value, Tensor):
+        return divided_as(like, value) if value.shape == like.shape else value
+    if isinstance(value, Mapping):
+        return {key: divided_alike(own, like) for key, own in value.items()}
+    return value
+
+
 @torch.no_grad()
 def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The L2 norm of tensors, a scalar: of sharded ones that of the whole, on all ranks the same."""
@@ -92,7 +118,8 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def scale_to(tensors: Sequence[Tensor], norm: Tensor, most: float) -> None:
     """Multiply tensors of an L2 norm so that it becomes ``most`` at most, as ``clip_grad_norm_`` does."""
-    torch._foreach_mul_(shards(tensors), (most / (norm + 1e-6)).clamp(max=1.0))
+    if tensors:
+        torch._foreach_mul_(shards(tensors), (most / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _mesh(tensor: Any) -> Any:
