@@ -19,7 +19,7 @@ from multitune.training import launch
 from multitune.training.run_folder import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
-LORA = {"rank": 2, "alpha": 4}
+LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 RUNS: dict[str, dict[str, Any]] = {
     "mtl": {"gradient_checkpointing": True},
     "gradvac": {"options": {"groups": "all_layer"}, "average": "snapshots"},
@@ -52,7 +52,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "shard: cannot stand beside stl, which trains one model per language": {"method": "stl"},
     "shard: cannot stand beside torchjd:TrimmedMean, which reads whole gradients": {
         "method": "torchjd:TrimmedMean",
-        "options.trim_number": 1,
+        "options": {"trim_number": 1},
     },
     "shard: cannot stand beside micro_batch_size; gradient_checkpointing saves memory, too": {"micro_batch_size": 2},
     "shard: cannot stand beside probe_every, which needs the model whole; set that to null": {"probe_every": 8},

@@ -6,23 +6,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
 from multitune.methods.sharded import divided_as
 from multitune.models.device import chosen
-from multitune.models.dropout import set_dropout, use_quick_dropout
+from multitune.models.dropout import use_quick_dropout
 from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
-from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.parts import Parts, parts
-from multitune.models.poolers import pass_through
 from multitune.models.positions import positions
+from multitune.models.pretrained import configuration, load_model
 from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
 from multitune.models.room import check_room
@@ -32,7 +30,7 @@ from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.recipe import Lora
-from multitune.tasks import HeadMap, Task
+from multitune.tasks import HeadMap
 from multitune.tasks.task import Inputs, Processor
 
 
@@ -362,8 +360,8 @@ def load(
     """
     where = chosen(device)
     with quiet():
-        check_room(name, [_config(name, task, layers) for task in heads.tasks], heads.tasks, where)
-        loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
+        check_room(name, [configuration(name, task, layers) for task in heads.tasks], heads.tasks, where)
+        loaded = [load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = (
@@ -383,43 +381,3 @@ def load(
     # A head that does not ship (the replay's) counts as new: drift and methods leave it aside.
     unshipped = [number for number, folder in enumerate(heads.folders) if folder is None]
     return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)), where)
-
-
-def _load_model(
-    name: str, task: Task, layers: int | None, dropout: float | None, seed: int
-) -> tuple[PreTrainedModel, list[str]]:
-    """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
-    before, config = purpose(fetched(name, AutoConfig.from_pretrained)), _config(name, task, layers)
-    if dropout is not None:
-        set_dropout(config, dropout)
-    now = purpose_of_task(config, task.auto_model)
-    other_head = now is not None and now != before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, info = fetched(
-            name,
-            task.auto_model.from_pretrained,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=other_head,
-        )
-        check_body(name, model, info["mismatched_keys"])
-        if task.auto_model is AutoModelForCausalLM:
-            check_own_head(name, before, model)
-        new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-        if other_head:
-            new |= renewed_head(name, model, info["missing_keys"])
-    pass_through(model, new)
-    return model, sorted(new)
-
-
-def _config(name: str, task: Task, layers: int | None) -> Any:
-    """The configuration of a model with a head for the task."""
-    config = fetched(name, AutoConfig.from_pretrained)
-    task.configure(config)
-    if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
-        config.num_hidden_layers = layers
-    return config

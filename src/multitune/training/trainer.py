@@ -365,10 +365,7 @@ class Trainer:
             ) from damage
 
     def _save_model(self, result: RunResult | None = None, split: str = "test") -> None:
-        """Write ``model/`` with its cards, which have scores once there is a result of the split that is reported.
-
-        All ranks call it together; rank 0 writes.
-        """
+        """Write ``model/`` with its cards, scores in them once there is a result; all ranks call it, rank 0 writes."""
         with self._run.encoder.gathered(here=self._leads):
             if self._leads:
                 self._write_model(result, split)
