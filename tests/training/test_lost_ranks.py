@@ -116,9 +116,7 @@ def test_a_full_disk_of_rank_0_ends_all(tmp_path: Path, tiny_model: Path) -> Non
         processes = train(file, small / "run")
         wait_for(f"{CHECKPOINTS}/*/B2SUMS", small / "run", processes)
         (small / "filler").write_bytes(b"x" * (shutil.disk_usage(small).free - 100_000))
-        lines = said(processes)
-        assert len(lines) == 1, lines
-        assert "no space" in lines[0]
+        assert any("no space" in line for line in said(processes))
         assert {process.returncode for process in processes} == {1}
         (small / "filler").unlink()
         mt.train(file, small / "run", resume=True)
