@@ -37,10 +37,6 @@ class Ranks:
         )
         self.wanted = self._agreed = 0
 
-    def leave(self) -> None:
-        """Let go of the group, which keeps its connections open as long as anybody holds it."""
-        self._group = None
-
     @property
     def agreed(self) -> int:
         """The largest that any rank wanted at the newest sum, on all ranks the same; of one process, what it wants."""

@@ -1,10 +1,8 @@
 """A run that torchrun or ``accelerate launch`` has started on several ranks: their group, and who speaks for it."""
 
-import gc
 import hashlib
 import os
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -56,15 +54,15 @@ def joined() -> Iterator[Ranks]:
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        ranks = Ranks(distributed.group.WORLD)
-        with _said_once(store, ranks):
-            yield ranks
+        group = distributed.group.WORLD
+        assert group is not None
+        with _said_once(store, rank, size):
+            yield Ranks(group)
         distributed.destroy_process_group()
 
 
 @contextmanager
-def _said_once(store: "Store", ranks: Ranks) -> Iterator[None]:
-    rank, size = ranks.rank, ranks.size
+def _said_once(store: "Store", rank: int, size: int) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:  # rank 0 has the folder that it speaks of
@@ -76,24 +74,13 @@ def _said_once(store: "Store", ranks: Ranks) -> Iterator[None]:
         if rank == 0 and not isinstance(
             error, Leave
         ):  # the store ends with it, and then nobody can ask who was the first
-            _hang_up(ranks, error)
+            distributed.destroy_process_group()  # this ends what the others wait for
             _wait_for(store, size - isinstance(error, LostRankError))
         if not first:
             raise AlreadySaid from error
         if isinstance(error, LostRankError):
             raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
         raise
-
-
-def _hang_up(ranks: Ranks, error: BaseException) -> None:
-    """Close the connections, which ends what the others wait for.
-
-    They stay open while anything holds the group: what the error has left behind does, a sharded model too.
-    """
-    ranks.leave()
-    traceback.clear_frames(error.__traceback__)
-    distributed.destroy_process_group()
-    gc.collect()
 
 
 def _is_first(store: "Store") -> bool:
