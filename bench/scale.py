@@ -218,8 +218,8 @@ time, cut over them, and each has 1/{ranks} of weights, moments and rows.
 
 Here sending takes longer than computing, for every method alike: {16 * 512 // ranks} tokens a rank and gradient are too few. Larger batches, or
 groups of ranks that each shard one model, would mend that. The method's own traffic is a matrix of tasks x tasks numbers a step.
-The rows of {LANGUAGES} tasks fit, because each rank has its slice alone. multitune cannot shard a run yet; this table says what it would
-take.
+The rows of {LANGUAGES} tasks fit, because each rank has its slice alone. This is `shard: true`; at the start, and for a checkpoint, a
+processor's memory has the whole model besides.
 
 ## Formulas
 

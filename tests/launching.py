@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 
 from builders import WORDS, lines
 from multitune.recipe import Recipe
+from multitune.training.run_folder import CHECKPOINTS
 
 RANKS = 2
 LANGUAGES = ("aa", "bb", "cc", "dd")
@@ -55,7 +58,10 @@ def environment(rank: int, port: int, ranks: int = RANKS) -> dict[str, str]:
     )
 
 
-def started(*arguments: str, folder: Path, ranks: int = RANKS) -> list[subprocess.Popen[str]]:
+Processes = list[subprocess.Popen[str]]
+
+
+def started(*arguments: str, folder: Path, ranks: int = RANKS) -> Processes:
     """The processes of a launched Python program, which can import the modules of a folder of tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -84,3 +90,30 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         whole = {key: value for key, value in event.items() if isinstance(value, int | str)}
         assert {key: kept[key] for key in whole} == whole
         assert kept.get("batches") == event.get("batches")
+
+
+def train(file: Path, out: Path, *more: str, ranks: int = RANKS) -> Processes:
+    return started("-m", "multitune", "train", str(file), "--out", str(out), *more, folder=file.parent, ranks=ranks)
+
+
+def wait_for(pattern: str, out: Path, processes: Processes) -> None:
+    """Until a run folder has such a file, or a process has ended."""
+    began = time.monotonic()
+    while not list(out.glob(pattern)) and all(each.poll() is None for each in processes):
+        assert time.monotonic() - began < 240
+        time.sleep(0.02)
+
+
+def said(processes: Processes) -> list[str]:
+    """What all of them have said to a person at their end."""
+    texts = [process.communicate(timeout=300)[1] for process in processes]
+    return [line for text in texts for line in text.splitlines() if line.startswith("multitune:")]
+
+
+def rewound(run: Path) -> None:
+    """Take from a finished run what came after its last but one checkpoint."""
+    *_, last = sorted((run / CHECKPOINTS).iterdir())
+    shutil.rmtree(last)
+    for name in ("results.json", "report.html", "predictions.jsonl"):
+        (run / name).unlink()
+    shutil.rmtree(run / "model")

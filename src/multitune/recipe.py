@@ -205,6 +205,9 @@ class Recipe(BaseModel):
     split_batch: bool = False
     """On several ranks (torchrun): each has a part of every mini-batch, in the place of tasks or trajectories of its
     own."""
+    shard: bool = False
+    """On several ranks (torchrun): each has a part of every weight, gradient and moment (fully_shard), and of every
+    mini-batch, for models that do not fit on one."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Peak learning rate of AdamW (of the inner loop, where the method has two)."""
     schedule: Literal["linear", "constant"] = "linear"

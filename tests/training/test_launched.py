@@ -11,7 +11,7 @@ import pytest
 from torch import distributed
 
 import multitune as mt
-from launching import RANKS, assert_same_run, environment, recipe, started, texts
+from launching import RANKS, assert_same_run, environment, recipe, rewound, started, texts
 from multitune.cli import app
 from multitune.errors import AlreadySaid, UserError
 from multitune.evaluation.scoring import evaluate
@@ -22,7 +22,6 @@ from multitune.recipe import read, to_yaml
 from multitune.training import launch
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import prepare
-from multitune.training.run_folder import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
 RUNS: dict[str, dict[str, Any]] = {
@@ -71,15 +70,6 @@ def evaluated_alike(file: Path, ranks: Ranks) -> bool:
     ours, theirs = (evaluate(run.encoder, run.heads, run.test, "fp32", ranks=each) for each in (ranks, Ranks()))
     same = all((ours.statistics[k] == theirs.statistics[k]).all() for k in theirs.statistics)
     return bool(same and ours.predictions == theirs.predictions and ours.scores == theirs.scores)
-
-
-def rewound(run: Path) -> None:
-    """Take from a finished run what came after its last but one checkpoint."""
-    *_, last = sorted((run / CHECKPOINTS).iterdir())
-    shutil.rmtree(last)
-    for name in ("results.json", "report.html", "predictions.jsonl"):
-        (run / name).unlink()
-    shutil.rmtree(run / "model")
 
 
 @pytest.fixture(scope="module")

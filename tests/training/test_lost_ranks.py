@@ -13,7 +13,7 @@ from torch import distributed
 
 import multitune as mt
 from builders import disk
-from launching import RANKS, assert_same_run, recipe, started, texts
+from launching import RANKS, assert_same_run, recipe, said, texts, train, wait_for
 from multitune.recipe import to_yaml
 from multitune.training.run_folder import CHECKPOINTS
 
@@ -24,7 +24,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sequential_reptile": {"options": {"trajectories": 2, "inner_steps": 5}},
     "mixed": {"split_batch": True, "dropout": 0.0},
 }
-Processes = list[subprocess.Popen[str]]
 
 
 def written(folder: Path, model: Path, method: str, **keys: Any) -> Path:
@@ -35,24 +34,6 @@ def written(folder: Path, model: Path, method: str, **keys: Any) -> Path:
     one = recipe(model, data, method, **{"checkpoint_every": 8, **RECIPES[method], **keys})
     (folder / f"{method}.yaml").write_text(to_yaml(one))
     return folder / f"{method}.yaml"
-
-
-def train(file: Path, out: Path, *more: str, ranks: int = RANKS) -> Processes:
-    return started("-m", "multitune", "train", str(file), "--out", str(out), *more, folder=file.parent, ranks=ranks)
-
-
-def wait_for(pattern: str, out: Path, processes: Processes) -> None:
-    """Until a run folder has such a file, or a process has ended."""
-    began = time.monotonic()
-    while not list(out.glob(pattern)) and all(each.poll() is None for each in processes):
-        assert time.monotonic() - began < 240
-        time.sleep(0.02)
-
-
-def said(processes: Processes) -> list[str]:
-    """What all of them have said to a person at their end."""
-    texts = [process.communicate(timeout=300)[1] for process in processes]
-    return [line for text in texts for line in text.splitlines() if line.startswith("multitune:")]
 
 
 def last_words(process: subprocess.Popen[str]) -> list[str]:

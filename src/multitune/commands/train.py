@@ -137,7 +137,10 @@ def _train(
     check_tracker(how.track)
     lora.check(one.lora)
     if ranks.size > 1:
-        launch.check_method(one.method, plan, ranks.size, split_batch=one.split_batch)
+        split, key = one.split_batch or one.shard, "shard" if one.shard else "split_batch"
+        launch.check_method(one.method, plan, ranks.size, split_batch=split, key=key)
+        if one.shard:
+            launch.check_shard(one, plan)
         folder = Path(ranks.tell(str(folder)))  # rank 0 may have found the default folder taken, or made it
         return _train_shared(one, plan, corpus, folder, how, ranks)
     if given is not None:
@@ -174,7 +177,8 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
             if leads:
                 check_unchanged(out, one, corpus, option="--resume")
             reset_peak_memory(chosen(one.device))
-            run = prepare(one, corpus, plan, ranks)
+            run = None if one.shard else prepare(one, corpus, plan, ranks)
+        run = prepare(one, corpus, plan, ranks) if run is None else run  # ranks shard a model together
         if not leads:
             with StopSignal() as stop:
                 trainer = Trainer(run, out, Silent(), stop, ranks)

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from multitune.methods.sharded import shards
+
 
 def anchor(optimizer: Optimizer, parameters: Iterable[Tensor], alpha: float) -> RemovableHandle:
     """Let each step of an optimizer begin with w <- w + lr alpha (w0 - w), w0 the present weights.
@@ -45,6 +47,6 @@ def anchor(optimizer: Optimizer, parameters: Iterable[Tensor], alpha: float) -> 
         for group in optimizer.param_groups:
             pulled = [p for p in group["params"] if p in start and p.grad is not None]
             if pulled:
-                torch._foreach_lerp_(pulled, [start[p] for p in pulled], float(group["lr"]) * alpha)
+                torch._foreach_lerp_(shards(pulled), shards(start[p] for p in pulled), float(group["lr"]) * alpha)
 
     return optimizer.register_step_pre_hook(pull)

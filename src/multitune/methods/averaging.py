@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from multitune.methods.sharded import divided_as, shards
 from multitune.methods.slow_weights import precise
 
 
@@ -73,7 +74,7 @@ class WeightAverage(ABC):
             if [w.shape for w in weights] != [p.shape for p in self._parameters]:
                 raise ValueError("this state belongs to other parameters: average those of the model that it came from")
         self._kept = [
-            [w.to(p.device, copy=True) for w, p in zip(weights, self._parameters, strict=True)]
+            [divided_as(p, w.to(p.device, copy=True)) for w, p in zip(weights, self._parameters, strict=True)]
             for weights in state["kept"]
         ]
 
@@ -86,7 +87,7 @@ class WeightAverage(ABC):
 
     @torch.no_grad()
     def _write(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self._parameters, values)
+        torch._foreach_copy_(shards(self._parameters), shards(values))
 
 
 @final
@@ -120,7 +121,7 @@ class ExponentialAverage(WeightAverage):
             return
         weight = max(1.0 - self._decay**elapsed, elapsed / self._time)
         values = [p.detach().to(kept.dtype) for p, kept in zip(self._parameters, self._kept[0], strict=True)]
-        torch._foreach_lerp_(self._kept[0], values, weight)
+        torch._foreach_lerp_(shards(self._kept[0]), shards(values), weight)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"time": self._time}
@@ -182,7 +183,7 @@ def mean_weights(models: Iterable[Sequence[Tensor]]) -> list[Tensor]:
             continue
         _check_shapes(mean, weights)
         values = [w.detach().to(kept.dtype) for w, kept in zip(weights, mean, strict=True)]
-        torch._foreach_lerp_(mean, values, 1.0 / taken)
+        torch._foreach_lerp_(shards(mean), shards(values), 1.0 / taken)
     if not mean:
         raise ValueError("no models to average")
     return mean

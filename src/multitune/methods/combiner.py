@@ -16,6 +16,7 @@ from multitune.methods.losses import Loss, graphs_needed_again, numbered, scalar
 from multitune.methods.ranks import Ranks
 from multitune.methods.replicas import Replicas, find_replicas
 from multitune.methods.rows import Rows
+from multitune.methods.sharded import ranks_of
 from multitune.methods.shards import Shard, ShardedForGram
 from multitune.methods.steps import Setting, Step, Streamed, new_step
 
@@ -64,6 +65,11 @@ class Combiner:
             same state, call `backward` with the same tasks and scales, and are left with the same `.grad`, which is one
             process's but for rounding. No DistributedDataParallel is around the model.
 
+    Parameters that `fully_shard` has divided (DTensor) need no `process_group`. All ranks back-propagate each task's
+    loss, on a part of its batch each, and `fully_shard` leaves each rank its shard of the gradient: rows are 1/R as
+    long, and ranks tell each other a [tasks, tasks] matrix and the losses. Of these the mean over the ranks counts, as
+    of the gradients; with `split_batch=True` the sum, as where `set_gradient_divide_factor(1.0)` was called.
+
     Raises:
         ValueError: parameters that are given twice, mixed, unnamed where names are needed, or all frozen; a method
             that reads the gradients themselves, over ranks.
@@ -85,19 +91,25 @@ class Combiner:
             raise ValueError(f'reduction must be "sum" or "mean"; got {reduction!r}')
         name_of_group = group_name(groups)
         every = process_group if isinstance(process_group, Ranks) else Ranks(process_group)
+        head_parameters = list(heads)
+        shared = _shared(parameters, head_parameters, named=groups not in ("whole_model", "all_matrix"))
+        shards = ranks_of([*(parameter for _, parameter in shared), *head_parameters])
+        if shards is not None and process_group is not None:
+            _check_shards(shards, every, split_batch=split_batch)
+            shards = every
         ranks = every if every.size > 1 and not split_batch else None
-        self._parts = every if every.size > 1 and split_batch else None
-        if ranks is not None and not isinstance(method, GramMethod):
+        self._parts = every if every.size > 1 and split_batch and shards is None else None
+        if (ranks or shards) is not None and not isinstance(method, GramMethod):
             raise ValueError(
                 f"{type(method).__name__} reads the gradients themselves and works in one process; over ranks work "
                 "methods that need their losses or the Gram matrix"
             )
-        self.method, self._heads, self._ranks = method, Heads(list(heads), ranks), ranks
-        shared = _shared(parameters, self._heads.parameters, named=groups not in ("whole_model", "all_matrix"))
+        self.method, self._heads, self._ranks = method, Heads(head_parameters, ranks), ranks
+        self._losses_averaged = not split_batch
         self.layout = lay_out(shared, name_of_group, 1 if ranks is None else ranks.size)
         self._rows = Rows([parameter for _, parameter in shared], self.layout)
         measured = _positions(self._rows.parameters, last_shared)
-        self._setting = Setting(self._rows, measured, reduction == "mean", self._heads, ranks)
+        self._setting = Setting(self._rows, measured, reduction == "mean", self._heads, ranks, shards)
         self._shard = None if ranks is None else Shard(self._rows, ranks)
         self._collected: Step | None = None
         self._replicas: Replicas | None = find_replicas(self._rows.parameters)
@@ -155,6 +167,7 @@ class Combiner:
                 self._heads.absorb(task)
                 if self._parts is not None:
                     value = self._sum_of_parts(self._parts, row, task, value)
+                value = self._over_shards(value)
                 step.take(task, value, scale)
             with full_precision(self._rows.device):
                 weights.update(step.combine(1.0, self._replicas))
@@ -183,7 +196,7 @@ class Combiner:
         (scale,) = _scales([scale], 1)
         if loss is None and self.method.reads_losses:
             raise ValueError(f"{type(self.method).__name__} needs the loss before any scaling: collect(task, loss)")
-        value = None if loss is None else _scalar(loss, task, self._rows.device)
+        value = None if loss is None else self._over_shards(_scalar(loss, task, self._rows.device))
         if all(parameter.grad is None for parameter in [*self._rows.parameters, *self._heads.parameters]):
             raise ValueError(f"no parameter has a gradient: collect({task}) comes after the backward pass of its loss")
         self._check_replicas(task)
@@ -269,6 +282,15 @@ class Combiner:
         (total,) = parts.sums_on_host([value])
         return total.to(value.device, value.dtype)
 
+    def _over_shards(self, value: Tensor) -> Tensor:
+        """The loss whose gradient the ranks have shards of: each has had its part of the batch."""
+        ranks = self._setting.shards
+        if ranks is None:
+            return value
+        total = value.double()
+        ranks.sum(total)
+        return (total / ranks.size if self._losses_averaged else total).to(value.dtype)
+
     def _check_replicas(self, task: int) -> None:
         if self._is_new and self._replicas is None:  # DistributedDataParallel may have come after the Combiner
             self._replicas = find_replicas(self._rows.parameters)
@@ -346,6 +368,14 @@ def _positions(parameters: Sequence[nn.Parameter], wanted: Iterable[nn.Parameter
     if not given or any(id(parameter) not in position for parameter in given):
         raise ValueError("last_shared must be among the parameters, not frozen, and not heads")
     return [position[id(parameter)] for parameter in given]
+
+
+def _check_shards(shards: Ranks, given: Ranks, *, split_batch: bool) -> None:
+    if not split_batch or given.size != shards.size:
+        raise ValueError(
+            "the parameters are sharded, so that all ranks work on one task's batch at a time: leave process_group "
+            "out, or give that of the shards with split_batch=True"
+        )
 
 
 def _shared(

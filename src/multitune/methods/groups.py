@@ -7,6 +7,8 @@ from itertools import accumulate, pairwise
 
 from torch import nn
 
+from multitune.methods.sharded import shards
+
 BLOCK = 2048
 """Columns of a block. A product of two [tasks, params] matrices is several times slower than many small ones over
 column blocks of the same storage; a group's columns are padded with zeros to whole blocks."""
@@ -90,14 +92,14 @@ class Layout:
 
 
 def lay_out(parameters: Sequence[tuple[str, nn.Parameter]], name_of_group: GroupName, ranks: int = 1) -> Layout:
-    """Columns for named parameters, grouped in the order in which their groups first appear."""
+    """Columns for named parameters (for this process's shards of them), grouped in the order of their groups."""
     names = [name_of_group(name) for name, _ in parameters]
     groups = tuple(dict.fromkeys(names))
     sizes = dict.fromkeys(groups, 0)
     within = []
-    for name, (_, parameter) in zip(names, parameters, strict=True):
+    for name, own in zip(names, shards(parameter for _, parameter in parameters), strict=True):
         within.append(sizes[name])
-        sizes[name] += parameter.numel()
+        sizes[name] += own.numel()
     layout = Layout(groups, tuple(sizes.values()), ())
     first = {group: columns.start for group, columns in zip(groups, layout.columns, strict=True)}
     starts = tuple(first[name] + offset for name, offset in zip(names, within, strict=True))

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
+from multitune.methods.sharded import divided_alike
+
 Entries = dict[Tensor, dict[str, Any]]
 """An optimizer's entries for each of its parameters, as ``optimizer.state`` has them."""
 Value = TypeVar("Value")
@@ -35,7 +37,8 @@ def load_plain(optimizer: Optimizer, plain: Mapping[str, Any]) -> None:
         {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in saved.items()}
         for saved, now in zip(plain["param_groups"], optimizer.param_groups, strict=True)
     ]
-    state = {int(index): entries for index, entries in plain["state"].items()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {int(index): divided_alike(entries, parameters[int(index)]) for index, entries in plain["state"].items()}
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from multitune.methods.sharded import shards
+
 
 def task_weight(step: int, k: float, t0: float) -> float:
     """lambda(t) = 1 / (1 + exp(-k (t - t0))): the share of the task against recall, 0 to 1."""
@@ -105,9 +107,10 @@ class RecAdam(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], step: int) -> None:
         beta1, beta2 = group["betas"]
-        grads = [p.grad for p in params if p.grad is not None]
-        m = [self.state[p]["exp_avg"] for p in params]
-        v = [self.state[p]["exp_avg_sq"] for p in params]
+        grads = shards(p.grad for p in params if p.grad is not None)
+        m = shards(self.state[p]["exp_avg"] for p in params)
+        v = shards(self.state[p]["exp_avg_sq"] for p in params)
+        weights = shards(params)
         torch._foreach_lerp_(m, grads, 1.0 - beta1)
         torch._foreach_mul_(v, beta2)
         torch._foreach_addcmul_(v, grads, grads, 1.0 - beta2)
@@ -116,12 +119,12 @@ class RecAdam(Optimizer):
         rate = group["lr"] * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
         denominators = torch._foreach_sqrt(v)
         torch._foreach_add_(denominators, group["eps"])
-        torch._foreach_addcdiv_(params, m, denominators, -rate * weight)
+        torch._foreach_addcdiv_(weights, m, denominators, -rate * weight)
         if group["recall"]:
-            pretrained = [self.state[p]["pretrained"] for p in params]
-            torch._foreach_lerp_(params, pretrained, group["lr"] * (1.0 - weight) * group["gamma"])
+            pretrained = shards(self.state[p]["pretrained"] for p in params)
+            torch._foreach_lerp_(weights, pretrained, group["lr"] * (1.0 - weight) * group["gamma"])
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1.0 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
 
 
 def _check_settings(group: dict[str, Any]) -> None:

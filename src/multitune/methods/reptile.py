@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 
 from multitune.methods.optimizer_state import Entries, InGroups, copied
 from multitune.methods.schedule import Schedule
-from multitune.methods.slow_weights import precise, require_finite, shards
+from multitune.methods.sharded import shards
+from multitune.methods.slow_weights import precise, require_finite
 from multitune.methods.two_loop import InnerState, TwoLoop
 from multitune.methods.two_loop_state import Groups, OuterOptimizer
 

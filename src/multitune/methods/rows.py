@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multitune.methods.groups import Layout
+from multitune.methods.sharded import resembling, shards
 
 Gradients = list[Tensor | None]
 """What `.grad` held, one a parameter."""
@@ -13,7 +14,7 @@ _MARK = "_lies_in_rows"
 
 
 class Rows:
-    """The buffer of the parameters that tasks share.
+    """The buffer of the parameters that tasks share; of sharded ones, of this process's shards.
 
     Row 0 is the combined gradient, which `.grad` views after a step; the rows after it are the tasks'.
 
@@ -26,7 +27,9 @@ class Rows:
     def __init__(self, parameters: Sequence[nn.Parameter], layout: Layout) -> None:
         self.parameters, self.layout = list(parameters), layout
         self.reached = [False] * len(self.parameters)
-        self._buffer = self.parameters[0].new_empty(0, layout.width, requires_grad=False)
+        own = shards(self.parameters)
+        self._shapes = [shard.shape for shard in own]
+        self._buffer = own[0].new_empty(0, layout.width, requires_grad=False)
         self._views: list[list[Tensor]] = []
         for parameter in self.parameters:
             if hasattr(parameter.grad, _MARK):  # an earlier buffer's: it would stay in memory as a whole
@@ -67,8 +70,8 @@ class Rows:
 
     def _parameter_views(self, row: Tensor) -> list[Tensor]:
         views = [
-            row[start : start + parameter.numel()].view_as(parameter)
-            for start, parameter in zip(self.layout.starts, self.parameters, strict=True)
+            resembling(parameter, row[start : start + shape.numel()].view(shape))
+            for start, shape, parameter in zip(self.layout.starts, self._shapes, self.parameters, strict=True)
         ]
         for view in views:
             setattr(view, _MARK, True)
@@ -93,12 +96,12 @@ class Rows:
         apart = [i for i, gradient in enumerate(gradients) if gradient is not views[i]]
         there = [views[i] for i in range(len(views)) if gradients[i] is views[i]]
         if not add and apart:
-            torch._foreach_zero_([views[i] for i in apart])
+            torch._foreach_zero_(shards(views[i] for i in apart))
         if scale != 1 and there:
-            torch._foreach_mul_(there, scale)
+            torch._foreach_mul_(shards(there), scale)
         given = [(views[i], gradient) for i in apart if (gradient := gradients[i]) is not None]
         if given:
-            torch._foreach_add_(*map(list, zip(*given, strict=True)), alpha=scale)
+            torch._foreach_add_(*map(shards, zip(*given, strict=True)), alpha=scale)
         self.reached = [old or gradient is not None for old, gradient in zip(self.reached, gradients, strict=True)]
 
     def set_aside(self) -> Gradients:
@@ -138,7 +141,7 @@ class Rows:
 
     def squared_norm(self, row: int, positions: Sequence[int]) -> Tensor:
         """The squared norm of the gradient of the parameters at ``positions``, a float64 scalar."""
-        norms = torch._foreach_norm([self._views[row][i] for i in positions], 2, torch.float64)
+        norms = torch._foreach_norm(shards(self._views[row][i] for i in positions), 2, torch.float64)
         return torch.stack(norms).square().sum()
 
     def add_to_combined(self, row: int, weight: float | Tensor) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from multitune.methods.base import NonFiniteError
+from multitune.methods.sharded import add_over_ranks, shards
 
 
 class NonFiniteWeightsError(NonFiniteError):
@@ -120,22 +121,20 @@ def precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def shards(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """This process's shards of tensors that torch.distributed has divided (DTensor), the others as they are."""
-    # Asking for the method spares a program with one process the import of torch.distributed.tensor.
-    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
-
-
 @torch.no_grad()
 def require_finite(weights: Iterable[Tensor]) -> None:
     """Make sure that no weight is NaN or infinite, by one pass and one wait for the device.
 
     Raises:
-        NonFiniteWeightsError: some are.
+        NonFiniteWeightsError: some are; of sharded weights, on any rank.
     """
+    given = list(weights)
     # An empty shard has no largest entry.
-    largest = torch._foreach_norm([shard for shard in shards(weights) if shard.numel()], torch.inf)
-    if largest and not torch.stack([norm.isfinite().to(largest[0].device) for norm in largest]).all():
+    largest = torch._foreach_norm([shard for shard in shards(given) if shard.numel()], torch.inf)
+    bad = torch.zeros(())
+    if largest:
+        bad = torch.stack([~norm.isfinite().to(largest[0].device) for norm in largest]).any().float()
+    if add_over_ranks(bad, given):
         raise NonFiniteWeightsError
 
 

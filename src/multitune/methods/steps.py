@@ -34,6 +34,7 @@ class Setting:
         mean: divide the combined gradient by the number of tasks.
         heads: the parameters that one task alone uses.
         ranks: that share each step's tasks; None where this process computes all.
+        shards: the ranks that have the shards of each gradient; None where this process has whole ones.
     """
 
     rows: Rows
@@ -41,6 +42,7 @@ class Setting:
     mean: bool
     heads: Heads
     ranks: Ranks | None
+    shards: Ranks | None
 
 
 @dataclass
@@ -118,6 +120,8 @@ class Step(ABC):
             NonFiniteError: a loss or gradient is NaN or infinite; the method's state is as before.
         """
         losses = [share.loss for share in self.shares.values() if share.loss is not None]
+        if self.setting.shards is not None:
+            return self._combine_shards(self.setting.shards, losses, loss_scale)
         if len(losses) < len(self.shares):
             return self._combine(on_host(*self._measure()), loss_scale)
         if self.setting.ranks is not None:
@@ -140,6 +144,16 @@ class Step(ABC):
         weights = self._combine(measured, loss_scale)
         self._spread(ranks)
         return weights
+
+    def _combine_shards(self, ranks: Ranks, losses: Sequence[Tensor], loss_scale: float) -> dict[int, float]:
+        """Combine this rank's shards by what all ranks have measured of theirs: one all-reduce of a few numbers."""
+        if len(losses) < len(self.shares):
+            return self._combine(ranks.sums_on_host(self._measure()), loss_scale)
+        whole = torch.stack([loss.double() for loss in losses])  # all ranks have the same: the first one's count
+        told = whole if ranks.rank == 0 else torch.zeros_like(whole)
+        self.losses, *measured = ranks.sums_on_host([told, *self._measure()])
+        check_finite("loss", self.losses, self.tasks)
+        return self._combine(measured, loss_scale)
 
     def _spread(self, ranks: Ranks) -> None:
         """Put the whole combined gradient, of which each rank has a part in its row 0, in row 0 of all ranks."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from multitune.methods.optimizer_state import Entries
 from multitune.methods.ranks import Ranks
-from multitune.methods.slow_weights import precise, shards
+from multitune.methods.sharded import shards
+from multitune.methods.slow_weights import precise
 
 WEIGHTS = "weights"
 """The entry of a parameter that has its value on a waiting trajectory."""

@@ -6,31 +6,31 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
+from multitune.methods.sharded import divided_as
 from multitune.models.device import chosen
-from multitune.models.dropout import set_dropout, use_quick_dropout
+from multitune.models.dropout import use_quick_dropout
 from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
-from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.parts import Parts, parts
-from multitune.models.poolers import pass_through
 from multitune.models.positions import positions
+from multitune.models.pretrained import configuration, load_model
 from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
 from multitune.models.room import check_room
+from multitune.models.sharding import Sharding, distance, non_finite, of_shards
 from multitune.models.shipped import sign
 from multitune.models.shipped_vocabulary import ShippedVocabulary
 from multitune.models.tokenizers import as_between_calls, load_tokenizer
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.recipe import Lora
-from multitune.tasks import HeadMap, Task
+from multitune.tasks import HeadMap
 from multitune.tasks.task import Inputs, Processor
 
 
@@ -68,6 +68,7 @@ class Encoder:
         self._shipped: ShippedVocabulary | None = None
         self._pretrained: Remembered | None = None
         self._adapters: Adapters | None = None
+        self._sharding: Sharding | None = None
 
     def head(self, language: str) -> PreTrainedModel:
         """The model that predicts for a language."""
@@ -165,6 +166,25 @@ class Encoder:
         """The pretrained weights that train themselves; adapters know how far they have led."""
         return [(name, weight) for name, weight in self.pretrained_parameters() if name not in self.adapted]
 
+    def shard(self, device: torch.device) -> None:
+        """Divide all weights over the ranks, which run the model on ``device``: the last thing before it trains.
+
+        Raises:
+            UserError: several heads share the encoder.
+        """
+        if isinstance(self.model, Heads):
+            raise UserError("shard: works with one head for all languages, without replay; set it to false")
+        self.device, self._sharding = device, Sharding(self.model, device)
+
+    def gathered(self, *, here: bool) -> AbstractContextManager[None]:
+        """A context in which a sharded model can be saved on ranks with ``here``; all ranks enter together."""
+        return nullcontext() if self._sharding is None else self._sharding.gathering(here=here)
+
+    @property
+    def _whole(self) -> dict[str, Tensor] | None:
+        """The weights to save of a sharded model."""
+        return None if self._sharding is None else self._sharding.gathered
+
     def room_for(self, max_length: int) -> int:
         """``max_length``, or the positions that the model has for tokens, where these are fewer."""
         return max_length if self._positions is None else min(max_length, self._positions)
@@ -185,7 +205,7 @@ class Encoder:
         self.check_weights(weights)
         with torch.no_grad():
             for name, weight in self.parameters():
-                weight.copy_(weights[name])
+                weight.copy_(divided_as(weight, weights[name]))
 
     def check_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError where names, shapes or types are not those of the weights that train."""
@@ -197,9 +217,7 @@ class Encoder:
 
     def non_finite_weight(self) -> str | None:
         """The name of a weight that trains and holds a number that is not finite; None where there is none."""
-        weights = self.parameters()
-        finite = torch.stack([weight.detach().isfinite().all() for _, weight in weights]).tolist()
-        return next((name for (name, _), is_finite in zip(weights, finite, strict=True) if not is_finite), None)
+        return non_finite(self.parameters())
 
     def drift(self) -> float:
         """L2 distance of the pretrained weights from where they were (embedding rows never trained add 0)."""
@@ -208,11 +226,13 @@ class Encoder:
     def moved(self) -> dict[str, float]:
         """L2 distance of each pretrained weight from where it was, by name; of an adapted one, the norm of s B A."""
         assert self._pretrained is not None, "nothing was remembered"
-        moved = {
-            name: (weight.detach() - self._pretrained.weight(name).to(weight.device)).norm()
-            for name, weight in self._measured()
-        }
-        far = dict(zip(moved, torch.stack(list(moved.values())).tolist(), strict=True)) if moved else {}
+        weights = dict(self._measured())
+        norms = [distance(weight, self._pretrained.weight(name)) for name, weight in weights.items()]
+        far = (
+            dict(zip(weights, of_shards(torch.stack(norms), [*weights.values()]).tolist(), strict=True))
+            if norms
+            else {}
+        )
         return far if self._adapters is None else far | self._adapters.moved()
 
     def on_device(self, inputs: Inputs) -> Inputs:
@@ -227,13 +247,18 @@ class Encoder:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside, the model is as it ships: full vocabulary, adapters merged, no dropout, no gradient."""
+        """Inside, the model is as it ships: full vocabulary, adapters merged, no dropout, no gradient.
+
+        Adapters of a sharded model stay beside its weights, which says the same. All ranks compute the same then.
+        """
         self.model.eval()
         try:
             with self._merged(), self._full_vocabulary(), self._cast_once(), torch.no_grad():
                 yield
         finally:
             self._train()
+            if self._sharding is not None:
+                self._sharding.reshard()
 
     @contextmanager
     def _cast_once(self) -> Iterator[None]:
@@ -278,7 +303,10 @@ class Encoder:
             rows.undo()
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary Hugging Face model with its tokenizer for each head that ships, in the head's folder."""
+        """Write an ordinary Hugging Face model with its tokenizer for each head that ships, in the head's folder.
+
+        Of a sharded model within ``gathered``.
+        """
         with self._merged():
             for number, place in self._places(folder):
                 self._save(number, place)
@@ -288,7 +316,7 @@ class Encoder:
         assert self._adapters is not None, "the model has no adapters"
         for number, place in self._places(folder):
             known = self.model.weights_of(number) if isinstance(self.model, Heads) else None
-            self._adapters.save(self.numbered(number), place, base, known)
+            self._adapters.save(self.numbered(number), place, base, known, self._whole)
 
     def _places(self, folder: Path) -> list[tuple[int, Path]]:
         """The number of each head that ships, and where it does."""
@@ -297,7 +325,9 @@ class Encoder:
     def _save(self, number: int, place: Path) -> None:
         sign(self.numbered(number).config, self.heads.tasks[number])
         with self._full_vocabulary(), quiet():
-            weights = self.model.weights_of(number) if isinstance(self.model, Heads) else None
+            weights = self.model.weights_of(number) if isinstance(self.model, Heads) else self._whole
+            if self._adapters is not None and weights is not None and self._sharding is not None:
+                weights = self._adapters.merged_into(weights)
             self.numbered(number).save_pretrained(place, state_dict=weights)
         with as_between_calls(self.tokenizer):
             self.tokenizer.save_pretrained(place)
@@ -313,7 +343,7 @@ class Encoder:
                 module.eval()
 
     def _merged(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._adapters is None else self._adapters.merged()
+        return nullcontext() if self._adapters is None or self._sharding else self._adapters.merged()
 
     @contextmanager
     def _full_vocabulary(self) -> Iterator[None]:
@@ -345,8 +375,8 @@ def load(
     """
     where = chosen(device)
     with quiet():
-        check_room(name, [_config(name, task, layers) for task in heads.tasks], heads.tasks, where)
-        loaded = [_load_model(name, task, layers, dropout, seed) for task in heads.tasks]
+        check_room(name, [configuration(name, task, layers) for task in heads.tasks], heads.tasks, where)
+        loaded = [load_model(name, task, layers, dropout, seed) for task in heads.tasks]
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = (
@@ -366,45 +396,3 @@ def load(
     # A head that does not ship (the replay's) counts as new: drift and methods leave it aside.
     unshipped = [number for number, folder in enumerate(heads.folders) if folder is None]
     return Encoder(model, heads, processor, new.union(*map(model.own, unshipped)), where)
-
-
-def _load_model(
-    name: str, task: Task, layers: int | None, dropout: float | None, seed: int
-) -> tuple[PreTrainedModel, list[str]]:
-    """A model with the task's head, and the names of its new weights, which ``seed`` decides."""
-    before, config = purpose(fetched(name, AutoConfig.from_pretrained)), _config(name, task, layers)
-    if dropout is not None:
-        set_dropout(config, dropout)
-    now = purpose_of_task(config, task.auto_model)
-    other_head = now is not None and now != before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, info = fetched(
-            name,
-            task.auto_model.from_pretrained,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=other_head,
-        )
-        check_body(name, model, info["mismatched_keys"])
-        if task.auto_model is AutoModelForCausalLM:
-            check_own_head(name, before, model)
-        new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-        if other_head:
-            new |= renewed_head(name, model, info["missing_keys"])
-    pass_through(model, new)
-    for module in task.idle(model):
-        module.requires_grad_(False)
-    return model, sorted(new)
-
-
-def _config(name: str, task: Task, layers: int | None) -> Any:
-    """The configuration of a model with a head for the task."""
-    config = fetched(name, AutoConfig.from_pretrained)
-    task.configure(config)
-    if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
-        config.num_hidden_layers = layers
-    return config

@@ -6,7 +6,7 @@ A [rank, in], B [out, rank] and s = alpha / rank. A is random, B is 0 at first, 
 
 import importlib
 import importlib.util
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from multitune.errors import UserError
+from multitune.methods.sharded import whole
 from multitune.models.heads import Heads
 from multitune.models.remembered import Remembered
 from multitune.recipe import Lora
@@ -116,7 +117,7 @@ class Adapters:
         """
         norms = []
         for layer in map(self._layer, self._layers):
-            a, b = (part[NAME].weight.double() for part in (layer.lora_A, layer.lora_B))
+            a, b = (whole(part[NAME].weight).double() for part in (layer.lora_A, layer.lora_B))
             squared = ((b.T @ b) * (a @ a.T)).sum()  # both are symmetric
             norms.append(layer.scaling[NAME] * squared.clamp_min(0.0).sqrt())
         names = (f"{self._prefix}{layer}.weight" for layer in self._layers)
@@ -145,7 +146,26 @@ class Adapters:
                 weight = layer.get_base_layer().weight
                 weight.data.copy_(self._base.weight(name))
 
-    def save(self, model: PreTrainedModel, folder: Path, base: str, known: Collection[str] | None = None) -> None:
+    @torch.no_grad()
+    def merged_into(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a model without adapters, W + s B A, from those of this one, all by name and whole."""
+        plain = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
+        for name in self._layers:
+            layer, path = self._layer(name), f"{self._prefix}{name}"
+            a, b = (weights[f"{path}.lora_{which}.{NAME}.weight"] for which in "AB")
+            change = layer.scaling[NAME] * (b @ a)
+            key = f"{path}.weight"
+            plain[key] = plain[key] + (change.T if isinstance(layer.get_base_layer(), Conv1D) else change)
+        return plain
+
+    def save(
+        self,
+        model: PreTrainedModel,
+        folder: Path,
+        base: str,
+        known: Collection[str] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Write adapters and head as ``PeftModel.from_pretrained`` loads them.
 
         Args:
@@ -153,6 +173,7 @@ class Adapters:
             folder: a new one.
             base: what the pretrained model is called.
             known: the names of the weights that a model with this head alone has; None: all.
+            weights: the model's by name, where it is sharded.
         """
         inside = model.base_model is not model
         layers = [f"{model.base_model_prefix}.{name}" if inside else name for name in self._layers]
@@ -165,7 +186,11 @@ class Adapters:
         folder.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(str(folder))
         tensors = {
-            f"base_model.model.{name.replace(f'.{NAME}.weight', '.weight')}": weight.detach().contiguous()
+            f"base_model.model.{name.replace(f'.{NAME}.weight', '.weight')}": (
+                weight if weights is None else weights[name]
+            )
+            .detach()
+            .contiguous()
             for name, weight in model.named_parameters()
             if name in own or name.startswith(tuple(f"{head}." for head in heads))
         }

@@ -10,6 +10,7 @@ from torch import Tensor
 from multitune.methods.averaging import WeightAverage
 from multitune.methods.base import NonFiniteError
 from multitune.methods.losses import Loss
+from multitune.methods.sharded import shards
 from multitune.methods.swep import EmbeddingModel
 from multitune.plans.update import Setup, Update
 
@@ -85,7 +86,7 @@ class AveragedUpdate(Update):
         self._take()
         with self._average.weights():
             averaged = [weight.clone() for weight in self._parameters]
-        torch._foreach_copy_(self._parameters, averaged)
+        torch._foreach_copy_(shards(self._parameters), shards(averaged))
 
     def state_dict(self) -> dict[str, Any]:
         own = {"average": self._average.state_dict(), "gradients": self._gradients, "taken_at": self._taken_at}

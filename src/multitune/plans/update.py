@@ -16,6 +16,7 @@ from multitune.methods.losses import Loss, scalars
 from multitune.methods.optimizer_state import load_plain, to_plain
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import TaskSampler
+from multitune.methods.sharded import global_norm, is_sharded, scale_to
 from multitune.methods.swep import EmbeddingModel
 from multitune.seeds import seeded
 
@@ -187,9 +188,11 @@ class OptimizerUpdate(Update):
 
     def _clipped_norm(self) -> Tensor:
         """The L2 norm of all gradients before they were clipped."""
+        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
+        norm = global_norm(gradients)
         if self._clip is not None:
-            return torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+            scale_to(gradients, norm, self._clip)
+        return norm
 
 
 class SingleBatchUpdate(OptimizerUpdate):
@@ -206,7 +209,8 @@ class SingleBatchUpdate(OptimizerUpdate):
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError("loss", drawn)
-        self._split.sum_together([weight.grad for weight in self._parameters if weight.grad is not None])
+        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
+        self._split.sum_together([gradient for gradient in gradients if not is_sharded(gradient)])
         self._apply(drawn)
         return [value]
 

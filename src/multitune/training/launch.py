@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from signal import Signals
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor, distributed
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
 from multitune.methods.ranks import LostRankError, Ranks
 from multitune.plans import METHODS, Plan
+from multitune.plans.combined import SeveralTasks
 from multitune.plans.two_loop import ManyWalks
-from multitune.storage.interrupt import Leave
+from multitune.recipe import Recipe
+from multitune.storage.interrupt import Leave, StopRequested, StopSignal
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -106,8 +109,19 @@ def first_alone(ranks: Ranks) -> Iterator[None]:
         ranks.meet()
 
 
-def check_method(name: str, plan: Plan, size: int, *, split_batch: bool = False) -> None:
+def stop_together(ranks: Ranks, stop: StopSignal) -> None:
+    """Raise StopRequested on all ranks where a signal has come to any of them; all call together."""
+    ranks.wanted = stop.requested or 0
+    ranks.meet()
+    if ranks.agreed:
+        raise StopRequested(Signals(ranks.agreed))
+
+
+def check_method(name: str, plan: Plan, size: int, *, split_batch: bool = False, key: str = "split_batch") -> None:
     """Make sure that a method works on so many ranks, which share its tasks or trajectories, or each batch.
+
+    Args:
+        key: of the recipe, which asks for ``split_batch``.
 
     Raises:
         UserError: it does not.
@@ -117,7 +131,7 @@ def check_method(name: str, plan: Plan, size: int, *, split_batch: bool = False)
             why = (
                 "trains one model per language" if plan.one_model_per_task else "has a loss that is no mean over labels"
             )
-            raise UserError(f"split_batch: cannot stand beside {name}, which {why}")
+            raise UserError(f"{key}: cannot stand beside {name}, which {why}")
         return
     if isinstance(plan, ManyWalks) and plan.trajectories % size:
         raise UserError(
@@ -152,6 +166,20 @@ def check_alike(ranks: Ranks, parts: Mapping[str, object]) -> None:
         for name, other in zip(parts, differs, strict=True):
             if other:
                 raise UserError(f"torchrun: the {name} of rank {rank} differ from those of rank 0; all need the same")
+
+
+def check_shard(recipe: Recipe, plan: Plan) -> None:
+    """Make sure that a recipe's model can be sharded.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if isinstance(plan, SeveralTasks) and not plan.shares_tasks:
+        raise UserError(f"shard: cannot stand beside {recipe.method}, which reads whole gradients")
+    if recipe.micro_batch_size is not None:
+        raise UserError("shard: cannot stand beside micro_batch_size; gradient_checkpointing saves memory, too")
+    if recipe.probe_every is not None:
+        raise UserError("shard: cannot stand beside probe_every, which needs the model whole; set that to null")
 
 
 def _fingerprint(part: object) -> int:

@@ -21,6 +21,7 @@ from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.checkpointing import checkpoint_layers
+from multitune.models.device import chosen
 from multitune.models.encoder import Encoder
 from multitune.models.parts import Parts
 from multitune.models.precision import autocast, resolve
@@ -33,6 +34,7 @@ from multitune.results.digests import Digests
 from multitune.seeds import seeded
 from multitune.tasks import CausalLM, HeadMap, MaskedLanguageModelling, Task
 from multitune.tasks.task import Example, Inputs
+from multitune.training import launch
 from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
 from multitune.training.loading import load_encoder, replayed
@@ -190,7 +192,9 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     if replay:
         causal = isinstance(heads.tasks[0], CausalLM)
         heads = heads.with_replay(CausalLM(()) if causal else MaskedLanguageModelling(()), corpus.test)
-    encoder = load_encoder(recipe, heads, corpus)
+    alone, every = Ranks(), ranks or Ranks()
+    sharded = recipe.shard and every.size > 1
+    encoder = load_encoder(recipe.model_copy(update={"device": "cpu"}) if sharded else recipe, heads, corpus)
     if (weight := encoder.non_finite_weight()) is not None:
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
@@ -203,7 +207,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     trained = records if heads.replay is None else {**records, heads.replay: replay}
     train = Encoded.of(trained, heads, encoder, recipe.max_length)
     dev = Encoded.of(corpus.dev, heads, encoder, recipe.max_length)
-    if recipe.trim_vocabulary and heads.can_trim and encoder.embedding_trains:
+    if recipe.trim_vocabulary and not recipe.shard and heads.can_trim and encoder.embedding_trains:
         encoder.trim(train.tokens)
     encoder.remember()
     test = Encoded.of(corpus.test, heads, encoder, recipe.max_length)
@@ -211,8 +215,10 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         if not heads.can_trim:
             raise UserError(f"ship_vocabulary: a model of {corpus.task} says all tokens, or reads none; set it to full")
         encoder.ship_only({*train.tokens, *dev.tokens, *test.tokens})
-    alone, every = Ranks(), ranks or Ranks()
-    dealt, split = (alone, every) if recipe.split_batch else (every, alone)
+    dealt, split = (alone, every) if recipe.split_batch or recipe.shard else (every, alone)
+    if sharded:
+        launch.check_alike(every, {"weights": [weight for _, weight in encoder.parameters()]})
+        encoder.shard(chosen(recipe.device))
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
     lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
@@ -237,7 +243,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
 def _check_batches(recipe: Recipe, heads: HeadMap) -> None:
     """Raise ``UserError`` where a batch is to be divided, or has one example, whose loss depends on others of it."""
     for name in (tasks.name_of(task) for task in heads.tasks if task.compares_within_batch):
-        for key in ("micro_batch_size", "split_batch"):
+        for key in ("micro_batch_size", "split_batch", "shard"):
             if getattr(recipe, key):
                 raise UserError(
                     f"{key}: the examples of a batch are each other's negatives in {name}, so that it cannot be "

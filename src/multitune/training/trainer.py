@@ -3,15 +3,19 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Any
+
+from torch import Tensor
 
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted, RunError
 from multitune.evaluation.scoring import Encoded, Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.methods.ranks import Ranks
+from multitune.methods.sharded import gathered
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
@@ -82,7 +86,8 @@ class Trainer:
             self._go_on(resume=resume)
         run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
         parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
-        launch.check_alike(self._ranks, parts | {"checkpoints": self._now.gradients, "weights": weights})
+        parts |= {"checkpoints": self._now.gradients} | ({} if self._shares_weights else {"weights": weights})
+        launch.check_alike(self._ranks, parts)
 
     def _go_on(self, *, resume: bool) -> None:
         resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
@@ -132,10 +137,10 @@ class Trainer:
             except StopRequested as stop:
                 raise Interrupted("stopped in the last evaluation; --resume goes on with that", stop.signal) from stop
             result = result_of(run, self._now, corpus, evaluation, time.monotonic() - self._began)
-            if not self._leads:
-                return result
             if run.recipe.save_model:
                 self._save_model(result, "dev" if corpus.test_is_dev else "test")
+            if not self._leads:
+                return result
         with replaced(out / predictions.FILE) as beside:
             write_predictions(beside, run.heads, run.test, evaluation)
         result.write(out)
@@ -265,13 +270,21 @@ class Trainer:
             StopRequested: a signal has come to any rank; all of them raise it.
         """
         run, ranks, evaluation = self._run, self._ranks, None
+        check, dealt = self._stop.check, ranks
+        if self._shares_weights:
+            check, dealt = partial(launch.stop_together, ranks, self._stop), Ranks()
         with suppress(StopRequested):
-            evaluation = evaluate(run.encoder, run.heads, split, run.precision, self._stop.check, ranks)
+            evaluation = evaluate(run.encoder, run.heads, split, run.precision, check, dealt)
         ranks.wanted = (self._stop.requested or ranks.agreed) if evaluation is None else 0
         ranks.meet()
         if evaluation is None or ranks.agreed:
             raise StopRequested(Signals(ranks.agreed))
         return evaluation
+
+    @property
+    def _shares_weights(self) -> bool:
+        """Whether each rank has a part of every weight, so that all of them compute together."""
+        return self._run.recipe.shard and self._ranks.size > 1
 
     def _probe(self) -> None:
         """Measure what the papers argue with, on the weights that would ship now."""
@@ -309,10 +322,9 @@ class Trainer:
         """Save what was learnt, as a checkpoint and as a model, and raise ``Interrupted``."""
         if self._saved_at != self._now.gradients:
             self._save_state(early=True)
-        if self._leads:
-            self._writer.wait()
-            with self._run.update.shipped_weights():
-                self._save_model()
+        self._writer.wait()
+        with self._run.update.shipped_weights():
+            self._save_model()
         self._ranks.meet()  # a launcher that sees one of them end stops the others
         raise Interrupted(
             f"stopped after {self._now.gradients} of {self._run.recipe.budget} gradients; {self._out / 'model'} holds "
@@ -321,18 +333,19 @@ class Trainer:
         ) from stop
 
     def _save_state(self, *, early: bool = False) -> None:
-        update = self._run.update.state_dict()  # over ranks all of them give their part
+        state = {"weights": dict(self._run.encoder.parameters()), "update": self._run.update.state_dict()}
+        state = gathered(state, here=self._leads)  # over ranks all of them give their part
         if self._leads:
-            self._writer.save(self._state(update), early=early)
+            self._writer.save(self._state(**state), early=early)
         self._saved_at = self._now.gradients
 
-    def _state(self, update: dict[str, Any]) -> RunState:
+    def _state(self, weights: dict[str, Tensor], update: dict[str, Any]) -> RunState:
         return RunState(
             progress=self._now,
             recipe=to_yaml(self._run.recipe),
             digests=self._run.digests,
             log=self._log.text(),
-            weights=dict(self._run.encoder.parameters()),
+            weights=weights,
             update=update,
             batches={language: batches.state_dict() for language, batches in self._run.batches.items()},
         )
@@ -365,7 +378,12 @@ class Trainer:
             ) from damage
 
     def _save_model(self, result: RunResult | None = None, split: str = "test") -> None:
-        """Write ``model/`` with its cards, which have scores once there is a result of the split that is reported."""
+        """Write ``model/`` with its cards, scores in them once there is a result; all ranks call it, rank 0 writes."""
+        with self._run.encoder.gathered(here=self._leads):
+            if self._leads:
+                self._write_model(result, split)
+
+    def _write_model(self, result: RunResult | None, split: str) -> None:
         run = self._run
         about = Training(
             recipe=run.recipe,
