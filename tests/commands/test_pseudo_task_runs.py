@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Corpus, str]] = {
     "heads of their own": (
         {},
         replace(corpus(), heads={"en": Head("regression", ())}),
-        "tasks with heads of their own; allowed: classification, pos_tagging",
+        "tasks with heads of their own; allowed: classification, multi_label, pos_tagging",
     ),
     "images": ({}, replace(corpus(), task="image_classification"), "is of the kind image_classification; allowed: "),
     "masked tokens": ({}, replace(corpus(), task="masked_language_modelling"), "kind masked_language_modelling"),
