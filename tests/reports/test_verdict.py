@@ -70,7 +70,9 @@ HEADLINES = {
 
 @pytest.mark.parametrize(("given", "said"), HEADLINES.values(), ids=HEADLINES)
 def test_the_headline_says_what_the_intervals_bear(given: Any, said: str) -> None:
-    assert verdict.headline(verdict.leads(comparison(*given))) == said
+    leads = verdict.leads(comparison(*given))
+    assert verdict.headline(leads, one_seed=False) == said
+    assert verdict.headline(leads, one_seed=True) == said.replace("Ship", "One seed points to")
 
 
 def test_caveats(tmp_path: Path) -> None:

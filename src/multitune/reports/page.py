@@ -92,7 +92,9 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
     maps = causes.heat_maps(evidence)
     return {
         "evidence": evidence,
-        "headline": verdict.headline(leads) if len(evidence.methods) > 1 else verdict.of_one(evidence),
+        "headline": verdict.headline(leads, one_seed=verdict.is_of_one_seed(evidence))
+        if len(evidence.methods) > 1
+        else verdict.of_one(evidence),
         "leads": leads,
         "caveats": verdict.caveats(evidence),
         "leader": leader,

@@ -53,8 +53,8 @@ def leads(comparison: Comparison) -> list[Lead]:
     return [lead for side in SIDES if (lead := _lead(comparison, side)) is not None]
 
 
-def headline(leads: list[Lead]) -> str:
-    """One sentence: the method to ship, or why there is none."""
+def headline(leads: list[Lead], *, one_seed: bool) -> str:
+    """One sentence: the method to ship, or why there is none; a single seed points to a method, and settles nothing."""
     if not leads:
         return "No method has a score with an interval."
     sides = " and ".join(lead.side for lead in leads)
@@ -72,7 +72,12 @@ def headline(leads: list[Lead]) -> str:
     level = [lead.side for lead in leads if lead.unbeaten != [only]]
     said = [f"ahead of every other method on {' and '.join(ahead)} languages"] if ahead else []
     said += [f"level with the best on {' and '.join(level)} languages"] if level else []
-    return f"Ship {full(only)}: {', '.join(said)}."
+    return f"{'One seed points to' if one_seed else 'Ship'} {full(only)}: {', '.join(said)}."
+
+
+def is_of_one_seed(evidence: Evidence) -> bool:
+    """Whether a comparison has one run a method."""
+    return evidence.comparison is not None and len(evidence.shown) == len(evidence.methods)
 
 
 def of_one(evidence: Evidence) -> str:
@@ -87,7 +92,7 @@ def caveats(evidence: Evidence) -> list[str]:
     notes = [f"{full(run.method)}: {note}." for run in evidence.shown for note in run.result.notes]
     remarks = list(dict.fromkeys(notes))
     remarks += [f"Failed, and in no figure: {evidence.label(run)}: {run.error}." for run in evidence.failed]
-    if evidence.comparison is not None and len(evidence.shown) == len(evidence.methods):
+    if is_of_one_seed(evidence):
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
