@@ -61,7 +61,10 @@ class RunError(RuntimeError):
 
 
 class AlreadySaid(RunError):
-    """Another rank of the run has had an error first, and has said what it was. The command line exits with 1."""
+    """Another rank of the run has had an error first, and has said what it was.
+
+    The command line exits with 1, or as for ``Interrupted`` where that is the cause.
+    """
 
     def __init__(self) -> None:
         super().__init__("another rank of the run has said why it ended")

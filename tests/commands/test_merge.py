@@ -127,7 +127,11 @@ def test_the_table_has_every_point_and_run(runs: Sequence[Path], tmp_path: Path)
 def test_every_kind_of_text_encoders(
     tmp_path: Path, tiny_model: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = {"classification": ("even", "odd"), "pos_tagging": ("NAME", "PLACE", "WORD")}.get(kind, ())
+    labels = {
+        "classification": ("even", "odd"),
+        "multi_label": ("odd", "third"),
+        "pos_tagging": ("NAME", "PLACE", "WORD"),
+    }.get(kind, ())
     monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind, labels))
     keys: dict[str, Any] = {"data": kind, "path": None, "budget": 8, "method": "sequential_reptile", "options": {}}
     result = mt.train(recipe(tiny_model, tmp_path, **keys, max_length=24), tmp_path / "run")

@@ -33,8 +33,8 @@ def main() -> None:
             app(prog_name="multitune")
     except UserError as error:
         sys.exit(_fail(str(error), 2))
-    except AlreadySaid:
-        sys.exit(1)
+    except AlreadySaid as error:
+        sys.exit(_code(error.__cause__.signal) if isinstance(error.__cause__, Interrupted) else 1)
     except RunError as error:
         sys.exit(_fail(str(error), 1))
     except Interrupted as error:

@@ -7,6 +7,7 @@ import torch
 
 from multitune.errors import UserError
 from multitune.methods.base import RowsMethod
+from multitune.methods.sharded import ranks_of
 from multitune.methods.torchjd import TorchJDAggregator, TorchJDWeighting, torchjd
 from multitune.plans.combined_update import CombinedUpdate, combiner
 from multitune.plans.update import Setup
@@ -45,6 +46,8 @@ def build(plan: "TorchJDPlan", setup: Setup) -> "TorchJDUpdate":
             f"method: torchjd:{plan.aggregator} reads the gradients themselves and runs in one process, without "
             f"torchrun; torchjd:UPGrad and others of the Gram matrix run on several ranks"
         )
+    if isinstance(made, RowsMethod) and ranks_of([weight for _, weight in setup.parameters]) is not None:
+        raise UserError(f"shard: cannot stand beside torchjd:{plan.aggregator}, which reads whole gradients")
     _try(plan.aggregator, options, tasks)
     return TorchJDUpdate(setup, made, plan.groups, tasks)
 

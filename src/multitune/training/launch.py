@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What launchers tell each process."""
 LINGERING = 3.0
 """Seconds that rank 0, whose store all ask, stays for the others after an error."""
+TICK = 0.2
+"""Seconds after which a rank listens whether another one has an error."""
 PATIENCE = timedelta(days=1)
 """Ranks wait for one that is slow, or scores alone; one that has ended is known at once."""
 
@@ -63,40 +66,71 @@ def joined() -> Iterator[Ranks]:
 
 @contextmanager
 def _said_once(store: "Store", rank: int, size: int) -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as error:  # rank 0 has the folder that it speaks of
-        if rank != 0:
-            raise AlreadySaid from error
-        raise
-    except (UserError, RunError, Leave) as error:
-        first = _is_first(store)
-        if rank == 0 and not isinstance(
-            error, Leave
-        ):  # the store ends with it, and then nobody can ask who was the first
-            distributed.destroy_process_group()  # this ends what the others wait for
-            _wait_for(store, size - isinstance(error, LostRankError))
-        if not first:
-            raise AlreadySaid from error
-        if isinstance(error, LostRankError):
-            raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
-        raise
+    with _Listener(store) as listener:
+        try:
+            yield
+        except Interrupted as error:  # rank 0 has the folder that it speaks of
+            listener.leave_together(rank, size)
+            if rank != 0:
+                raise AlreadySaid from error
+            raise
+        except (UserError, RunError, Leave) as error:
+            first = listener.is_first()
+            if rank == 0 and not isinstance(error, Leave):
+                # The store ends with it, and then nobody can ask; what the others wait for ends with its process.
+                listener.wait_for(size - isinstance(error, LostRankError))
+            if not first:
+                raise AlreadySaid from error
+            if isinstance(error, LostRankError):
+                raise RunError(f"{error}; go on from the newest checkpoint with --resume") from error
+            raise
 
 
-def _is_first(store: "Store") -> bool:
-    """Whether no other rank has had an error before; where nobody can be asked, this one speaks."""
-    try:
-        return bool(store.add("multitune/said", 1) == 1)
-    except RuntimeError:
-        return True
+class _Listener:
+    """Hears in a thread of its own that another rank has an error: rank 0's store may be gone when this one asks."""
 
+    def __init__(self, store: "Store") -> None:
+        self._store, self._heard, self._ended = store, False, threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
 
-def _wait_for(store: "Store", count: int) -> None:
-    """Wait until so many ranks have asked whether they are the first, but not long."""
-    last = time.monotonic() + LINGERING
-    with suppress(RuntimeError):  # the store is a launcher's, which is gone
-        while store.add("multitune/said", 0) < count and time.monotonic() < last:
-            time.sleep(0.01)
+    def __enter__(self) -> "_Listener":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def is_first(self) -> bool:
+        """Whether no other rank has had an error before; where nobody can be asked or was heard, this one speaks."""
+        try:
+            return bool(self._store.add("multitune/said", 1) == 1)
+        except RuntimeError:
+            return not self._heard
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many ranks, this one among them, have heard of an error, but not long."""
+        self._wait("multitune/heard", count)
+
+    def leave_together(self, rank: int, size: int) -> None:
+        """Let rank 0 stay until all have come as far as this, but not long: what it sent last may be on its way."""
+        with suppress(RuntimeError):
+            self._store.add("multitune/left", 1)
+        if rank == 0:
+            self._wait("multitune/left", size)
+
+    def _wait(self, name: str, count: int) -> None:
+        last = time.monotonic() + LINGERING
+        with suppress(RuntimeError):  # the store is a launcher's, which is gone
+            while self._store.add(name, 0) < count and time.monotonic() < last:
+                time.sleep(0.01)
+
+    def _listen(self) -> None:
+        with suppress(RuntimeError):  # the store is gone with rank 0
+            while not self._ended.wait(TICK) and not self._heard:
+                if self._store.add("multitune/said", 0):
+                    self._heard = True
+                    self._store.add("multitune/heard", 1)
 
 
 @contextmanager
