@@ -34,7 +34,7 @@ class Lead:
 
     @property
     def beaten_by_little(self) -> list[tuple[str, Interval]]:
-        """Those methods and by how much, the smallest lead first."""
+        """The methods that it is surely ahead of, and by how much, the smallest lead first."""
         return sorted(self.beaten.items(), key=lambda each: each[1].mean)
 
     @property

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Any, final
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sacrebleu.metrics.chrf import CHRF
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.bad import BadRecord
@@ -21,7 +21,7 @@ from multitune.data.corpus import Record
 from multitune.data.kind import Text
 from multitune.results.shown import Shown
 from multitune.tasks.conversations import Reader, Tokens
-from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, ratio, sums
+from multitune.tasks.task import IGNORED, Example, Inputs, Task, logits_at, padded_rows, ratio, sums
 
 log = logging.getLogger(__name__)
 
@@ -115,17 +115,9 @@ class CausalLM(Task):
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
 
-    @contextmanager
-    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
+    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
         """A context in which logits are those before learnt tokens, [learnt, vocabulary]."""
-        output = model.get_output_embeddings()
-        assert isinstance(output, nn.Module)
-        before = _before(targets)
-        handle = output.register_forward_pre_hook(lambda _, states: (states[0][before.to(states[0].device)],))
-        try:
-            yield
-        finally:
-            handle.remove()
+        return logits_at(model, _before(targets))
 
     def loss(self, output: Any, targets: Tensor) -> Tensor:
         """Mean cross-entropy of the learnt tokens of a batch, in nats."""

@@ -1,13 +1,13 @@
 """Masked language modelling: to adapt an encoder to text, to replay its pretraining, to see what it forgot."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
@@ -15,7 +15,7 @@ from multitune.data.fields import TEXT
 from multitune.errors import UserError
 from multitune.results.shown import Shown
 from multitune.seeds import seeded
-from multitune.tasks.task import IGNORED, Example, Task, padded_rows, ratio, rows_of, sums, together
+from multitune.tasks.task import IGNORED, Example, Task, logits_at, padded_rows, ratio, rows_of, sums, together
 
 SHARE = 0.15
 """Share of a text's tokens that are to be guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
@@ -81,17 +81,9 @@ class MaskedLanguageModelling(Task):
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
 
-    @contextmanager
-    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> Iterator[None]:
+    def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
         """A context in which logits are those of masked tokens, [masked, vocabulary], at a seventh of the cost."""
-        output = model.get_output_embeddings()
-        assert isinstance(output, nn.Module)
-        masked = targets != IGNORED
-        handle = output.register_forward_pre_hook(lambda _, states: (states[0][masked.to(states[0].device)],))
-        try:
-            yield
-        finally:
-            handle.remove()
+        return logits_at(model, targets != IGNORED)
 
     def loss(self, output: Any, targets: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(output.logits.float(), targets[targets != IGNORED])

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -252,6 +252,23 @@ def padded(examples: Sequence[Example], pad_id: int) -> Inputs:
     if "token_type_ids" in examples[0]:
         inputs["token_type_ids"] = padded_rows([example["token_type_ids"] for example in examples], 0)
     return inputs
+
+
+@contextmanager
+def logits_at(model: PreTrainedModel, chosen: Tensor) -> Iterator[None]:
+    """A context in which a language model's logits are those of some tokens, [chosen tokens, vocabulary].
+
+    Args:
+        model: its output embeddings are a module.
+        chosen: bool [batch, length].
+    """
+    output = model.get_output_embeddings()
+    assert isinstance(output, nn.Module)
+    handle = output.register_forward_pre_hook(lambda _, states: (states[0][chosen.to(states[0].device)],))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Tensor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What launchers tell each process."""
 LINGERING = 3.0
-"""Seconds that rank 0, whose store all ask, stays for the others after an error."""
+"""Seconds that rank 0, whose store all ask, stays at most for the others at its end."""
 TICK = 0.2
 """Seconds after which a rank listens whether another one has an error."""
 PATIENCE = timedelta(days=1)
@@ -102,7 +102,7 @@ class _Listener:
         self._thread.join()
 
     def is_first(self) -> bool:
-        """Whether no other rank has had an error before; where nobody can be asked or was heard, this one speaks."""
+        """Whether no other rank has had an error before; of a store that is gone, what was heard of it decides."""
         try:
             return bool(self._store.add("multitune/said", 1) == 1)
         except RuntimeError:
