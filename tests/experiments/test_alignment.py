@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from multitune.experiments import alignment
 from multitune.experiments.alignment import INNER, ORDERS, SMOOTH, TASKS, Order, displacement, modified_loss, walk
-from multitune.experiments.synthetic import STARTS, task_gradients, task_losses
+from multitune.experiments.funnels import task_gradients, task_losses
+from multitune.experiments.synthetic import STARTS
 from multitune.methods.two_loop import SequentialReptile
 
 SHORT = 120

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from multitune.cli.app import app
 from multitune.errors import UserError
-from multitune.experiments import alignment, synthetic
-from multitune.experiments.synthetic import LEARNING_RATES, METHODS, OPTIMA, STARTS, Outcome, Plane, Synthetic
+from multitune.experiments import alignment, funnels, synthetic
+from multitune.experiments.funnels import OPTIMA
+from multitune.experiments.synthetic import LEARNING_RATES, METHODS, STARTS, Outcome, Plane, Synthetic
 from multitune.reports.colours import LOOKS
 from multitune.results.comparison import Interval
 
@@ -41,7 +42,7 @@ def walked(name: str, plane: Plane) -> Tensor:
 @pytest.mark.parametrize("task", range(3))
 def test_a_loss_is_ackleys_funnel_with_a_rounded_tip(task: int) -> None:
     x, y = OPTIMA[task]
-    found = synthetic.task_losses(points((x, y), (x + 3.0, y + 4.0)))[:, task]
+    found = funnels.task_losses(points((x, y), (x + 3.0, y + 4.0)))[:, task]
     expected = [-200 * math.exp(-0.2 * 0.5), -200 * math.exp(-0.2 * math.sqrt(25.25))]
     assert found.tolist() == pytest.approx(expected, rel=1e-14)
 
@@ -49,8 +50,8 @@ def test_a_loss_is_ackleys_funnel_with_a_rounded_tip(task: int) -> None:
 @pytest.mark.parametrize("point", [(20.0, 5.0), (0.0, 0.0), (-3.0, 40.0), (10.0, 1e-9)])
 def test_gradients_are_those_of_autograd(point: tuple[float, float]) -> None:
     at = points(point)[0].requires_grad_()
-    expected = torch.stack([torch.autograd.grad(synthetic.task_losses(at)[task], at)[0] for task in range(3)])
-    torch.testing.assert_close(synthetic.task_gradients(at.detach()), expected, rtol=1e-12, atol=1e-12)
+    expected = torch.stack([torch.autograd.grad(funnels.task_losses(at)[task], at)[0] for task in range(3)])
+    torch.testing.assert_close(funnels.task_gradients(at.detach()), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -63,20 +64,20 @@ def test_gradients_are_those_of_autograd(point: tuple[float, float]) -> None:
     ],
 )
 def test_cosines_of_the_pairs_12_13_23(point: tuple[float, float], expected: list[float]) -> None:
-    assert synthetic.cosines(points(point))[0].tolist() == pytest.approx(expected, abs=1e-9)
+    assert funnels.cosines(points(point))[0].tolist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_cosines_are_those_of_the_gradients() -> None:
     at = points((20.0, 5.0), (3.0, 3.0), (-40.0, 7.0))
-    gradients = synthetic.task_gradients(at)
+    gradients = funnels.task_gradients(at)
     first, second = gradients[:, [0, 0, 1]], gradients[:, [1, 2, 2]]
-    torch.testing.assert_close(synthetic.cosines(at), torch.cosine_similarity(first, second, dim=-1, eps=0.0))
+    torch.testing.assert_close(funnels.cosines(at), torch.cosine_similarity(first, second, dim=-1, eps=0.0))
 
 
 def test_mtl_is_gradient_descent(short: None) -> None:
     at, expected = points((20.0, 5.0))[0], []
     for _ in range(SHORT // 3):
-        at = at - 0.02 * synthetic.task_gradients(at).sum(0)
+        at = at - 0.02 * funnels.task_gradients(at).sum(0)
         expected.append(at)
     found = walked("mtl", Plane.of([(20.0, 5.0)], [0.02], [0]))[1:, 0]
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=1e-12)
@@ -92,7 +93,7 @@ def test_one_task_a_step_is_the_plain_loop(short: None, name: str, K: int, eta: 
     for tasks in _batched(draws, K):
         theta = phi
         for task in tasks:
-            theta = theta - 1.0 * synthetic.task_gradients(theta)[task]
+            theta = theta - 1.0 * funnels.task_gradients(theta)[task]
         phi = phi - eta * (phi - theta)
         expected.append(phi)
     # Steps that are long beside the funnels multiply what rounding differs by.
@@ -109,7 +110,7 @@ def test_reptile_is_the_mean_of_trajectories(short: None) -> None:
     for _ in range(SHORT // 30):
         thetas = phi.repeat(3, 1)
         for _ in range(10):
-            thetas = thetas - torch.stack([synthetic.task_gradients(theta)[t] for t, theta in enumerate(thetas)])
+            thetas = thetas - torch.stack([funnels.task_gradients(theta)[t] for t, theta in enumerate(thetas)])
         phi = phi - 0.1 * (phi - thetas).mean(0)
         expected.append(phi)
     found = walked("reptile", Plane.of([(20.0, 5.0)], [1.0], [0]))[1:, 0]

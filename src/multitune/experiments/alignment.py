@@ -14,17 +14,8 @@ import torch
 from torch import Tensor
 
 from multitune.evaluation.intervals import from_seeds
-from multitune.experiments.synthetic import (
-    OPTIMA,
-    ROUNDING,
-    SEEDS,
-    STARTS,
-    TAIL,
-    cosines,
-    funnel_gradient,
-    task_gradients,
-    task_losses,
-)
+from multitune.experiments.funnels import OPTIMA, ROUNDING, cosines, funnel_gradient, task_gradients, task_losses
+from multitune.experiments.synthetic import SEEDS, STARTS, TAIL
 from multitune.methods.sampling import CategoricalSampler, EpochSampler, uniform
 from multitune.results.comparison import Interval
 from multitune.storage.atomic import write_json

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from multitune.experiments.alignment import INNER, INNER_STEPS, ORDERS, OUTER_RATES, TASKS, Alignment, Order, Rest
-from multitune.experiments.synthetic import OPTIMA, cosines
+from multitune.experiments.funnels import OPTIMA, cosines
 from multitune.reports.plotting import Axes, Figure, Line2D
 
 COLOURS: dict[Order, str] = {"independent": "#1a8fc0", "permuted": "#ee3311"}

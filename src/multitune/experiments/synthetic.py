@@ -7,7 +7,6 @@ Figures 3 and 9 to 11. docs/synthetic.md has the results and the numbered depart
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from multitune.evaluation.intervals import from_seeds
+from multitune.experiments.funnels import DEPTH, OPTIMA, ROUNDING, cosines, task_losses
 from multitune.methods.base import CombiningMethod
 from multitune.methods.combiner import Combiner
 from multitune.methods.gradnorm import GradNorm
@@ -30,11 +30,6 @@ from multitune.results.comparison import Interval
 from multitune.storage.atomic import write_json
 from multitune.versions import versions
 
-OPTIMA = ((0.0, 10.0), (0.0, 0.0), (10.0, 0.0))
-PAIRS = tuple(combinations(range(len(OPTIMA)), 2))
-DEPTH, DECAY = 200.0, 0.2
-ROUNDING = 0.5
-"""The losses' minima are cusps, where the gradient, and every cosine with it, is undefined: they are rounded off."""
 STARTS = ((20.0, 5.0), (-5.0, 20.0), (-10.0, -5.0))
 """The first is the paper's; it does not print the others. From these three MTL falls into the three optima in turn."""
 LEARNING_RATES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -46,34 +41,6 @@ NEARBY = 0.01
 """How far starts lie apart, where a method draws no tasks: large steps make one walk a matter of rounding."""
 TAIL = 0.25
 """Share of a walk, from its end, over which losses and cosines are averaged."""
-
-
-def task_losses(points: Tensor, rounding: float = ROUNDING) -> Tensor:
-    """L_i(x) = -200 exp(-0.2 d_i), d_i^2 = |x - x_i|^2 + rounding^2. points: [..., 2] -> [..., tasks]."""
-    return -DEPTH * torch.exp(-DECAY * _distances(points[..., None, :] - points.new_tensor(OPTIMA), rounding))
-
-
-def task_gradients(points: Tensor, rounding: float = ROUNDING) -> Tensor:
-    """The gradient of each task's loss. points: [..., 2] -> [..., tasks, 2]."""
-    return funnel_gradient(points[..., None, :] - points.new_tensor(OPTIMA), rounding)
-
-
-def funnel_gradient(offsets: Tensor, rounding: float = ROUNDING) -> Tensor:
-    """The gradient of a task's loss, by how far points are from its optimum. offsets: [..., 2] -> [..., 2]."""
-    distances = _distances(offsets, rounding)
-    return (DECAY * DEPTH * torch.exp(-DECAY * distances) / distances)[..., None] * offsets
-
-
-def _distances(offsets: Tensor, rounding: float) -> Tensor:
-    return (offsets.square().sum(-1) + rounding**2).sqrt()
-
-
-def cosines(points: Tensor) -> Tensor:
-    """The cosine similarity of the task gradients of each pair in ``PAIRS``. points: [..., 2] -> [..., pairs]."""
-    first, second = zip(*PAIRS, strict=True)
-    # A gradient points straight away from its optimum. The offsets do not fade out with the distance as gradients do.
-    offsets = points[..., None, :] - points.new_tensor(OPTIMA)
-    return torch.cosine_similarity(offsets[..., first, :], offsets[..., second, :], dim=-1)
 
 
 Sharing = Literal["parameter", "walk", "nothing"]

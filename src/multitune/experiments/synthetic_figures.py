@@ -7,7 +7,8 @@ import torch
 
 from multitune.experiments import alignment_figure
 from multitune.experiments.alignment import Alignment
-from multitune.experiments.synthetic import METHODS, OPTIMA, PAIRS, STARTS, Outcome, Synthetic, task_losses
+from multitune.experiments.funnels import OPTIMA, PAIRS, task_losses
+from multitune.experiments.synthetic import METHODS, STARTS, Outcome, Synthetic
 from multitune.reports.colours import look
 from multitune.reports.plotting import Axes, Figure, Line2D, styled
 
