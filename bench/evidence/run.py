@@ -1,6 +1,6 @@
-"""Run what the study lacks, two runs side by side, and go on from there at the next call.
+"""Run what the study lacks, two runs side by side (--jobs), and go on from there at the next call.
 
-python bench/evidence/run.py [--stage STAGE] [--hours N] [--dry-run] [--data FOLDER] [--commit]
+python bench/evidence/run.py [--stage STAGE] [--hours N] [--jobs N] [--dry-run] [--data FOLDER] [--commit]
 python bench/evidence/run.py --again A0 mixed 0 100
 
 Stop it at any time (Ctrl-C or SIGTERM): what was finished is stored, and runs that were stopped are resumed. A stage
@@ -19,10 +19,9 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
 
-import job as jobs
 import tuning_data
 from choosing import CHOICES, Waiting, freeze, wanted
-from job import Job
+from job import Job, again, perform
 from plan import PLAN, ROOT, STORE, Plan, Row, read
 from store import read as stored
 
@@ -71,14 +70,14 @@ def dry_run(plan: Plan, places: Places, names: Sequence[str]) -> None:
             print(f"  {plan.stem(trained)}", *(f"+ {point.contender}" for point in points))
 
 
-def run(plan: Plan, places: Places, names: Sequence[str], hours: float, *, commit: bool) -> None:
+def run(plan: Plan, places: Places, names: Sequence[str], hours: float, side_by_side: int, *, commit: bool) -> None:
     """Run stages in turn until they are finished or the hours are over."""
     until = time.monotonic() + hours * HOUR
-    with ProcessPoolExecutor(SIDE_BY_SIDE, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn")) as pool:
         try:
             for name in names:
                 _check_committed(plan, places.store, name)
-                _run_stage(plan, places, name, pool, until)
+                _run_stage(plan, places, name, pool, side_by_side, until)
                 if time.monotonic() > until:
                     print(f"{name}: the hours are over; the same command goes on")
                     return
@@ -93,12 +92,14 @@ def run(plan: Plan, places: Places, names: Sequence[str], hours: float, *, commi
             raise
 
 
-def _run_stage(plan: Plan, places: Places, name: str, pool: ProcessPoolExecutor, until: float) -> None:
+def _run_stage(
+    plan: Plan, places: Places, name: str, pool: ProcessPoolExecutor, side_by_side: int, until: float
+) -> None:
     running: dict[Future[tuple[str, float]], Row] = {}
     while True:
         todo = _todo(plan, places, name, {*running.values()}) if time.monotonic() < until else iter(())
-        while len(running) < SIDE_BY_SIDE and (job := next(todo, None)) is not None:
-            running[pool.submit(jobs.perform, plan, job, places.store, places.work)] = job.row
+        while len(running) < side_by_side and (job := next(todo, None)) is not None:
+            running[pool.submit(perform, plan, job, places.store, places.work)] = job.row
         if not running:
             return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -143,7 +144,7 @@ def check_again(plan: Plan, places: Places, row: Row) -> None:
     if before is None or plan.base(row.contender) != row.contender:
         raise SystemExit(f"{plan.stem(row)}: is no stored row that was trained")
     data = tuning_data.folder(plan.settings[row.setting], places.data, places.work)
-    statistics, results = jobs.again(plan, row, data, places.work)
+    statistics, results = again(plan, row, data, places.work)
     same = [k for k, v in statistics.items() if (v == before.statistics[k]).all()]
     scores = all(before.scores(side) == results[side] for side in ("seen", "unseen"))
     if len(same) < len(statistics) or not scores or results["drift"] != before.results["drift"]:
@@ -159,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run what the study lacks.")
     parser.add_argument("--stage", help="this stage alone; all in their order by default")
     parser.add_argument("--hours", type=float, default=1e6, help="begin no run after so many hours")
+    parser.add_argument("--jobs", type=int, default=SIDE_BY_SIDE, help="runs side by side, each of one thread")
     parser.add_argument("--dry-run", action="store_true", help="list what is missing")
     parser.add_argument("--commit", action="store_true", help="commit the store when a stage has chosen")
     parser.add_argument("--again", nargs=4, metavar=("SETTING", "CONTENDER", "STEP", "SEED"), help="run a row again")
@@ -179,7 +181,7 @@ def main() -> None:
     else:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            run(plan, places, names, given.hours, commit=given.commit)
+            run(plan, places, names, given.hours, given.jobs, commit=given.commit)
         except Waiting as reason:
             raise SystemExit(f"{given.stage or names[0]}: {reason}") from None
         except KeyboardInterrupt:

@@ -20,9 +20,13 @@ def without(name, globals=None, locals=None, fromlist=(), level=0):
     return real(name, globals, locals, fromlist, level)
 builtins.__import__ = without
 import pkgutil, torch, multitune
+from multitune.errors import UserError
 for module in pkgutil.walk_packages(multitune.__path__, "multitune."):
     if module.name not in ("multitune.__main__", "multitune.experiments.synthetic_figures"):
-        __import__(module.name)
+        try:
+            __import__(module.name)
+        except UserError as error:  # an extra that is not installed
+            assert "pip install" in str(error), error
 from multitune.training.memory import peak_memory
 print(peak_memory(torch.device("cpu")) > 0)
 """
