@@ -129,7 +129,8 @@ class TwoLoop(TwoLoopState):
             self._make_state()
             return None
         length = self.loop_length
-        outer_lr_at(self._outer_lr, self.progress)  # what is wrong with it is said before the step, not after it
+        if self.inner_step in (0, length - 1):
+            outer_lr_at(self._outer_lr, self.progress)  # what is wrong with it is said before the step, not after it
         if not self.current_loop:
             self._forget_made_state()
             self._check_replicas()
@@ -215,8 +216,8 @@ class TwoLoop(TwoLoopState):
 
     def _end_turn(self) -> None:
         """Count a step; the next of this rank's trajectories has its turn, and after K turns the inner loop ends."""
-        if (then := self._walks.after(self.trajectory)) != self.trajectory:
-            self._turn_to(then)
+        if len(self._walks.own) > 1:
+            self._turn_to(self._walks.after(self.trajectory))
         if self.trajectory == self._walks.own[0]:
             self.inner_step += 1
             if self.inner_step >= self.current_loop:

@@ -267,7 +267,9 @@ class TwoLoopState(Optimizer, ABC):
                 self._outer.add_param_group({"params": new})
 
     def _copy_what_trains(self) -> None:
-        self._add_copies({p: p for p in self._parameters() if p.requires_grad or p.grad is not None})
+        training = (p for p in self._parameters() if p.requires_grad or p.grad is not None)
+        if new := {p: p for p in training if p not in self._phi.copies}:
+            self._add_copies(new)
 
     def _is_for_the_state_alone(self) -> bool:
         """Whether a step is torch.distributed.checkpoint's, which makes the state: zero rates and zero gradients."""
