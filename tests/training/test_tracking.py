@@ -47,6 +47,23 @@ def test_mlflow_shows_the_log(
     assert "validate/dev/aa/f1" in run.data.metrics
 
 
+def test_a_resumed_run_goes_on_in_mlflow(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = mlflow.MlflowClient(tracking_uri=(tmp_path / "mlflow").as_uri())
+    for steps, expected in (((0, 1), 1), ((2, 3), 1), ((0,), 2)):  # a run, the same resumed, and another one
+        with tracking("mlflow", recipe(tiny_model, tiny_panx), tmp_path, steps[0]) as log:
+            for step in steps:
+                log(Train(gradients=step, seconds=1.0, loss=1.0, learning_rate=0.1))
+        runs = client.search_runs([client.get_experiment_by_name("multitune").experiment_id])
+        assert [run.info.status for run in runs] == ["FINISHED"] * expected
+        history = client.get_metric_history(runs[0].info.run_id, "train/loss")
+        assert [point.step for point in history] == ([0] if steps == (0,) else list(range(steps[-1] + 1)))
+
+
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     with tracking(None, recipe(tiny_model, tiny_panx), tmp_path, 0) as log:
         log(Train(gradients=1, seconds=1.0, loss=1.0, learning_rate=0.1))

@@ -1,5 +1,6 @@
 """A run's curves in MLflow: on the server that MLFLOW_TRACKING_URI names, else in a folder of the run."""
 
+import hashlib
 import os
 import re
 import time
@@ -16,6 +17,8 @@ from mlflow.entities import Metric, Param
 EXPERIMENT = "multitune"
 FOLDER = "mlflow"
 """Where curves go within a run folder."""
+PLACE = "multitune_folder"
+"""A tag: the hash of the run folder's path."""
 LONGEST = 500
 """Characters of a parameter."""
 
@@ -26,13 +29,21 @@ class MlflowRun:
     Args:
         recipe: its keys are the run's parameters.
         out: the run folder, whose name the run has.
+        resumed: go on with the newest MLflow run of that folder, if there is one.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, resumed: bool) -> None:
         self._client = _client(out)
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         known = self._client.create_experiment(EXPERIMENT) if experiment is None else experiment.experiment_id
-        self._id = self._client.create_run(known, run_name=out.name).info.run_id
+        # Not the path itself: it may tell a server whose machine this is.
+        place = hashlib.sha256(str(out.absolute()).encode()).hexdigest()
+        before = self._client.search_runs([known], f"tags.{PLACE} = '{place}'", max_results=1) if resumed else []
+        if before:
+            self._id = before[0].info.run_id
+            self._client.update_run(self._id, "RUNNING")
+            return
+        self._id = self._client.create_run(known, run_name=out.name, tags={PLACE: place}).info.run_id
         keys = recipe.model_dump(mode="json").items()
         self._client.log_batch(self._id, params=[Param(key, str(value)[:LONGEST]) for key, value in keys])
 

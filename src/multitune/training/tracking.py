@@ -54,7 +54,7 @@ def tracking(name: str | None, recipe: Recipe, out: Path, gradients: int) -> Ite
     if name == "mlflow":
         from multitune.training.mlflow_runs import MlflowRun
 
-        tracker: Any = MlflowRun(recipe, out)
+        tracker: Any = MlflowRun(recipe, out, resumed=gradients > 0)
     else:
         tracker = _tracker(name, recipe, out, gradients)
         tracker.start()
