@@ -45,6 +45,7 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "average": ("ema", "swa"),
     "average_horizon": ("ema_decay",),
     "freeze": ("freeze_encoder", "freeze_backbone", "freeze_layers", "linear_probe"),
+    "adam_beta1": ("beta1", "betas", "adam_betas", "momentum"),
     "layer_decay": ("layerwise_lr_decay", "layer_wise_lr_decay", "llrd"),
     "anchor": ("l2_sp", "l2sp"),
     "lora": ("peft", "peft_config", "lora_config", "adapter", "adapters"),

@@ -216,6 +216,8 @@ class Recipe(BaseModel):
     """Share of the budget over which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """Decoupled weight decay of matrices; embeddings, biases and layer norms have none."""
+    adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """AdamW's momentum: how much of the mean of past gradients a step keeps; 0: steps follow their own gradient."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """What the learning rate is multiplied by from each layer to the one below it, embeddings last; 1 gives all layers
     the same."""

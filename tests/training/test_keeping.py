@@ -93,6 +93,21 @@ def test_a_layer_has_its_share_of_the_rate(tiny_model: Path, tiny_panx: Path) ->
         assert max(moved) == pytest.approx(share * rate, rel=1e-3), part
 
 
+@pytest.mark.parametrize("method", ["sequential", "sequential_reptile", "recadam"])
+def test_without_momentum_the_first_moment_is_the_gradient(tiny_model: Path, tiny_panx: Path, method: str) -> None:
+    """Then v after two steps is (1 - beta2) (beta2 m_1^2 + m_2^2) of the first moments m_1 and m_2."""
+    run = prepared(recipe(tiny_model, tiny_panx, method, adam_beta1=0.0, clip=None))
+    moments: list[list[Tensor]] = []
+    for _ in range(2):
+        step(run)
+        (optimizer,) = (part for part in run.update.state_dict().values() if "param_groups" in part)
+        state = optimizer["state"].values()
+        moments.append([entry[key].clone() for key in ("exp_avg", "exp_avg_sq") for entry in state])
+    half = len(moments[0]) // 2
+    for one, two, squares in zip(moments[0][:half], moments[1][:half], moments[1][half:], strict=True):
+        torch.testing.assert_close(squares, 1e-3 * (0.999 * one.square() + two.square()), rtol=1e-3, atol=1e-12)
+
+
 def test_an_anchor_is_its_formula_on_pretrained_weights_alone(tiny_model: Path, tiny_panx: Path) -> None:
     """Two runs whose first two steps have the same gradients: the first is pulled nowhere, the second by lr alpha."""
     alpha = 5.0

@@ -56,7 +56,7 @@ def _with_recall(setup: "Setup") -> list[dict[str, Any]]:
     """The groups of the run's optimizer, told apart by whether there are pretrained weights to recall."""
     from multitune.plans.update import RATE_SHARE
 
-    kept = {"params", "lr", "weight_decay", RATE_SHARE}
+    kept = {"params", "lr", "betas", "weight_decay", RATE_SHARE}
     groups: list[dict[str, Any]] = []
     for recall in (True, False):
         named = [(name, weight) for name, weight in setup.parameters if (name in setup.pretrained) == recall]

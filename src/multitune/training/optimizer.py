@@ -11,6 +11,9 @@ from multitune.methods.anchor import anchor
 from multitune.plans.update import RATE_SHARE, NamedParameters
 from multitune.recipe import Recipe
 
+BETA2 = 0.999
+"""AdamW's default: how much of the mean of past squared gradients a step keeps."""
+
 
 def make_optimizer(
     parameters: NamedParameters, recipe: Recipe, shares: Mapping[str, float], pretrained: Collection[str]
@@ -31,7 +34,7 @@ def make_optimizer(
         decayed = weight.ndim > 1 and "embedding" not in name
         groups.setdefault((decayed, shares.get(name, 1.0)), []).append(weight)
     made = [_group(recipe, *key, groups[key]) for key in sorted(groups, reverse=True)]
-    optimizer = AdamW(made, lr=recipe.learning_rate, fused=True)
+    optimizer = AdamW(made, lr=recipe.learning_rate, betas=(recipe.adam_beta1, BETA2), fused=True)
     if recipe.anchor:
         try:
             anchor(optimizer, [weight for name, weight in parameters if name in pretrained], recipe.anchor)
