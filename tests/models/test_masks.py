@@ -1,6 +1,7 @@
 """Masks made without reading the batch: those of transformers, for encoders and causal models, padded or not."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ from transformers import BertConfig, BertForTokenClassification, MistralConfig, 
 from multitune.models.dropout import use_attention
 from multitune.models.masks import padding_is
 
-SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 
 
 def bert() -> PreTrainedModel:

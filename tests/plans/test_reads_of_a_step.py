@@ -64,7 +64,7 @@ SEVERAL_MASKS = ("translation",)
 
 @pytest.mark.parametrize("kind", sorted(RECORDS))
 def test_a_step_reads_once_of_any_kind_of_task(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = {"classification": ("even", "odd"), "image_classification": ("above", "below")}
+    labels: dict[str, tuple[str, ...]] = {"classification": ("even", "odd"), "image_classification": ("above", "below")}
     labels |= {"multi_label": ("odd", "third"), "pos_tagging": ("NAME", "PLACE", "WORD")}
     monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind, labels.get(kind, ())))
     model = {"image_classification": "scratch:convnet", "translation": "scratch:transformer"}.get(kind, str(tiny_model))

@@ -26,7 +26,7 @@ def padding_is(padded: bool | None) -> Iterator[None]:
 
 
 def mask(
-    *args: Any,
+    *,
     attention_mask: Tensor | None = None,
     allow_is_causal_skip: bool = True,
     allow_is_bidirectional_skip: bool = False,
@@ -38,9 +38,9 @@ def mask(
         attention_mask = attention_mask if padded else None
         allow_is_causal_skip &= not padded
         allow_is_bidirectional_skip &= not padded
-    skips = {
-        "allow_is_causal_skip": allow_is_causal_skip,
-        "allow_is_bidirectional_skip": allow_is_bidirectional_skip,
-    }
-    made: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **skips, **options)
-    return made
+    return sdpa_mask(
+        attention_mask=attention_mask,
+        allow_is_causal_skip=allow_is_causal_skip,
+        allow_is_bidirectional_skip=allow_is_bidirectional_skip,
+        **options,
+    )
