@@ -59,7 +59,8 @@ class SWEP(nn.Module):
         hidden_size: of the encoder's last hidden states.
         embedding_size: of the input embeddings; default hidden_size (ELECTRA and ALBERT have smaller ones).
         p: the dropout probability that the prior is made to resemble, in (0, 1).
-        generator: draws the MLP's initial weights, and epsilon; of the CPU or of the model's device.
+        generator: draws the MLP's initial weights, and epsilon; where the model is on another device than it, the seeds
+            of generators there.
 
     Raises:
         ValueError: p outside (0, 1).
