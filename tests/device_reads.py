@@ -92,7 +92,7 @@ class _Functions(TorchFunctionMode):
             device.reads[name] += 1
             return device.fetched(result) if isinstance(result, Tensor) else result
         if not there and DEVICE in given and isinstance(result, Tensor):
-            if name in FROM_LISTS or (name == "to" and not kwargs.get("non_blocking")):
+            if result.numel() and (name in FROM_LISTS or (name == "to" and not kwargs.get("non_blocking"))):
                 device.uploads[name] += 1
             return device.sent(result)
         return result

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
 from multitune.methods.sharded import divided_as
-from multitune.models.device import chosen
+from multitune.models.device import chosen, sent
 from multitune.models.dropout import use_attention, use_quick_dropout
 from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
@@ -236,7 +236,7 @@ class Encoder:
 
     def on_device(self, inputs: Inputs) -> Inputs:
         """A batch where the model runs."""
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        return {name: sent(tensor, self.device) for name, tensor in inputs.items()}
 
     def mean_states(self, inputs: Inputs) -> Tensor:
         """The last hidden states of an encoder of text, averaged over each example's tokens: [examples, hidden]."""

@@ -21,7 +21,7 @@ from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.checkpointing import checkpoint_layers
-from multitune.models.device import chosen
+from multitune.models.device import chosen, sent
 from multitune.models.encoder import Encoder
 from multitune.models.masks import padding_is
 from multitune.models.parts import Parts
@@ -160,10 +160,9 @@ class Run:
 
     def _loss(self, part: "_Part", draw: torch.Generator) -> Tensor:
         """The method's loss of a part of a mini-batch, times its share; ``draw`` is the mini-batch's generator."""
-        task, model, device = self.heads.tasks[part.head], self._models[part.head], self.encoder.device
-        given = self.encoder.training_inputs(part.inputs)
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in given.items()}
-        targets = part.targets.to(device, non_blocking=True)
+        task, model = self.heads.tasks[part.head], self._models[part.head]
+        inputs = self.encoder.on_device(self.encoder.training_inputs(part.inputs))
+        targets = sent(part.targets, self.encoder.device)
         padded = None if model.config.is_encoder_decoder else part.padded  # there, decoders have masks of their own
         with task.fewer_logits(model, part.targets), padding_is(padded):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets), draw) * part.share
