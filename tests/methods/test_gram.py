@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multitune.methods import gram
 from multitune.methods.gram import combine_rows, full_precision, gram_matrices
 from multitune.methods.groups import BLOCK
 
@@ -23,14 +24,14 @@ def test_gram_matrices_and_combination(blocks: list[int], dtype: torch.dtype) ->
     grams = gram_matrices(rows, blocks)
     assert grams.dtype == torch.float64
     rtol = 1e-12 if dtype == torch.float64 else 2e-6  # bf16 rows too: their products are summed in fp32
-    for gram, weight, group, result in zip(
+    for own, weight, group, result in zip(
         grams,
         weights,
         rows.double().split([BLOCK * n for n in blocks], 1),
         out.split([BLOCK * n for n in blocks]),
         strict=True,
     ):
-        torch.testing.assert_close(gram, group @ group.T, rtol=rtol, atol=rtol * float(group.square().sum() / 5))
+        torch.testing.assert_close(own, group @ group.T, rtol=rtol, atol=rtol * float(group.square().sum() / 5))
         expected = (weight @ group).to(dtype)
         torch.testing.assert_close(result, expected, rtol=2 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
 
@@ -56,3 +57,16 @@ def test_a_callers_precision_does_not_reach_the_products(matmul: str, autocast: 
         torch.set_float32_matmul_precision("highest")
     assert torch.equal(grams, expected)
     torch.testing.assert_close(out, rows.sum(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_large_buffers_are_gone_through_in_parts(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [3, 1, 7]
+    rows, weights = make_rows(blocks, dtype), torch.linspace(-1, 1, 15, dtype=torch.float64).view(3, 5)
+    whole, parts = torch.empty(2, rows.shape[1], dtype=dtype)
+    expected = gram_matrices(rows, blocks)
+    combine_rows(rows, weights, blocks, whole)
+    monkeypatch.setattr(gram, "MOST", 2)
+    torch.testing.assert_close(gram_matrices(rows, blocks), expected)
+    combine_rows(rows, weights, blocks, parts)
+    torch.testing.assert_close(parts, whole)

@@ -10,6 +10,8 @@ from multitune.methods.groups import BLOCK
 
 CHUNK = 512
 """Blocks that are converted to fp32 at a time, where the rows are bf16 or fp16."""
+MOST = 2**15
+"""Blocks of one batched product: CUDA's grids end at 65,535, and XLM-R base has 135,000 blocks."""
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def gram_matrices(rows: Tensor, blocks: Sequence[int]) -> Tensor:
         [groups, tasks, tasks], float64. Within a block sums are in fp32 (for bf16 rows too; in float64 for float64),
         over the blocks in float64.
     """
-    chunks = torch.split(_blocked(rows), CHUNK if _is_low(rows) else sum(blocks))
+    chunks = torch.split(_blocked(rows), _at_once(rows))
     products = torch.cat([torch.bmm(chunk, chunk.mT) for chunk in map(_compute_dtype, chunks)])
     return torch.stack([group.sum(0, dtype=torch.float64) for group in torch.split(products, list(blocks))])
 
@@ -55,16 +57,21 @@ def combine_rows(rows: Tensor, weights: Tensor, blocks: Sequence[int], out: Tens
     by_group = weights.to(rows.device, non_blocking=True)
     per_block = torch.cat([weight.expand(count, -1) for weight, count in zip(by_group, blocks, strict=True)])[:, None]
     blocked, into = _blocked(rows), out.view(-1, 1, BLOCK)
-    if not _is_low(rows):
-        torch.bmm(per_block.to(rows.dtype), blocked, out=into)
-        return
-    for weight, chunk, part in zip(*(torch.split(t, CHUNK) for t in (per_block, blocked, into)), strict=True):
-        part.copy_(torch.bmm(weight.float(), chunk.float()))
+    for weight, chunk, part in zip(*(torch.split(t, _at_once(rows)) for t in (per_block, blocked, into)), strict=True):
+        if _is_low(rows):
+            part.copy_(torch.bmm(weight.float(), chunk.float()))
+        else:
+            torch.bmm(weight.to(rows.dtype), chunk, out=part)
 
 
 def _blocked(rows: Tensor) -> Tensor:
     """[tasks, width] -> [blocks, tasks, BLOCK], a view."""
     return rows.view(len(rows), -1, BLOCK).transpose(0, 1)
+
+
+def _at_once(rows: Tensor) -> int:
+    """Blocks of one batched product."""
+    return CHUNK if _is_low(rows) else MOST
 
 
 def _is_low(rows: Tensor) -> bool:

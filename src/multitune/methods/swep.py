@@ -36,7 +36,8 @@ def gaussian_divergence(mu: Tensor, log_variance: Tensor, prior_variance: float,
     """
     ratio = (log_variance.exp() + (mu - 1.0).square()) / prior_variance
     per_token = 0.5 * (math.log(prior_variance) - log_variance + ratio - 1.0).sum(dim=-1)
-    return per_token[mask.bool()].mean()
+    counts = mask.bool()
+    return torch.where(counts, per_token, 0.0).sum() / counts.sum()
 
 
 @final
@@ -58,7 +59,8 @@ class SWEP(nn.Module):
         hidden_size: of the encoder's last hidden states.
         embedding_size: of the input embeddings; default hidden_size (ELECTRA and ALBERT have smaller ones).
         p: the dropout probability that the prior is made to resemble, in (0, 1).
-        generator: draws the MLP's initial weights, and epsilon; of the CPU or of the model's device.
+        generator: draws the MLP's initial weights, and epsilon; where the model is on another device than it, the seeds
+            of generators there.
 
     Raises:
         ValueError: p outside (0, 1).
@@ -99,8 +101,8 @@ class SWEP(nn.Module):
         if "attention_mask" not in inputs:
             raise ValueError("SWEP averages over unmasked tokens: put attention_mask [batch, length] into the inputs")
         mu, log_variance = self.noise(model, inputs)
-        own = generator or self._generator
-        epsilon = torch.randn(mu.shape, generator=own, device=own.device, dtype=mu.dtype).to(mu.device)
+        own = _on(mu.device, generator or self._generator)
+        epsilon = torch.randn(mu.shape, generator=own, device=mu.device, dtype=mu.dtype)
         with _scaled_embeddings(model, mu + epsilon * torch.exp(0.5 * log_variance)):
             noisy = loss_fn(model(**inputs))
         clean = loss_fn(model(**inputs))
@@ -135,6 +137,14 @@ def _scaled_embeddings(model: EmbeddingModel, scale: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """The generator, or where it is of another device a new one of this device, seeded by its next draw."""
+    if generator.device == device:
+        return generator
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator(device).manual_seed(int(seed))
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

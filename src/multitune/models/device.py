@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 from multitune.errors import UserError
 
@@ -28,6 +29,14 @@ def chosen(device: str) -> torch.device:
     if device not in there and not (device == "cuda" and "cuda:0" in there):
         raise UserError(f"device: {device} is not there; this machine has {', '.join(there)}")
     return torch.device(device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; the host does not wait for that.
+
+    But with Apple's GPU: torch lets it read memory that is free again by then.
+    """
+    return tensor.to(device, non_blocking=device.type != "mps")
 
 
 def available() -> list[str]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from multitune.models.masks import mask
 
 LEVELS = 2**16
 ATTENTION = "multitune_sdpa"
@@ -49,7 +50,7 @@ def attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """transformers' ``sdpa`` attention; where it would drop weights out, written out with masks of ``thinned``.
+    """transformers' ``sdpa`` attention; where it would drop weights on a CPU, written out with masks of ``thinned``.
 
     query, key, value: [batch, heads, length, size]; attention_mask: booleans, True where a key is to be seen. Returns
     [batch, length, heads, size].
@@ -60,7 +61,7 @@ def attention(
         and not options.get("is_causal", getattr(module, "is_causal", True))
         and options.get("position_bias") is None
     )
-    if dropout == 0 or not simple:
+    if dropout == 0 or query.device.type != "cpu" or not simple:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scale) @ key.transpose(-1, -2)
@@ -71,14 +72,19 @@ def attention(
 
 
 def use_quick_dropout(model: PreTrainedModel) -> None:
-    """Give a model on the CPU this dropout, in its modules and (where it has exchangeable attention) its attention."""
+    """Give a model on the CPU this dropout, in its modules and its attention."""
     for parent in model.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, QuickDropout(child.p).train(child.training))
+    use_attention(model)
+
+
+def use_attention(model: PreTrainedModel) -> None:
+    """Give a model with exchangeable attention ``attention``, and the masks of ``multitune.models.masks``."""
     if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         AttentionInterface.register(ATTENTION, attention)
-        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+        AttentionMaskInterface.register(ATTENTION, mask)
         model.set_attn_implementation(ATTENTION)
 
 

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.errors import UserError
 from multitune.methods.sharded import divided_as
-from multitune.models.device import chosen
-from multitune.models.dropout import use_quick_dropout
+from multitune.models.device import chosen, sent
+from multitune.models.dropout import use_attention, use_quick_dropout
 from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
@@ -145,8 +145,7 @@ class Encoder:
         new = [weight for name, weight in self.model.named_parameters() if name in self._new]
         self._adapters, body = Adapters(self.model, lora, new, seed), self.model.base_model
         assert isinstance(body, PreTrainedModel)
-        if self.device.type == "cpu":
-            use_quick_dropout(body)
+        _use_own_layers(body, self.device)
         self._train()
 
     @property
@@ -237,7 +236,7 @@ class Encoder:
 
     def on_device(self, inputs: Inputs) -> Inputs:
         """A batch where the model runs."""
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        return {name: sent(tensor, self.device) for name, tensor in inputs.items()}
 
     def mean_states(self, inputs: Inputs) -> Tensor:
         """The last hidden states of an encoder of text, averaged over each example's tokens: [examples, hidden]."""
@@ -354,6 +353,14 @@ class Encoder:
                 yield
 
 
+def _use_own_layers(model: PreTrainedModel, device: torch.device) -> None:
+    """Give a model this package's attention, and on a CPU its dropout."""
+    if device.type == "cpu":
+        use_quick_dropout(model)
+    else:
+        use_attention(model)
+
+
 def _embedding_name(model: PreTrainedModel) -> str:
     weight = model.get_input_embeddings().weight
     return next(name for name, one in model.named_parameters() if one is weight)
@@ -387,8 +394,7 @@ def load(
     for one, _ in loaded:
         if text and one.config.pad_token_id is None:
             one.config.pad_token_id = processor.pad_token_id
-        if where.type == "cpu":
-            use_quick_dropout(one)
+        _use_own_layers(one, where)
     if len(loaded) == 1:
         return Encoder(loaded[0][0], heads, processor, loaded[0][1], where)
     model = Heads([one for one, _ in loaded])

@@ -52,7 +52,7 @@ class CombinedUpdate(OptimizerUpdate):
 
     def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
         values = self._combiner.backward(losses, tasks=drawn, scales=self.scales(drawn))
-        self._apply(drawn)
+        self._apply(drawn, float(self._clipped_norm()))
         read: list[float] = values.tolist()
         return read
 

@@ -122,9 +122,9 @@ class TwoLoopUpdate(SingleBatchUpdate):
             sampler.load_state_dict(own)
         load_plain(self._two_loop, state["two_loop"])
 
-    def _apply(self, tasks: Sequence[int]) -> None:
+    def _apply(self, tasks: Sequence[int], norm: float) -> None:
         try:
-            super()._apply(tasks)
+            super()._apply(tasks, norm)
         except NonFiniteWeightsError as error:
             self._two_loop.zero_grad()
             raise NonFiniteError(RESULT, tasks) from error

@@ -177,17 +177,16 @@ class OptimizerUpdate(Update):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group.get(RATE_SHARE, 1.0)
 
-    def _apply(self, tasks: Sequence[int]) -> None:
-        """Clip the gradients, which ``tasks`` have made, and step."""
-        norm = self._clipped_norm()
-        if not norm.isfinite():
+    def _apply(self, tasks: Sequence[int], norm: float) -> None:
+        """Step with the gradients that ``tasks`` have made, whose norm was ``norm``; leave none behind."""
+        if not math.isfinite(norm):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError("gradient", tasks)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
     def _clipped_norm(self) -> Tensor:
-        """The L2 norm of all gradients before they were clipped."""
+        """Clip the gradients; their L2 norm before that, a scalar on their device."""
         gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
         norm = global_norm(gradients)
         if self._clip is not None:
@@ -204,15 +203,20 @@ class SingleBatchUpdate(OptimizerUpdate):
         for term in scalars(given):
             term.backward()
             terms.append(term.detach())
-        (total,) = self._split.sums_on_host([torch.stack(terms).sum()])
-        value = float(total)
+        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
+        self._split.sum_together([gradient for gradient in gradients if not is_sharded(gradient)])
+        value, norm = self._read(torch.stack(terms).sum(), self._clipped_norm())
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError("loss", drawn)
-        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
-        self._split.sum_together([gradient for gradient in gradients if not is_sharded(gradient)])
-        self._apply(drawn)
+        self._apply(drawn, norm)
         return [value]
+
+    def _read(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
+        """The sum of the ranks' losses, and the norm, which all ranks have: the device is waited for once."""
+        told = norm if self._split.rank == 0 else torch.zeros_like(norm)
+        total, read = self._split.sums_on_host([loss, told])
+        return float(total), float(read)
 
 
 class PlainUpdate(SingleBatchUpdate):

@@ -21,7 +21,7 @@ from multitune.data.corpus import Record
 from multitune.data.kind import Text
 from multitune.results.shown import Shown
 from multitune.tasks.conversations import Reader, Tokens
-from multitune.tasks.task import IGNORED, Example, Inputs, Task, logits_at, padded_rows, ratio, sums
+from multitune.tasks.task import IGNORED, Example, Inputs, Task, known_labels, logits_at, padded_rows, ratio, sums
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ class CausalLM(Task):
 
     def loss(self, output: Any, targets: Tensor) -> Tensor:
         """Mean cross-entropy of the learnt tokens of a batch, in nats."""
-        learnt = targets[:, 1:]
-        return torch.nn.functional.cross_entropy(output.logits.float(), learnt[learnt != IGNORED])
+        logits = output.logits.float()
+        return torch.nn.functional.cross_entropy(logits, known_labels(targets[:, 1:], len(logits)))
 
     def labels_in_loss(self, targets: Tensor) -> int:
         return int((targets[:, 1:] != IGNORED).sum())  # nothing predicts the first token, which texts learn

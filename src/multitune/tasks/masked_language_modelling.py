@@ -15,7 +15,18 @@ from multitune.data.fields import TEXT
 from multitune.errors import UserError
 from multitune.results.shown import Shown
 from multitune.seeds import seeded
-from multitune.tasks.task import IGNORED, Example, Task, logits_at, padded_rows, ratio, rows_of, sums, together
+from multitune.tasks.task import (
+    IGNORED,
+    Example,
+    Task,
+    known_labels,
+    logits_at,
+    padded_rows,
+    ratio,
+    rows_of,
+    sums,
+    together,
+)
 
 SHARE = 0.15
 """Share of a text's tokens that are to be guessed (Devlin et al. 2019, arXiv 1810.04805, section 3.1)."""
@@ -86,7 +97,8 @@ class MaskedLanguageModelling(Task):
         return logits_at(model, targets != IGNORED)
 
     def loss(self, output: Any, targets: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(output.logits.float(), targets[targets != IGNORED])
+        logits = output.logits.float()
+        return torch.nn.functional.cross_entropy(logits, known_labels(targets, len(logits)))
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[tuple[list[int], list[int], float]]:
         """For each example its masked tokens, the guesses, and the sum of their negative log-likelihoods."""

@@ -136,7 +136,10 @@ class Task(Kind, ABC):
         return ()
 
     def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
-        """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all."""
+        """A context in which the model computes only the logits that ``loss`` and ``decode`` read; by default all.
+
+        ``targets`` on the CPU spare a wait for the device that the model is on.
+        """
         return nullcontext()
 
     def forward(self, model: PreTrainedModel, inputs: Inputs, examples: Sequence[Example]) -> Any:
@@ -264,11 +267,25 @@ def logits_at(model: PreTrainedModel, chosen: Tensor) -> Iterator[None]:
     """
     output = model.get_output_embeddings()
     assert isinstance(output, nn.Module)
-    handle = output.register_forward_pre_hook(lambda _, states: (states[0][chosen.to(states[0].device)],))
+    places = chosen.flatten().nonzero()[:, 0]
+
+    def choose(_: nn.Module, states: tuple[Tensor]) -> tuple[Tensor]:
+        return (states[0].flatten(0, 1)[places.to(states[0].device, non_blocking=True)],)
+
+    handle = output.register_forward_pre_hook(choose)
     try:
         yield
     finally:
         handle.remove()
+
+
+def known_labels(targets: Tensor, count: int) -> Tensor:
+    """The labels in ``targets`` that are not ``IGNORED``, in order, [count].
+
+    Their number is told, so that the host need not wait for the device to find it.
+    """
+    labels = targets.flatten()
+    return labels[(labels == IGNORED).int().argsort(stable=True)[:count]]
 
 
 def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Tensor:

@@ -21,8 +21,9 @@ from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.checkpointing import checkpoint_layers
-from multitune.models.device import chosen
+from multitune.models.device import chosen, sent
 from multitune.models.encoder import Encoder
+from multitune.models.masks import padding_is
 from multitune.models.parts import Parts
 from multitune.models.precision import autocast, resolve
 from multitune.plans import Plan
@@ -159,10 +160,11 @@ class Run:
 
     def _loss(self, part: "_Part", draw: torch.Generator) -> Tensor:
         """The method's loss of a part of a mini-batch, times its share; ``draw`` is the mini-batch's generator."""
-        task, model, device = self.heads.tasks[part.head], self._models[part.head], self.encoder.device
-        inputs = {name: tensor.to(device) for name, tensor in self.encoder.training_inputs(part.inputs).items()}
-        targets = part.targets.to(device)
-        with task.fewer_logits(model, targets):
+        task, model = self.heads.tasks[part.head], self._models[part.head]
+        inputs = self.encoder.on_device(self.encoder.training_inputs(part.inputs))
+        targets = sent(part.targets, self.encoder.device)
+        padded = None if model.config.is_encoder_decoder else part.padded  # there, decoders have masks of their own
+        with task.fewer_logits(model, part.targets), padding_is(padded):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets), draw) * part.share
 
 
@@ -179,6 +181,11 @@ class _Part:
     inputs: Inputs
     targets: Tensor
     share: float
+
+    @property
+    def padded(self) -> bool | None:
+        """Whether examples are filled up to the length of the longest; None of what has no mask."""
+        return not bool(self.inputs["attention_mask"].all()) if "attention_mask" in self.inputs else None
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
