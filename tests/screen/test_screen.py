@@ -1,13 +1,17 @@
 """The display of what takes long: no name is cut at any width, nothing is drawn in a pipe, notebooks get HTML."""
 
+import gzip
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from multitune.data import lines
+from multitune.screen import terminal
 from multitune.screen.notebook import Cell
-from multitune.screen.stages import opened, shown_on, stage
+from multitune.screen.stages import expect, opened, reading, shown_on, stage
 from multitune.screen.terminal import Terminal
 from multitune.screen.words import duration, size
 
@@ -64,6 +68,30 @@ def test_a_pipe_gets_lines_alone() -> None:
         assert not screen.moves
         screen.say("a\x1b[2Jline")
     assert written(to) == "a\\x1b[2Jline\n"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_files_that_are_read_count_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(terminal, "BRIEF", 0)
+    files = [tmp_path / f"{name}.jsonl{suffix}" for name in ("de", "fi")]
+    text = b"".join(b"%d\n" % number**3 for number in range(100_000))
+    for file in files:
+        file.write_bytes(gzip.compress(text) if suffix else text)
+    to = console(80, terminal=True)
+    with shown_on(lambda: Terminal(to)) as screen, reading("reading folder"):
+        expect(files)
+        assert sum(1 for _ in lines.numbered(files[0])) == 100_000
+        screen.say("said")
+    size = files[0].stat().st_size / 1e6
+    assert f" {size:.1f}/{2 * size:.1f} MB" in written(to)
+    assert re.search(r"MB +\d+:\d\d", written(to))  # the time left
+
+
+def test_a_file_that_nobody_expects_does_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "de.jsonl"
+    file.write_text("line\n")
+    with shown_on(lambda: Terminal(console(80, terminal=True))), reading("reading folder"):
+        assert list(lines.numbered(file)) == [(1, "line")]
 
 
 def test_there_is_one_screen_at_a_time() -> None:

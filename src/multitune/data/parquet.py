@@ -10,6 +10,7 @@ from typing import Any
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.lines import LARGEST, LONGEST
+from multitune.screen.stages import passed
 
 ROWS = 500
 """That are read at a time."""
@@ -131,7 +132,9 @@ def _unpacked_rows(path: Path, columns: Sequence[str]) -> Iterator[Values]:
         _check_size(file.metadata)
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     with ParquetFile(path, read_dictionary=texts) as file:
+        size, total = path.stat().st_size, file.metadata.num_rows
         for batch in file.iter_batches(ROWS, columns=columns):
+            passed(path, size * batch.num_rows // total)
             for part in _parts(batch.select(columns)):
                 yield from part.cast(plain).to_pylist()  # ten times as fast as from dictionaries
 
