@@ -74,7 +74,8 @@ def train(
             given = parse_overrides(overrides or [])
             file = own_data.recipe_for(recipe, given)
             one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
-        output.announce(f"training {one.method} on {one.data}: {one.budget} gradients, seed {one.seed}")
+        data = one.path if one.data == "folder" else one.data
+        output.announce(f"training {one.method} on {data}: {one.budget} gradients, seed {one.seed}")
         with output.importing():
             from multitune.commands.train import default_folder
             from multitune.commands.train import train as run
