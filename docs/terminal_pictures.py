@@ -62,7 +62,7 @@ def run(words: Sequence[str], folder: Path, until: Callable[[str], object] = lam
         if not early and until(stream):
             early = stream
     if os.waitpid(child, 0)[1]:
-        sys.exit(f"{' '.join(words)} failed:\n{stream}")
+        sys.exit("\n".join([f"{' '.join(words)} failed:", *shown(stream)]))
     return early, stream
 
 

@@ -92,7 +92,9 @@ def train(
     sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
     output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
     if not quiet:
-        say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+        say(f"run folder: {folder}")
+        if one.save_model:
+            say(f"the model: {folder / 'model'}")
         say(f"the report: {folder / 'report.html'}")
 
 
