@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
 from multitune.data.corpus import Place, Placed, Record
@@ -28,7 +29,8 @@ Values = dict[str, Any]
 """Field -> value of a row."""
 
 
-class Format(NamedTuple):
+@dataclass(frozen=True)
+class Format:
     """A kind of file with columns.
 
     Attributes:
