@@ -48,7 +48,7 @@ def test_settings_of_one_method_go_by_their_folders(made: tuple[Path, mt.Compari
 
 def test_seeds_of_one_setting_are_one_method(made: tuple[Path, mt.Comparison], tmp_path: Path) -> None:
     folders = [made[0] / "mtl-seed0", tmp_path / "mtl-seed1"]
-    shutil.copytree(*folders)
+    shutil.copytree(folders[0], folders[1])
     for name in ("recipe.yaml", "results.json"):
         file = folders[1] / name
         file.write_text(file.read_text().replace("seed: 0", "seed: 1").replace('"seed": 0', '"seed": 1'))

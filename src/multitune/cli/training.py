@@ -174,7 +174,10 @@ def compare(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train several methods at one budget and compare them, or compare finished runs: multitune compare RUN RUN ..."""
+    """Train several methods at one budget and compare them.
+
+    Finished runs are compared, without training, by their folders: multitune compare RUN RUN.
+    """
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
     if (recipe / "recipe.yaml").exists():
