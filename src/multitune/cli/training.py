@@ -28,6 +28,7 @@ from multitune.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from multitune.commands.estimate import EstimatedRuns
+    from multitune.results.comparison import Comparison
 
 
 @contextmanager
@@ -74,7 +75,8 @@ def train(
             given = parse_overrides(overrides or [])
             file = own_data.recipe_for(recipe, given)
             one = file.resolve(overrides=given)  # a mistake is told before the seconds that the next imports take
-        output.announce(f"training {one.method} on {one.data}: {one.budget} gradients, seed {one.seed}")
+        data = one.path if one.data == "folder" else one.data
+        output.announce(f"training {one.method} on {data}: {one.budget} gradients, seed {one.seed}")
         with output.importing():
             from multitune.commands.train import default_folder
             from multitune.commands.train import train as run
@@ -91,7 +93,9 @@ def train(
     sheets = [tables.runs([result]), *([tables.languages([result])] if by_language else [])]
     output.show([*sheets, *(tables.classes([result]) if by_class else [])], as_json=as_json, as_csv=as_csv)
     if not quiet:
-        say(f"run folder: {folder}" + (f"; the model: {folder / 'model'}" if one.save_model else ""))
+        say(f"run folder: {folder}")
+        if one.save_model:
+            say(f"the model: {folder / 'model'}")
         say(f"the report: {folder / 'report.html'}")
 
 
@@ -170,9 +174,22 @@ def compare(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train several methods at one budget and compare them."""
+    """Train several methods at one budget and compare them.
+
+    Finished runs are compared, without training, by their folders: multitune compare RUN RUN.
+    """
     output.check(as_json=as_json, as_csv=as_csv)
     output.set_verbosity(verbose=verbose, quiet=quiet)
+    if (recipe / "recipe.yaml").exists():
+        about_training = (methods, grid, out, jobs, on, track, paper, dry_run or None, None if seeds == 1 else seeds)
+        if any(about_training):
+            raise UserError("compare: of finished runs takes --by-language, --by-class, --json, --csv and -q alone")
+        with output.watched(quiet=quiet), output.importing():
+            from multitune.commands.compare_finished import compare_finished
+
+            finished = compare_finished([recipe, *map(Path, overrides or [])])
+        _show_comparison(finished, by_language=by_language, by_class=by_class, as_json=as_json, as_csv=as_csv)
+        return
 
     folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -184,7 +201,6 @@ def compare(
     with output.watched(quiet=quiet):
         output.announce(f"comparing {', '.join(names) or f'the methods of {recipe}'}")
         with output.importing():
-            from multitune.cli import tables
             from multitune.commands.compare import compare as run
             from multitune.commands.grid import read
             from multitune.recipe import parse_overrides
@@ -203,12 +219,9 @@ def compare(
             track=track,
             paper=paper,
         )
-    chosen = comparison.chosen_runs
-    sheets = [*([tables.points(comparison)] if points else []), tables.summary(comparison)]
-    sheets += [tables.languages(chosen, comparison.baseline)] if by_language else []
-    sheets += tables.classes(chosen) if by_class else []
-    sheets += [tables.beside(each) for each in comparison.paper]
-    output.show(sheets, as_json=as_json, as_csv=as_csv)
+    _show_comparison(
+        comparison, points=bool(points), by_language=by_language, by_class=by_class, as_json=as_json, as_csv=as_csv
+    )
     if not quiet:
         say(f"the runs and their models are in {folder}; the report: {folder / 'report.html'}")
     if failed := [run.folder for run in comparison.failed]:
@@ -216,6 +229,25 @@ def compare(
             f"{len(failed)} of {len(failed) + len(comparison.runs)} runs failed: {', '.join(failed)}; table and report "
             f"say why, and the same command tries again"
         )
+
+
+def _show_comparison(
+    comparison: "Comparison",
+    *,
+    points: bool = False,
+    by_language: bool,
+    by_class: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    from multitune.cli import tables
+
+    chosen = comparison.chosen_runs
+    sheets = [*([tables.points(comparison)] if points else []), tables.summary(comparison)]
+    sheets += [tables.languages(chosen, comparison.baseline)] if by_language else []
+    sheets += tables.classes(chosen) if by_class else []
+    sheets += [tables.beside(each) for each in comparison.paper]
+    output.show(sheets, as_json=as_json, as_csv=as_csv)
 
 
 def sweep(

@@ -213,6 +213,15 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: S
         ComparedRun(**vars(RunResult.read(out / folder)), folder=folder, grid=point)
         for folder, point in folders.items()
     ]
+    return summarised(out, runs, heads, failed)
+
+
+def summarised(out: Path, runs: Sequence[ComparedRun], heads: HeadMap, failed: Sequence[FailedRun] = ()) -> Comparison:
+    """What ``summarise`` makes of runs that were read from folders inside ``out``.
+
+    Raises:
+        UserError: as ``summarise`` does.
+    """
     check_tested_alike({run.folder: run.digests for run in runs})
     chosen = _chosen(runs, failed)
     shown = [run for run in runs if run.grid == chosen[run.method]]
@@ -228,7 +237,7 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: S
         return _sides(lambda side: measured[method, side])
 
     return Comparison(
-        runs=runs,
+        runs=list(runs),
         chosen=chosen,
         metric=heads.metric,
         baseline=baseline,

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from multitune import pseudo_tasks
 from multitune.data.corpus import Corpus
+from multitune.data.languages import language as language_of
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
@@ -58,6 +59,8 @@ USED = (
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
 """Test sentences a language, at most, whose masked tokens are predicted."""
+ENGLISH = "eng"
+"""On the other side of all pairs, so that it has none itself."""
 
 
 def probe(
@@ -278,7 +281,8 @@ class _Measuring:
         return MaskedTokens(**skill, head="pretrained" if head is None else str(head))
 
     def _translations(self, texts: Mapping[str, Pairs], source: str) -> Retrieval | None:
-        left_out = [k for k in (*self.languages.seen, *self.languages.unseen) if k not in texts]
+        named = (*self.languages.seen, *self.languages.unseen)
+        left_out = [k for k in named if k not in texts and language_of(k).code != ENGLISH]
         if left_out:
             self.notes.append(f"retrieval: no pairs with English for {', '.join(left_out)}")
         if not texts:

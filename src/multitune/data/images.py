@@ -22,6 +22,7 @@ from multitune.data import fields
 from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
 from multitune.data.corpus import Place, Placed, Record
 from multitune.errors import UserError
+from multitune.screen.stages import passed
 
 LARGEST = 64 * 2**20
 """Bytes of an image file, unpacked."""
@@ -101,6 +102,7 @@ def _archived(path: Path, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]
             members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda member: member.filename)
             labels = _labels([PurePosixPath(member.filename) for member in members])
             for member, label in zip(members, labels, strict=True):
+                passed(path, member.compress_size)
                 if not _is_hidden(PurePosixPath(member.filename)):
                     yield Place(f"{path}/{member.filename}"), (label, _member_of(archive, member))
     except OSError as error:
@@ -202,6 +204,7 @@ def _pixels(data: bytes, shorter: int | None = None) -> NDArray[np.uint8]:
 
 def _array_rows(path: Path, bad: BadRecords | None) -> Iterator[Placed]:
     arrays = _arrays(path)
+    passed(path, path.stat().st_size)
     if isinstance(arrays, str):
         report(bad, str(path), arrays)
         return

@@ -10,12 +10,15 @@ from typing import IO, cast
 
 from multitune.data.bad import BadRecords, report
 from multitune.errors import UserError
+from multitune.screen.stages import passed
 
 LONGEST = 4 * 2**20
 """Bytes of a line, and characters of a record of several lines: what is longer is bad, and never held in memory."""
 LARGEST = 256 * 2**20
 """Bytes, unpacked, of a file that is read whole."""
 BLOCK = 2**16
+OFTEN = 1000
+"""Lines, after which the screen is told how many bytes of a file were read."""
 
 
 def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[int, str]]:
@@ -34,8 +37,13 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
     path, number = Path(path), 0
     try:
         with _opened(path) as file:
+            told = 0
             for number, line in numbered_in(file, str(path), bad):
+                if number % OFTEN == 0:
+                    passed(path, (place := _place(file)) - told)
+                    told = place
                 yield number, line
+            passed(path, _place(file) - told)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         report(bad, f"{path}:{number + 1}", f"the gzipped file is damaged or cut short ({error})")
 
@@ -69,6 +77,7 @@ def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:
     try:
         with _opened(path) as file:
             content = file.read(LARGEST + 1)
+        passed(path, path.stat().st_size)
         if len(content) <= LARGEST:
             return content.decode("utf-8-sig")
         report(bad, str(path), f"has more than {LARGEST} bytes, which are read at once; divide the file")
@@ -92,6 +101,11 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _place(file: IO[bytes]) -> int:
+    """How many bytes of a file were read, packed as they are."""
+    return file.fileobj.tell() if isinstance(file, gzip.GzipFile) else file.tell()
 
 
 def _skip_line(file: IO[bytes], line: bytes) -> None:

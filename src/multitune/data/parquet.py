@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.lines import LARGEST, LONGEST
+from multitune.screen.stages import passed
 
 ROWS = 500
 """That are read at a time."""
@@ -25,6 +27,21 @@ CACHED = re.compile(r"/datasets--(.+?)--(.+?)/snapshots/[^/]+/(.+)$")
 
 Values = dict[str, Any]
 """Field -> value of a row."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file with columns.
+
+    Attributes:
+        name: for messages.
+        schema: of a file, as pyarrow has it.
+        unpacked: the rows of a file with these columns.
+    """
+
+    name: str
+    schema: Callable[[Path], Any]
+    unpacked: Callable[[Path, Sequence[str]], Iterator[Values]]
 
 
 def placed(
@@ -50,34 +67,36 @@ def placed(
         UserError: (without ``bad``) a file that is no parquet file or is damaged, a column that it lacks, a bad row.
     """
     for path in paths:
-        rows = _rows(path, columns, bad, where)
+        rows = _rows(path, columns, bad, where, PARQUET)
         yield from parsed(rows, lambda row: parse(row[1] if numbered else _named(*row)), bad)
 
 
-def rows(path: Path, columns: Mapping[str, str], bad: BadRecords | None) -> Iterator[tuple[Place, Values]]:
-    """The rows of a file as values by field, each with its place; names stand for class labels.
+def rows(
+    path: Path, columns: Mapping[str, str], bad: BadRecords | None, kind: Format | None = None
+) -> Iterator[tuple[Place, Values]]:
+    """The rows of a file (by default a parquet file) as values by field, each with its place; class labels are names.
 
     Raises:
         UserError: as ``placed`` does.
     """
-    return parsed(_rows(path, columns, bad, lambda values: True), lambda row: _named(*row), bad)
+    return parsed(_rows(path, columns, bad, lambda values: True, kind or PARQUET), lambda row: _named(*row), bad)
 
 
-def objects(path: Path, bad: BadRecords | None) -> Iterator[Values]:
-    """The rows of a file with all of its columns.
+def objects(path: Path, bad: BadRecords | None, kind: Format | None = None) -> Iterator[Values]:
+    """The rows of a file (by default a parquet file) with all of its columns.
 
     Raises:
         UserError: as ``placed`` does.
     """
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_schema
 
+    kind = kind or PARQUET
     try:
-        names = read_schema(path).names
+        names = kind.schema(path).names
     except (ArrowException, OSError, ValueError) as error:
-        report(bad, shown(path), f"no parquet file, or it is damaged ({error})")
+        report(bad, shown(path), f"no {kind.name} file, or it is damaged ({error})")
         return iter(())
-    return (values for _, values in rows(path, {name: name for name in names}, bad))
+    return (values for _, values in rows(path, {name: name for name in names}, bad, kind))
 
 
 def count_rows(path: Path) -> int:
@@ -89,23 +108,22 @@ def count_rows(path: Path) -> int:
 
 
 def _rows(
-    path: Path, columns: Mapping[str, str], bad: BadRecords | None, where: Callable[[Values], bool]
+    path: Path, columns: Mapping[str, str], bad: BadRecords | None, where: Callable[[Values], bool], kind: Format
 ) -> Iterator[tuple[Place, tuple[Values, Values]]]:
     """The features and values by field of each row that is meant."""
     from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
 
     numbers = count(1)
     try:
-        with ParquetFile(path) as file:
-            names, features = file.schema_arrow.names, _features(file.schema_arrow)
+        schema = kind.schema(path)
+        names, features = schema.names, _features(schema)
         keys = {field: [column] if column in names else column.split(".") for field, column in columns.items()}
         missing = [column for column, *_ in keys.values() if column not in names]
         if missing:
             report(bad, shown(path), f"no column {missing[0]!r}; it has {', '.join(names)}")
             return
         kinds = {field: features.get(column) for field, (column, *_) in keys.items()}
-        for row in _unpacked_rows(path, sorted({column for column, *_ in keys.values()})):
+        for row in kind.unpacked(path, sorted({column for column, *_ in keys.values()})):
             place = Place(shown(path), [next(numbers)])
             if (size := _characters(row)) > LONGEST:
                 report(bad, place.of(), f"a row of {size} characters, more than {LONGEST}")
@@ -114,7 +132,7 @@ def _rows(
             if where(values):
                 yield place, (kinds, values)
     except (ArrowException, OSError, ValueError) as error:
-        report(bad, f"{shown(path)}:{next(numbers)}", f"no parquet file, or it is damaged ({error})")
+        report(bad, f"{shown(path)}:{next(numbers)}", f"no {kind.name} file, or it is damaged ({error})")
 
 
 def _unpacked_rows(path: Path, columns: Sequence[str]) -> Iterator[Values]:
@@ -131,9 +149,20 @@ def _unpacked_rows(path: Path, columns: Sequence[str]) -> Iterator[Values]:
         _check_size(file.metadata)
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     with ParquetFile(path, read_dictionary=texts) as file:
+        size, total = path.stat().st_size, file.metadata.num_rows
         for batch in file.iter_batches(ROWS, columns=columns):
-            for part in _parts(batch.select(columns)):
+            passed(path, size * batch.num_rows // total)
+            for part in parts(batch.select(columns)):
                 yield from part.cast(plain).to_pylist()  # ten times as fast as from dictionaries
+
+
+def _schema(path: Path) -> Any:
+    from pyarrow.parquet import read_schema
+
+    return read_schema(path)
+
+
+PARQUET = Format("parquet", _schema, _unpacked_rows)
 
 
 def _features(schema: Any) -> Mapping[str, Any]:
@@ -161,12 +190,12 @@ def _check_size(metadata: Any) -> None:
             raise ValueError(f"{packed} bytes in it unpack to {unpacked}")
 
 
-def _parts(batch: Any) -> Iterator[Any]:
+def parts(batch: Any) -> Iterator[Any]:
     """Parts of a batch whose texts take at most ``UNPACKED`` bytes, or single rows."""
     if batch.num_rows > 1 and sum(map(_longest, batch.columns)) > UNPACKED:
         half = batch.num_rows // 2
-        yield from _parts(batch.slice(0, half))
-        yield from _parts(batch.slice(half))
+        yield from parts(batch.slice(0, half))
+        yield from parts(batch.slice(half))
     else:
         yield batch
 

@@ -1,10 +1,10 @@
-"""A user's own tables: JSONL, CSV, TSV, CoNLL-U or Parquet by the file's ending, with columns that the user names."""
+"""A user's own tables: JSONL, CSV, TSV, CoNLL-U, Parquet or Arrow by their ending, with columns that the user names."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from multitune.data import conllu, jsonl, parquet, separated
+from multitune.data import arrow, conllu, jsonl, parquet, separated
 from multitune.data.bad import BadRecords, parsed, records
 from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.corpus import Place, Placed, Record
@@ -22,6 +22,7 @@ READERS: dict[str, Rows] = {
     ".tsv": separated.rows,
     ".conllu": conllu.rows,
     ".parquet": parquet.rows,
+    **dict.fromkeys(arrow.SUFFIXES, arrow.rows),
 }
 """The ending of a file's name -> its reader, which is also given files that end in ``.gz`` beside that; not where it is
 one of ``PACKED``."""
@@ -31,12 +32,13 @@ OBJECTS: dict[str, Callable[[Path, BadRecords | None], Iterator[Mapping[str, Any
     ".csv": separated.objects,
     ".tsv": separated.objects,
     ".parquet": parquet.objects,
+    **dict.fromkeys(arrow.SUFFIXES, arrow.objects),
 }
 """The same of files that name their columns -> what reads their rows with all of these."""
 
 
-PACKED = (".parquet",)
-"""Files that are compressed inside, and not gzipped besides."""
+PACKED = (".parquet", *arrow.SUFFIXES)
+"""Files that are not read from front to back, and so not gzipped."""
 
 
 def read(
@@ -59,7 +61,7 @@ def read(
     "answer_start": [...]}``, so JSONL alone.
 
     Args:
-        path: a UTF-8 file, plain or gzipped, or a Parquet file, whose name ends in one of ``suffixes()``.
+        path: a UTF-8 file, plain or gzipped, or a Parquet or Arrow file, whose name ends in one of ``suffixes()``.
         bad: takes the bad records; None raises at the first.
         columns: field -> column (CSV and TSV have a header) or key.
         fields: of the records; None takes those of ``multitune.data.fields`` that ``columns`` names.

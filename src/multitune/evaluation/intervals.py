@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats would take a second to import
 
 from multitune.results.comparison import Interval
 from multitune.tasks import HeadMap, Task
@@ -37,7 +37,7 @@ def from_draws(estimate: float, draws: NDArray[np.float64]) -> Interval:
 
 def from_seeds(values: NDArray[np.float64]) -> Interval:
     """The mean of a value a seed, [seeds > 1], with Student's t interval."""
-    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
     estimate = float(values.mean())
     return Interval(mean=estimate, low=estimate - half, high=estimate + half)
 

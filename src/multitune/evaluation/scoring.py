@@ -146,16 +146,15 @@ def predict(
     predicting = stage("predicting", len(examples))
     with predicting as done, _stopping_together(ranks), encoder.evaluating(), autocast(encoder.device, precision):
         for place, rows in enumerate(token_batches(sizes)):
+            if ranks.computes(place):
+                check()
+                chosen = [examples[row] for row in rows]
+                inputs, _ = task.collate(chosen, encoder.pad_id)
+                output = task.forward(model, encoder.on_device(inputs), chosen)
+                if not _is_finite(output):
+                    raise _diverged("its outputs are")
+                findings |= zip(rows, decode(output, chosen), strict=True)
             done(len(rows))
-            if not ranks.computes(place):
-                continue
-            check()
-            chosen = [examples[row] for row in rows]
-            inputs, _ = task.collate(chosen, encoder.pad_id)
-            output = task.forward(model, encoder.on_device(inputs), chosen)
-            if not _is_finite(output):
-                raise _diverged("its outputs are")
-            findings |= zip(rows, decode(output, chosen), strict=True)
     every = ranks.pooled(findings)
     return [every[row] for row in range(len(examples))]
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from multitune.probes import genealogy, typology
 from multitune.results.probes import LanguagePair, Proximity
@@ -112,5 +111,7 @@ def _matrix(names: Sequence[str], values: Mapping[frozenset[str], float]) -> Mat
 
 
 def _centred_ranks(values: Matrix) -> Matrix:
+    from scipy.stats import rankdata  # takes a second to import, which every report would wait for
+
     ranks: Matrix = rankdata(values) - (len(values) + 1) / 2
     return ranks

@@ -1,7 +1,10 @@
 """What methods are called in sentences and tables, and what a page says of each."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from markupsafe import Markup, escape
 
 from multitune.plans import TORCHJD, listed
 
@@ -22,6 +25,9 @@ NAMES = {
     "swep": "SWEP",
 }
 """The titles of the methods' pages in docs/methods."""
+ARXIV = "https://arxiv.org/abs/"
+NUMBER = re.compile(r"\b(\d{4}\.\d{5})\b")
+"""Of a paper on arXiv."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ def full(method: str) -> str:
 def anchor(method: str) -> str:
     """The id of a method's entry in the page."""
     return "method-" + "".join(letter if letter.isalnum() else "-" for letter in method)
+
+
+def linked(paper: str) -> Markup:
+    """A paper as HTML, with links to arXiv: all in a page that leads to the network, and only when pressed."""
+    return Markup(NUMBER.sub(rf'<a href="{ARXIV}\1" rel="noreferrer">\1</a>', str(escape(paper))))
 
 
 def entries(methods: Iterable[str]) -> list[MethodEntry]:

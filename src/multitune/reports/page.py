@@ -19,7 +19,7 @@ from multitune.reports.colours import look
 from multitune.reports.digits import alike
 from multitune.reports.evidence import Evidence, FinishedRun, load
 from multitune.reports.examples import examples
-from multitune.reports.method_names import anchor, entries, full
+from multitune.reports.method_names import anchor, entries, full, linked
 from multitune.reports.pictures import HeatMap, described
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
@@ -57,6 +57,7 @@ def render(evidence: Evidence) -> str:
     environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart, "alike": alike}
     environment.globals |= {"name": full, "anchor": anchor}
     environment.filters |= {"interval": _interval, "signed": _signed, "number": _number, "name": full, "sense": _sense}
+    environment.filters |= {"linked": linked}
     script = _own("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(

@@ -18,6 +18,8 @@ from multitune.results.sweep import Sweep
 
 INTRODUCTION = """# What is in a run folder?
 
+A run folder holds a run's recipe, its log, its scores and predictions, its model and its report.
+
 | File | Holds |
 |---|---|
 | `recipe.yaml` | the resolved recipe, with the precision and number of threads that were settled at its start; `multitune train` on it repeats the run |

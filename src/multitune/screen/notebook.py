@@ -32,8 +32,8 @@ class Cell:
         self._bars.clear()
         self.draw()
 
-    def bar(self, title: str, total: int | None = None, *, brief: bool = False) -> "_Bar":
-        bar = _Bar(self, printable(title), total)
+    def bar(self, title: str, total: int | None = None, *, brief: bool = False, in_bytes: bool = False) -> "_Bar":
+        bar = _Bar(self, printable(title), total, in_bytes)
         self._bars[id(bar)] = bar
         self.draw()
         return bar
@@ -58,8 +58,8 @@ class Cell:
 class _Bar:
     """One line of the output."""
 
-    def __init__(self, cell: Cell, title: str, total: int | None) -> None:
-        self._cell, self._title, self._total = cell, title, total
+    def __init__(self, cell: Cell, title: str, total: int | None, in_bytes: bool) -> None:
+        self._cell, self._title, self._total, self._in_bytes = cell, title, total, in_bytes
         self._done, self._state, self._first = 0, "", (0, time.monotonic())
 
     def advance(self, count: int = 1) -> None:
@@ -75,6 +75,9 @@ class _Bar:
     def resize(self, total: int) -> None:
         self._total, self._done, self._state = total, 0, ""
 
+    def extend(self, total: int) -> None:
+        self._total = total
+
     def close(self) -> None:
         self._cell.remove(self)
 
@@ -82,7 +85,9 @@ class _Bar:
         """The bar as text, the browser's bar, how much is done, the state, and the time left."""
         if self._total is None:
             return f"<div>{escape(self._title)} <progress></progress></div>"
-        told = " ".join(filter(None, (f"{self._done}/{self._total}", self._state, self._left())))
+        done, total = self._done, self._total
+        count = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if self._in_bytes else f"{done}/{total}"
+        told = " ".join(filter(None, (count, self._state, self._left())))
         bar = f'<progress value="{self._done}" max="{self._total}"></progress>'
         return f"<div>{escape(self._title)} {bar} {escape(told)}</div>"
 

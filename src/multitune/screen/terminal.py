@@ -1,7 +1,8 @@
 """The screen on stderr: bars at the bottom of a terminal while something goes on; in a pipe, lines alone."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,6 +18,8 @@ SHORTEST, LONGEST = 8, 40
 """Columns of a bar."""
 TIME = 7
 """Columns of the time left."""
+SPEED = 120
+"""Seconds, over which the speed is measured that the time left follows from; one step may take many."""
 
 
 class Terminal:
@@ -38,8 +41,8 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def bar(self, title: str, total: int | None = None, *, brief: bool = False) -> "_Bar":
-        return _Bar(self._progress, printable(title), total, brief)
+    def bar(self, title: str, total: int | None = None, *, brief: bool = False, in_bytes: bool = False) -> "_Bar":
+        return _Bar(self._progress, printable(title), total, {"brief": brief, "in_bytes": in_bytes})
 
     def say(self, text: str) -> None:
         self._console.print(printable(text), markup=False, soft_wrap=True)
@@ -48,22 +51,25 @@ class Terminal:
 class _Bar:
     """A row of the progress."""
 
-    def __init__(self, progress: Progress, title: str, total: int | None, brief: bool) -> None:
-        self._progress, self._begun, self._brief = progress, False, brief
-        self._row: TaskID = progress.add_task(title, total=total, state=(), brief=brief)
+    def __init__(self, progress: Progress, title: str, total: int | None, kind: Mapping[str, Any]) -> None:
+        self._progress, self._begun, self._kind = progress, False, kind
+        self._row: TaskID = progress.add_task(title, total=total, state=(), **kind)
 
     def advance(self, count: int = 1) -> None:
         self._progress.advance(self._row, count)
 
     def show(self, done: int, *state: str) -> None:
         if not self._begun:  # what was done before, as of a resumed run, says nothing of the speed
-            self._progress.reset(self._row, completed=done, state=state, brief=self._brief)
+            self._progress.reset(self._row, completed=done, state=state, **self._kind)
             self._begun = True
         self._progress.update(self._row, completed=done, state=state)
 
     def resize(self, total: int) -> None:
-        self._progress.reset(self._row, total=total, state=(), brief=self._brief)
+        self._progress.reset(self._row, total=total, state=(), **self._kind)
         self._begun = False
+
+    def extend(self, total: int) -> None:
+        self._progress.update(self._row, total=total)
 
     def close(self) -> None:
         self._progress.remove_task(self._row)
@@ -76,7 +82,12 @@ class _Fitted(Progress):
         self._fitted_to = console  # asked at each drawing, as a window may be resized
         self._names = 0  # columns of the widest name so far: bars that begin elsewhere each time would flicker
         super().__init__(
-            console=console, disable=not console.is_terminal, transient=True, redirect_stdout=False, expand=True
+            console=console,
+            speed_estimate_period=SPEED,
+            disable=not console.is_terminal,
+            transient=True,
+            redirect_stdout=False,
+            expand=True,
         )
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
@@ -120,8 +131,11 @@ def _most_parts(rows: Iterable[Task]) -> int:
 
 def _count(row: Task) -> str:
     """How much is done of how much, as wide at first as at the end."""
-    total = "" if row.total is None else f"{row.total:.0f}"
-    return total and f"{row.completed:{len(total)}.0f}/{total}"
+    if row.total is None:
+        return ""
+    digits, unit, scale = (1, " MB", 1e6) if row.fields["in_bytes"] else (0, "", 1)
+    total = f"{row.total / scale:.{digits}f}"
+    return f"{row.completed / scale:{len(total)}.{digits}f}/{total}{unit}"
 
 
 def _state(row: Task, parts: int) -> str:

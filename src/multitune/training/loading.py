@@ -23,7 +23,7 @@ from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
-from multitune.screen.stages import stage
+from multitune.screen.stages import reading, stage
 from multitune.tasks import TASKS, HeadMap, Task
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def _from_set(recipe: Recipe, bad: BadRecords, *, test_only: bool = False, train
     if not sets.is_known(recipe.data):
         raise UserError(f"data: {unknown('data set', recipe.data, [*DATASETS, 'hub:OWNER/NAME'])}")
     try:
-        with stage(f"reading {recipe.data}"):
+        with reading(f"reading {recipe.data}"):
             return sets.load(
                 recipe.data,
                 bad,

@@ -17,6 +17,7 @@ from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.data.sets.folders import Layout, Part, divided, load
 from multitune.errors import UserError
+from multitune.screen.stages import expect
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ def load_splits(
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return column.records(paths, code)
 
+    expect(file for files in splits for file in files)
     by_split = [column.languages(files) for files in splits]
     if not any(by_split):
         bad.refuse()

@@ -15,6 +15,7 @@ from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
 from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
+from multitune.screen.stages import expect
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
 """The records of one language (its code) and split from their files, mostly one file."""
@@ -113,6 +114,9 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     ):
         if part is not None and (files is reported or not wanted.test_only):
             _require(key, codes, files, folder, part, layout)
+    splits = [files for files in (train, dev) if not wanted.test_only]
+    expect(file for files in splits for code in languages for file in files.get(code, ()))
+    expect(file for code in (*languages, *unseen) for file in reported[code])
     reading = Reading(layout, wanted.kinds[layout.task], spelling, bad, {*languages, *wanted.trained}, wanted.renamed)
     trained = () if wanted.test_only else languages
     records = {code: reading.records(layout.train, train[code], code) for code in trained}
