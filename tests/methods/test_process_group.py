@@ -51,12 +51,13 @@ class Case:
     tasks: int
     groups: str = "whole_model"
     dtype: torch.dtype = torch.float64
+    buckets: int = 1
     way: str = "backward"
     """How the Combiner gets the gradients: `backward`; `collect`; in `halves` of each; in `parts`, a half a rank."""
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.tasks}-{self.groups}-{self.dtype}-{self.way}"
+        return f"{self.method}-{self.tasks}-{self.groups}-{self.dtype}-{self.way}-{self.buckets}"
 
 
 CASES = [
@@ -68,6 +69,8 @@ CASES = [
     *(Case(method, tasks, way="halves") for method in ("Joint", "FAMO", "PCGrad") for tasks in (1, 3)),
     *(Case("GradVac", *given, way="collect") for given in ((4, "all_layer"), (5, "all_matrix"))),
     *(Case(method, tasks, dtype=torch.float32, way="collect") for method in METHODS for tasks in (2, 4)),
+    *(Case("GradVac", *given, buckets=3) for given in ((2, "whole_model"), (5, "all_layer"))),
+    Case("UPGrad", 4, buckets=3, way="collect"),
     *(Case(method, 3, way="parts") for method in METHODS),
     *(Case(method, 3, way="backward of parts") for method in ("Joint", "FAMO", "PCGrad")),
 ]
@@ -106,6 +109,7 @@ def made(case: Case, net: Net, ranks: Ranks | None) -> Combiner:
         net.shared(),
         METHODS[case.method](case.tasks),
         groups=case.groups,
+        buckets=case.buckets,
         heads=net.heads.parameters(),
         reduction="mean",
         process_group=ranks,
@@ -267,8 +271,10 @@ def reached_by_one_part(ranks: Ranks, way: str) -> list[Tensor | None]:
     """The gradients of two weights, and of a head for two, of which each part of a batch reaches one."""
     weights = [nn.Parameter(torch.ones(2)) for _ in range(4)]
     combiner = Combiner(weights[:2], PCGrad(), heads=weights[2:], process_group=ranks, split_batch=True)
-    for step in range(2):
-        losses = [step + (weights[ranks.rank] * weights[2 + ranks.rank]).sum() for _ in range(2)]
+    for _ in range(2):
+        for weight in weights:
+            weight.grad = None
+        losses = [(weights[ranks.rank] * weights[2 + ranks.rank]).sum() for _ in range(2)]
         if way == "backward":
             combiner.backward(losses)
             continue
@@ -325,10 +331,10 @@ def test_ranks_send_and_keep_no_more_than_they_have_to(tasks: int, two_ranks: li
 
 @pytest.mark.check
 def test_what_one_part_reaches_all_ranks_train(two_ranks: list[dict[str, Any]]) -> None:
-    """Two steps' gradients of two tasks; the ranks' weights would drift apart if some had none."""
+    """The second step's gradients of two tasks; the ranks' weights would drift apart if some had none."""
     for outcome in two_ranks:
         for gradients in outcome["reached"].values():
-            assert [None if own is None else own.tolist() for own in gradients] == [[4.0, 4.0]] * 4
+            assert [None if own is None else own.tolist() for own in gradients] == [[2.0, 2.0]] * 4
 
 
 @pytest.mark.check

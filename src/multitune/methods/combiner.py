@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multitune.methods.base import CombiningMethod, GramMethod, NonFiniteError
+from multitune.methods.base import CombiningMethod, GramMethod, NonFiniteError, StreamingMethod
 from multitune.methods.collected import NOTHING, rounds
 from multitune.methods.given_parameters import check_shards, positions, shared_ones
 from multitune.methods.gram import full_precision
-from multitune.methods.groups import GroupName, group_name, lay_out
+from multitune.methods.groups import BucketsError, GroupName, group_name, lay_out
 from multitune.methods.heads import Heads
 from multitune.methods.losses import Loss, graphs_needed_again, numbered, scalars
 from multitune.methods.parts import Parts
@@ -58,6 +58,8 @@ class Combiner:
         groups: where the method has a Gram matrix, state and weights of its own: whole_model, enc_dec, all_layer,
             all_matrix, or a function from a parameter's name to its group's. Methods with one weight a task take no
             notice.
+        buckets: N, parts of each group with Gram matrices, states and weights of their own: bucket b has the b-th slice
+            of each parameter's rows, ceil(rows / N) of them (arXiv 2606.05613). The outcome does not depend on ranks.
         heads: parameters that get gradient from one task only. They are left out of the Gram matrix; GradNorm and FAMO,
             which minimise a weighted sum of the losses, leave w_i g_i there, all others g_i.
         last_shared: the parameters whose gradient norms GradNorm compares, the paper's W (default: all but the heads).
@@ -86,6 +88,7 @@ class Combiner:
         method: CombiningMethod,
         *,
         groups: str | GroupName = "whole_model",
+        buckets: int = 1,
         heads: Iterable[nn.Parameter] = (),
         last_shared: Iterable[nn.Parameter] | None = None,
         reduction: Literal["sum", "mean"] = "sum",
@@ -110,7 +113,11 @@ class Combiner:
             )
         self.method, self._heads, self._ranks = method, Heads(head_parameters, ranks), ranks
         self._losses_averaged = not split_batch
-        self.layout = lay_out(shared, name_of_group, 1 if ranks is None else ranks.size)
+        if isinstance(method, StreamingMethod):  # one weight a task
+            buckets = 1
+        elif buckets != 1 and not isinstance(method, GramMethod):
+            raise BucketsError(f"buckets: {type(method).__name__} reads the gradients themselves; leave it 1")
+        self.layout = lay_out(shared, name_of_group, 1 if ranks is None else ranks.size, buckets, shards)
         self._rows = Rows([parameter for _, parameter in shared], self.layout)
         measured = positions(self._rows.parameters, last_shared)
         self._setting = Setting(self._rows, measured, reduction == "mean", self._heads, ranks, shards)
@@ -120,7 +127,7 @@ class Combiner:
         self._collected: Step | None = None
         self._replicas: Replicas | None = find_replicas(self._rows.parameters)
         self._is_new = True
-        method.for_groups(len(self.layout.groups))
+        method.for_groups(self.layout.parts)
 
     def backward(
         self,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from multitune.methods.base import GramMethod
 from multitune.methods.collected import Collected
-from multitune.methods.gram import combine_rows, gram_matrices
+from multitune.methods.division import division_of
 from multitune.methods.ranks import Journey, Ranks
 from multitune.methods.rows import Rows
 from multitune.methods.steps import Setting, StackedForGram, Step
@@ -24,12 +24,11 @@ class Shard:
 
     Attributes:
         columns: which they are.
-        blocks: how many blocks each group has among them.
     """
 
     def __init__(self, rows: Rows, ranks: Ranks) -> None:
         self.ranks, self._buffer = ranks, rows.new_rows(0, rows.layout.width // ranks.size)
-        self.blocks = rows.layout.blocks_of(ranks.rank)
+        self._division = division_of(rows.layout, ranks.rank)
         size = self._buffer.shape[1]
         self.columns = slice(ranks.rank * size, (ranks.rank + 1) * size)
 
@@ -43,7 +42,7 @@ class Shard:
 
     def grams(self, count: int) -> Tensor:
         """This rank's part of the Gram matrices of ``count`` tasks, [groups, count, count]."""
-        return gram_matrices(self.tasks(count), self.blocks)
+        return self._division.grams(self.tasks(count))
 
     def combine(self, weights: Tensor, out: Tensor) -> None:
         """Put this rank's columns of the combined gradient in their place in ``out``, [width].
@@ -52,7 +51,7 @@ class Shard:
             weights: [groups, tasks].
             out: the combined gradient.
         """
-        combine_rows(self.tasks(weights.shape[1]), weights, self.blocks, out=out[self.columns])
+        self._division.combine(self.tasks(weights.shape[1]), weights, out[self.columns])
 
     def spread(self, combined: Tensor) -> None:
         """Give the combined gradient, of which each rank has its columns, to all ranks whole."""

@@ -14,7 +14,6 @@ from multitune.methods.base import (
     on_host,
 )
 from multitune.methods.collected import Collected
-from multitune.methods.gram import combine_rows, gram_matrices
 from multitune.methods.heads import Heads
 from multitune.methods.ranks import Ranks
 from multitune.methods.replicas import Replicas
@@ -219,7 +218,7 @@ class Stacked(Step):
 
     def _weigh(self, weights: Tensor) -> None:
         """weights: [groups, tasks]."""
-        combine_rows(self.gradients, weights / self.divisor, self.rows.layout.blocks, out=self.rows.combined)
+        self.rows.division.combine(self.gradients, weights / self.divisor, self.rows.combined)
 
 
 class StackedForGram(Stacked):
@@ -230,7 +229,7 @@ class StackedForGram(Stacked):
         self._method = method
 
     def _measure(self) -> list[Tensor]:
-        return [gram_matrices(self.gradients, self.rows.layout.blocks)]
+        return [self.rows.division.grams(self.gradients)]
 
     def _combine(self, measured: list[Tensor], loss_scale: float) -> dict[int, float]:
         (grams,) = measured
