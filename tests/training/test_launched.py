@@ -24,6 +24,7 @@ from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import prepare
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
+LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 RUNS: dict[str, dict[str, Any]] = {
     "mtl": {"average": "ema"},
     "mtl-of-2": {"options": {"tasks_per_step": 2}},
@@ -37,9 +38,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "fish": {"options": {"trajectories": 4, "outer_optimizer": "nesterov"}, "select": "best"},
     "swep": {"options": {"tasks_per_step": 2}},
     "lookahead": {"options": {"inner_steps": 2, "trajectories": 2, "inner_state": "reset"}},
+    "gradvac-of-adapters": {"lora": LORA, "gradient_checkpointing": True, "options": {"buckets": 2}},
+    "sequential_reptile-of-adapters": {"lora": LORA, "options": {"inner_steps": 5, "trajectories": 2}},
 }
 SPLIT = ("mixed", "sequential_reptile", "reptile", "gradvac", "mtl", "famo", "torchjd:TrimmedMean")
 """Methods of which two ranks share each batch."""
+EXACT = {f"split-{name}" for name in SPLIT}
+"""Runs whose weights are one process's to 1e-6."""
 
 
 def rank(folder: Path) -> None:
@@ -105,7 +110,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 @pytest.mark.check
 @pytest.mark.parametrize("name", [*RUNS, "faulty", "faulty-walks", *(f"split-{name}" for name in SPLIT)])
 def test_two_ranks_leave_what_one_process_leaves(name: str, runs: Path) -> None:
-    assert_same_run(runs / "two" / name, runs / "one" / name)
+    assert_same_run(runs / "two" / name, runs / "one" / name, 1e-6 if name in EXACT else 1e-5)
     ours, theirs = (mt.RunResult.read(runs / side / name) for side in ("two", "one"))
     assert (ours.steps, ours.skipped_steps, ours.trained) == (theirs.steps, theirs.skipped_steps, theirs.trained)
     assert (ours.skipped_steps > 0) == name.startswith("faulty")
