@@ -8,6 +8,7 @@ from torch.optim import AdamW
 
 from multitune.errors import UserError
 from multitune.hf import MultitaskTrainer
+from multitune.hf.settings import check, plan_of
 from multitune.methods import SequentialReptile
 from tiny import arguments, classifier, rows
 
@@ -75,3 +76,12 @@ def test_a_wrapped_optimizer_is_not_wrapped_again(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="optimizers: give the inner optimizer alone"):
         one.train()
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "lookahead", "pcgrad", "famo"])
+def test_weights_that_accelerate_would_divide_later_are_refused(tmp_path: Path, method: str) -> None:
+    """The Trainer itself wants a launcher first."""
+    settings = arguments(tmp_path, fsdp=True, fsdp_config={"version": 2})
+    with pytest.raises(UserError, match=r"fsdp: .*; use DistributedDataParallel, or a recipe with shard: true"):
+        check(plan_of(method, {}, 2), settings, own_batches=True)
+    check(plan_of("mixed", {}, 1), settings, own_batches=True)

@@ -40,7 +40,10 @@ COMBINING: dict[str, tuple[Callable[[], CombiningMethod], str]] = {
     "GradVac by layer": (lambda: GradVac(TASKS, beta=0.5), "all_layer"),
     "GradVac by matrix": (lambda: GradVac(TASKS, beta=0.5), "all_matrix"),
     "UPGrad": (lambda: torchjd("UPGrad"), "whole_model"),
+    "PCGrad by bucket": (lambda: PCGrad(seed=1), "whole_model"),
+    "GradVac by layer and bucket": (lambda: GradVac(TASKS, beta=0.5), "all_layer"),
 }
+BUCKETS = {"PCGrad by bucket": 2, "GradVac by layer and bucket": 3}
 CASES = [*((name, "backward") for name in COMBINING), *((name, "collect") for name in ("Joint", "FAMO", "PCGrad"))]
 """Methods, and the way in which the Combiner gets their gradients."""
 NESTEROV = partial(SGD, momentum=0.9, nesterov=True)
@@ -117,7 +120,9 @@ def combined(side: Side, name: str, way: str) -> dict[str, Any]:
     make, groups = COMBINING[name]
     net = side.net()
     heads = [weight for weight in net.parameters() if all(weight is not shared for _, shared in net.shared())]
-    combiner = Combiner(net.shared(), make(), groups=groups, heads=heads, reduction="mean")
+    combiner = Combiner(
+        net.shared(), make(), groups=groups, buckets=BUCKETS.get(name, 1), heads=heads, reduction="mean"
+    )
     optimizer = AdamW(net.parameters(), lr=1e-2)
     found: dict[str, Any] = {"losses": [], "faults": [], "norms": []}
     for step in range(STEPS):

@@ -28,7 +28,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "sequential_reptile": {"budget": 26, "options": {"inner_steps": 5, "outer_optimizer": "nesterov"}},
     "lookahead": {"options": {"inner_steps": 2, "inner_state": "reset"}, "average": "ema", "anchor": 0.1},
     "reptile": {"options": {"inner_steps": 2}},
-    "pcgrad": {"lora": LORA},
+    "pcgrad": {"lora": LORA, "gradient_checkpointing": True, "options": {"buckets": 2}},
+    "sequential_reptile-of-adapters": {"lora": LORA, "gradient_checkpointing": True, "options": {"inner_steps": 5}},
 }
 SHARD: dict[str, Any] = {"shard": True, "dropout": 0.0, "batch_size": 5}
 

@@ -82,7 +82,12 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
         if getattr(arguments, name):
             raise UserError(f"{name}: batches have to go on where they were, at their size; leave it out")
     if arguments.deepspeed:
-        raise UserError("deepspeed: its engine steps by itself, past any other optimizer; use DDP or FSDP")
+        raise UserError("deepspeed: its engine steps by itself, past any other optimizer; use DistributedDataParallel")
+    if arguments.fsdp and not isinstance(plan, (MixedPlan, SequentialPlan)):
+        raise UserError(
+            "fsdp: accelerate divides the weights once the method has taken them whole; use DistributedDataParallel, "
+            "or a recipe with shard: true"
+        )
     if own_batches and arguments.train_sampling_strategy != "random":
         raise UserError(
             f"train_sampling_strategy: {arguments.train_sampling_strategy} orders the examples, and so do task_column "

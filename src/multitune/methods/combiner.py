@@ -9,16 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from multitune.methods.base import CombiningMethod, GramMethod, NonFiniteError, StreamingMethod
+from multitune.methods.collected import NOTHING, rounds
+from multitune.methods.given_parameters import check_shards, positions, shared_ones
 from multitune.methods.gram import full_precision
-from multitune.methods.groups import GroupName, group_name, lay_out
+from multitune.methods.groups import BucketsError, GroupName, group_name, lay_out
 from multitune.methods.heads import Heads
 from multitune.methods.losses import Loss, graphs_needed_again, numbered, scalars
+from multitune.methods.parts import Parts
 from multitune.methods.ranks import Ranks
 from multitune.methods.replicas import Replicas, find_replicas
 from multitune.methods.rows import Rows
 from multitune.methods.sharded import ranks_of
-from multitune.methods.shards import Shard, ShardedForGram
-from multitune.methods.steps import Setting, Step, Streamed, new_step
+from multitune.methods.shards import Shard
+from multitune.methods.step_kinds import new_step
+from multitune.methods.steps import Setting, Step
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -54,6 +58,8 @@ class Combiner:
         groups: where the method has a Gram matrix, state and weights of its own: whole_model, enc_dec, all_layer,
             all_matrix, or a function from a parameter's name to its group's. Methods with one weight a task take no
             notice.
+        buckets: N, parts of each group with Gram matrices, states and weights of their own: bucket b has the b-th slice
+            of each parameter's rows, ceil(rows / N) of them (arXiv 2606.05613). The outcome does not depend on ranks.
         heads: parameters that get gradient from one task only. They are left out of the Gram matrix; GradNorm and FAMO,
             which minimise a weighted sum of the losses, leave w_i g_i there, all others g_i.
         last_shared: the parameters whose gradient norms GradNorm compares, the paper's W (default: all but the heads).
@@ -61,9 +67,10 @@ class Combiner:
         split_batch: the ranks of `process_group` share each batch in the place of the tasks: every rank gives, for each
             task, its part of the loss (its own mean times its share of the batch's labels, say), and the parts add up.
         process_group: of torch.distributed (or `Ranks` of one), whose ranks share each step's tasks: rank r of R
-            computes the r-th, the (R + r)-th, ... of them. All ranks begin with the same weights and a method of the
-            same state, call `backward` with the same tasks and scales, and are left with the same `.grad`, which is one
-            process's but for rounding. No DistributedDataParallel is around the model.
+            computes the r-th, the (R + r)-th, ... of them in `backward`, and collects those that it likes with
+            `collect`. All ranks begin with the same weights and a method of the same state, call `backward` with the
+            same tasks and scales, and are left with the same `.grad`, which is one process's but for rounding. No
+            DistributedDataParallel is around the model.
 
     Parameters that `fully_shard` has divided (DTensor) need no `process_group`. All ranks back-propagate each task's
     loss, on a part of its batch each, and `fully_shard` leaves each rank its shard of the gradient: rows are 1/R as
@@ -81,6 +88,7 @@ class Combiner:
         method: CombiningMethod,
         *,
         groups: str | GroupName = "whole_model",
+        buckets: int = 1,
         heads: Iterable[nn.Parameter] = (),
         last_shared: Iterable[nn.Parameter] | None = None,
         reduction: Literal["sum", "mean"] = "sum",
@@ -92,13 +100,12 @@ class Combiner:
         name_of_group = group_name(groups)
         every = process_group if isinstance(process_group, Ranks) else Ranks(process_group)
         head_parameters = list(heads)
-        shared = _shared(parameters, head_parameters, named=groups not in ("whole_model", "all_matrix"))
+        shared = shared_ones(parameters, head_parameters, named=groups not in ("whole_model", "all_matrix"))
         shards = ranks_of([*(parameter for _, parameter in shared), *head_parameters])
         if shards is not None and process_group is not None:
-            _check_shards(shards, every, split_batch=split_batch)
+            check_shards(shards, every, split_batch=split_batch)
             shards = every
         ranks = every if every.size > 1 and not split_batch else None
-        self._parts = every if every.size > 1 and split_batch and shards is None else None
         if (ranks or shards) is not None and not isinstance(method, GramMethod):
             raise ValueError(
                 f"{type(method).__name__} reads the gradients themselves and works in one process; over ranks work "
@@ -106,15 +113,21 @@ class Combiner:
             )
         self.method, self._heads, self._ranks = method, Heads(head_parameters, ranks), ranks
         self._losses_averaged = not split_batch
-        self.layout = lay_out(shared, name_of_group, 1 if ranks is None else ranks.size)
+        if isinstance(method, StreamingMethod):  # one weight a task
+            buckets = 1
+        elif buckets != 1 and not isinstance(method, GramMethod):
+            raise BucketsError(f"buckets: {type(method).__name__} reads the gradients themselves; leave it 1")
+        self.layout = lay_out(shared, name_of_group, 1 if ranks is None else ranks.size, buckets, shards)
         self._rows = Rows([parameter for _, parameter in shared], self.layout)
-        measured = _positions(self._rows.parameters, last_shared)
+        measured = positions(self._rows.parameters, last_shared)
         self._setting = Setting(self._rows, measured, reduction == "mean", self._heads, ranks, shards)
         self._shard = None if ranks is None else Shard(self._rows, ranks)
+        splits = every.size > 1 and split_batch and shards is None
+        self._parts = Parts(every, self._rows, self._heads) if splits else None
         self._collected: Step | None = None
         self._replicas: Replicas | None = find_replicas(self._rows.parameters)
         self._is_new = True
-        method.for_groups(len(self.layout.groups))
+        method.for_groups(self.layout.parts)
 
     def backward(
         self,
@@ -166,7 +179,7 @@ class Combiner:
                 self._rows.absorb(row, add=False)
                 self._heads.absorb(task)
                 if self._parts is not None:
-                    value = self._sum_of_parts(self._parts, row, task, value)
+                    value = self._parts.make_whole(task, row, value)
                 value = self._over_shards(value)
                 step.take(task, value, scale)
             with full_precision(self._rows.device):
@@ -177,7 +190,8 @@ class Combiner:
     def collect(self, task: int, loss: Tensor | float | None = None, scale: float = 1.0) -> None:
         """Move `.grad`, which the backward pass of a task's loss has left, to the task's row; `.grad` is None then.
 
-        What is collected of one task in a step adds up, in whatever order the tasks come: gradient accumulation.
+        What is collected of one task in a step adds up, in whatever order the tasks come: gradient accumulation. Over
+        ranks each collects tasks that are its alone, or none; with `split_batch` each collects its part of all.
 
         Args:
             task: which of the method's tasks it is.
@@ -191,8 +205,6 @@ class Combiner:
                 than before in this step; no gradient, or one made under DistributedDataParallel's no_sync().
         """
         (task,) = self.method.task_indices([task], 1)
-        if self._ranks is not None or self._parts is not None:
-            raise ValueError("collect() works in one process, or on a DistributedDataParallel model: call backward()")
         (scale,) = _scales([scale], 1)
         if loss is None and self.method.reads_losses:
             raise ValueError(f"{type(self.method).__name__} needs the loss before any scaling: collect(task, loss)")
@@ -201,7 +213,7 @@ class Combiner:
             raise ValueError(f"no parameter has a gradient: collect({task}) comes after the backward pass of its loss")
         self._check_replicas(task)
         if self._collected is None:
-            self._collected = new_step(self._setting, self.method, None)
+            self._collected = self._new_step(None)
         self._collected.check(task, scale)
         row, add = self._collected.place(task)
         self._rows.absorb(row, add=add, scale=scale)
@@ -210,6 +222,9 @@ class Combiner:
 
     def apply(self, loss_scale: float = 1.0) -> list[int]:
         """Combine what was collected since the last call, and add it to `.grad` (a regulariser's gradient, say).
+
+        Ranks of a process group call it together, and are left with the same `.grad`: that of one process which has
+        collected the first task of each rank, then the second of each, and so on.
 
         Where a task's loss or gradient is NaN or infinite, `.grad` is so, too, for a GradScaler to find, which then
         leaves out the optimizer's step; the method's state is as before.
@@ -222,14 +237,15 @@ class Combiner:
             The tasks whose loss or gradient is not finite: none, as a rule.
 
         Raises:
-            ValueError: nothing was collected, or the method has no use for the losses (see there).
+            ValueError: nothing was collected, or the method has no use for the losses (see there); two ranks have
+                collected one task, or, with `split_batch`, not the same. All ranks raise it together.
+            LostRankError: (a RuntimeError) a rank of the group has ended.
         """
         (loss_scale,) = _scales([loss_scale], 1)
-        step, self._collected = self._collected, None
-        if step is None:
-            raise ValueError("nothing to apply: collect(task) comes after the backward pass of each task's loss")
+        step, self._collected = self._collected or self._new_step(None), None
         bad: list[int] = []
         with self._adding_to_grad(step) as weights, full_precision(self._rows.device):
+            self._bring_together(step)
             try:
                 weights.update(step.combine(loss_scale, self._replicas))
             except NonFiniteError as error:
@@ -266,21 +282,22 @@ class Combiner:
         self._rows.leave(others)
         self._heads.leave(others_of_heads, weights, step.divisor)
 
-    def _new_step(self, count: int) -> Step:
-        """A step in which so many tasks come, each once and with its loss."""
-        if self._parts is not None and isinstance(self.method, StreamingMethod):
-            return Streamed(self._setting, self.method)  # each gradient has a row of its own until it is whole
-        if self._shard is None or isinstance(self.method, StreamingMethod):
-            return new_step(self._setting, self.method, count)
-        assert isinstance(self.method, GramMethod)
-        return ShardedForGram(self._setting, self.method, count, self._shard)
+    def _new_step(self, count: int | None) -> Step:
+        """A step in which so many tasks come, each once and with its loss; None for those that are collected."""
+        return new_step(self._setting, self.method, count, self._shard, in_parts=self._parts is not None)
 
-    def _sum_of_parts(self, parts: Ranks, row: int, task: int, value: Tensor) -> Tensor:
-        """Make the gradient and the loss of a task whole; each rank has had its part of the batch."""
-        parts.sum(self._rows.row(row))
-        self._heads.sum_over(parts, task)
-        (total,) = parts.sums_on_host([value])
-        return total.to(value.device, value.dtype)
+    def _bring_together(self, step: Step) -> None:
+        """Have in a step what all ranks have collected.
+
+        Raises:
+            ValueError: nothing was collected, or not as ranks have to share it.
+        """
+        if self._ranks is not None:
+            step.join(rounds(self._ranks, step.shares))
+        elif self._parts is not None:
+            self._parts.make_step_whole(step)
+        elif not step.shares:
+            raise ValueError(NOTHING)
 
     def _over_shards(self, value: Tensor) -> Tensor:
         """The loss whose gradient the ranks have shards of: each has had its part of the batch."""
@@ -360,38 +377,3 @@ def _scales(scales: Sequence[float] | None, count: int) -> list[float]:
     if len(factors) != count or not all(0 < factor < math.inf for factor in factors):
         raise ValueError(f"scales must be {count} positive numbers, one a task; got {factors}")
     return factors
-
-
-def _positions(parameters: Sequence[nn.Parameter], wanted: Iterable[nn.Parameter] | None) -> list[int]:
-    position = {id(parameter): index for index, parameter in enumerate(parameters)}
-    given = parameters if wanted is None else list(wanted)
-    if not given or any(id(parameter) not in position for parameter in given):
-        raise ValueError("last_shared must be among the parameters, not frozen, and not heads")
-    return [position[id(parameter)] for parameter in given]
-
-
-def _check_shards(shards: Ranks, given: Ranks, *, split_batch: bool) -> None:
-    if not split_batch or given.size != shards.size:
-        raise ValueError(
-            "the parameters are sharded, so that all ranks work on one task's batch at a time: leave process_group "
-            "out, or give that of the shards with split_batch=True"
-        )
-
-
-def _shared(
-    parameters: Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]], heads: list[nn.Parameter], *, named: bool
-) -> list[tuple[str, nn.Parameter]]:
-    """The parameters with their names (numbers where they have none), without heads and frozen ones."""
-    given = list(parameters)
-    if named and any(isinstance(item, nn.Parameter) for item in given):
-        raise ValueError("groups go by name: give model.named_parameters()")
-    pairs = [(str(i), item) if isinstance(item, nn.Parameter) else item for i, item in enumerate(given)]
-    if len({id(parameter) for _, parameter in pairs}) != len(pairs):
-        raise ValueError("a parameter is given twice")
-    head_ids = {id(head) for head in heads}
-    shared = [(name, p) for name, p in pairs if p.requires_grad and id(p) not in head_ids]
-    if not shared:
-        raise ValueError("no parameter to train: all are frozen or heads")
-    if len({(parameter.dtype, parameter.device) for _, parameter in shared}) != 1:
-        raise ValueError("all parameters must have one dtype and be on one device")
-    return shared

@@ -66,7 +66,7 @@ def combine_rows(rows: Tensor, weights: Tensor, blocks: Sequence[int], out: Tens
 
 def _blocked(rows: Tensor) -> Tensor:
     """[tasks, width] -> [blocks, tasks, BLOCK], a view."""
-    return rows.view(len(rows), -1, BLOCK).transpose(0, 1)
+    return rows.view(len(rows), rows.shape[1] // BLOCK, BLOCK).transpose(0, 1)
 
 
 def _at_once(rows: Tensor) -> int:

@@ -36,9 +36,20 @@ class Heads:
                 kept[task] = kept[task].add_(gradient) if task in kept else gradient
         self.reached = [old or bool(kept) for old, kept in zip(self.reached, self._kept, strict=True)]
 
-    def sum_over(self, parts: Ranks, task: int) -> None:
-        """Make a task's gradients the sums of those of ranks that had a part of its batch."""
-        parts.sum_together([kept[task] for kept in self._kept if task in kept])
+    def has(self, task: int) -> list[bool]:
+        """Which of the parameters have a gradient of a task."""
+        return [task in kept for kept in self._kept]
+
+    def sum_over(self, parts: Ranks, task: int, reached: Sequence[bool]) -> None:
+        """Make a task's gradients the sums of those of ranks that had a part of its batch.
+
+        Args:
+            parts: those ranks.
+            task: whose gradients.
+            reached: which of the parameters have one on any rank.
+        """
+        mine = [(kept, head) for kept, head, is_in in zip(self._kept, self.parameters, reached, strict=True) if is_in]
+        parts.sum_together([kept.setdefault(task, torch.zeros_like(head)) for kept, head in mine])
 
     def set_aside(self) -> Gradients:
         """Take what is in `.grad` away, to be given back."""

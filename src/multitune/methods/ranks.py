@@ -124,17 +124,18 @@ class Ranks:
             call = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
             call(out.flatten(), own.flatten(), group=self._group)
 
-    def send_columns(self, row: Tensor | None, out: Tensor) -> "Journey":
+    def send_columns(self, row: Tensor | None, out: Tensor, origins: Sequence[int]) -> "Journey":
         """Begin to send each rank its columns of this rank's row, and to receive this rank's of theirs.
 
         Args:
-            row: [width]; None where this rank has no row, which the last ranks may lack in a step's last round.
-            out: [rows, width / R], for the rows of ranks 0, 1, ..., as many as have one in this round.
+            row: [width]; None where this rank has no row.
+            out: [rows, width / R], where the rows go.
+            origins: the ranks that have a row in this round, in ascending order.
         """
         size = out.shape[1]
         sent = out.new_empty(0) if row is None else row
-        sizes_in, sizes_out = [0 if row is None else size] * self.size, [0] * self.size
-        sizes_out[: len(out)] = [size] * len(out)
+        sizes_in = [0 if row is None else size] * self.size
+        sizes_out = [size if rank in origins else 0 for rank in range(self.size)]
         with _reached(self.rank):
             work = distributed.all_to_all_single(
                 out.view(-1), sent, sizes_out, sizes_in, group=self._group, async_op=True

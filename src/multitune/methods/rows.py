@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from multitune.methods.division import division_of
 from multitune.methods.groups import Layout
 from multitune.methods.sharded import resembling, shards
 
@@ -21,6 +22,7 @@ class Rows:
     Attributes:
         parameters: the shared ones.
         layout: whose columns are whose.
+        division: which columns have weights of their own.
         reached: which parameters have ever had a gradient. Only theirs is left in `.grad`.
     """
 
@@ -30,6 +32,7 @@ class Rows:
         own = shards(self.parameters)
         self._shapes = [shard.shape for shard in own]
         self._buffer = own[0].new_empty(0, layout.width, requires_grad=False)
+        self.division = division_of(layout)
         self._views: list[list[Tensor]] = []
         for parameter in self.parameters:
             if hasattr(parameter.grad, _MARK):  # an earlier buffer's: it would stay in memory as a whole

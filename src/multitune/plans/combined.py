@@ -116,6 +116,8 @@ class GroupedTasks(SeveralTasks, ABC):
 
     groups: Groups = "whole_model"
     """What gets angles of its own: the model, encoder and decoder, each layer, or each matrix."""
+    buckets: Positive = 1
+    """Parts of each group that get angles of their own: each has a slice of every parameter's rows."""
 
 
 class PCGradPlan(GroupedTasks):
@@ -129,7 +131,7 @@ class PCGradPlan(GroupedTasks):
         from multitune.plans.combined_update import combined
 
         method = PCGrad(seed=setup.generator("method").initial_seed())
-        return combined(setup, method, self.tasks_per_step, self.groups)
+        return combined(setup, method, self.tasks_per_step, self.groups, self.buckets)
 
 
 class GradVacPlan(GroupedTasks):
@@ -147,7 +149,7 @@ class GradVacPlan(GroupedTasks):
 
         seed = setup.generator("method").initial_seed()
         method = GradVac(setup.num_tasks, self.beta, seed=seed)
-        return combined(setup, method, self.tasks_per_step, self.groups)
+        return combined(setup, method, self.tasks_per_step, self.groups, self.buckets)
 
 
 class TorchJDPlan(GroupedTasks, ABC):

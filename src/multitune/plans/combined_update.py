@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from multitune.errors import UserError
 from multitune.methods.base import CombiningMethod
 from multitune.methods.combiner import Combiner
+from multitune.methods.groups import BucketsError
 from multitune.methods.joint import Joint
 from multitune.methods.losses import Loss
 from multitune.methods.optimizer_state import load_plain, to_plain
@@ -77,18 +79,32 @@ class CombinedUpdate(OptimizerUpdate):
 
 
 def combiner(
-    setup: Setup, method: CombiningMethod, *, groups: str = "whole_model", mean: bool = True, more: NamedParameters = ()
+    setup: Setup,
+    method: CombiningMethod,
+    *,
+    groups: str = "whole_model",
+    buckets: int = 1,
+    mean: bool = True,
+    more: NamedParameters = (),
 ) -> Combiner:
-    """The combiner of a run's parameters (and ``more``); ``mean`` gives a step the size of a joint one."""
-    return Combiner(
-        [*setup.parameters, *more],
-        method,
-        groups=groups,
-        heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
-        reduction="mean" if mean else "sum",
-        process_group=setup.ranks if setup.split.size == 1 else setup.split,
-        split_batch=setup.split.size > 1,
-    )
+    """The combiner of a run's parameters (and ``more``); ``mean`` gives a step the size of a joint one.
+
+    Raises:
+        UserError: more buckets than any parameter has rows, or for a method that reads the gradients themselves.
+    """
+    try:
+        return Combiner(
+            [*setup.parameters, *more],
+            method,
+            groups=groups,
+            buckets=buckets,
+            heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
+            reduction="mean" if mean else "sum",
+            process_group=setup.ranks if setup.split.size == 1 else setup.split,
+            split_batch=setup.split.size > 1,
+        )
+    except BucketsError as error:
+        raise UserError(f"options.{error}") from error
 
 
 def combined(
@@ -96,12 +112,14 @@ def combined(
     method: CombiningMethod,
     tasks_per_step: int,
     groups: str = "whole_model",
+    buckets: int = 1,
     *,
     mean: bool = True,
     weighted: bool = True,
 ) -> Update:
     """The update of a method with the run's optimizer; the arguments are ``combiner``'s and ``CombinedUpdate``'s."""
-    made, optimizer = combiner(setup, method, groups=groups, mean=mean), setup.make_optimizer(setup.parameters)
+    made = combiner(setup, method, groups=groups, buckets=buckets, mean=mean)
+    optimizer = setup.make_optimizer(setup.parameters)
     return CombinedUpdate(setup, optimizer, made, tasks_per_step, weighted=weighted)
 
 

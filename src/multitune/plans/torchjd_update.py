@@ -49,7 +49,7 @@ def build(plan: "TorchJDPlan", setup: Setup) -> "TorchJDUpdate":
     if isinstance(made, RowsMethod) and ranks_of([weight for _, weight in setup.parameters]) is not None:
         raise UserError(f"shard: cannot stand beside torchjd:{plan.aggregator}, which reads whole gradients")
     _try(plan.aggregator, options, tasks)
-    return TorchJDUpdate(setup, made, plan.groups, tasks)
+    return TorchJDUpdate(setup, made, plan, tasks)
 
 
 def _try(aggregator: str, options: dict[str, Any], tasks: int) -> None:
@@ -68,8 +68,9 @@ class TorchJDUpdate(CombinedUpdate):
     Tasks get their weights as ``method.task_weights`` says.
     """
 
-    def __init__(self, setup: Setup, method: TorchJDMethod, groups: str, tasks_per_step: int) -> None:
-        made, optimizer = combiner(setup, method, groups=groups, mean=False), setup.make_optimizer(setup.parameters)
+    def __init__(self, setup: Setup, method: TorchJDMethod, plan: "TorchJDPlan", tasks_per_step: int) -> None:
+        made = combiner(setup, method, groups=plan.groups, buckets=plan.buckets, mean=False)
+        optimizer = setup.make_optimizer(setup.parameters)
         super().__init__(setup, optimizer, made, tasks_per_step, weighted=method.task_weights == "rows")
         self.smallest_step = tasks_per_step
         self._method = method

@@ -83,23 +83,26 @@ class Trainer:
             UserError: all checkpoints are damaged, or none fits the run; or a rank has another one, or other data.
         """
         with launch.first_alone(self._ranks):
-            self._go_on(resume=resume)
-        run, weights = self._run, [weight for _, weight in self._run.encoder.parameters()]
+            state = self._go_on(resume=resume)
+        run = self._run
+        # within a round of trajectories each rank goes on with its own: what they have read is alike
+        weights = [weight for _, weight in run.encoder.parameters()] if state is None else [*state.weights.values()]
         parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
         parts |= {"checkpoints": self._now.gradients} | ({} if self._shares_weights else {"weights": weights})
         launch.check_alike(self._ranks, parts)
 
-    def _go_on(self, *, resume: bool) -> None:
+    def _go_on(self, *, resume: bool) -> RunState | None:
         resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
         state, damages = resumed
         if self._leads:
             self._log.restore("" if state is None else state.log)
         if state is None:
-            return
+            return None
         self._now = state.progress
         self._saved_at = self._now.gradients
         passed_over = "".join(f"{damage}; using the one before: " for damage in damages)
         self._display.say(f"{passed_over}resuming at {self._now.gradients} gradients")
+        return state
 
     def fit(self, track: str | None = None) -> None:
         """Spend the budget; ``track`` names the tracker that shows it live.
