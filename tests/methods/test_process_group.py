@@ -23,6 +23,7 @@ from multitune.methods.gradnorm import GradNorm
 from multitune.methods.gradvac import GradVac
 from multitune.methods.groups import BLOCK, lay_out
 from multitune.methods.joint import Joint
+from multitune.methods.parts import sum_gradients
 from multitune.methods.pcgrad import PCGrad
 from multitune.methods.ranks import LostRankError, Ranks
 from multitune.methods.torchjd import torchjd
@@ -229,7 +230,7 @@ def rank(folder: Path, number: int) -> None:
     ranks = Ranks(group)
     outcome: dict[str, Any] = {case.name: trained(case, ranks) for case in CASES}
     outcome["cost"] = {case.name: cost(case, ranks) for case in CASES if case.tasks in (2, 4)}
-    outcome["reached"] = {way: reached_by_one_part(ranks, way) for way in ("backward", "collect")}
+    outcome["reached"] = {way: reached_by_one_part(ranks, way) for way in ("backward", "collect", "one batch")}
     outcome["refused"] = refusals_of_collecting(ranks)
     ranks.wanted = 15 * number
     trained(CASES[0], ranks)
@@ -288,6 +289,10 @@ def reached_by_one_part(ranks: Ranks, way: str) -> list[Tensor | None]:
         if way == "backward":
             combiner.backward(losses)
             continue
+        if way == "one batch":
+            losses[0].backward()
+            sum_gradients(ranks, weights)
+            continue
         for task, loss in enumerate(losses):
             loss.backward()
             combiner.collect(task, loss)
@@ -343,8 +348,9 @@ def test_ranks_send_and_keep_no_more_than_they_have_to(tasks: int, two_ranks: li
 def test_what_one_part_reaches_all_ranks_train(two_ranks: list[dict[str, Any]]) -> None:
     """The second step's gradients of two tasks; the ranks' weights would drift apart if some had none."""
     for outcome in two_ranks:
-        for gradients in outcome["reached"].values():
-            assert [None if own is None else own.tolist() for own in gradients] == [[2.0, 2.0]] * 4
+        for way, gradients in outcome["reached"].items():
+            tasks = 1.0 if way == "one batch" else 2.0
+            assert [None if own is None else own.tolist() for own in gradients] == [[tasks, tasks]] * 4
 
 
 @pytest.mark.check

@@ -1,5 +1,6 @@
 """Batches of which each rank has a part: gradients and losses that add up over the ranks."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from multitune.methods.collected import check_alike
 from multitune.methods.heads import Heads
 from multitune.methods.ranks import Ranks
 from multitune.methods.rows import Rows
+from multitune.methods.sharded import is_sharded
 
 if TYPE_CHECKING:
     from multitune.methods.steps import Step
@@ -57,3 +59,24 @@ class Parts:
         rows.reached = anywhere[: len(rows.reached)]
         heads.sum_over(self._ranks, task, anywhere[len(rows.reached) :])
         return sums
+
+
+def sum_gradients(ranks: Ranks, parameters: Sequence[Tensor]) -> None:
+    """Put the sums over the ranks in the places of parameters' gradients; sharded ones are summed up already.
+
+    A parameter that a part of the batch has reached has a gradient on all ranks: they would drift apart otherwise.
+    """
+    if ranks.size == 1:
+        return
+    whole = [parameter for parameter in parameters if not is_sharded(parameter)]
+    if not whole:
+        return
+    flags = torch.tensor([parameter.grad is not None for parameter in whole], dtype=torch.float64)
+    (reached,) = ranks.sums_on_host([flags.to(whole[0].device, non_blocking=True)])
+    gradients = []
+    for parameter, reaching in zip(whole, reached.tolist(), strict=True):
+        if reaching and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.grad is not None:
+            gradients.append(parameter.grad)
+    ranks.sum_together(gradients)

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 from multitune.methods.base import NonFiniteError
 from multitune.methods.losses import Loss, scalars
 from multitune.methods.optimizer_state import load_plain, to_plain
+from multitune.methods.parts import sum_gradients
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import TaskSampler
-from multitune.methods.sharded import global_norm, is_sharded, scale_to
+from multitune.methods.sharded import global_norm, scale_to
 from multitune.methods.swep import EmbeddingModel
 from multitune.seeds import seeded
 
@@ -203,8 +204,7 @@ class SingleBatchUpdate(OptimizerUpdate):
         for term in scalars(given):
             term.backward()
             terms.append(term.detach())
-        gradients = [weight.grad for weight in self._parameters if weight.grad is not None]
-        self._split.sum_together([gradient for gradient in gradients if not is_sharded(gradient)])
+        sum_gradients(self._split, self._parameters)
         value, norm = self._read(torch.stack(terms).sum(), self._clipped_norm())
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
