@@ -200,6 +200,9 @@ class Recipe(BaseModel):
     micro_batch_size: Size | None = None
     """Examples that are computed at a time: a batch's gradient is the sum of its micro-batches'; null computes a batch
     at once."""
+    packing: bool = False
+    """Of causal language models: lay the texts of a batch end to end in one row, without padding, and compute what all
+    of them begin with once; the gradient is the same, in less time and memory."""
     gradient_checkpointing: bool = False
     """Keep only the inputs of layers, and compute the rest anew in the backward pass: less memory, more time."""
     split_batch: bool = False
