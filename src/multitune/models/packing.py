@@ -49,10 +49,19 @@ def attention(
         return quick.attention(module, query, key, value, attention_mask, dropout, scaling, **options)
     places = attention_mask[0, 0]
     heads = query.shape[1]
-    rows = [_rows(each, places).repeat_interleave(heads // each.shape[1], 0) for each in (query, key, value)]
+    of_products = _type_of_products(query)
+    rows = [
+        _rows(each.to(of_products), places).repeat_interleave(heads // each.shape[1], 0) for each in (query, key, value)
+    ]
     seen = _seen(places.shape[1], options.get("sliding_window"), query.device)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _row(_attended(rows[0], rows[1], rows[2], seen, dropout, scale), places, query.shape[2]), None
+
+
+def _type_of_products(states: Tensor) -> torch.dtype:
+    """What autocast makes of these in matrix products."""
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def _rows(states: Tensor, places: Tensor) -> Tensor:
