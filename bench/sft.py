@@ -158,12 +158,12 @@ def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> N
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from multitune.models import smollm2
+    from multitune.models.gguf_models import SMOLLM2
     from multitune.tasks import CausalLM
     from multitune.training.loading import load_corpus
 
     corpus = load_corpus(recipe(given))
-    tokenizer = AutoTokenizer.from_pretrained(smollm2.directory())
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2.directory())
     task = CausalLM(())
     rows = [row for records in corpus.train.values() for row in task.encode(records, tokenizer, LENGTH)]
     settings = {key: value for key, value in keys.items() if key != "model_in_bf16"}
@@ -197,7 +197,7 @@ def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> N
         )
         lora = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear")
         trainer = Counting(
-            AutoModelForCausalLM.from_pretrained(smollm2.directory(), dtype=dtype),
+            AutoModelForCausalLM.from_pretrained(SMOLLM2.directory(), dtype=dtype),
             arguments,
             train_dataset=Dataset.from_list([{name: row[name] for name in ("input_ids", "labels")} for row in rows]),
             processing_class=tokenizer,
