@@ -14,7 +14,6 @@ from multitune.models.fetching import fetched
 from multitune.models.gguf_models import GEMMA, SMOLLM2, GGUFModel
 from tiny_causal import answer, loaded
 
-
 NATS = {
     "Deutschland ist ein Bundesstaat in Mitteleuropa. Er hat 16 Bundesländer.": 4.0,
     "La France est un pays dont le territoire métropolitain est situé en Europe de l'Ouest.": 3.0,
