@@ -120,10 +120,16 @@ class Rounds:
 def recipe(given: argparse.Namespace, **keys: Any) -> Any:
     from multitune.recipe import Recipe
 
-    own = {"lora": {"rank": RANK, "alpha": ALPHA, "dropout": 0.0}} if given.only == "lora" else {}
-    data = {"model": "offline:smollm2", "data": "assistant", "task": "causal_lm", "languages": LANGUAGES, "unseen": ()}
-    limits = {"train_limit": given.records, "dev_limit": 1, "test_limit": 1, "max_length": LENGTH}
-    training = {"batch_size": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0}
+    own: dict[str, Any] = {"lora": {"rank": RANK, "alpha": ALPHA, "dropout": 0.0}} if given.only == "lora" else {}
+    data: dict[str, Any] = {
+        "model": "offline:smollm2",
+        "data": "assistant",
+        "task": "causal_lm",
+        "languages": LANGUAGES,
+        "unseen": (),
+    }
+    limits: dict[str, Any] = {"train_limit": given.records, "dev_limit": 1, "test_limit": 1, "max_length": LENGTH}
+    training: dict[str, Any] = {"batch_size": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0}
     return Recipe(**data, **limits, **training, **own, precision=given.precision, **keys)
 
 
@@ -145,7 +151,7 @@ def _of_ours(run: Any) -> Iterator[int]:
         for language, examples in run.examples.items()
     }
     while True:
-        drawn, taken = run.update.draw(1), []
+        drawn, taken = run.update.draw(1), list[dict[str, Any]]()
         run.update.step(drawn, (run.next_loss(number, taken) for number in drawn))
         yield sum(learnt[language][row] for batch in taken for language, at in batch.items() for row in at["rows"])
 

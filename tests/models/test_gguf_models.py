@@ -100,7 +100,7 @@ def test_gemma_is_whole_and_knows_languages(caplog: pytest.LogCaptureFixture) ->
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             assert model(input_ids=ids, labels=ids).loss.item() < most
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "hallo"}], tokenize=False)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "hallo"}], tokenize=False)
+    ids = tokenizer(chat, add_special_tokens=False)["input_ids"]
     assert ids[:2] == tokenizer.convert_tokens_to_ids(["<bos>", "<start_of_turn>"])
     assert tokenizer.convert_tokens_to_ids("<end_of_turn>") in model.generation_config.eos_token_id
