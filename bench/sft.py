@@ -4,8 +4,8 @@ Same token ids and labels (the assistant's tokens alone), batch size, precision,
 is a process of its own that waits for its turn; rounds of the sides alternate, so that what else the machine does slows
 both. First every setting takes a few steps: TRL with batches padded and grouped by length, or laid end to end
 (padding_free), under LoRA also with the whole model in bf16; multitune packed, padded, and with Sequential Reptile,
-whose slow weights are a copy more of what trains. Then TRL's best setting, by the processor's time, goes against
-multitune's packed step, for an epoch.
+whose slow weights are a copy more of what trains. Then TRL's best setting, by the processor's time, and the packed
+step of multitune take turns for an epoch.
 
 Told: supervised tokens a second by the clock, and by the time that the process had the processor; the peak of its
 memory, packages and model included.

@@ -30,8 +30,9 @@ def needs(model: GGUFModel) -> pytest.MarkDecorator:
 def only(packages: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """These packages are all that can be found."""
     for name in packages:
-        (folder / f"{name}-0.0.1.dist-info").mkdir(parents=True)
-        (folder / f"{name}-0.0.1.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 0.0.1\n")
+        about = folder / f"{name.replace('-', '_')}-0.0.1.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Name: {name}\nVersion: 0.0.1\n")
     monkeypatch.setattr("sys.path", [str(folder)])
 
 
