@@ -27,6 +27,7 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "method": ("methods", "algorithm", "algo", "aggregator"),
     "batch_size": ("bs", "batch", "train_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size"),
     "micro_batch_size": ("micro_batch", "microbatch_size", "per_device_micro_batch_size"),
+    "packing": ("packed", "pack", "sample_packing", "padding_free"),
     "gradient_checkpointing": ("activation_checkpointing", "use_gradient_checkpointing", "checkpoint_activations"),
     "split_batch": ("split_batches",),
     "learning_rate": ("lr", "rate", "max_lr", "peak_lr", "inner_lr", "learningrate"),

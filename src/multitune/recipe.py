@@ -115,8 +115,8 @@ class Recipe(BaseModel):
                 raise UserError(describe(error, Recipe)) from error
 
     model: PathName = "offline:e5-small"
-    """A Hub name, a local folder, ``offline:e5-small``, ``offline:smollm2`` (chat), or without pretraining
-    ``scratch:transformer`` (translation) and ``scratch:convnet`` (images)."""
+    """A Hub name, a local folder, ``offline:e5-small``, ``offline:smollm2`` or ``offline:gemma3-270m`` (chat), or
+    without pretraining ``scratch:transformer`` (translation) and ``scratch:convnet`` (images)."""
     layers: Count | None = None
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None
@@ -200,6 +200,9 @@ class Recipe(BaseModel):
     micro_batch_size: Size | None = None
     """Examples that are computed at a time: a batch's gradient is the sum of its micro-batches'; null computes a batch
     at once."""
+    packing: bool = False
+    """Of causal language models: lay the texts of a batch end to end in one row, without padding, and compute what all
+    of them begin with once; the gradient is the same, in less time and memory."""
     gradient_checkpointing: bool = False
     """Keep only the inputs of layers, and compute the rest anew in the backward pass: less memory, more time."""
     split_batch: bool = False

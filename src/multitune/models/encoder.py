@@ -136,14 +136,14 @@ class Encoder:
         if not self.parameters():
             raise UserError("freeze: nothing would be left to train: the model already has a head for this task")
 
-    def adapt(self, lora: Lora, seed: int) -> None:
-        """Train low-rank adapters and the head alone from now on; what was frozen gets no adapters.
+    def adapt(self, lora: Lora, seed: int, *, rounded: bool = False) -> None:
+        """Train low-rank adapters (see there) and the head alone from now on; what was frozen gets no adapters.
 
         Raises:
             UserError: there is no layer to adapt, or none that the recipe names.
         """
         new = [weight for name, weight in self.model.named_parameters() if name in self._new]
-        self._adapters, body = Adapters(self.model, lora, new, seed), self.model.base_model
+        self._adapters, body = Adapters(self.model, lora, new, seed, rounded=rounded), self.model.base_model
         assert isinstance(body, PreTrainedModel)
         _use_own_layers(body, self.device)
         self._train()

@@ -21,6 +21,7 @@ from multitune.data.corpus import Record
 from multitune.data.kind import Text
 from multitune.results.shown import Shown
 from multitune.tasks.conversations import Reader, Tokens
+from multitune.tasks.packed import packed
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, known_labels, logits_at, padded_rows, ratio, sums
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class CausalLM(Task):
     fields = ANY
     unlabelled = True
     can_divide = can_trim = False
+    can_pack = True
     auto_model = AutoModelForCausalLM
     pipeline_tag = "text-generation"
     metric = "exact_match"
@@ -114,6 +116,9 @@ class CausalLM(Task):
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
+
+    def packed(self, examples: Sequence[Example]) -> tuple[Inputs, Tensor]:
+        return packed(examples)
 
     def fewer_logits(self, model: PreTrainedModel, targets: Tensor) -> AbstractContextManager[None]:
         """A context in which logits are those before learnt tokens, [learnt, vocabulary]."""

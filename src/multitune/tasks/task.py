@@ -58,6 +58,8 @@ class Task(Kind, ABC):
 
     can_trim: ClassVar[bool] = True
     """Only tokens that occur in training have a gradient. Not so where the outputs are tokens, or there are none."""
+    can_pack: ClassVar[bool] = False
+    """Texts of a batch can be laid end to end in one row, ``packed``: one token's states depend on none behind it."""
     version: ClassVar[str | None] = None
     """Version of ``encode`` in a kind from outside the package; the two change together. Examples of a kind without one
     are not kept on disk, so that nobody is given those of an older ``encode``."""
@@ -116,6 +118,10 @@ class Task(Kind, ABC):
     def inputs(self, examples: Sequence[Example], pad_id: int) -> Inputs:
         """What the model takes: ``input_ids`` and ``attention_mask``, each [examples, length]."""
         return padded(examples, pad_id)
+
+    def packed(self, examples: Sequence[Example]) -> tuple[Inputs, Tensor]:
+        """``collate`` without padding, in one row, where ``can_pack``."""
+        raise AssertionError(f"{type(self).__name__} cannot pack")
 
     @abstractmethod
     def targets(self, examples: Sequence[Example]) -> Tensor:

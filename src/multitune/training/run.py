@@ -24,6 +24,7 @@ from multitune.models.checkpointing import checkpoint_layers
 from multitune.models.device import chosen, sent
 from multitune.models.encoder import Encoder
 from multitune.models.masks import padding_is
+from multitune.models.packing import use_packing
 from multitune.models.parts import Parts
 from multitune.models.precision import autocast, resolve
 from multitune.plans import Plan
@@ -115,12 +116,15 @@ class Run:
         task = self.heads.tasks[head]
         drawn, of_rank = self._of_rank(task, [task.augmented(example, draw) for example in examples])
         size = self.recipe.micro_batch_size or len(drawn)
-        collated = [task.collate(drawn[at : at + size], self.encoder.pad_id) for at in range(0, len(drawn), size)]
+        collated = [self._collated(task, drawn[at : at + size]) for at in range(0, len(drawn), size)]
         labels = [task.labels_in_loss(targets) for _, targets in collated]
         whole = sum(labels) or len(labels)  # of a batch without labels the loss is NaN, as ever
         for (inputs, targets), own in zip(collated, labels, strict=True):
             if own or not any(labels):
                 yield _Part(head, inputs, targets, share * of_rank * (max(1, own) / whole))
+
+    def _collated(self, task: Task, examples: Sequence[Example]) -> tuple[Inputs, Tensor]:
+        return task.packed(examples) if self.recipe.packing else task.collate(examples, self.encoder.pad_id)
 
     def _of_rank(self, task: Task, examples: Sequence[Example]) -> tuple[Sequence[Example], float]:
         """This rank's part of examples, where ranks split them, and its share of the labels.
@@ -184,8 +188,9 @@ class _Part:
 
     @property
     def padded(self) -> bool | None:
-        """Whether examples are filled up to the length of the longest; None of what has no mask."""
-        return not bool(self.inputs["attention_mask"].all()) if "attention_mask" in self.inputs else None
+        """Whether examples are filled up to the length of the longest; None of what has no mask, or is packed."""
+        mask = self.inputs.get("attention_mask")
+        return None if mask is None or mask.ndim > 2 else not bool(mask.all())
 
 
 def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = None) -> Run:
@@ -196,6 +201,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     """
     heads, replay = tasks.of(corpus), replayed(recipe, corpus)
     _check_batches(recipe, heads)
+    _check_packing(recipe, heads, plan)
     if replay:
         causal = isinstance(heads.tasks[0], CausalLM)
         heads = heads.with_replay(CausalLM(()) if causal else MaskedLanguageModelling(()), corpus.test)
@@ -204,10 +210,13 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     encoder = load_encoder(recipe.model_copy(update={"device": "cpu"}) if sharded else recipe, heads, corpus)
     if (weight := encoder.non_finite_weight()) is not None:
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
+    precision = resolve(recipe.precision, encoder.device)
+    if recipe.packing:
+        use_packing(encoder.model, encoder.room_for(recipe.max_length))
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
     encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
     if recipe.lora is not None:
-        encoder.adapt(recipe.lora, recipe.seed)
+        encoder.adapt(recipe.lora, recipe.seed, rounded=not recipe.shard and precision == "bf16")
     if recipe.gradient_checkpointing:
         checkpoint_layers(encoder.model)
     records = corpus.train if division is None else division.train
@@ -240,7 +249,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         dev=dev,
         dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
         test=test,
-        precision=resolve(recipe.precision, encoder.device),
+        precision=precision,
         division=division,
         split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
@@ -258,6 +267,16 @@ def _check_batches(recipe: Recipe, heads: HeadMap) -> None:
                 )
         if recipe.batch_size == 1:
             raise UserError(f"batch_size: an example alone has no negatives in {name}; it must be at least 2")
+
+
+def _check_packing(recipe: Recipe, heads: HeadMap, plan: Plan) -> None:
+    """Raise ``UserError`` where texts are to be packed that cannot be."""
+    if not recipe.packing:
+        return
+    for name in (tasks.name_of(task) for task in heads.tasks if not task.can_pack):
+        raise UserError(f"packing: is for causal language models, not for {name}; set it to false")
+    if not plan.splits_batches:
+        raise UserError(f"packing: {recipe.method} reads the states of each text of a batch; set it to false")
 
 
 def _update(
