@@ -80,7 +80,7 @@ def _seen(length: int, window: int | None, device: torch.device) -> Tensor:
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, dropout: float, scale: float) -> Tensor:
     """Attention of [heads, texts, length, size] to the keys that ``seen`` allows."""
-    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and len(seen) <= WRITTEN_OUT
+    slow = quick.in_bf16(query) and len(seen) <= WRITTEN_OUT
     if dropout == 0 and not slow:
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, seen, scale=scale)
     scores = (query * scale) @ key.transpose(-1, -2)
