@@ -2,8 +2,9 @@
 
 python bench/forgetting/forgetting.py --texts data/sib200 [--jobs N] [--hours N] [--dry-run]
 
-Stop it at any time (Ctrl-C or SIGTERM): what was finished is stored, runs that were stopped are resumed. Of each run the
-store has its recipe, scores and probes as JSON, and no text. Then page.py writes the section of docs/results.md.
+Stop it at any time (Ctrl-C or SIGTERM): what was finished is stored, runs that were stopped are resumed. Of each run
+the store has its recipe, scores and probes as JSON, and no text. Then forgetting_page.py writes the section of
+docs/results.md.
 """
 
 import argparse

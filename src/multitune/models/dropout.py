@@ -62,8 +62,8 @@ def attention(
         if not (known and in_bf16(query)):
             return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
         with torch.autocast("cpu", enabled=False):
-            exact = [each.float() for each in (query, key, value)]
-            found, _ = sdpa_attention_forward(module, *exact, attention_mask, dropout, scaling, **options)
+            q, k, v = query.float(), key.float(), value.float()
+            found, _ = sdpa_attention_forward(module, q, k, v, attention_mask, dropout, scaling, **options)
         return found.to(query.dtype), None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scale) @ key.transpose(-1, -2)
