@@ -97,6 +97,7 @@ class Adapters:
             weight.requires_grad_(True)  # peft froze whatever is no adapter
         self._body = body
         self._base: Remembered | None = None
+        self._rounded = False
         path = next(path for path, module in model.named_modules() if module is body)
         self._prefix = f"{path}." if path else ""
 
@@ -123,6 +124,26 @@ class Adapters:
         names = (f"{self._prefix}{layer}.weight" for layer in self._layers)
         return dict(zip(names, torch.stack(norms).tolist(), strict=True))
 
+    def round(self) -> None:
+        """Hold W in bf16 while adapters train; where they are merged it is whole.
+
+        That is what autocast makes of it in every step, to the bit, which takes a twentieth of the step.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        self._remembered()
+        self._rounded = True
+        for layer in map(self._layer, self._layers):
+            weight = layer.get_base_layer().weight
+            weight.data = weight.data.bfloat16()
+
+    def _remembered(self) -> Remembered:
+        """W on disk, by layer."""
+        if self._base is None:
+            self._base = Remembered({name: self._layer(name).get_base_layer().weight for name in self._layers})
+        return self._base
+
     @contextmanager
     def merged(self) -> Iterator[None]:
         """Inside, the model is one without adapters, whose weights are W + s B A; afterwards W is back, bitwise.
@@ -132,11 +153,12 @@ class Adapters:
         Raises:
             RunError: the disk is full.
         """
-        layers = {name: self._layer(name) for name in self._layers}
-        if self._base is None:
-            self._base = Remembered({name: layer.get_base_layer().weight for name, layer in layers.items()})
+        layers, base = {name: self._layer(name) for name in self._layers}, self._remembered()
         try:
             for name, layer in layers.items():
+                if self._rounded:
+                    weight = layer.get_base_layer().weight
+                    weight.data = base.weight(name).to(weight.device)
                 _add(layer)
                 self._body.set_submodule(name, layer.get_base_layer())
             yield
@@ -144,7 +166,10 @@ class Adapters:
             for name, layer in layers.items():
                 self._body.set_submodule(name, layer)
                 weight = layer.get_base_layer().weight
-                weight.data.copy_(self._base.weight(name))
+                if self._rounded:
+                    weight.data = base.weight(name).to(weight.device, torch.bfloat16)
+                else:
+                    weight.data.copy_(base.weight(name))
 
     @torch.no_grad()
     def merged_into(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -207,7 +207,8 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
     encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
     if recipe.lora is not None:
-        encoder.adapt(recipe.lora, recipe.seed)
+        rounded = resolve(recipe.precision, encoder.device) == "bf16" and not sharded
+        encoder.adapt(recipe.lora, recipe.seed, rounded=rounded)
     if recipe.gradient_checkpointing:
         checkpoint_layers(encoder.model)
     records = corpus.train if division is None else division.train
