@@ -137,20 +137,14 @@ class Encoder:
             raise UserError("freeze: nothing would be left to train: the model already has a head for this task")
 
     def adapt(self, lora: Lora, seed: int, *, rounded: bool = False) -> None:
-        """Train low-rank adapters and the head alone from now on; what was frozen gets no adapters.
-
-        Args:
-            rounded: hold the weights that are adapted in bf16, in which they are computed with, until they are merged.
+        """Train low-rank adapters (see there) and the head alone from now on; what was frozen gets no adapters.
 
         Raises:
             UserError: there is no layer to adapt, or none that the recipe names.
-            RunError: the disk is full.
         """
         new = [weight for name, weight in self.model.named_parameters() if name in self._new]
-        self._adapters, body = Adapters(self.model, lora, new, seed), self.model.base_model
+        self._adapters, body = Adapters(self.model, lora, new, seed, rounded=rounded), self.model.base_model
         assert isinstance(body, PreTrainedModel)
-        if rounded:
-            self._adapters.round()
         if self.device.type == "cpu":
             use_quick_dropout(body)
         self._train()

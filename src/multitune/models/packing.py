@@ -49,10 +49,19 @@ def attention(
         return quick.attention(module, query, key, value, attention_mask, dropout, scaling, **options)
     places = attention_mask[0, 0]
     heads = query.shape[1]
-    rows = [_rows(each, places).repeat_interleave(heads // each.shape[1], 0) for each in (query, key, value)]
+    of_products = _type_of_products(query)
+    rows = [
+        _rows(each.to(of_products), places).repeat_interleave(heads // each.shape[1], 0) for each in (query, key, value)
+    ]
     seen = _seen(places.shape[1], options.get("sliding_window"), query.device)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _row(_attended(rows[0], rows[1], rows[2], seen, dropout, scale), places, query.shape[2]), None
+
+
+def _type_of_products(states: Tensor) -> torch.dtype:
+    """What autocast makes of these in matrix products."""
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def _rows(states: Tensor, places: Tensor) -> Tensor:
@@ -80,7 +89,7 @@ def _seen(length: int, window: int | None, device: torch.device) -> Tensor:
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, dropout: float, scale: float) -> Tensor:
     """Attention of [heads, texts, length, size] to the keys that ``seen`` allows."""
-    slow = quick.in_bf16(query) and len(seen) <= WRITTEN_OUT
+    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and len(seen) <= WRITTEN_OUT
     if dropout == 0 and not slow:
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, seen, scale=scale)
     scores = (query * scale) @ key.transpose(-1, -2)

@@ -202,13 +202,13 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     encoder = load_encoder(recipe.model_copy(update={"device": "cpu"}) if sharded else recipe, heads, corpus)
     if (weight := encoder.non_finite_weight()) is not None:
         raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
+    precision = resolve(recipe.precision, encoder.device)
     if recipe.packing:
         use_packing(encoder.model, encoder.room_for(recipe.max_length))
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
     encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
     if recipe.lora is not None:
-        rounded = resolve(recipe.precision, encoder.device) == "bf16" and not sharded
-        encoder.adapt(recipe.lora, recipe.seed, rounded=rounded)
+        encoder.adapt(recipe.lora, recipe.seed, rounded=not recipe.shard and precision == "bf16")
     if recipe.gradient_checkpointing:
         checkpoint_layers(encoder.model)
     records = corpus.train if division is None else division.train
@@ -241,7 +241,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         dev=dev,
         dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
         test=test,
-        precision=resolve(recipe.precision, encoder.device),
+        precision=precision,
         division=division,
         split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
