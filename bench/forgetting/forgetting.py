@@ -157,7 +157,7 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
     """
     logging.getLogger("multitune").setLevel(logging.ERROR)
     begun, recipe, folder = time.monotonic(), plan.recipe(run), work / run.stem
-    kept = {"run": asdict(run), "recipe": recipe.model_dump(mode="json"), "processor": _processor()}
+    kept: dict[str, Any] = {"run": asdict(run), "recipe": recipe.model_dump(mode="json"), "processor": _processor()}
     try:
         results = plain(mt.train(recipe, folder, resume=True))
         kept |= _results(results) | {"dev": _dev(folder)}
@@ -170,7 +170,7 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
     with replaced(store / f"{run.stem}.json") as beside:
         beside.write_text(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
-    return kept.get("failed") or f"dev loss {kept['dev']['loss']:.3f}, drift {kept['drift']:.2f}"
+    return str(kept["failed"]) if "failed" in kept else f"dev loss {kept['dev']['loss']:.3f}, drift {kept['drift']:.2f}"
 
 
 def _processor() -> str:
