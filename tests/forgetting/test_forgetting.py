@@ -4,14 +4,15 @@ import json
 import os
 import runpy
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forgetting import MAIN, OTHERS, RATES, Cell, Plan, Run, rate_of, read, runs, stored
+from forgetting import MAIN, OTHERS, RATES, Cell, Plan, Run, perform, rate_of, read, runs, stored
 from forgetting_page import rendered
+from tiny_causal import make as tiny
 
 PAGE = Path(__file__).parents[2] / "bench" / "forgetting" / "forgetting_page.py"
 BEST = 2
@@ -126,6 +127,27 @@ def test_a_run_of_another_recipe_is_refused(plan: Plan, tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace('"batch_size": 8', '"batch_size": 9'), encoding="utf-8")
     with pytest.raises(SystemExit, match="was run with other batch_size than the plan says"):
         stored(plan, tmp_path, run)
+
+
+def test_a_run_is_trained_probed_and_stored_without_a_text(plan: Plan, tmp_path: Path) -> None:
+    pytest.importorskip("home_assistant_intents", reason="needs the extra offline")
+    pytest.importorskip("peft", reason="needs the extra lora")
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for language in ("en", "de", "zh"):
+        (texts / f"{language}.txt").write_text("a sentence\nand another one\n", encoding="utf-8")
+    small = {"model": str(tiny(tmp_path / "tiny")), "languages": ["de", "en"], "unseen": ["nl"], "batch_size": 2}
+    counts = {"budget": 4, "validate_every": 4, "dev_limit": 1, "test_limit": 1, "train_limit": 8, "precision": "fp32"}
+    one = replace(plan, common={**plan.common, **small, **counts})
+    run, store = Run(MAIN, Cell("lora", "sequential_reptile"), 1e-3, 0), tmp_path / "store"
+    assert perform(one, run, store, tmp_path / "work", texts).startswith("dev loss")
+    kept = stored(one, store, run)
+    assert kept is not None
+    assert set(kept["next_tokens"]["tuned"]) == {"en", "de", "zh"}
+    assert set(kept["seen"]) == {"de", "en"}
+    assert kept["drift"] > 0
+    assert not any((tmp_path / "work").iterdir())
+    assert "sentence" not in (store / f"{run.stem}.json").read_text(encoding="utf-8")
 
 
 def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch) -> None:
