@@ -72,6 +72,7 @@ bench: $(SET_UP)
 	$(BIN)/python bench/walks.py
 	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/pooler.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/sft.py
 	$(BIN)/python bench/checkpoint.py
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/memory.py

@@ -4,8 +4,8 @@ Same token ids and labels (the assistant's tokens alone), batch size, precision,
 is a process of its own that waits for its turn; rounds of the sides alternate, so that what else the machine does slows
 both. First every setting takes a few steps: TRL with batches padded and grouped by length, or laid end to end
 (padding_free), under LoRA also with the whole model in bf16; multitune packed, padded, and with Sequential Reptile,
-whose slow weights are a copy more of what trains. Then TRL's best setting, by the processor's time, goes against
-multitune's packed step, for an epoch.
+whose slow weights are a copy more of what trains. Then TRL's best setting, by the processor's time, and the packed
+step of multitune take turns for an epoch.
 
 Told: supervised tokens a second by the clock, and by the time that the process had the processor; the peak of its
 memory, packages and model included.
@@ -120,10 +120,16 @@ class Rounds:
 def recipe(given: argparse.Namespace, **keys: Any) -> Any:
     from multitune.recipe import Recipe
 
-    own = {"lora": {"rank": RANK, "alpha": ALPHA, "dropout": 0.0}} if given.only == "lora" else {}
-    data = {"model": "offline:smollm2", "data": "assistant", "task": "causal_lm", "languages": LANGUAGES, "unseen": ()}
-    limits = {"train_limit": given.records, "dev_limit": 1, "test_limit": 1, "max_length": LENGTH}
-    training = {"batch_size": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0}
+    own: dict[str, Any] = {"lora": {"rank": RANK, "alpha": ALPHA, "dropout": 0.0}} if given.only == "lora" else {}
+    data: dict[str, Any] = {
+        "model": "offline:smollm2",
+        "data": "assistant",
+        "task": "causal_lm",
+        "languages": LANGUAGES,
+        "unseen": (),
+    }
+    limits: dict[str, Any] = {"train_limit": given.records, "dev_limit": 1, "test_limit": 1, "max_length": LENGTH}
+    training: dict[str, Any] = {"batch_size": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0.0}
     return Recipe(**data, **limits, **training, **own, precision=given.precision, **keys)
 
 
@@ -145,7 +151,7 @@ def _of_ours(run: Any) -> Iterator[int]:
         for language, examples in run.examples.items()
     }
     while True:
-        drawn, taken = run.update.draw(1), []
+        drawn, taken = run.update.draw(1), list[dict[str, Any]]()
         run.update.step(drawn, (run.next_loss(number, taken) for number in drawn))
         yield sum(learnt[language][row] for batch in taken for language, at in batch.items() for row in at["rows"])
 
@@ -158,12 +164,12 @@ def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> N
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from multitune.models import smollm2
+    from multitune.models.gguf_models import SMOLLM2
     from multitune.tasks import CausalLM
     from multitune.training.loading import load_corpus
 
     corpus = load_corpus(recipe(given))
-    tokenizer = AutoTokenizer.from_pretrained(smollm2.directory())
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2.directory())
     task = CausalLM(())
     rows = [row for records in corpus.train.values() for row in task.encode(records, tokenizer, LENGTH)]
     settings = {key: value for key, value in keys.items() if key != "model_in_bf16"}
@@ -197,7 +203,7 @@ def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> N
         )
         lora = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear")
         trainer = Counting(
-            AutoModelForCausalLM.from_pretrained(smollm2.directory(), dtype=dtype),
+            AutoModelForCausalLM.from_pretrained(SMOLLM2.directory(), dtype=dtype),
             arguments,
             train_dataset=Dataset.from_list([{name: row[name] for name in ("input_ids", "labels")} for row in rows]),
             processing_class=tokenizer,

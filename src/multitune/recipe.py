@@ -115,8 +115,8 @@ class Recipe(BaseModel):
                 raise UserError(describe(error, Recipe)) from error
 
     model: PathName = "offline:e5-small"
-    """A Hub name, a local folder, ``offline:e5-small``, ``offline:smollm2`` (chat), or without pretraining
-    ``scratch:transformer`` (translation) and ``scratch:convnet`` (images)."""
+    """A Hub name, a local folder, ``offline:e5-small``, ``offline:smollm2`` or ``offline:gemma3-270m`` (chat), or
+    without pretraining ``scratch:transformer`` (translation) and ``scratch:convnet`` (images)."""
     layers: Count | None = None
     """Keep only the first layers of the encoder; null keeps all."""
     dropout: Share | None = None

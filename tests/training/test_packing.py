@@ -79,7 +79,13 @@ def test_a_row_has_each_token_once_and_a_shared_beginning_once() -> None:
 
 def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Run:
     monkeypatch.setitem(sets.DATASETS, "commands", lambda wanted, bad: commands())
-    given = {"model": str(folder), "data": "commands", "precision": "fp32", "batch_size": 4, "dropout": 0.0}
+    given: dict[str, Any] = {
+        "model": str(folder),
+        "data": "commands",
+        "precision": "fp32",
+        "batch_size": 4,
+        "dropout": 0.0,
+    }
     recipe = Recipe(**({"method": "sequential"} | given | keys))
     return prepare(recipe, load_corpus(recipe), load_plan(recipe))
 

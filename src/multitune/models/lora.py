@@ -155,7 +155,9 @@ class Adapters:
             for name, layer in layers.items():
                 self._body.set_submodule(name, layer)
                 weight, base = layer.get_base_layer().weight, self._base.weight(name)
-                weight.data = weight.data.copy_(base) if self._trained_in is None else base.to(weight.device, self._trained_in)
+                weight.data = (
+                    weight.data.copy_(base) if self._trained_in is None else base.to(weight.device, self._trained_in)
+                )
 
     @torch.no_grad()
     def merged_into(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

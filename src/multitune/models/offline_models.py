@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from multitune.models import offline, smollm2
+from multitune.models import offline
+from multitune.models.gguf_models import GGUF_MODELS
 
 
 class OfflineModel(NamedTuple):
@@ -23,5 +24,5 @@ class OfflineModel(NamedTuple):
 
 OFFLINE = {
     offline.NAME: OfflineModel(offline.SOURCE, offline.LICENSE, offline.directory),
-    smollm2.NAME: OfflineModel(smollm2.SOURCE, smollm2.LICENSE, smollm2.directory),
+    **{own.name: OfflineModel(own.source, own.license, own.directory) for own in GGUF_MODELS},
 }

@@ -132,7 +132,9 @@ def _refused(body: PreTrainedModel) -> UserError:
 @torch.no_grad()
 def _agrees(body: PreTrainedModel, length: int) -> bool:
     """Whether two texts of so many tokens and one have in one row the states that they have alone."""
-    count = body.get_input_embeddings().weight.shape[0]
+    embedding = body.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    count = embedding.num_embeddings
     ids = [[1 % count, *(n % count for n in range(first, first + length))] for first in (2, 3)]
     row, _ = packed([{"input_ids": own, "labels": [IGNORED] * len(own)} for own in ids])
     trains, device = body.training, next(body.parameters()).device
