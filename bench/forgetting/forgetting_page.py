@@ -101,11 +101,18 @@ def _rates(plan: Plan, store: Path) -> Iterator[str]:
         said = ", ".join(f"{rate:.0e}: {_dev(found)}" for rate, found in tries.items() if found is not None)
         chosen = rate_of(plan, store, cell)
         if said:
-            rows.append((cell.tuning, f"`{cell.method}`", said, "" if chosen is None else f"{chosen:.0e}"))
+            rows.append((cell.tuning, f"`{cell.method}`", said, _chosen(chosen, list(tries))))
     if rows:
         yield f"Loss on dev in nats a learnt token after {plan.rates['budget']} gradients (exact match in brackets):"
         yield ""
         yield from _table(("Weights", "Method", "Rate: loss", "Chosen"), rows)
+
+
+def _chosen(rate: float | None, tried: Sequence[float]) -> str:
+    """The rate; at an edge of the grid there may be a better one beyond."""
+    if rate is None:
+        return ""
+    return f"{rate:.0e}, an edge of the grid" if rate in (min(tried), max(tried)) else f"{rate:.0e}"
 
 
 def _dev(found: Found) -> str:
