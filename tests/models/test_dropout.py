@@ -111,3 +111,15 @@ def test_training_draws_anew_and_repeats_with_a_seed() -> None:
         logits.append(quick(ids, attention_mask=torch.ones_like(ids)).logits)
     assert torch.equal(logits[0], logits[2])
     assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_without_dropout_is_computed_in_fp32_where_autocast_or_the_states_are_bf16(
+    dtype: torch.dtype,
+) -> None:
+    query, key, value = torch.randn(3, 2, 4, 5, 8, generator=torch.Generator().manual_seed(5)).to(dtype)
+    exact, _ = sdpa_attention_forward(SelfAttention(), query.float(), key.float(), value.float(), None, 0.0, 0.3)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
+        found, _ = attention(SelfAttention(), query, key, value, None, dropout=0.0, scaling=0.3)
+        assert (found @ found.mT).dtype == torch.bfloat16  # autocast goes on afterwards
+    assert torch.equal(found, exact.to(dtype))

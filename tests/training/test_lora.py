@@ -13,7 +13,9 @@ import multitune as mt
 from builders import numbers, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, UserError
-from multitune.recipe import Recipe
+from multitune.models import encoder as encoders
+from multitune.recipe import Lora, Recipe
+from multitune.tasks import TASKS, HeadMap
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import Run, prepare
 
@@ -124,6 +126,27 @@ def test_the_weights_are_back_to_the_bit_after_an_evaluation(tiny_model: Path, t
     after = dict(run.encoder.model.named_parameters())
     assert list(after) == list(before)
     assert all(torch.equal(weight, before[name]) for name, weight in after.items())
+
+
+def test_weights_held_in_bf16_give_the_same_bits_and_are_whole_where_adapters_are_merged(tiny_model: Path) -> None:
+    heads, ids = HeadMap.of_all(TASKS["tagging"](["O", "B-PER"])), torch.tensor([[2, 5, 7, 3], [2, 6, 8, 3]])
+    found: dict[bool, list[torch.Tensor]] = {}
+    for rounded in (True, False):
+        encoder = encoders.load(str(tiny_model), heads, layers=None, dropout=0.0, seed=0)
+        encoder.adapt(Lora(rank=2, dropout=0), seed=0, rounded=rounded)
+        weights = [weight for name, weight in encoder.model.named_parameters() if ".base_layer.weight" in name]
+        assert {weight.dtype for weight in weights} == {torch.bfloat16 if rounded else torch.float32}
+        with torch.no_grad():
+            for name, weight in encoder.parameters():
+                weight.add_(0.01 * ("lora_B" in name))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            encoder.numbered(0)(input_ids=ids).logits.float().square().sum().backward()
+        gradients = [weight.grad for _, weight in encoder.parameters() if weight.grad is not None]
+        with encoder.evaluating():
+            merged = [weight.detach().clone() for weight in encoder.model.parameters()]
+        found[rounded] = [*gradients, *merged]
+        assert weights[0].dtype == (torch.bfloat16 if rounded else torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(*found.values(), strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)

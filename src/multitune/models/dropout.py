@@ -52,23 +52,38 @@ def attention(
 ) -> tuple[Tensor, Tensor | None]:
     """transformers' ``sdpa`` attention; where it would drop weights on a CPU, written out with masks of ``thinned``.
 
+    What is not written out is computed in fp32 where a CPU would take bf16 (``in_bf16``).
+
     query, key, value: [batch, heads, length, size]; attention_mask: booleans, True where a key is to be seen. Returns
     [batch, length, heads, size].
     """
-    simple = (
-        key.shape == query.shape
-        and (attention_mask is None or attention_mask.dtype == torch.bool)
-        and not options.get("is_causal", getattr(module, "is_causal", True))
-        and options.get("position_bias") is None
-    )
-    if dropout == 0 or query.device.type != "cpu" or not simple:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+    known = (attention_mask is None or attention_mask.dtype == torch.bool) and options.get("position_bias") is None
+    causal = options.get("is_causal", getattr(module, "is_causal", True))
+    on_cpu = query.device.type == "cpu"
+    if dropout == 0 or not on_cpu or not known or causal or key.shape != query.shape:
+        if not (known and in_bf16(query)):
+            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = query.float(), key.float(), value.float()
+            states, _ = sdpa_attention_forward(module, q, k, v, attention_mask, dropout, scaling, **options)
+        return states.to(query.dtype), None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scale) @ key.transpose(-1, -2)
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     weights = thinned(scores.softmax(-1), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def in_bf16(states: Tensor) -> bool:
+    """Whether these are on a CPU and in bf16, or would be made so by autocast.
+
+    torch's attention takes two to four times as long there as in fp32, since its backward pass is slow without AMX.
+    """
+    if states.device.type != "cpu":
+        return False
+    casts = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return states.dtype == torch.bfloat16 or casts
 
 
 def use_quick_dropout(model: PreTrainedModel) -> None:
