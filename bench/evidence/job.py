@@ -43,6 +43,11 @@ class Job:
     data: Path | None
 
 
+def be_quiet() -> None:
+    """Let this process say nothing but errors: runs take turns with their lines otherwise."""
+    logging.getLogger("multitune").setLevel(logging.ERROR)
+
+
 def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:
     """Train, store the rows, remove the run folder; a run that was stopped is resumed.
 
@@ -54,7 +59,6 @@ def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:
     Raises:
         multitune.Interrupted, multitune.UserError: as ``mt.train`` does.
     """
-    logging.getLogger("multitune").setLevel(logging.ERROR)
     begun, recipe = time.monotonic(), plan.recipe(job.row, job.data)
     folder = work / "runs" / plan.stem(job.row)
     corpus = load_corpus(recipe)

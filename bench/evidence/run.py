@@ -21,7 +21,7 @@ from types import FrameType
 
 import tuning_data
 from choosing import CHOICES, Waiting, freeze, wanted
-from job import Job, again, perform
+from job import Job, again, be_quiet, perform
 from plan import PLAN, ROOT, STORE, Plan, Row, read
 from store import read as stored
 
@@ -73,7 +73,7 @@ def dry_run(plan: Plan, places: Places, names: Sequence[str]) -> None:
 def run(plan: Plan, places: Places, names: Sequence[str], hours: float, side_by_side: int, *, commit: bool) -> None:
     """Run stages in turn until they are finished or the hours are over."""
     until = time.monotonic() + hours * HOUR
-    with ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn"), initializer=be_quiet) as pool:
         try:
             for name in names:
                 _check_committed(plan, places.store, name)

@@ -155,7 +155,6 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
     Raises:
         multitune.Interrupted, multitune.UserError: as ``mt.train`` and ``mt.probe`` do.
     """
-    logging.getLogger("multitune").setLevel(logging.ERROR)
     begun, recipe, folder = time.monotonic(), plan.recipe(run), work / run.stem
     kept: dict[str, Any] = {"run": asdict(run), "recipe": recipe.model_dump(mode="json"), "processor": _processor()}
     try:
@@ -171,6 +170,11 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
         beside.write_text(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
     return str(kept["failed"]) if "failed" in kept else f"dev loss {kept['dev']['loss']:.3f}, drift {kept['drift']:.2f}"
+
+
+def be_quiet() -> None:
+    """Let this process say nothing but errors: runs take turns with their lines otherwise."""
+    logging.getLogger("multitune").setLevel(logging.ERROR)
 
 
 def _processor() -> str:
@@ -200,7 +204,7 @@ def _probes(findings: Mapping[str, Any]) -> dict[str, Any]:
 def run_all(plan: Plan, store: Path, work: Path, texts: Path, jobs: int, hours: float) -> None:
     """Run what is missing, ``jobs`` side by side; begin none once the hours are over."""
     until, running = time.monotonic() + hours * HOUR, dict[Future[str], Run]()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=be_quiet) as pool:
         try:
             while True:
                 missing = (run for run in _missing(plan, store) if run not in running.values())
