@@ -181,13 +181,6 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
     return torch.tensor(others, dtype=torch.long).view(n, n - 1)
 
 
-def on_host(*tensors: Tensor) -> list[Tensor]:
-    """Copy tensors to the CPU, in float64, by one transfer: the host waits for the device once."""
-    flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors]).cpu()
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
 def check_finite(what: str, values: Tensor, tasks: Sequence[int]) -> None:
     """Make sure that no task's value is NaN or infinite.
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, distributed
 
 from multitune.errors import RunError
-from multitune.methods.base import on_host
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Work
@@ -153,6 +152,13 @@ class Journey:
         """Wait until it has arrived."""
         with _reached(self._rank):
             self._work.wait()
+
+
+def on_host(*tensors: Tensor) -> list[Tensor]:
+    """Copy tensors to the CPU, in float64, by one transfer: the host waits for the device once."""
+    flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 @contextmanager

@@ -11,11 +11,10 @@ from multitune.methods.base import (
     GramMethod,
     RowsMethod,
     check_finite,
-    on_host,
 )
 from multitune.methods.collected import Collected
 from multitune.methods.heads import Heads
-from multitune.methods.ranks import Ranks
+from multitune.methods.ranks import Ranks, on_host
 from multitune.methods.replicas import Replicas
 from multitune.methods.rows import Rows
 

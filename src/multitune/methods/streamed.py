@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multitune.methods.base import NonFiniteError, StreamingMethod, check_finite, on_host
+from multitune.methods.base import NonFiniteError, StreamingMethod, check_finite
 from multitune.methods.collected import Collected
 from multitune.methods.gram import combine_rows
 from multitune.methods.groups import BLOCK
-from multitune.methods.ranks import Ranks
+from multitune.methods.ranks import Ranks, on_host
 from multitune.methods.steps import Setting, Stacked, Step
 
 
