@@ -66,8 +66,6 @@ def sum_gradients(ranks: Ranks, parameters: Sequence[Tensor]) -> None:
 
     A parameter that a part of the batch has reached has a gradient on all ranks: they would drift apart otherwise.
     """
-    if ranks.size == 1:
-        return
     whole = [parameter for parameter in parameters if not is_sharded(parameter)]
     if not whole:
         return

@@ -204,7 +204,8 @@ class SingleBatchUpdate(OptimizerUpdate):
         for term in scalars(given):
             term.backward()
             terms.append(term.detach())
-        sum_gradients(self._split, self._parameters)
+        if self._split.size > 1:
+            sum_gradients(self._split, self._parameters)
         value, norm = self._read(torch.stack(terms).sum(), self._clipped_norm())
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)
