@@ -60,6 +60,7 @@ docs: $(SET_UP)
 # them; twenty minutes on two cores.
 # Needs chromium.
 example: $(SET_UP)
+	rm -rf runs/demo
 	$(BIN)/multitune compare recipes/demo.yaml --out runs/demo --by-language
 	$(BIN)/python docs/demo_pictures.py runs/demo
 	OMP_NUM_THREADS=2 $(BIN)/python docs/terminal_pictures.py
