@@ -9,10 +9,10 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +28,8 @@ BLOCK = 2**20
 """Bytes read at a time."""
 
 
-class Chat(NamedTuple):
+@dataclass(frozen=True)
+class Chat:
     """What a file lacks of a model that is to chat.
 
     Attributes:
@@ -40,7 +41,8 @@ class Chat(NamedTuple):
     end: str
 
 
-class GGUFModel(NamedTuple):
+@dataclass(frozen=True)
+class GGUFModel:
     """A model in packages.
 
     Attributes:

@@ -1,14 +1,15 @@
 """The models that need no network, by the names that recipes give them: each comes from a package of PyPI."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from multitune.models import offline
 from multitune.models.gguf_models import GGUF_MODELS
 
 
-class OfflineModel(NamedTuple):
+@dataclass(frozen=True)
+class OfflineModel:
     """A model that a package carries.
 
     Attributes:
