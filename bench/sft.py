@@ -156,6 +156,16 @@ def _of_ours(run: Any) -> Iterator[int]:
         yield sum(learnt[language][row] for batch in taken for language, at in batch.items() for row in at["rows"])
 
 
+def _rows(given: argparse.Namespace, tokenizer: Any) -> list[dict[str, Any]]:
+    """The token ids and labels that multitune trains on."""
+    from multitune.tasks import CausalLM
+    from multitune.training.loading import load_corpus
+
+    task, corpus = CausalLM(()), load_corpus(recipe(given))
+    rows = [row for records in corpus.train.values() for row in task.encode(records, tokenizer, LENGTH)]
+    return [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+
+
 def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> None:
     """Steps of TRL's loop."""
     import torch
@@ -165,13 +175,8 @@ def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> N
     from trl import SFTConfig, SFTTrainer
 
     from multitune.models.gguf_models import SMOLLM2
-    from multitune.tasks import CausalLM
-    from multitune.training.loading import load_corpus
 
-    corpus = load_corpus(recipe(given))
     tokenizer = AutoTokenizer.from_pretrained(SMOLLM2.directory())
-    task = CausalLM(())
-    rows = [row for records in corpus.train.values() for row in task.encode(records, tokenizer, LENGTH)]
     settings = {key: value for key, value in keys.items() if key != "model_in_bf16"}
     dtype = torch.bfloat16 if "model_in_bf16" in keys else torch.float32
 
@@ -205,7 +210,7 @@ def theirs(given: argparse.Namespace, rounds: Rounds, keys: dict[str, Any]) -> N
         trainer = Counting(
             AutoModelForCausalLM.from_pretrained(SMOLLM2.directory(), dtype=dtype),
             arguments,
-            train_dataset=Dataset.from_list([{name: row[name] for name in ("input_ids", "labels")} for row in rows]),
+            train_dataset=Dataset.from_list(_rows(given, tokenizer)),
             processing_class=tokenizer,
             peft_config=lora if given.only == "lora" else None,
             callbacks=[Turns()],

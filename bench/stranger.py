@@ -15,6 +15,7 @@ import csv
 import os
 import random
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -28,14 +29,6 @@ ROWS = 300
 """Of each language."""
 UNSEEN_ROWS = 5
 """Further texts of each language, which are predicted."""
-INTENTS = {
-    "HassTurnOn": "turn on",
-    "HassTurnOff": "turn off",
-    "HassGetState": "ask state",
-    "HassStartTimer": "start timer",
-    "HassClimateSetTemperature": "set temperature",
-    "HassSetVolume": "set volume",
-}
 TABLE, NEW, RUN = "commands.csv", "new.txt", "runs/commands-sequential_reptile-seed0"
 ALLOWED = 90
 """Seconds for all commands together, on two idle cores."""
@@ -47,6 +40,7 @@ def write(folder: Path) -> None:
     import multitune as mt
     from multitune.training.loading import load_corpus
 
+    intents = runpy.run_path(str(ROOT / "docs" / "tutorials" / "commands.py"))["INTENTS"]
     corpus = load_corpus(mt.Recipe(data="assistant"))
     folder.mkdir(parents=True, exist_ok=True)
     new: list[str] = []
@@ -54,7 +48,7 @@ def write(folder: Path) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("lang", "text", "intent"))
         for language in LANGUAGES:
-            known = {(r["text"], INTENTS[r["label"]]) for r in corpus.train[language] if r["label"] in INTENTS}
+            known = {(r["text"], intents[r["label"]]) for r in corpus.train[language] if r["label"] in intents}
             drawn = random.Random(0).sample(sorted(known), ROWS + UNSEEN_ROWS)
             table.writerows((language, *row) for row in drawn[:ROWS])
             new += [text for text, _ in drawn[ROWS:]]

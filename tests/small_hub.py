@@ -110,10 +110,8 @@ class SmallHub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SmallHub]]:
-    """Inside, the Hub is a small one with a public and a private repository, and there is a token for it."""
-    there = {f"me/{kind}": {"private": kind == "private", "files": {}, "commits": []} for kind in ("public", "private")}
-    handler = type("Handler", (SmallHub,), {"repositories": there, "large": {}})
+def at_the_hubs_place(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Inside, the Hub is a server with this handler; its address."""
     served = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=partial(served.serve_forever, poll_interval=0.01))
     thread.start()
@@ -121,12 +119,21 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SmallHub]]:
     for name, value in (("ENDPOINT", address), ("HF_HUB_OFFLINE", False)):
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
         monkeypatch.setattr(f"multitune.storage.hub.{name}", value)
-    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
     try:
-        yield handler
+        yield address
     finally:
         served.shutdown()
         served.server_close()
         thread.join()
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SmallHub]]:
+    """Inside, the Hub is a small one with a public and a private repository, and there is a token for it."""
+    there = {f"me/{kind}": {"private": kind == "private", "files": {}, "commits": []} for kind in ("public", "private")}
+    handler = type("Handler", (SmallHub,), {"repositories": there, "large": {}})
+    with at_the_hubs_place(handler, monkeypatch) as address:
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        yield handler

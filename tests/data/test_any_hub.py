@@ -1,9 +1,6 @@
 """Any data set of the Hub: its files found, splits and languages told, read from a folder, a server and the cache."""
 
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from multitune.data.corpus import Corpus
 from multitune.data.label_spelling import LabelSpelling
 from multitune.errors import UserError
 from multitune.tasks import TASKS
+from small_hub import at_the_hubs_place
 from test_hub import STRING, SmallHub, classes, datasets
 
 REVIEW = {"lang": STRING, "review": STRING, "stars": classes("bad", "good")}
@@ -151,19 +149,10 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     large = {name: rows(LARGE) for name in CONVERTED}
     handler = type("Handler", (SmallHub,), {"folder": write(tmp_path / "hub", large)})
-    served = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=partial(served.serve_forever, poll_interval=0.01))
-    thread.start()
-    address = f"http://127.0.0.1:{served.server_port}"
-    for name, value in (("ENDPOINT", address), ("HF_HUB_OFFLINE", False)):
-        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
-        monkeypatch.setattr(f"multitune.storage.hub.{name}", value)
-    files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
-    yield address
-    served.shutdown()
-    served.server_close()
-    thread.join()
+    with at_the_hubs_place(handler, monkeypatch) as address:
+        files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
+        yield address
 
 
 def test_downloads_once_and_then_needs_no_network(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,15 @@ def test_tensorboard_shows_the_log(tmp_path: Path, tiny_model: Path, tiny_panx: 
     assert "validate/dev/aa/f1" in shown.Tags()["scalars"]
 
 
-def test_mlflow_shows_the_log(
-    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mlflow = pytest.importorskip("mlflow")
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package, without a server."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return pytest.importorskip("mlflow")
+
+
+def test_mlflow_shows_the_log(tmp_path: Path, tiny_model: Path, tiny_panx: Path, mlflow: Any) -> None:
     one = recipe(tiny_model, tiny_panx, method="mtl", options={}, budget=12, validate_every=4)
     mt.train(one, tmp_path / "run", track="mlflow")
     client = mlflow.MlflowClient(tracking_uri=(tmp_path / "run" / "mlflow").as_uri())
@@ -47,12 +51,7 @@ def test_mlflow_shows_the_log(
     assert "validate/dev/aa/f1" in run.data.metrics
 
 
-def test_a_resumed_run_goes_on_in_mlflow(
-    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+def test_a_resumed_run_goes_on_in_mlflow(tmp_path: Path, tiny_model: Path, tiny_panx: Path, mlflow: Any) -> None:
     client = mlflow.MlflowClient(tracking_uri=(tmp_path / "mlflow").as_uri())
     for steps, expected in (((0, 1), 1), ((2, 3), 1), ((0,), 2)):  # a run, the same resumed, and another one
         with tracking("mlflow", recipe(tiny_model, tiny_panx), tmp_path, steps[0]) as log:

@@ -68,11 +68,19 @@ def attention(
             states, _ = sdpa_attention_forward(module, q, k, v, attention_mask, dropout, scaling, **options)
         return states.to(query.dtype), None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    states = written_out(query, key, value, attention_mask, dropout, scale)
+    return states.transpose(1, 2).contiguous(), None
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, dropout: float, scale: float) -> Tensor:
+    """Attention as its formula stands, with weights dropped out by ``thinned``.
+
+    query, key, value and what is returned: [..., length, size]; seen: booleans, True where a key is to be seen.
+    """
     scores = (query * scale) @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = thinned(scores.softmax(-1), dropout)
-    return (weights @ value).transpose(1, 2).contiguous(), None
+    if seen is not None:
+        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    return thinned(scores.softmax(-1), dropout) @ value
 
 
 def in_bf16(states: Tensor) -> bool:
@@ -84,6 +92,14 @@ def in_bf16(states: Tensor) -> bool:
         return False
     casts = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     return states.dtype == torch.bfloat16 or casts
+
+
+def use_own_layers(model: PreTrainedModel, device: torch.device) -> None:
+    """Give a model this package's attention, and on a CPU its dropout."""
+    if device.type == "cpu":
+        use_quick_dropout(model)
+    else:
+        use_attention(model)
 
 
 def use_quick_dropout(model: PreTrainedModel) -> None:

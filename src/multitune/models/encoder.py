@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from multitune.errors import UserError
 from multitune.methods.sharded import divided_as
 from multitune.models.device import chosen, sent
-from multitune.models.dropout import use_attention, use_quick_dropout
+from multitune.models.dropout import use_own_layers
 from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
@@ -145,7 +145,7 @@ class Encoder:
         new = [weight for name, weight in self.model.named_parameters() if name in self._new]
         self._adapters, body = Adapters(self.model, lora, new, seed, rounded=rounded), self.model.base_model
         assert isinstance(body, PreTrainedModel)
-        _use_own_layers(body, self.device)
+        use_own_layers(body, self.device)
         self._train()
 
     @property
@@ -353,14 +353,6 @@ class Encoder:
                 yield
 
 
-def _use_own_layers(model: PreTrainedModel, device: torch.device) -> None:
-    """Give a model this package's attention, and on a CPU its dropout."""
-    if device.type == "cpu":
-        use_quick_dropout(model)
-    else:
-        use_attention(model)
-
-
 def _embedding_name(model: PreTrainedModel) -> str:
     weight = model.get_input_embeddings().weight
     return next(name for name, one in model.named_parameters() if one is weight)
@@ -394,7 +386,7 @@ def load(
     for one, _ in loaded:
         if text and one.config.pad_token_id is None:
             one.config.pad_token_id = processor.pad_token_id
-        _use_own_layers(one, where)
+        use_own_layers(one, where)
     if len(loaded) == 1:
         return Encoder(loaded[0][0], heads, processor, loaded[0][1], where)
     model = Heads([one for one, _ in loaded])

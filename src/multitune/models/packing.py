@@ -92,9 +92,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, dropout: 
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and len(seen) <= WRITTEN_OUT
     if dropout == 0 and not slow:
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, seen, scale=scale)
-    scores = (query * scale) @ key.transpose(-1, -2)
-    weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1)
-    return (quick.thinned(weights, dropout) if dropout else weights) @ value
+    return quick.written_out(query, key, value, seen, dropout, scale)
 
 
 def use_packing(model: PreTrainedModel | Heads, longest: int) -> None:

@@ -205,14 +205,11 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     if replay:
         causal = isinstance(heads.tasks[0], CausalLM)
         heads = heads.with_replay(CausalLM(()) if causal else MaskedLanguageModelling(()), corpus.test)
+    _check_vocabulary(recipe, heads, corpus.task)
     alone, every = Ranks(), ranks or Ranks()
     sharded = recipe.shard and every.size > 1
-    encoder = load_encoder(recipe.model_copy(update={"device": "cpu"}) if sharded else recipe, heads, corpus)
-    if (weight := encoder.non_finite_weight()) is not None:
-        raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
+    encoder = _encoder(recipe.model_copy(update={"device": "cpu"}) if sharded else recipe, heads, corpus)
     precision = resolve(recipe.precision, encoder.device)
-    if recipe.packing:
-        use_packing(encoder.model, encoder.room_for(recipe.max_length))
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
     encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
     if recipe.lora is not None:
@@ -228,8 +225,6 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     encoder.remember()
     test = Encoded.of(corpus.test, heads, encoder, recipe.max_length)
     if recipe.ship_vocabulary == "trimmed":
-        if not heads.can_trim:
-            raise UserError(f"ship_vocabulary: a model of {corpus.task} says all tokens, or reads none; set it to full")
         encoder.ship_only({*train.tokens, *dev.tokens, *test.tokens})
     dealt, split = (alone, every) if recipe.split_batch or recipe.shard else (every, alone)
     if sharded:
@@ -254,6 +249,22 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
     )
+
+
+def _encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
+    """The model with its heads, as it begins; ``UserError`` where it cannot be trained as the recipe says."""
+    encoder = load_encoder(recipe, heads, corpus)
+    if (weight := encoder.non_finite_weight()) is not None:
+        raise UserError(f"model: {recipe.model} cannot be trained: its weights {weight} are not finite")
+    if recipe.packing:
+        use_packing(encoder.model, encoder.room_for(recipe.max_length))
+    return encoder
+
+
+def _check_vocabulary(recipe: Recipe, heads: HeadMap, kind: str) -> None:
+    """Raise ``UserError`` where tokens are to be left out that the model says."""
+    if recipe.ship_vocabulary == "trimmed" and not heads.can_trim:
+        raise UserError(f"ship_vocabulary: a model of {kind} says all tokens, or reads none; set it to full")
 
 
 def _check_batches(recipe: Recipe, heads: HeadMap) -> None:
