@@ -3,11 +3,9 @@
 import hashlib
 import io
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from multitune.data.records.texts import unlabelled
 from multitune.data.sets import DATASETS, hub_sets, sources
 from multitune.errors import UserError
 from multitune.tasks import TASKS
+from small_hub import at_the_hubs_place
 
 datasets = pytest.importorskip("datasets", reason="needs the package datasets (multitune[dev])")
 datasets.disable_progress_bars()
@@ -579,24 +578,16 @@ class SmallHub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a small Hub with German PAN-X."""
     write(tmp_path / "hub", "PAN-X", [SENTENCE], *shard("PAN-X.de", *TRAIN_DEV))
     handler = type("Handler", (SmallHub,), {"folder": tmp_path / "hub"})
-    served = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=partial(served.serve_forever, poll_interval=0.01))
-    thread.start()
-    yield f"http://127.0.0.1:{served.server_port}"
-    served.shutdown()
-    served.server_close()
-    thread.join()
+    with at_the_hubs_place(handler, monkeypatch) as address:
+        yield address
 
 
-def test_downloads(monkeypatch: pytest.MonkeyPatch, cache: Path, server: str) -> None:
+def test_downloads(cache: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there is downloaded once and then kept; what is not there is said."""
-    for name, value in (("ENDPOINT", server), ("HF_HUB_OFFLINE", False)):
-        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
-        monkeypatch.setattr(f"multitune.storage.hub.{name}", value)
     files = f"{server}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
     other_tool = cached(cache, "google/xtreme")  # has another file of the repository, and no list of what is missing
