@@ -176,8 +176,8 @@ def in_full() -> Iterator[Cost]:
 
 
 HEAD = (
-    "| Method | Gradients a step | Sent a rank and step | a gradient | Memory a rank | Computing a step | "
-    "Sending a step | The run |\n|---|---|---|---|---|---|---|---|"
+    "| Method | Gradients per step | Sent per rank and step | per gradient | Memory per rank | Computing per step | "
+    "Sending per step | The run |\n|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -187,52 +187,54 @@ def page() -> str:
     lora, full = ("\n".join([HEAD, *(cost.row() for cost in costs)]) for costs in (with_adapters(), in_full()))
     return f"""# What would {LANGUAGES} languages and 8 B parameters cost on {ranks} GPUs?
 
-Nobody has run this with multitune: `python bench/scale.py` computes this page from formulas. `--check` compares the first two of
-them with the bytes that two ranks send (gloo, one machine): the difference is below {TOLERANCE:.0%}.
+This page helps to plan a large run: it compares the methods' traffic, memory and time. Nobody has made such a run with
+multitune; `python bench/scale.py` computes the page from [formulas](#formulas). `--check` compares the first two formulas
+with the bytes that two ranks send (gloo, one machine): the difference is below {TOLERANCE:.0%}.
 
 | Assumed | |
 |---|---|
 | model | {base / 1e9:.2f} B parameters: {MODEL.layers} layers of {MODEL.hidden}, MLPs of {MODEL.intermediate}, {MODEL.vocabulary:,} tokens; gradient checkpointing |
 | LoRA | rank {ADAPTER_RANK} beside every matrix of a layer: {size / 1e6:.1f} M parameters that train, in fp32 |
 | a gradient | {TOKENS:,} tokens of one language (16 x 512) |
-| the run | {BUDGET:,} gradients, 1,000 a language |
+| the run | {BUDGET:,} gradients, 1,000 per language |
 | a GPU | {MACHINE.memory / 1e9:.0f} GB, {MACHINE.flops / 1e12:.0f} TFLOP/s in bf16 (40 % of 989), {MACHINE.network / 1e9:.0f} GB/s to the others |
 
-Bytes and times are those of the rank that has most to do. A step is computing, then sending; where the two overlap it takes less.
-Evaluation, loading and waiting for a slow rank come on top.
+Bytes and times are those of the rank that has most to do. A step's time is computing plus sending; where the two overlap,
+it takes less. Evaluation, loading and waiting for a slow rank are not included.
 
-## With LoRA, a task's batch a rank
+## With LoRA, one task's batch per rank
 
 {lora}
 
-The adapters are small: sending is {next(with_adapters()).sending / next(with_adapters()).computing:.1%} of a step, and methods of the Gram matrix cost as much as joint training
-where each rank has one task. A step of {LANGUAGES} tasks wastes time: {2 * ranks - LANGUAGES} ranks have no second task. Several
-trajectories send least; how well they train is another question, and rounds are not more gradients.
+The adapters are small: sending takes {next(with_adapters()).sending / next(with_adapters()).computing:.1%} of a step, and where each rank has one task, methods of the Gram matrix
+cost as much as joint training. A step of {LANGUAGES} tasks wastes time: {2 * ranks - LANGUAGES} ranks have no second task. Several trajectories
+send least; [how well they train](distributed.md#what-was-measured-and-what-was-not) is another question.
 
 ## In full, sharded over the ranks
 
-AdamW in fp32 takes 16 bytes a parameter, {16 * base / 1e9:.0f} GB: no rank can have all of it. So all ranks work on one task's batch at a
-time, cut over them, and each has 1/{ranks} of weights, moments and rows.
+AdamW in fp32 takes 16 bytes per parameter, {16 * base / 1e9:.0f} GB: no rank can hold all of it. So all ranks work on one task's batch at
+a time, each on a part of it, and each holds 1/{ranks} of weights, moments and rows.
 
 {full}
 
-Here sending takes longer than computing, for every method alike: {16 * 512 // ranks} tokens a rank and gradient are too few. Larger batches, or
-groups of ranks that each shard one model, would mend that. The method's own traffic is a matrix of tasks x tasks numbers a step.
-The rows of {LANGUAGES} tasks fit, because each rank has its slice alone. This is `shard: true`; at the start, and for a checkpoint, a
-processor's memory has the whole model besides.
+This is [`shard: true`](distributed.md#models-that-do-not-fit). Sending takes longer than computing, for every method alike:
+{16 * 512 // ranks} tokens per rank and gradient are too few. Larger batches would help, or groups of ranks that each shard one model. The
+method's own traffic is a matrix of tasks x tasks numbers per step. The rows of {LANGUAGES} tasks fit, because each rank holds only
+its slice. At the start, and for a checkpoint, the whole model must also fit into CPU memory.
 
 ## Formulas
 
-R ranks, n tasks a step, P parameters that train, K inner steps, c = ceil(n / R). Numbers of 4 bytes, unless said otherwise.
+R ranks, n tasks per step, P parameters that train, K inner steps, c = ceil(n / R). Numbers have 4 bytes, unless said
+otherwise.
 
-| | Numbers sent a rank and step | Vectors of P numbers in a rank's memory |
+| | Numbers sent per rank and step | Vectors of P numbers in a rank's memory |
 |---|---|---|
-| joint training, GradNorm, FAMO | 2 P (R - 1) / R | 4: weights, gradient, two moments |
+| joint training, GradNorm, FAMO | 2 P (R - 1) / R | 4: weights, gradient, two moments; GradNorm and FAMO one gradient more |
 | methods of the Gram matrix | (c + 1) P (R - 1) / R | 3 + c + 1 + min(2, c): weights, moments, rows |
-| two loops, M = R trajectories | 2 P (R - 1) / R in a round of R K gradients | 6: slow weights and their mean, too |
+| two loops, M = R trajectories | 2 P (R - 1) / R in a round of R K gradients | 6: weights, gradient, moments, slow weights and their mean |
 | sharded, any method | n P (R - 1) / R, and twice that in bf16 | 1/R of 4 (joint: 5), of 4 + n with rows, of 5 with two loops |
 
-Flops a gradient: 6 a parameter and token with LoRA (forward, forward again, backward to the inputs), 8 in full.
+Flops per gradient: 6 per parameter and token with LoRA (forward, forward again, backward to the inputs), 8 in full.
 """  # noqa: E501 - rows of tables
 
 
