@@ -187,9 +187,9 @@ def page() -> str:
     lora, full = ("\n".join([HEAD, *(cost.row() for cost in costs)]) for costs in (with_adapters(), in_full()))
     return f"""# What would {LANGUAGES} languages and 8 B parameters cost on {ranks} GPUs?
 
-This page helps to plan a large run: it compares the methods' traffic, memory and time. Nobody has made such a run with
-multitune; `python bench/scale.py` computes the page from [formulas](#formulas). `--check` compares the first two formulas
-with the bytes that two ranks send (gloo, one machine): the difference is below {TOLERANCE:.0%}.
+This page helps to plan a large run: it compares the methods' traffic, memory and time. Nobody has made such a run;
+`python bench/scale.py` computes the page from [formulas](#formulas). `--check` compares the first two formulas with the
+bytes that two ranks send (gloo, one machine): the difference is below {TOLERANCE:.0%}.
 
 | Assumed | |
 |---|---|
