@@ -21,7 +21,7 @@ from multitune.models.shipped import shipped
 from multitune.recipe import Recipe
 from multitune.results.json_files import plain
 from multitune.tasks import HeadMap
-from multitune.training.arithmetic import computing_with
+from multitune.training.arithmetic import computing_as
 from multitune.training.loading import load_corpus, load_with_labels
 from plan import Plan, Row
 
@@ -100,7 +100,7 @@ def _moved_back(plan: Plan, point: Row, recipe: Recipe, run: Path) -> tuple[dict
     shutil.rmtree(out, ignore_errors=True)
     weight = plan.contenders[point.contender].weight
     best = mt.merge(run, out, toward_pretrained=True, weights=[weight], figures=False).best
-    with computing_with(recipe.threads):
+    with computing_as(recipe):
         statistics, scores = _scored(recipe, out / "model")
     shutil.rmtree(out)
     assert scores == best.seen | best.unseen, "the model that merge wrote does not score what merge says"

@@ -228,13 +228,17 @@ class Recipe(BaseModel):
     """Decoupled decay toward the pretrained weights (L2-SP); new heads have none."""
     clip: Annotated[float, Field(gt=0.0)] | None = 1.0
     """Largest L2 norm of an update's gradient; null leaves it as it is."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward and backward pass; auto takes bf16 where the processor has instructions for it, else
+    fp32. fp16, for cards without bf16, scales losses (a step whose gradient overflows is skipped)."""
     device: DeviceName = "auto"
     """Where the model runs: cpu, cuda, cuda:N or mps; auto takes CUDA where there is a device of it, else the CPU.
     Another one gives other last bits."""
     threads: Count | None = None
     """Threads of the CPU; null takes what torch finds. Another number gives other last bits."""
+    deterministic: bool = False
+    """On a card: take the algorithms that give the same bits each time, which are slower; an operation that has none
+    ends the run. On a CPU all are such."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     """Seeds the new weights, the order of batches and tasks, and dropout. Never the split of the data."""
 

@@ -13,7 +13,7 @@ from multitune.cli import tables
 from multitune.cli.layout import fitted
 from multitune.cli.sheet import Sheet
 from multitune.plans import METHODS
-from multitune.training.arithmetic import computing_with
+from multitune.training.arithmetic import computing_as
 from multitune.training.batching import Batches
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import Run, prepare
@@ -84,7 +84,7 @@ def test_runs_of_a_comparison_have_one_precision_and_number_of_threads(
     found = mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides=keys)
     before = found.runs[0].threads
     assert before is not None
-    with computing_with(before + 1):  # as if on another machine
+    with computing_as(mt.Recipe(data="panx", threads=before + 1)):  # as if on another machine
         again = mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path, methods=["mtl", "mixed"], overrides=keys)
     assert {(run.precision, run.threads) for run in again.runs} == {(found.runs[0].precision, before)}
     texts = [(tmp_path / f"{method}-seed0" / "recipe.yaml").read_text() for method in ("mtl", "mixed")]

@@ -1,5 +1,6 @@
 """Precision and threads: settled once, kept for a run's other sessions, and put back afterwards."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from multitune.errors import UserError
 from multitune.models.precision import resolve
 from multitune.recipe import Recipe, to_yaml
-from multitune.training.arithmetic import computing_with, settled
+from multitune.training.arithmetic import computing_as, settled
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -49,14 +50,20 @@ def test_a_damaged_recipe_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [None, 2])
-def test_threads_are_put_back(threads: int | None) -> None:
-    before = torch.get_num_threads()
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_threads_and_algorithms_are_put_back(
+    monkeypatch: pytest.MonkeyPatch, threads: int | None, deterministic: bool
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
 
     def fail() -> None:
-        with computing_with(threads):
-            assert torch.get_num_threads() == (threads or before)
+        with computing_as(Recipe(data="panx", threads=threads, deterministic=deterministic)):
+            assert torch.get_num_threads() == (threads or before[0])
+            assert torch.are_deterministic_algorithms_enabled() == deterministic
+            assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert torch.get_num_threads() == before
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

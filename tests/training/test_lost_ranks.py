@@ -19,6 +19,8 @@ from multitune.training.run_folder import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
 KILLS = 20
+ENDS_WITHIN = 10
+"""Seconds in which the others end, where a rank has."""
 RECIPES: dict[str, dict[str, Any]] = {
     "pcgrad": {"options": {"tasks_per_step": 2}},
     "sequential_reptile": {"options": {"trajectories": 2, "inner_steps": 5}},
@@ -37,7 +39,7 @@ def written(folder: Path, model: Path, method: str, **keys: Any) -> Path:
 
 
 def last_words(process: subprocess.Popen[str]) -> list[str]:
-    """What a rank says when another one has just been killed, within 10 s; it has ended then.
+    """What a rank says when another one has just been killed, within 10 s (ENDS_WITHIN); it has ended then.
 
     On a busy machine the end of a process takes longer than that, after its last word.
     """
@@ -46,7 +48,7 @@ def last_words(process: subprocess.Popen[str]) -> list[str]:
     with process.stderr as told:
         heard = [(line.rstrip(), time.monotonic() - began) for line in told if line.startswith("multitune:")]
     process.wait(timeout=60)
-    assert all(seconds < 10 for _, seconds in heard)
+    assert all(seconds < ENDS_WITHIN for _, seconds in heard)
     return [line for line, _ in heard]
 
 
@@ -106,6 +108,22 @@ def test_a_second_job_in_a_folder_is_refused_and_a_signal_ends_the_first(tmp_pat
     assert "stopped after" in line
     assert [process.returncode for process in first] == [143, 143]
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.check
+def test_a_slow_rank_is_waited_for(tmp_path: Path, tiny_model: Path) -> None:
+    """Stopped for longer than others take to notice a rank that has ended."""
+    file = written(tmp_path, tiny_model, "pcgrad", budget=400, validate_every=400)
+    mt.train(file, tmp_path / "alone")
+    processes = train(file, tmp_path / "run")
+    wait_for(f"{CHECKPOINTS}/*/B2SUMS", tmp_path / "run", processes)
+    processes[1].send_signal(signal.SIGSTOP)
+    time.sleep(ENDS_WITHIN + 2)
+    assert [process.poll() for process in processes] == [None, None]
+    processes[1].send_signal(signal.SIGCONT)
+    assert said(processes) == []
+    assert [process.returncode for process in processes] == [0, 0]
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
 
 
 @pytest.mark.check

@@ -13,7 +13,7 @@ from multitune.data.corpus import Corpus
 from multitune.models import lora
 from multitune.models.device import chosen
 from multitune.recipe import AnyRecipe, Recipe
-from multitune.training.arithmetic import computing_with, settled
+from multitune.training.arithmetic import computing_as, settled
 from multitune.training.estimate import Estimate, tried
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
@@ -83,6 +83,6 @@ def _estimated(recipe: Recipe, corpus: Corpus) -> Estimate:
 
 
 def _tried(recipe: Recipe, corpus: Corpus) -> Estimate:
-    with memory_explained(recipe), computing_with(recipe.threads):
+    with memory_explained(recipe), computing_as(recipe):
         reset_peak_memory(chosen(recipe.device))
         return tried(prepare(recipe, corpus, load_plan(recipe)))

@@ -27,7 +27,7 @@ from multitune.results.run import FILE, RunResult, Scores, Sides, average, finit
 from multitune.storage.atomic import replaced, write_text
 from multitune.storage.disk import check_readable, disk_explained
 from multitune.tasks import HeadMap, Task, name_of
-from multitune.training.arithmetic import computing_with
+from multitune.training.arithmetic import computing_as
 from multitune.training.data_changes import changes_since
 from multitune.training.loading import load_encoder, load_plan, load_with_labels
 from multitune.versions import versions
@@ -84,7 +84,7 @@ def merge(
         from multitune.reports import merging  # says at once where matplotlib is missing
     sources = [_read(folder) for folder in folders]
     _check_fit(sources, toward_pretrained)
-    with computing_with(sources[0].recipe.threads):
+    with computing_as(sources[0].recipe):
         between = _Merging(sources, toward_pretrained, say)
         result = between.scored(shares)
         with disk_explained(target):

@@ -29,7 +29,7 @@ from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
 from multitune.training import launch, model_card, run_folder
-from multitune.training.arithmetic import computing_with, settled
+from multitune.training.arithmetic import computing_as, settled
 from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
@@ -153,7 +153,7 @@ def _train(
     corpus = load_corpus(one) if corpus is None else corpus
     check_unchanged(folder, one, corpus, option="--resume")
     run = _train_each if plan.one_model_per_task else _train_one
-    with memory_explained(one), computing_with(one.threads):
+    with memory_explained(one), computing_as(one):
         result = run(one, plan, corpus, folder, how, given)
     page.write(folder)
     return result
@@ -171,7 +171,7 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
         one = settled(recipe, [out])
     settings = json.loads(ranks.tell(json.dumps({"precision": one.precision, "threads": one.threads})))
     one = recipe.model_copy(update=settings)
-    with memory_explained(one), computing_with(one.threads):
+    with memory_explained(one), computing_as(one):
         with launch.first_alone(ranks):
             corpus = load_corpus(one) if corpus is None else corpus
             if leads:
@@ -267,7 +267,7 @@ def train_language(
     """
     how, folder = _How(resume=True, overwrite=False, progress=progress, track=track), out / "languages" / language
     budget = _shares(recipe, corpus)[language]
-    with disk_explained(out), memory_explained(recipe), computing_with(recipe.threads):
+    with disk_explained(out), memory_explained(recipe), computing_as(recipe):
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder) as last_owner:
             if not (folder / FILE).exists():

@@ -1,8 +1,10 @@
-"""Where the forward pass may run in bf16."""
+"""Where the forward pass may run in bf16 or fp16."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(precision: str, device: torch.device) -> str:
@@ -23,7 +25,6 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The forward pass in bf16 with fp32 weights, or as it is."""
-    if resolve(precision, device) == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    """The forward pass in bf16 or fp16 with fp32 weights, or as it is."""
+    half = HALVES.get(resolve(precision, device))
+    return nullcontext() if half is None else torch.autocast(device.type, dtype=half)

@@ -32,6 +32,7 @@ class AveragedUpdate(Update):
         self._parameters: list[Tensor] = [weight for _, weight in setup.parameters]
         self._budget, self._gradients, self._taken_at = setup.budget, 0, 0
         self.cost, self.smallest_step, self.notes = inner.cost, inner.smallest_step, inner.notes
+        self.own_weights = inner.own_weights
 
     def draw(self, most: int) -> list[int]:
         return self._inner.draw(most)

@@ -133,7 +133,7 @@ class SWEPUpdate(CombinedUpdate):
         own = [(f"swep.{name}", weight) for name, weight in swep.named_parameters()]
         optimizer = setup.make_optimizer([*setup.parameters, *own])
         super().__init__(setup, optimizer, combiner(setup, Joint(), more=own), tasks_per_step)
-        self._swep = swep
+        self._swep, self.own_weights = swep, [weight for _, weight in own]
 
     def loss(
         self,

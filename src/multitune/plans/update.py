@@ -101,6 +101,8 @@ class Update(ABC):
     """Gradient computations of the smallest step; a budget's rest that is below it stays unspent."""
     notes: tuple[str, ...] = ()
     """What is known before the first step and has to be said with the run's scores, a sentence each."""
+    own_weights: Sequence[Tensor] = ()
+    """What trains beside the model's weights, by the same losses, and is no part of the model."""
 
     def optimizer_steps(self, batches: int) -> int:
         """Steps of the optimizer that ``step`` makes with so many batches."""

@@ -144,5 +144,6 @@ def _loss(
     model = encoder.head(language)
     inputs, targets = task.collate(examples, encoder.pad_id)
     targets = targets.to(encoder.device)
+    precision = "fp32" if precision == "fp16" else precision  # without a loss scale gradients would vanish
     with autocast(encoder.device, precision), task.fewer_logits(model, targets):
         return task.loss(model(**encoder.on_device(trimmed(inputs))), targets)

@@ -1,5 +1,6 @@
 """What the last bits depend on where the recipe leaves it open, settled once a run: precision, number of threads."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,9 @@ import torch
 from multitune.models.device import chosen
 from multitune.models.precision import resolve
 from multitune.recipe import Recipe, read
+
+WORKSPACE = ":4096:8"
+"""Buffers of cuBLAS with which its products are the same each time; it reads the setting when it is first used."""
 
 
 def settled(recipe: Recipe, folders: Iterable[Path], threads: int | None = None) -> Recipe:
@@ -31,11 +35,15 @@ def settled(recipe: Recipe, folders: Iterable[Path], threads: int | None = None)
 
 
 @contextmanager
-def computing_with(threads: int | None) -> Iterator[None]:
-    """Inside, torch computes with so many threads of the CPU; None leaves their number as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+def computing_as(recipe: Recipe) -> Iterator[None]:
+    """Inside, torch computes with the recipe's threads of the CPU, and with its choice of algorithms on a card."""
+    threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_num_threads(recipe.threads or threads)
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(algorithms)

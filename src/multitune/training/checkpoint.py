@@ -59,6 +59,8 @@ class Progress:
         steps: steps of the optimizer that were taken.
         skipped_steps: those that were skipped, since a loss or gradient was not finite.
         skipped_in_a_row: the newest of them.
+        loss_scale: what losses are multiplied by in fp16; null in other precisions.
+        steps_at_scale: those that were taken since it has changed.
         trained: task -> gradient computations that it had a part in and that became steps.
     """
 
@@ -75,6 +77,8 @@ class Progress:
     steps: int = 0
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    loss_scale: float | None = None
+    steps_at_scale: int = 0
     trained: dict[str, int] = pydantic.Field(default_factory=dict)
 
 

@@ -212,6 +212,8 @@ def check_shard(recipe: Recipe, plan: Plan) -> None:
         raise UserError(f"shard: cannot stand beside {recipe.method}, which reads whole gradients")
     if recipe.micro_batch_size is not None:
         raise UserError("shard: cannot stand beside micro_batch_size; gradient_checkpointing saves memory, too")
+    if recipe.precision == "fp16":
+        raise UserError("shard: cannot stand beside precision: fp16; set that to bf16 or fp32")
     if recipe.probe_every is not None:
         raise UserError("shard: cannot stand beside probe_every, which needs the model whole; set that to null")
 

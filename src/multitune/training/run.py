@@ -23,6 +23,7 @@ from multitune.methods.sampling import EpochSampler, TaskSampler
 from multitune.models.checkpointing import checkpoint_layers
 from multitune.models.device import chosen, sent
 from multitune.models.encoder import Encoder
+from multitune.models.loss_scale import LossScale
 from multitune.models.masks import padding_is
 from multitune.models.packing import use_packing
 from multitune.models.parts import Parts
@@ -65,6 +66,8 @@ class Run:
     """``dev``, or with pseudo-tasks its records by these."""
     test: Encoded
     precision: str
+    loss_scale: LossScale | None
+    """What gradients are multiplied by on their way through an fp16 pass; None in other precisions."""
     division: Division | None
     """What the pseudo-tasks are; None where the tasks are languages."""
     split: Ranks
@@ -105,7 +108,7 @@ class Run:
                 which = (*place, *rank, number) if number else (*place, *rank)
                 torch.manual_seed(seeded(self.recipe.seed, "dropout", *which).initial_seed())
                 loss = torch.stack([self._loss(part, draw) for part in some]).sum()
-            yield loss
+            yield loss if self.loss_scale is None else self.loss_scale.scaled(loss)
 
     def _parts(self, head: int, examples: Sequence[Example], share: float, draw: torch.Generator) -> Iterator["_Part"]:
         """Examples that share a head as micro-batches, each with its share of what they weigh in all.
@@ -233,11 +236,13 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     examples = train.examples
     sizes = [len(rows) for rows in records.values()]
     lengths = {language: heads.task(language).sizes(rows) for language, rows in examples.items()}
+    update = _update(recipe, plan, encoder, parts, sizes, dealt, split)
+    weights = [*(weight for _, weight in encoder.parameters()), *update.own_weights]
     return Run(
         recipe=recipe,
         heads=heads,
         encoder=encoder,
-        update=_update(recipe, plan, encoder, parts, sizes, dealt, split),
+        update=update,
         languages=tuple(examples),
         examples=examples,
         batches=_batches(recipe, plan, sizes, lengths),
@@ -245,6 +250,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         dev_by_task=dev if division is None else Encoded.of(division.dev, heads, encoder, recipe.max_length),
         test=test,
         precision=precision,
+        loss_scale=LossScale(weights) if precision == "fp16" else None,
         division=division,
         split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),

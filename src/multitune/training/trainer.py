@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from signal import Signals
@@ -16,6 +16,7 @@ from multitune.evaluation.scoring import Encoded, Evaluation, evaluate, write_pr
 from multitune.methods.base import NonFiniteError
 from multitune.methods.ranks import Ranks
 from multitune.methods.sharded import gathered
+from multitune.models.loss_scale import following
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
 from multitune.recipe import to_yaml
@@ -99,6 +100,8 @@ class Trainer:
         if state is None:
             return None
         self._now = state.progress
+        if self._run.loss_scale is not None and self._now.loss_scale is not None:
+            self._run.loss_scale.value = self._now.loss_scale
         self._saved_at = self._now.gradients
         passed_over = "".join(f"{damage}; using the one before: " for damage in damages)
         self._display.say(f"{passed_over}resuming at {self._now.gradients} gradients")
@@ -188,13 +191,22 @@ class Trainer:
             faulty = at_fault if error.places is None else error.places
             if error.places is not None:
                 self._count([batch for place, batch in enumerate(taken) if place not in faulty])
+            self._scale(overflowed=error.what == "gradient")
             self._skip(error.what, [taken[place] for place in faulty])
         else:
             self._count(taken)
+            self._scale(overflowed=False)
         if self._spent:
             run.update.finish()
         now.step_seconds += time.monotonic() - began
         now.seconds = time.monotonic() - self._began
+
+    def _scale(self, *, overflowed: bool) -> None:
+        """Set the next step's loss scale, where there is one."""
+        now, scale = self._now, self._run.loss_scale
+        if scale is not None:
+            scale.value, now.steps_at_scale = following(scale.value, now.steps_at_scale, overflowed=overflowed)
+            now.loss_scale = scale.value
 
     def _count(self, taken: Sequence[Taken]) -> None:
         """Count the batches that a step was taken with."""
@@ -293,7 +305,7 @@ class Trainer:
         """Measure what the papers argue with, on the weights that would ship now."""
         run, now, began = self._run, self._now, time.monotonic()
         try:
-            with run.update.shipped_weights():
+            with run.update.shipped_weights(), nullcontext() if run.loss_scale is None else run.loss_scale.off():
                 similarity = measure(run.encoder, run.heads, self._held_out, run.precision)
                 moved = run.encoder.moved()
         except Diverged as error:
@@ -313,7 +325,8 @@ class Trainer:
         self._add(Skip(**self._when, what=what, batches=batches))
         places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
         message = f"the {what} of {places} is not finite at {now.gradients} gradients"
-        self._display.say(f"{message}: step skipped")
+        scale = "" if run.loss_scale is None else f", loss scale {run.loss_scale.value:g} from now on"
+        self._display.say(f"{message}: step skipped{scale}")
         now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
         if now.skipped_in_a_row == run.recipe.non_finite_steps:
             raise RunError(
