@@ -25,7 +25,8 @@ from multitune.data.corpus import Corpus, Record
 from multitune.data.sets import DATASETS
 from multitune.data.tabular import READERS
 from multitune.plans import METHODS
-from multitune.recipe import Recipe, RecipeFile
+from multitune.recipe import Recipe
+from multitune.recipe_files import RecipeFile
 from multitune.results.run import RunResult, Shipped, Sides, average
 from multitune.tasks import TASKS
 from multitune.training import trainer

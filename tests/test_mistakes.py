@@ -2,7 +2,7 @@
 
 import pytest
 
-from multitune import recipe as recipes
+from multitune import recipe_files as recipes
 from multitune.errors import UserError
 from multitune.mistakes import ADVICE, NAMES_ELSEWHERE, key_of
 from multitune.plans import METHODS

@@ -19,7 +19,7 @@ from multitune import plugins
 from multitune.cli.app import app
 from multitune.errors import UserError
 from multitune.plans import METHODS
-from multitune.recipe import parse, read
+from multitune.recipe_files import parse, read
 from multitune.tasks import TASKS, Task
 
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")

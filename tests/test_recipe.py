@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import multitune as mt
-from multitune import recipe as recipes
+from multitune import recipe_files as recipes
 from multitune.errors import UserError
-from multitune.recipe import Recipe, RecipeFile
+from multitune.recipe import Recipe
+from multitune.recipe_files import RecipeFile
 
 GOOD = "data: panx\npath: somewhere\nlanguages: [no, de]\nlearning_rate: 3e-4\n"
 METHODS = GOOD + "budget: 7\nmethods:\n  mtl: {learning_rate: 1e-3, options: {tasks_per_step: 4}}\n  stl: {budget: 9}\n"

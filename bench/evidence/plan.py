@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from multitune.recipe import Recipe, merge, validated
+from multitune.recipe import Recipe
+from multitune.recipe_files import merge, validated
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

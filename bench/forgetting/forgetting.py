@@ -26,7 +26,8 @@ from typing import Any
 import yaml
 
 import multitune as mt
-from multitune.recipe import Recipe, merge, validated
+from multitune.recipe import Recipe
+from multitune.recipe_files import merge, validated
 from multitune.results.json_files import plain
 from multitune.storage.atomic import replaced
 

@@ -17,7 +17,8 @@ from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
 from multitune.plans.combined import TorchJDPlan
 from multitune.plans.two_loop import ManyWalks, TwoLoopPlan
-from multitune.recipe import Recipe, RecipeFile, parse_overrides, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import RecipeFile, parse_overrides, read
 from multitune.training.loading import load_plan
 
 ROOT = Path(__file__).parents[2]

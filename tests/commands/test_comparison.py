@@ -10,7 +10,7 @@ import multitune as mt
 from builders import comparison_file as file
 from multitune.errors import UserError
 from multitune.evaluation import intervals
-from multitune.recipe import RecipeFile
+from multitune.recipe_files import RecipeFile
 from multitune.results.comparison import Comparison
 from multitune.tasks import Classification, HeadMap
 

@@ -13,7 +13,7 @@ from multitune.cli.app import app
 from multitune.commands.estimate import estimate_comparison, estimate_run
 from multitune.errors import UserError
 from multitune.plans import METHODS
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.training.checkpoint_writer import Written
 from multitune.training.progress import Silent
 

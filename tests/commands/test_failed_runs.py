@@ -17,7 +17,7 @@ from multitune.cli.app import main
 from multitune.cli.layout import fitted
 from multitune.cli.sheet import Sheet
 from multitune.errors import Interrupted, RunError, UserError
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.results.comparison import Comparison
 from multitune.training import trainer
 

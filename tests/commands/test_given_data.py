@@ -9,7 +9,8 @@ import pytest
 import multitune as mt
 from builders import stop_after, words
 from multitune.errors import Interrupted, UserError
-from multitune.recipe import Recipe, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import read
 
 ROWS: list[dict[str, Any]] = [
     {"lang": code, "review": " ".join(words(kind, n)), "stars": n % 2, "id": n}

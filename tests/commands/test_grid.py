@@ -8,7 +8,7 @@ import pytest
 
 import multitune as mt
 from builders import comparison_file as file
-from multitune import recipe as recipes
+from multitune import recipe_files as recipes
 from multitune.cli import tables
 from multitune.commands import grid
 from multitune.errors import UserError

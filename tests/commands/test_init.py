@@ -15,7 +15,7 @@ from builders import WORDS
 from multitune.cli.app import main
 from multitune.commands.init import LARGEST_BUDGET, init, text
 from multitune.errors import UserError
-from multitune.recipe import parse, read
+from multitune.recipe_files import parse, read
 from multitune.training.loading import load_corpus
 
 LANGUAGES = ("de", "fr", "sw", "fi", "tr", "zh-Hans")

@@ -12,7 +12,7 @@ import multitune as mt
 from builders import comparison_file, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, RunError, UserError
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.training import trainer
 
 

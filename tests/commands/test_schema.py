@@ -10,7 +10,8 @@ import pytest
 from multitune.commands.schema import schema
 from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
-from multitune.recipe import Recipe, parse, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import parse, read
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 SCHEMA = schema()

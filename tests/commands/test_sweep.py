@@ -11,7 +11,7 @@ from multitune.cli import tables
 from multitune.cli.layout import fitted
 from multitune.commands.sweep import WINNER
 from multitune.errors import UserError
-from multitune.recipe import read
+from multitune.recipe_files import read
 
 RATES = [1e-6, 1e-2, 1e-5]
 

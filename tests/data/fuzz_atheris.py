@@ -9,7 +9,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["multitune.data", "multitune.recipe", "yaml", "zipfile", "gzip"]):
+with atheris.instrument_imports(
+    include=["multitune.data", "multitune.recipe", "multitune.recipe_files", "yaml", "zipfile", "gzip"]
+):
     import test_fuzz
 
 

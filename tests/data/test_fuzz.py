@@ -28,8 +28,8 @@ from multitune.data import fields, images, parquet
 from multitune.data.bad import BadRecords, records
 from multitune.data.corpus import Record
 from multitune.errors import UserError
-from multitune.recipe import parse_overrides
-from multitune.recipe import read as read_recipe
+from multitune.recipe_files import parse_overrides
+from multitune.recipe_files import read as read_recipe
 from multitune.training.loading import load_plan
 from reader_cases import BAD, GOOD, Read, scored
 

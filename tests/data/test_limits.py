@@ -19,7 +19,7 @@ import pytest
 from pyarrow import parquet as parquet_files
 
 from builders import png, zipped
-from multitune import recipe
+from multitune import recipe_files
 from multitune.data import images, lines, parquet, squad
 from multitune.data.bad import KEPT, BadRecords
 from multitune.data.corpus import Record
@@ -293,13 +293,17 @@ def test_messages_are_short(character: str) -> None:
 
 
 def test_a_recipe_has_a_largest_size(tmp_path: Path) -> None:
-    for comment in ("#" * recipe.LARGEST, "#" + "é" * (recipe.LARGEST // 2), "#" + "é" * (recipe.LARGEST // 2 + 1)):
+    for comment in (
+        "#" * recipe_files.LARGEST,
+        "#" + "é" * (recipe_files.LARGEST // 2),
+        "#" + "é" * (recipe_files.LARGEST // 2 + 1),
+    ):
         (tmp_path / "recipe.yaml").write_text(f"data: panx\n{comment}\nbudget: 5")
         with pytest.raises(UserError, match=r"recipe\.yaml: a recipe has at most 65536 bytes"):
-            recipe.read(tmp_path / "recipe.yaml")
-    (tmp_path / "recipe.yaml").write_text("data: [" + "x," * (recipe.LARGEST // 2 - 8) + "]")
+            recipe_files.read(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text("data: [" + "x," * (recipe_files.LARGEST // 2 - 8) + "]")
     began = time.process_time()
-    recipe.read(tmp_path / "recipe.yaml")
+    recipe_files.read(tmp_path / "recipe.yaml")
     assert time.process_time() - began < 10
 
 

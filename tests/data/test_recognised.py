@@ -8,7 +8,7 @@ import pytest
 
 from multitune.data.sets.recognised import Columns, Table, columns_of
 from multitune.errors import UserError
-from multitune.recipe import parse_overrides
+from multitune.recipe_files import parse_overrides
 
 CODES = ("de", "fr", "sw", "zh-Hans", "pt_BR")
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 import multitune as mt
 from builders import comparison_file
-from multitune.recipe import dumped
+from multitune.recipe_files import dumped
 from multitune.results.comparison import Comparison
 
 pytestmark = pytest.mark.check

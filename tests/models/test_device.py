@@ -12,7 +12,8 @@ from multitune.commands.schema import schema
 from multitune.errors import UserError
 from multitune.models.device import available, chosen
 from multitune.models.precision import has_bf16
-from multitune.recipe import Recipe, is_saved_in, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import is_saved_in, to_yaml
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cards: int = 0, *, apple: bool = False, rank: str | None = None) -> None:

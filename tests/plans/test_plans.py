@@ -25,7 +25,7 @@ from multitune.plans import METHODS, find, listed
 from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.plan import Plan
 from multitune.plans.update import Setup, Update, WordEmbedding
-from multitune.recipe import validated
+from multitune.recipe_files import validated
 from multitune.training.loading import load_plan
 from multitune.training.sampling import probabilities
 

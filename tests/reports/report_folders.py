@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multitune.recipe import RecipeFile, parse_overrides, to_yaml
+from multitune.recipe_files import RecipeFile, parse_overrides, to_yaml
 from multitune.reports.evidence import Evidence, load
 from multitune.results import metrics
 from multitune.results.clusters import Cluster, Clusters

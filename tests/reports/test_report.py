@@ -18,7 +18,7 @@ from builders import comparison_file as file
 from multitune.cli.app import app
 from multitune.errors import UserError
 from multitune.plans import METHODS
-from multitune.recipe import RecipeFile, parse
+from multitune.recipe_files import RecipeFile, parse
 from multitune.reports import by_language, causes, outcomes, page, repeat, training_curves
 from multitune.reports.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, nice_ticks, plot_chart, rows_chart
 from multitune.reports.colours import look

@@ -9,7 +9,8 @@ import torch
 
 from multitune.errors import UserError
 from multitune.models.precision import resolve
-from multitune.recipe import Recipe, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import to_yaml
 from multitune.training.arithmetic import computing_as, settled
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save
 
 from builders import accept, disk
 from multitune.errors import RunError, UserError
-from multitune.recipe import Recipe, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import to_yaml
 from multitune.results.digests import Digests
 from multitune.storage import atomic
 from multitune.training import checkpoint

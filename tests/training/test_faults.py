@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 import multitune as mt
 from builders import accept, disk, lines, recipe, stop_after
 from multitune.errors import Interrupted, RunError, UserError
-from multitune.recipe import read, to_yaml
+from multitune.recipe_files import read, to_yaml
 from multitune.storage import lock
 from multitune.storage.disk import disk_explained
 from multitune.tasks import Task

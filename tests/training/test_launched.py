@@ -18,7 +18,7 @@ from multitune.evaluation.scoring import evaluate
 from multitune.methods.ranks import Ranks
 from multitune.plans import METHODS, find
 from multitune.plans.two_loop import ManyWalks
-from multitune.recipe import read, to_yaml
+from multitune.recipe_files import read, to_yaml
 from multitune.training import launch
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import prepare

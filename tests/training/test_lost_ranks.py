@@ -14,7 +14,7 @@ from torch import distributed
 import multitune as mt
 from builders import disk
 from launching import RANKS, assert_same_run, recipe, said, texts, train, wait_for
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.training.run_folder import CHECKPOINTS
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")

@@ -8,7 +8,7 @@ import pytest
 import multitune as mt
 from builders import recipe
 from multitune.errors import UserError
-from multitune.recipe import RecipeFile
+from multitune.recipe_files import RecipeFile
 from multitune.training import run_folder
 
 

@@ -14,7 +14,7 @@ import multitune as mt
 from launching import RANKS, assert_same_run, recipe, rewound, said, started, texts, train, wait_for
 from multitune.errors import UserError
 from multitune.plans import find
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.training import launch
 from multitune.training.run_folder import CHECKPOINTS
 

@@ -20,7 +20,7 @@ from multitune.cli import app as cli
 from multitune.commands import train as training
 from multitune.evaluation.scoring import Encoded
 from multitune.models.encoder import Encoder
-from multitune.recipe import read, to_yaml
+from multitune.recipe_files import read, to_yaml
 from multitune.reports import page
 from multitune.results.run import FILE as RESULTS
 from multitune.storage.lock import LOCK

@@ -30,7 +30,7 @@ def evaluate(
         with output.importing():
             from multitune.cli import tables
             from multitune.commands.evaluate import evaluate as score
-            from multitune.recipe import parse_overrides
+            from multitune.recipe_files import parse_overrides
             from multitune.results.run import FILE, RunResult
 
         scores = score(run, parse_overrides(overrides or []))
@@ -91,7 +91,7 @@ def probe(
         with output.importing():
             from multitune.cli import probe_tables
             from multitune.commands.probe import probe as measure
-            from multitune.recipe import parse_overrides
+            from multitune.recipe_files import parse_overrides
             from multitune.results.probes import FILE
 
         told = _silent if quiet else say

@@ -21,7 +21,7 @@ def data(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fals
     Counts are by language, pseudo-task and split; bad records come with file and line.
     """
     from multitune.commands.init import recipe_for
-    from multitune.recipe import parse_overrides
+    from multitune.recipe_files import parse_overrides
 
     output.check(as_json=as_json, as_csv=as_csv)
     given = parse_overrides(overrides or [])

@@ -70,7 +70,7 @@ def train(
     with output.watched(quiet=quiet), _ranks_joined() as rank:
         with output.reading():
             from multitune.commands import init as own_data
-            from multitune.recipe import dumped, parse_overrides
+            from multitune.recipe_files import dumped, parse_overrides
 
             given = parse_overrides(overrides or [])
             file = own_data.recipe_for(recipe, given)
@@ -105,7 +105,7 @@ def _estimate_run(recipe: Path, overrides: list[str] | None) -> "list[EstimatedR
         raise UserError("--dry-run: estimates a run of one process; leave torchrun out")
     with output.reading():
         from multitune.commands.init import recipe_for
-        from multitune.recipe import parse_overrides
+        from multitune.recipe_files import parse_overrides
 
         given = parse_overrides(overrides or [])
         file = recipe_for(recipe, given)
@@ -122,7 +122,7 @@ def _estimate_comparison(
     with output.importing():
         from multitune.commands.estimate import estimate_comparison
         from multitune.commands.grid import read
-        from multitune.recipe import parse_overrides
+        from multitune.recipe_files import parse_overrides
     given = parse_overrides(overrides or [])
     return estimate_comparison(recipe, methods=methods, seeds=seeds, grid=read(grid or []), overrides=given)
 
@@ -142,7 +142,7 @@ def init(
     Its columns are recognised by name, else by what stands in them. multitune train DATA trains by the same recipe.
     """
     from multitune.commands import init as own_data
-    from multitune.recipe import parse_overrides
+    from multitune.recipe_files import parse_overrides
 
     given = parse_overrides(overrides or [])
     file = own_data.init(path, given)
@@ -199,7 +199,7 @@ def compare(
         with output.importing():
             from multitune.commands.compare import compare as run
             from multitune.commands.grid import read
-            from multitune.recipe import parse_overrides
+            from multitune.recipe_files import parse_overrides
 
         points, given = read(grid or []), parse_overrides(overrides or [])
         comparison = run(
@@ -285,7 +285,7 @@ def sweep(
             from multitune.commands.grid import read
             from multitune.commands.sweep import WINNER
             from multitune.commands.sweep import sweep as run
-            from multitune.recipe import parse_overrides
+            from multitune.recipe_files import parse_overrides
 
         folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
         given = parse_overrides(overrides or [])

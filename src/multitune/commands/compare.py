@@ -20,7 +20,8 @@ from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_statistics
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile, is_saved_in, merge
+from multitune.recipe import Recipe
+from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
 from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently

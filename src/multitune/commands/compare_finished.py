@@ -9,7 +9,7 @@ from pathlib import Path
 from multitune.commands.compare import summarised
 from multitune.errors import UserError
 from multitune.models.shipped import shipped
-from multitune.recipe import read
+from multitune.recipe_files import read
 from multitune.results.comparison import ComparedRun, Comparison
 from multitune.results.run import FILE, SIDES, RunResult
 from multitune.storage.disk import check_readable

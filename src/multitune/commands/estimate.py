@@ -12,7 +12,8 @@ from multitune.commands.train import language_recipes
 from multitune.data.corpus import Corpus
 from multitune.models import lora
 from multitune.models.device import chosen
-from multitune.recipe import AnyRecipe, Recipe
+from multitune.recipe import Recipe
+from multitune.recipe_files import AnyRecipe
 from multitune.training.arithmetic import computing_as, settled
 from multitune.training.estimate import Estimate, tried
 from multitune.training.loading import load_corpus, load_plan

@@ -14,7 +14,8 @@ from multitune.mistakes import check_used
 from multitune.models import encoder as encoders
 from multitune.models.device import chosen
 from multitune.models.shipped import shipped
-from multitune.recipe import Recipe, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import read
 from multitune.results import merged
 from multitune.results.merged import Merged
 from multitune.results.run import FILE, Language, Metric, RunResult, Score, Scores, finite_scores

@@ -12,7 +12,7 @@ from multitune.commands.init import init, is_data
 from multitune.data import in_memory
 from multitune.data.sets.by_language import LANGUAGE
 from multitune.errors import UserError
-from multitune.recipe import AnyRecipe, RecipeFile, as_file, merge
+from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, merge
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 

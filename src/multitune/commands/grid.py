@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from multitune.errors import UserError
-from multitune.recipe import merge, nested, parse
+from multitune.recipe_files import merge, nested, parse
 from multitune.results.comparison import Point
 
 Grid = Mapping[str, Sequence[Any]]

@@ -14,7 +14,8 @@ from multitune.data.bad import BadRecords
 from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
 from multitune.errors import UserError
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile, as_file, dumped, merge
+from multitune.recipe import Recipe
+from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, dumped, merge
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import torch
 from multitune.commands.train import train, train_language
 from multitune.errors import Interrupted
 from multitune.jobs.job import KINDS, Tell
-from multitune.recipe import RecipeFile
+from multitune.recipe_files import RecipeFile
 from multitune.storage.interrupt import Leave, leaving
 from multitune.training.checkpoint_writer import Written
 from multitune.training.loading import load_corpus

@@ -19,7 +19,8 @@ from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
-from multitune.recipe import Recipe, read, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import read, to_yaml
 from multitune.results.digests import tested_differently
 from multitune.results.json_files import finite
 from multitune.results.merged import Merged, MergedPoint, MergedRun

@@ -16,7 +16,8 @@ from multitune.evaluation import scoring
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.models.shipped import shipped
-from multitune.recipe import Recipe, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import read
 from multitune.results.json_files import parsed
 from multitune.storage.disk import check_readable
 from multitune.tasks import HeadMap, Task

@@ -28,7 +28,8 @@ from multitune.probes.gradient_similarity import Similarity, cosines, held_out, 
 from multitune.probes.live import rounded, summary
 from multitune.probes.pairs import CLDR, Pairs, from_cldr, from_folder
 from multitune.probes.proximity import proximity
-from multitune.recipe import Recipe, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import read
 from multitune.results.json_files import finite
 from multitune.results.probes import (
     BeforeAfter,

@@ -11,7 +11,7 @@ from multitune.commands.compare import How, compare_planned, plan_runs
 from multitune.commands.grid import Grid
 from multitune.commands.init import recipe_for
 from multitune.errors import UserError
-from multitune.recipe import AnyRecipe, RecipeFile, merge, to_yaml
+from multitune.recipe_files import AnyRecipe, RecipeFile, merge, to_yaml
 from multitune.results.comparison import Comparison, Point
 from multitune.results.sweep import Rung, Sweep, SweptPoint
 from multitune.screen.places import wanted

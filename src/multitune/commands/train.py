@@ -17,7 +17,8 @@ from multitune.methods.ranks import Ranks
 from multitune.models import lora
 from multitune.models.device import chosen
 from multitune.plans import Plan
-from multitune.recipe import AnyRecipe, Recipe, RecipeFile
+from multitune.recipe import Recipe
+from multitune.recipe_files import AnyRecipe, RecipeFile
 from multitune.reports import page
 from multitune.results import predictions
 from multitune.results.digests import Digests

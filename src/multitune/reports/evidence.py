@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from multitune.errors import UserError
-from multitune.recipe import Recipe, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import read
 from multitune.reports.method_names import full
 from multitune.results import clusters, metrics, probes
 from multitune.results.clusters import Clusters

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from multitune.recipe import Recipe, dumped, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import dumped, read
 from multitune.reports.evidence import Evidence
 
 

@@ -9,7 +9,8 @@ import torch
 
 from multitune.models.device import chosen
 from multitune.models.precision import resolve
-from multitune.recipe import Recipe, read
+from multitune.recipe import Recipe
+from multitune.recipe_files import read
 
 WORKSPACE = ":4096:8"
 """Buffers of cuBLAS with which its products are the same each time; it reads the setting when it is first used."""

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multitune.errors import RunError, UserError
-from multitune.recipe import Recipe, is_text_of
+from multitune.recipe import Recipe
+from multitune.recipe_files import is_text_of
 from multitune.results.digests import Digests
 from multitune.storage.atomic import remove, remove_parts, replaced
 from multitune.storage.disk import FULL, TOO_LARGE, error_number

@@ -8,7 +8,7 @@ import numpy as np
 
 from multitune.evaluation.scoring import Encoded
 from multitune.methods.base import NonFiniteError
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.screen.words import duration, size
 from multitune.tasks import HeadMap
 from multitune.training.checkpoint import KEPT, Progress, RunState, flatten

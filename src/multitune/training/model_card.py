@@ -13,7 +13,8 @@ from multitune.data.sets import hub_sets
 from multitune.models import scratch
 from multitune.models.offline_models import OFFLINE
 from multitune.plans import find
-from multitune.recipe import Recipe, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import to_yaml
 from multitune.results.run import SIDES, RunResult, Score, Scores, average
 from multitune.storage.atomic import write_text
 from multitune.storage.hub import is_repository

@@ -7,7 +7,8 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from multitune.errors import UserError
-from multitune.recipe import Recipe, is_saved_in, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import is_saved_in, to_yaml
 from multitune.results import clusters, merged, metrics, predictions, probes
 from multitune.results.run import FILE
 from multitune.storage import lock

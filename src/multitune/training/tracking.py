@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from multitune.errors import UserError, unknown
-from multitune.recipe import Recipe, to_yaml
+from multitune.recipe import Recipe
+from multitune.recipe_files import to_yaml
 from multitune.results.metrics import Event
 
 TRACKERS = {

@@ -19,7 +19,7 @@ from multitune.methods.sharded import gathered
 from multitune.models.loss_scale import following
 from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged, held_out, measure
-from multitune.recipe import to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.results import metrics, predictions
 from multitune.results.json_files import finite
 from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When

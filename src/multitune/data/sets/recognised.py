@@ -11,7 +11,7 @@ from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, RANKED_TE
 from multitune.data.languages import is_language
 from multitune.data.sets.by_language import LANGUAGE, USUAL_NAMES
 from multitune.errors import UserError
-from multitune.recipe import dumped
+from multitune.recipe_files import dumped
 
 Columns = dict[str, str]
 """Field of a record -> column, as a recipe has them."""
