@@ -92,18 +92,18 @@ def rows_of(plan: Plan, store: Path, name: str) -> dict[Row, Stored]:
     return {row: found for row in rows if (found := stored(store, plan, row)) is not None}
 
 
-def paired(plan: Plan, store: Path, name: str) -> list[Compared]:
-    """The stage's contenders against the baseline, each of which has at least two pairs of seeds."""
+def paired(plan: Plan, store: Path, name: str, baseline: str = "") -> list[Compared]:
+    """The stage's contenders against one of them (the plan's baseline), each with at least two pairs of seeds."""
     stage, rows = plan.stages[name], rows_of(plan, store, name)
-    steps = {row.contender: row.step for row in rows}
-    if plan.baseline not in steps:
+    steps, baseline = {row.contender: row.step for row in rows}, baseline or plan.baseline
+    if baseline not in steps:
         return []
     seeds = seeds_of(plan, stage, choices_of(store))
-    base = plan.baseline, steps[plan.baseline]
     found = []
     for contender in named(plan, stage, choices_of(store)):
-        if contender in steps and contender != plan.baseline:
-            both = pairs(plan, store, stage.setting, (contender, steps[contender]), base, seeds)
+        if contender in steps and contender != baseline:
+            two = (contender, steps[contender]), (baseline, steps[baseline])
+            both = pairs(plan, store, stage.setting, *two, seeds)
             if len(both) >= FEWEST:
                 found.append(_compared(plan, store, stage, contender, both, seeds))
     return found

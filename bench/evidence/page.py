@@ -8,6 +8,7 @@ python bench/evidence/page.py [--check]
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from analyse import Compared, confirmed, paired, progress, rate_table, robustness, rows_of
 from choosing import choices_of
@@ -24,7 +25,13 @@ MAIN = ("Setting", "Contender", "Seeds", "Level", "Unseen, these", "Unseen, new"
 def rendered(plan: Plan, store: Path) -> str:
     """All that stands between the markers."""
     parts = [_state(plan, store), _chosen(plan, store), _pilot(plan, store), _main(plan, store)]
-    parts += [_robust(plan, store), _rates(plan, store), _others(plan, store), _machines(plan, store)]
+    parts += [
+        _causes(plan, store),
+        _robust(plan, store),
+        _rates(plan, store),
+        _others(plan, store),
+        _machines(plan, store),
+    ]
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
 
@@ -142,6 +149,38 @@ def _main_row(each: Compared) -> tuple[str, ...]:
 
 def _interval(found: Estimate | None) -> str:
     return "" if found is None else f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _causes(plan: Plan, store: Path) -> Iterator[str]:
+    """Contenders that have some parts of a method, beside the baseline and beside each other."""
+    found = {k: each for k, v in plan.stages.items() if v.kind == "cause" and (each := _cause_rows(plan, store, k))}
+    if not found:
+        return
+    yield "## Averages, or batches of one language?"
+    yield ""
+    yield "Each at its own rate: differences in points on the reported unseen languages, 95 %, for these languages;"
+    yield "no claim."
+    yield "`lookahead` has the slow weights alone, `sequential` the batches of one language alone."
+    for name, (bases, rows) in found.items():
+        yield ""
+        yield from _table((f"`{name}`", "Rate", "Drift", *(f"minus `{base}`" for base in bases)), rows)
+
+
+def _cause_rows(plan: Plan, store: Path, name: str) -> tuple[list[str], list[tuple[str, ...]]] | None:
+    """What is subtracted, and a row of the table for each contender; None before there are two pairs."""
+    stage, drifts = plan.stages[name], dict[str, list[float]]()
+    rates = {}
+    for row, each in rows_of(plan, store, name).items():
+        rates[row.contender] = plan.rate.at(row.step)
+        drifts.setdefault(row.contender, []).extend([] if each.failed else [each.results["drift"]])
+    bases = list(stage.contenders[:2])
+    columns = [{one.contender: one.unseen.these for one in paired(plan, store, name, base)} for base in bases]
+    rows = [
+        (f"`{k}`", f"{rates[k]:.3g}", f"{fmean(drifts[k]):.1f}", *(_interval(column.get(k)) for column in columns))
+        for k in stage.contenders
+        if any(k in column for column in columns)
+    ]
+    return (bases, rows) if rows else None
 
 
 def _robust(plan: Plan, store: Path) -> Iterator[str]:

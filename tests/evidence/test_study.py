@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyse import area_shares, confirmed, progress, robustness, verdict
+from analyse import area_shares, confirmed, paired, progress, robustness, verdict
 from choosing import CHOICES, Waiting, choices_of, freeze, wanted
 from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
 from inference import Estimate
@@ -84,8 +84,17 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     assert set(ours.unseen.by_language) == {language for language in UNSEEN if not in_knob_half(language)}
     finish(plan, tmp_path, "robust-A0")
     assert robustness(plan, tmp_path, "robust-A0")[choices["ours"]].these.mean == pytest.approx(4, abs=1.5)
+    assert "Averages, or batches" not in rendered(plan, tmp_path)
+    for name in ("rates-cause-A0", "cause-A0"):
+        finish(plan, tmp_path, name)
+    against_mixed, against_reptile = (
+        {one.contender: one for one in paired(plan, tmp_path, "cause-A0", base)} for base in ("mixed", "reptile")
+    )
+    assert against_mixed["reptile"].unseen.these.mean == pytest.approx(-against_reptile["mixed"].unseen.these.mean)
     page = rendered(plan, tmp_path)
-    assert "5 of 16 stages are finished" in page
+    assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` |" in page
+    assert "| `lookahead` | 0.0002 | 1.0 |" in page
+    assert "7 of 18 stages are finished" in page
     assert "rates-D has not chosen the rates yet" in page
 
 
