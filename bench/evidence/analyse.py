@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from store import read as stored
 
 BETTER, LEVEL, WORSE, UNDECIDED = "better", "level", "worse", "undecided"
 ALPHA = 0.05
+LOSSES = (1.0, 0.7, 0.5)
+"""At which probed runs are compared, in nats an example."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,50 @@ def area_shares(places: Sequence[float]) -> list[float]:
     gaps = np.diff(places)
     shares: list[float] = ((np.append(gaps, 0) + np.append(0, gaps)) / 2 / gaps.sum()).tolist()
     return shares
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a contender's probed runs say, a value a run.
+
+    Attributes:
+        cosines, drifts: loss -> where the mean loss was that.
+        skills: probe -> side -> value.
+    """
+
+    cosines: Mapping[float, list[float]]
+    drifts: Mapping[float, list[float]]
+    skills: Mapping[str, Mapping[str, list[float]]]
+
+
+def probed(plan: Plan, store: Path, name: str) -> dict[str, Probed]:
+    """Contender -> what the probes of its runs say at ``LOSSES``; runs that do not get there are left out."""
+    runs: dict[str, list[Stored]] = {}
+    for row, each in rows_of(plan, store, name).items():
+        if not each.failed:
+            runs.setdefault(row.contender, []).append(each)
+    return {contender: _probed(own) for contender, own in runs.items()}
+
+
+def _probed(runs: Sequence[Stored]) -> Probed:
+    cosines, drifts = (
+        {loss: [value for run in runs if (value := at_loss(run.probes, loss, key)) is not None] for loss in LOSSES}
+        for key in ("cosine", "drift")
+    )
+    skills = {
+        probe: {side: [value for run in runs if (value := run.skills[probe][side]) is not None] for side in sides}
+        for probe, sides in runs[0].skills.items()
+    }
+    return Probed(cosines, drifts, skills)
+
+
+def at_loss(probes: Sequence[Mapping[str, float]], loss: float, key: str) -> float | None:
+    """A value where the loss first falls to ``loss``, linear in its logarithm between probes; None if it never does."""
+    for before, after in pairwise(probes):
+        if before["loss"] > loss >= after["loss"]:
+            share = math.log(before["loss"] / loss) / math.log(before["loss"] / after["loss"])
+            return before[key] + share * (after[key] - before[key])
+    return None
 
 
 def rate_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, float]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import multitune as mt
+import probed
 import store as stores
 from multitune.data.corpus import Corpus
 from multitune.evaluation import scoring
@@ -78,7 +79,8 @@ def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:
     for point in job.points:
         moved, statistics = _moved_back(plan, point, recipe, folder)
         stores.write(store, plan, point, common | {"results": stores.kept(results | moved)}, statistics)
-    stores.write(store, plan, job.row, common | {"results": stores.kept(results)}, read_statistics(folder))
+    about = {} if recipe.probe_every is None else probed.findings(recipe, folder, work)
+    stores.write(store, plan, job.row, common | {"results": stores.kept(results)} | about, read_statistics(folder))
     shutil.rmtree(folder)
     average = result.average
     return f"seen {average.seen or 0:.2f}, unseen {average.unseen or 0:.2f}", time.monotonic() - begun

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from analyse import Compared, confirmed, paired, progress, rate_table, robustness, rows_of
+from analyse import LOSSES, Compared, confirmed, paired, probed, progress, rate_table, robustness, rows_of
 from choosing import choices_of
 from contrasts import Contrast, in_knob_half
 from inference import Estimate
@@ -27,6 +27,7 @@ def rendered(plan: Plan, store: Path) -> str:
     parts = [_state(plan, store), _chosen(plan, store), _pilot(plan, store), _main(plan, store)]
     parts += [
         _causes(plan, store),
+        _why(plan, store),
         _robust(plan, store),
         _rates(plan, store),
         _others(plan, store),
@@ -181,6 +182,41 @@ def _cause_rows(plan: Plan, store: Path, name: str) -> tuple[list[str], list[tup
         if any(k in column for column in columns)
     ]
     return (bases, rows) if rows else None
+
+
+def _why(plan: Plan, store: Path) -> Iterator[str]:
+    """What the probes say where the loss is the same, and of finished models."""
+    found = {k: each for k, v in plan.stages.items() if v.kind == "why" and (each := probed(plan, store, k))}
+    if not found:
+        return
+    yield "## Are gradients aligned, and is less forgotten?"
+    yield ""
+    yield "The mean cosine of the languages' gradients, and drift, where the mean loss of the same 64 dev examples of"
+    yield "each language is the same; of the finished models the translations that they find (percent) and the loss of"
+    yield "masked tokens (nats). Means over seeds, in brackets the lowest and the highest; no claim."
+    for name, contenders in found.items():
+        yield ""
+        yield from _table(
+            (f"`{name}`", *(f"{what} at {loss:g}" for what in ("Cosine", "Drift") for loss in LOSSES)),
+            [
+                (f"`{k}`", *(_range(v.cosines[at], 3) for at in LOSSES), *(_range(v.drifts[at], 1) for at in LOSSES))
+                for k, v in contenders.items()
+            ],
+        )
+        places = [(probe, side) for probe, sides in next(iter(contenders.values())).skills.items() for side in sides]
+        yield ""
+        yield from _table(
+            (f"`{name}`", *(f"{probe.replace('_', ' ')}, {side}" for probe, side in places)),
+            [(f"`{k}`", *(_range(v.skills[p][side], 1) for p, side in places)) for k, v in contenders.items()],
+        )
+
+
+def _range(values: Sequence[float], digits: int) -> str:
+    """Their mean, and between which they lie."""
+    if not values:
+        return ""
+    low, mean, high = (f"{value:.{digits}f}" for value in (min(values), fmean(values), max(values)))
+    return f"{mean} [{low}, {high}]"
 
 
 def _robust(plan: Plan, store: Path) -> Iterator[str]:

@@ -68,7 +68,7 @@ class Stage:
     """Runs that belong together.
 
     Attributes:
-        kind: pilot, rates, knobs, confirm, cause, robust or others.
+        kind: pilot, rates, knobs, confirm, cause, why, robust or others.
         rates: contender -> step of the grid; "grid", which grows; "first", all of the first grid; or the stage that
             has chosen them.
     """

@@ -23,6 +23,7 @@ import tuning_data
 from choosing import CHOICES, Waiting, freeze, wanted
 from job import Job, again, be_quiet, perform
 from plan import PLAN, ROOT, STORE, Plan, Row, read
+from probed import train_heads
 from store import read as stored
 
 SIDE_BY_SIDE = 2
@@ -77,6 +78,8 @@ def run(plan: Plan, places: Places, names: Sequence[str], hours: float, side_by_
         try:
             for name in names:
                 _check_committed(plan, places.store, name)
+                if plan.stages[name].kind == "why" and missing(plan, places.store, name):
+                    train_heads(plan, plan.stages[name].setting, places.work)
                 _run_stage(plan, places, name, pool, side_by_side, until)
                 if time.monotonic() > until:
                     print(f"{name}: the hours are over; the same command goes on")

@@ -8,7 +8,7 @@ import io
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ class Stored:
         results: results.json without ``LEFT_OUT``, with the main metric's scores alone; of a run that diverged only
             ``failed``, which says how.
         recipe: the whole one that was trained.
+        probes: of a run that was probed, in their order: ``gradients``, the mean ``loss`` and ``cosine`` of its
+            languages, ``drift``.
+        skills: of such a run, by probe: what its model still can, "seen" and "unseen", and what the pretrained
+            one could.
     """
 
     row: dict[str, Any]
@@ -46,6 +50,8 @@ class Stored:
     results: dict[str, Any]
     recipe: dict[str, Any]
     path: Path
+    probes: list[dict[str, float]] = field(default_factory=list)
+    skills: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

@@ -242,6 +242,8 @@ class Recipe(BaseModel):
     probe_every: Count | Literal["auto"] | None = None
     """Gradient computations between probes of gradient similarity and drift; auto spends at most 5 % of the run's time,
     null makes none."""
+    probe_examples: Count | None = None
+    """Examples of each language whose gradient a probe takes; null takes ``batch_size``. More are less noisy."""
     non_finite_steps: Count = 10
     """Skipped steps in a row after which the run stops. A step is skipped when its loss or gradient is NaN or
     infinite."""
@@ -257,6 +259,11 @@ class Recipe(BaseModel):
     the model smaller and leaves its predictions for these data as they are."""
     keep_checkpoints: bool = False
     """Leave the newest checkpoints when the run is finished."""
+
+    @property
+    def probe_batch(self) -> int:
+        """Examples of each language in a probe of gradient similarity."""
+        return self.probe_examples or self.batch_size
 
     @property
     def validation_interval(self) -> int:

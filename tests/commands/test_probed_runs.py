@@ -41,6 +41,12 @@ def test_intervals(
     assert live.interval(recipe(tiny_model, tiny_panx, budget=budget, probe_every=every), languages) == expected
 
 
+def test_larger_probes_come_more_seldom(tiny_model: Path, tiny_panx: Path) -> None:
+    keys: dict[str, Any] = {"budget": 4800, "probe_every": "auto", "batch_size": 16}
+    intervals = [live.interval(recipe(tiny_model, tiny_panx, **keys, probe_examples=n), 12) for n in (None, 8, 64)]
+    assert intervals == [400, 400, 1600]
+
+
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "stl"])
 def test_probes_change_nothing(tmp_path: Path, tiny_model: Path, tiny_panx: Path, method: str) -> None:
     given: dict[str, Any] = {"budget": 13, "validate_every": 5, "dropout": 0.1}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyse import area_shares, confirmed, paired, progress, robustness, verdict
+from analyse import area_shares, at_loss, confirmed, paired, progress, robustness, verdict
 from choosing import CHOICES, Waiting, choices_of, freeze, wanted
 from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
 from inference import Estimate
@@ -47,7 +47,11 @@ def make(plan: Plan, store: Path, row: Row) -> None:
     average = {side: float(np.mean([*scores[side].values()])) for side in scores}
     dev = {"shipped": {"dev": 100 * skill}, "drift": 1.0, "average": average, "versions": {"torch": "2"}}
     recipe = plan.recipe(row, None).model_dump(mode="json")
-    record = {"task": "classification", "data": "x", "recipe": recipe, "results": scores | dev}
+    record: dict[str, Any] = {"task": "classification", "data": "x", "recipe": recipe, "results": scores | dev}
+    if row.setting == "A0-probed":
+        points = ((2.0, 0.5, 1.0), (0.5 if row.contender != "mixed" else 0.8, 0.0, 2.0))
+        record["probes"] = [dict(zip(("loss", "cosine", "drift"), each, strict=True)) for each in points]
+        record["skills"] = {"retrieval": {"seen": 70.0, "unseen": 60.0}}
     write_clusters(store, row.setting, {k: clusters("row of three", [{}] * ROWS) for k in right})
     write(store, plan, row, record, {k: np.stack([np.ones(ROWS), v], 1).astype(float) for k, v in right.items()})
 
@@ -85,7 +89,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     finish(plan, tmp_path, "robust-A0")
     assert robustness(plan, tmp_path, "robust-A0")[choices["ours"]].these.mean == pytest.approx(4, abs=1.5)
     assert "Averages, or batches" not in rendered(plan, tmp_path)
-    for name in ("rates-cause-A0", "cause-A0"):
+    for name in ("rates-cause-A0", "cause-A0", "why-A0"):
         finish(plan, tmp_path, name)
     against_mixed, against_reptile = (
         {one.contender: one for one in paired(plan, tmp_path, "cause-A0", base)} for base in ("mixed", "reptile")
@@ -94,7 +98,9 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     page = rendered(plan, tmp_path)
     assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
-    assert "7 of 18 stages are finished" in page
+    assert "8 of 19 stages are finished" in page
+    assert "| `mixed` | 0.122 [0.122, 0.122] |  |  | 1.8 [1.8, 1.8] |" in page, "the loss never falls to 0.7"
+    assert "| `sequential` | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] |" in page
     assert "rates-D has not chosen the rates yet" in page
 
 
@@ -171,6 +177,14 @@ def test_a_verdict_is_the_plans(plan: Plan, unseen: tuple[float, float], seen: t
     assert verdict(plan, of(*unseen), of(*seen), of(*unseen).these.p, 0.05) == word
     if word == "better":
         assert verdict(plan, of(*unseen), of(*seen), 0.06, 0.05) == "undecided"
+
+
+def test_a_probe_is_read_where_the_loss_first_falls_that_low() -> None:
+    losses, cosines = (2.0, 1.0, 1.2, 0.25), (0.8, 0.6, 0.5, 0.1)
+    probes = [{"loss": loss, "cosine": cosine} for loss, cosine in zip(losses, cosines, strict=True)]
+    assert at_loss(probes, 2**0.5, "cosine") == pytest.approx(0.7)
+    assert at_loss(probes, 1.0, "cosine") == pytest.approx(0.6)
+    assert at_loss(probes, 0.2, "cosine") is None
 
 
 def test_area_shares_are_the_trapezoid_rule() -> None:

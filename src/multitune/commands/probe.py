@@ -55,7 +55,7 @@ from multitune.versions import versions
 
 USED = (
     *(*READING, *LIMITS, "languages", "unseen", "max_length"),
-    *("batch_size", "pseudo_tasks", "model", "precision", "device"),
+    *("batch_size", "probe_examples", "pseudo_tasks", "model", "precision", "device"),
 )
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
@@ -252,7 +252,7 @@ class _Measuring:
         if len(by_task) < 2:
             self.notes.append("gradient_similarity: at least two languages are needed")
             return None, None
-        batches = held_out(Encoded.of(by_task, self.heads, tuned, recipe.max_length), recipe.batch_size)
+        batches = held_out(Encoded.of(by_task, self.heads, tuned, recipe.max_length), recipe.probe_batch)
         similarity = measure(tuned, self.heads, batches, resolve(recipe.precision, tuned.device))
         related = proximity(similarity.tasks, cosines(similarity.gram).numpy())
         if related is None:

@@ -12,8 +12,9 @@ from multitune.results.json_files import finite
 from multitune.results.metrics import Probe, When
 
 SHARE = 1 / 32
-"""Of a run's gradient computations, the most that ``probe_every: auto`` adds, one for each language and probe. One in a
-probe takes up to half again as long as one in training: less than 5 % of the time in all."""
+"""Of a run's gradient computations, the most that ``probe_every: auto`` adds: one for each language and probe, or as
+many as a probe has batches of it. One in a probe takes up to half again as long as one in training: less than 5 % of
+the time in all."""
 DIGITS = 5
 
 
@@ -26,7 +27,7 @@ def interval(recipe: Recipe, languages: int) -> int | None:
         return None
     if recipe.probe_every != "auto":
         return recipe.probe_every
-    probes = int(SHARE * recipe.budget / languages)
+    probes = int(SHARE * recipe.budget / languages / max(1, recipe.probe_batch / recipe.batch_size))
     return -(-recipe.budget // probes) if probes else None
 
 

@@ -72,7 +72,7 @@ class Trainer:
         self._told = False
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
-        self._held_out = held_out(run.dev_by_task, recipe.batch_size)
+        self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
         self._probe_interval = live.interval(recipe, len(self._held_out))
         if recipe.probe_every == "auto" and self._probe_interval is None:
             display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
