@@ -214,11 +214,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     encoder = _encoder(recipe.model_copy(update={"device": "cpu"}) if sharded else recipe, heads, corpus)
     precision = resolve(recipe.precision, encoder.device)
     division, parts = pseudo_tasks.divide(recipe, corpus, encoder), encoder.parts()
-    encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
-    if recipe.lora is not None:
-        encoder.adapt(recipe.lora, recipe.seed, rounded=not recipe.shard and precision == "bf16")
-    if recipe.gradient_checkpointing:
-        checkpoint_layers(encoder.model)
+    _choose_what_trains(recipe, encoder, parts, precision)
     records = corpus.train if division is None else division.train
     trained = records if heads.replay is None else {**records, heads.replay: replay}
     train = Encoded.of(trained, heads, encoder, recipe.max_length)
@@ -265,6 +261,15 @@ def _encoder(recipe: Recipe, heads: HeadMap, corpus: Corpus) -> Encoder:
     if recipe.packing:
         use_packing(encoder.model, encoder.room_for(recipe.max_length))
     return encoder
+
+
+def _choose_what_trains(recipe: Recipe, encoder: Encoder, parts: Parts, precision: str) -> None:
+    """Freeze, adapt, and say what is computed anew, as a recipe has it."""
+    encoder.freeze(name for part in recipe.freeze for name in parts.named(part))
+    if recipe.lora is not None:
+        encoder.adapt(recipe.lora, recipe.seed, rounded=not recipe.shard and precision == "bf16")
+    if recipe.gradient_checkpointing:
+        checkpoint_layers(encoder.model)
 
 
 def _check_vocabulary(recipe: Recipe, heads: HeadMap, kind: str) -> None:
