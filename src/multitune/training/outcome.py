@@ -1,4 +1,6 @@
-"""What a run that has spent its budget, or its patience, leaves in results.json."""
+"""What a run leaves: results.json, and the model with its card."""
+
+from pathlib import Path
 
 import torch
 
@@ -8,9 +10,12 @@ from multitune.evaluation.scoring import Evaluation, by_class
 from multitune.recipe import Recipe
 from multitune.results.json_files import finite
 from multitune.results.run import RunResult, Shipped, Sides, average, finite_scores
+from multitune.storage.atomic import replaced
 from multitune.tasks import TASKS
+from multitune.training import model_card
 from multitune.training.checkpoint import Progress
 from multitune.training.memory import peak_memory
+from multitune.training.model_card import Training
 from multitune.training.run import Run
 from multitune.versions import versions
 
@@ -64,6 +69,32 @@ def _early(recipe: Recipe, gradients: int) -> str:
     return (
         f"stopped after {gradients} of {recipe.budget} gradients: dev had not risen for {recipe.patience} validations"
     )
+
+
+def write_model(run: Run, out: Path, gradients: int, result: RunResult | None, split: str) -> None:
+    """Write ``model/``, whose weights ship, with its card, and ``adapter/`` where adapters were trained.
+
+    Args:
+        out: the run's folder.
+        gradients: gradient computations that the weights have seen.
+        result: the scores, where there are some yet.
+        split: of the scores.
+    """
+    about = Training(
+        recipe=run.recipe,
+        heads=run.heads,
+        languages=list(run.dev.records),
+        examples={language: len(records) for language, records in run.test.records.items()},
+        gradients=gradients,
+        result=result,
+        split=split,
+    )
+    with replaced(out / "model") as beside:
+        run.encoder.save(beside)
+        model_card.write(beside, about)
+    if run.encoder.adapted:
+        with replaced(out / "adapter") as beside:
+            run.encoder.save_adapters(beside, about.base or run.recipe.model)
 
 
 def _shipped(select: str, now: Progress) -> Shipped:

@@ -26,13 +26,12 @@ from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate,
 from multitune.results.run import RunResult, finite_scores
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
-from multitune.training import checkpoint, estimate, launch, model_card
+from multitune.training import checkpoint, estimate, launch
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.metrics_log import MetricsLog
-from multitune.training.model_card import Training
 from multitune.training.optimizer import learning_rate
-from multitune.training.outcome import result_of
+from multitune.training.outcome import result_of, write_model
 from multitune.training.progress import Display
 from multitune.training.run import Run, Taken
 from multitune.training.run_folder import CHECKPOINTS
@@ -397,25 +396,7 @@ class Trainer:
         """Write ``model/`` with its cards, scores in them once there is a result; all ranks call it, rank 0 writes."""
         with self._run.encoder.gathered(here=self._leads):
             if self._leads:
-                self._write_model(result, split)
-
-    def _write_model(self, result: RunResult | None, split: str) -> None:
-        run = self._run
-        about = Training(
-            recipe=run.recipe,
-            heads=run.heads,
-            languages=list(run.dev.records),
-            examples={language: len(records) for language, records in run.test.records.items()},
-            gradients=self._now.gradients,
-            result=result,
-            split=split,
-        )
-        with replaced(self._out / "model") as beside:
-            run.encoder.save(beside)
-            model_card.write(beside, about)
-        if run.encoder.adapted:
-            with replaced(self._out / "adapter") as beside:
-                run.encoder.save_adapters(beside, about.base or run.recipe.model)
+                write_model(self._run, self._out, self._now.gradients, result, split)
 
     @property
     def _when(self) -> When:
