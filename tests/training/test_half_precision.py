@@ -1,5 +1,6 @@
 """fp16: gradients that it could not hold by itself, steps left out where they overflow, and the scale of losses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ from torch import Tensor, nn
 
 import multitune as mt
 from builders import lines, recipe, stop_after
-from multitune.errors import Interrupted, UserError
+from multitune.errors import Interrupted, RunError, UserError
 from multitune.models import loss_scale
 from multitune.models.loss_scale import FIRST, PATIENCE, LossScale, following
 from multitune.plans import METHODS
 from multitune.results.run import RunResult
 from multitune.training.launch import check_shard
 from multitune.training.loading import load_corpus, load_plan
+from multitune.training.progress import Silent
 from multitune.training.run import Run, prepare
+from multitune.training.run_folder import CHECKPOINTS
 
 WITHOUT_STEPS_OF_THEIR_OWN = {"stl"}
 
@@ -124,6 +127,51 @@ def test_steps_that_overflow_are_skipped_until_the_scale_fits_and_a_resume_has_i
             mt.train(one, tmp_path / "parts")
     parts = mt.train(one, tmp_path / "parts", resume=True)
     assert (parts.seen, parts.skipped_steps, parts.drift) == (whole.seen, whole.skipped_steps, whole.drift)
+
+
+def scored(folder: Path, outliers: int) -> dict[str, Any]:
+    """The keys of 32 texts with scores; the squared error of the first ones in training is infinite."""
+    folder.mkdir()
+    for split, count in (("train", 32), ("dev", 8)):
+        far = outliers if split == "train" else 0
+        rows = [{"text": "roma", "score": 1e30 if n < far else n % 3} for n in range(count)]
+        (folder / f"{split}-aa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"data": "folder", "path": str(folder), "columns": {"text": "text", "score": "score"}}
+
+
+class Sayings(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, found: list[str]) -> None:
+        self._found = found
+
+    def say(self, text: str) -> None:
+        self._found.append(text)
+
+
+def test_a_loss_that_is_not_finite_says_nothing_of_the_scale(
+    tiny_model: Path, tiny_panx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no overflow of the gradient, which a lower scale would help, and no good step."""
+    monkeypatch.setattr(loss_scale, "FIRST", 2.0**8)
+    keys = scored(tmp_path / "data", outliers=2) | {"precision": "fp16", "budget": 12, "keep_checkpoints": True}
+    one, heard = recipe(tiny_model, tiny_panx, "sequential", **keys), list[str]()
+    result = mt.train(one, tmp_path / "run", progress=lambda title, budget: Sayings(heard))
+    assert 0 < result.skipped_steps < 12
+    (newest, *_) = sorted((tmp_path / "run" / CHECKPOINTS).glob("0*/state.json"), reverse=True)
+    progress = dict(json.loads(newest.read_text())["progress"]["items"])
+    assert (progress["loss_scale"], progress["steps_at_scale"]) == (2.0**8, result.steps)
+    said = [line for line in heard if "step skipped" in line]
+    assert len(said) == result.skipped_steps
+    assert not any("loss scale" in line for line in said)
+
+
+def test_a_run_that_fails_in_fp16_is_told_of_other_precisions(
+    tiny_model: Path, tiny_panx: Path, tmp_path: Path
+) -> None:
+    one = recipe(tiny_model, tiny_panx, "sequential", **scored(tmp_path / "data", outliers=32), precision="fp16")
+    with pytest.raises(RunError, match="set precision to bf16 or fp32, lower learning_rate, or look at the data"):
+        mt.train(one, tmp_path / "run")
 
 
 def test_probes_in_fp16_are_those_of_fp32(tiny_model: Path, tiny_panx: Path, tmp_path: Path) -> None:

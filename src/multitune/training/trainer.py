@@ -69,6 +69,7 @@ class Trainer:
         """When the run would have begun if it had gone on without a break."""
         self._saved_at: int | None = None
         self._told = False
+        self._advice = ADVICE if run.loss_scale is None else f"set precision to bf16 or fp32, {ADVICE}"
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
         self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
@@ -172,7 +173,7 @@ class Trainer:
         if self._now.steps == 0:
             raise RunError(
                 f"no step was taken: a loss or gradient of all {self._now.skipped_steps} was not finite (metrics.jsonl "
-                f"names the batches); {ADVICE}"
+                f"names the batches); {self._advice}"
             )
 
     def _step(self) -> None:
@@ -190,7 +191,8 @@ class Trainer:
             faulty = at_fault if error.places is None else error.places
             if error.places is not None:
                 self._count([batch for place, batch in enumerate(taken) if place not in faulty])
-            self._scale(overflowed=error.what == "gradient")
+            if error.what == "gradient":
+                self._scale(overflowed=True)
             self._skip(error.what, [taken[place] for place in faulty])
         else:
             self._count(taken)
@@ -324,13 +326,14 @@ class Trainer:
         self._add(Skip(**self._when, what=what, batches=batches))
         places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
         message = f"the {what} of {places} is not finite at {now.gradients} gradients"
-        scale = "" if run.loss_scale is None else f", loss scale {run.loss_scale.value:g} from now on"
+        halved = run.loss_scale if what == "gradient" else None
+        scale = "" if halved is None else f", loss scale {halved.value:g} from now on"
         self._display.say(f"{message}: step skipped{scale}")
         now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
         if now.skipped_in_a_row == run.recipe.non_finite_steps:
             raise RunError(
                 f"{message}, the last of {now.skipped_in_a_row} such steps in a row (metrics.jsonl names the batches); "
-                f"{ADVICE}"
+                f"{self._advice}"
             )
 
     def _end_early(self, stop: StopRequested) -> None:
