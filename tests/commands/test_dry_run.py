@@ -44,6 +44,12 @@ def test_a_checkpoint_has_the_size_that_was_estimated(tmp_path: Path, tiny_model
     assert estimate_run(one).each.checkpoint_bytes == pytest.approx(sizes[-1], rel=0.01)
 
 
+def test_an_estimate_in_fp16_has_the_optimizers_state(tiny_model: Path, tiny_panx: Path) -> None:
+    """At the scales of its first steps swep's gradients overflow."""
+    half, full = (estimate_run(recipe(tiny_model, tiny_panx, "swep", precision=own)) for own in ("fp16", "fp32"))
+    assert half.each.checkpoint_bytes == full.each.checkpoint_bytes
+
+
 def test_runs_that_differ_in_seed_and_rate_are_estimated_once(tiny_model: Path, tiny_panx: Path) -> None:
     one = recipe(tiny_model, tiny_panx, "mtl", options={})
     grid: dict[str, list[Any]] = {"learning_rate": [0.1, 0.2], "batch_size": [2, 4]}

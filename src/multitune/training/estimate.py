@@ -77,6 +77,8 @@ def tried(run: Run) -> Estimate:
     A checkpoint is copied in memory before it is written, so that its size is part of the memory.
     """
     recipe = run.recipe
+    if run.loss_scale is not None:
+        run.loss_scale.value = 1.0  # a step that overflows would leave the optimizer without its state
     began, done = time.monotonic(), _step(run, 0)
     if recipe.budget - done >= run.update.smallest_step:  # the first one made the optimizer's state: it does not count
         warm, began = done, time.monotonic()
