@@ -55,7 +55,8 @@ def test_a_damaged_recipe_is_told(tmp_path: Path) -> None:
 def test_threads_and_algorithms_are_put_back(
     monkeypatch: pytest.MonkeyPatch, threads: int | None, deterministic: bool
 ) -> None:
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # put back afterwards, also where it was not there
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
 
     def fail() -> None:
