@@ -8,13 +8,14 @@ import multitune as mt
 from multitune.recipe import Recipe
 from multitune.results.metrics import Probe, read_events
 from multitune.results.probes import Skill
+from multitune.training.arithmetic import computing_as
 from plan import ROOT, Plan
 
 
 def train_heads(plan: Plan, setting: str, work: Path) -> None:
     """Have the head for masked tokens that the runs of a setting are probed with, where none is there yet."""
     recipe = plan.settings[setting].recipe
-    keys = {"layers": recipe["layers"], "precision": plan.common["precision"], "threads": plan.common["threads"]}
+    keys = {"layers": recipe["layers"]} | {key: plan.common[key] for key in ("precision", "threads", "device")}
     mt.train(ROOT / "recipes" / "mlm_head.yaml", _head(recipe["layers"], work), overrides=keys, resume=True)
 
 
@@ -25,7 +26,8 @@ def findings(recipe: Recipe, run: Path, work: Path) -> dict[str, Any]:
         for each in read_events(run)
         if isinstance(each, Probe)
     ]
-    found = mt.probe(run, mlm_head=_head(recipe.layers, work))
+    with computing_as(recipe):
+        found = mt.probe(run, {"device": recipe.device}, mlm_head=_head(recipe.layers, work))
     return {"probes": series, "skills": {"retrieval": _sides(found.retrieval), "masked_lm": _sides(found.masked_lm)}}
 
 
