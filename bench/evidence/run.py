@@ -19,6 +19,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
 
+import multitune as mt
 import tuning_data
 from choosing import CHOICES, Waiting, freeze, wanted
 from job import Job, again, be_quiet, perform
@@ -88,7 +89,7 @@ def run(plan: Plan, places: Places, names: Sequence[str], hours: float, side_by_
                     print(f"{name}: finished; its choice stands in {places.store / CHOICES}", flush=True)
                     if commit:
                         _commit(places.store, name)
-        except (KeyboardInterrupt, Waiting):
+        except (KeyboardInterrupt, mt.Interrupted, Waiting):
             for child in active_children():
                 if child.pid is not None:
                     os.kill(child.pid, signal.SIGTERM)
@@ -187,7 +188,7 @@ def main() -> None:
             run(plan, places, names, given.hours, given.jobs, commit=given.commit)
         except Waiting as reason:
             raise SystemExit(f"{given.stage or names[0]}: {reason}") from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, mt.Interrupted):
             raise SystemExit("stopped; the same command goes on") from None
 
 
