@@ -51,7 +51,7 @@ def make(plan: Plan, store: Path, row: Row) -> None:
     if row.setting == "A0-probed":
         points = ((2.0, 0.5, 1.0), (0.5 if row.contender != "mixed" else 0.8, 0.0, 2.0))
         record["probes"] = [dict(zip(("loss", "cosine", "drift"), each, strict=True)) for each in points]
-        record["skills"] = {"retrieval": {"seen": 70.0, "unseen": 60.0}}
+        record["skills"] = {"retrieval": {"seen": 70.0, "unseen": 60.0}, "masked_lm": {"seen": 3.128, "unseen": None}}
     write_clusters(store, row.setting, {k: clusters("row of three", [{}] * ROWS) for k in right})
     write(store, plan, row, record, {k: np.stack([np.ones(ROWS), v], 1).astype(float) for k, v in right.items()})
 
@@ -100,7 +100,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
     assert "8 of 19 stages are finished" in page
     assert "| `mixed` | 0.122 [0.122, 0.122] |  |  | 1.8 [1.8, 1.8] |" in page, "the loss never falls to 0.7"
-    assert "| `sequential` | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] |" in page
+    assert "| `sequential` | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] | 3.13 [3.13, 3.13] |  |" in page
     assert "rates-D has not chosen the rates yet" in page
 
 
