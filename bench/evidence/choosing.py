@@ -152,7 +152,7 @@ def _best(rows: Mapping[Row, Stored]) -> dict[str, int]:
 
 def _pilot(plan: Plan, store: Path, stage: Stage) -> dict[str, float]:
     """SD of the paired difference of the stage's second contender from the baseline, and the variance of test rows."""
-    assert not isinstance(stage.rates, str)
+    assert isinstance(stage.rates, Mapping)
     ours = stage.contenders[1]
     two = (ours, stage.rates[ours]), (plan.baseline, stage.rates[plan.baseline])
     found = difference(
@@ -192,14 +192,15 @@ def _steps(
     choices: Mapping[str, Any],
 ) -> dict[str, list[int]]:
     """Contender -> the steps of the grid that the stage runs it at."""
-    if not isinstance(stage.rates, str):
+    if isinstance(stage.rates, Mapping):
         return {name: [stage.rates[name]] for name in contenders}
     if stage.rates == "first":
         return {name: list(plan.rate.first) for name in contenders}
-    if stage.rates != "grid":
-        if stage.rates not in choices["rates"]:
-            raise Waiting(f"{stage.rates} has not chosen the rates yet")
-        return {name: [choices["rates"][stage.rates][name]] for name in contenders}
+    if isinstance(stage.rates, tuple):
+        if lacking := [other for other in stage.rates if other not in choices["rates"]]:
+            raise Waiting(f"{lacking[0]} has not chosen the rates yet")
+        chosen = {name: step for other in stage.rates for name, step in choices["rates"][other].items()}
+        return {name: [chosen[name]] for name in contenders}
     lowest, highest = min(plan.rate.first) - plan.rate.most, max(plan.rate.first) + plan.rate.most
     every = [
         Row(stage.setting, name, step, seed)

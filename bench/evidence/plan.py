@@ -15,6 +15,8 @@ ROOT = HERE.parents[1]
 PLAN = HERE / "plan.yaml"
 STORE = HERE / "store"
 
+WORDS = ("grid", "first")
+"""What a stage may have in place of rates."""
 OURS, NEXT = "ours", "next"
 """Among a stage's contenders: the one that the knobs' stage chose, and its runner-up."""
 
@@ -69,14 +71,14 @@ class Stage:
 
     Attributes:
         kind: pilot, rates, knobs, confirm, cause, why, robust or others.
-        rates: contender -> step of the grid; "grid", which grows; "first", all of the first grid; or the stage that
-            has chosen them.
+        rates: contender -> step of the grid; "grid", which grows; "first", all of the first grid; or the stages that
+            have chosen them.
     """
 
     setting: str
     kind: str
     contenders: tuple[str, ...]
-    rates: str | Mapping[str, int]
+    rates: str | tuple[str, ...] | Mapping[str, int]
     seeds: Seeds
 
 
@@ -163,7 +165,11 @@ def _contender(keys: Mapping[str, Any]) -> Contender:
 
 
 def _stage(keys: Mapping[str, Any]) -> Stage:
-    return Stage(**{**keys, "contenders": tuple(keys["contenders"]), "seeds": Seeds(**keys["seeds"])})
+    rates = keys["rates"]
+    if isinstance(rates, list) or (isinstance(rates, str) and rates not in WORDS):
+        rates = tuple([rates] if isinstance(rates, str) else rates)
+    own = {"contenders": tuple(keys["contenders"]), "rates": rates, "seeds": Seeds(**keys["seeds"])}
+    return Stage(**{**keys, **own})
 
 
 def _check(plan: Plan) -> None:
@@ -172,8 +178,9 @@ def _check(plan: Plan) -> None:
         lacking = [each for each in stage.contenders if each not in names]
         if stage.setting not in plan.settings or lacking:
             raise SystemExit(f"plan: stage {name} names what is not there: {[stage.setting, *lacking]}")
-        if isinstance(stage.rates, str) and stage.rates not in {*plan.stages, "grid", "first"}:
-            raise SystemExit(f"plan: stage {name} takes rates from {stage.rates}, which is no stage")
+        for other in stage.rates if isinstance(stage.rates, tuple) else ():
+            if other not in plan.stages:
+                raise SystemExit(f"plan: stage {name} takes rates from {other}, which is no stage")
 
 
 def grid_of(plan: Plan, dev: Mapping[str, Mapping[int, float]], contenders: Sequence[str]) -> dict[str, list[int]]:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 
+from multitune.errors import UserError
 from multitune.models.device import chosen
 from multitune.models.precision import resolve
 from multitune.recipe import Recipe
 from multitune.recipe_files import read
 
+LACKING = "does not have a deterministic implementation"
+"""Torch's words."""
 WORKSPACE = ":4096:8"
 """Buffers of cuBLAS with which its products are the same each time; it reads the setting when it is first used."""
 
@@ -37,14 +40,23 @@ def settled(recipe: Recipe, folders: Iterable[Path], threads: int | None = None)
 
 @contextmanager
 def computing_as(recipe: Recipe) -> Iterator[None]:
-    """Inside, torch computes with the recipe's threads of the CPU, and with its choice of algorithms on a card."""
+    """Inside, torch computes with the recipe's threads of the CPU, and with its choice of algorithms on a card.
+
+    Raises:
+        UserError: deterministic algorithms are asked for where torch has none.
+    """
     threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(recipe.threads or threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)  # in every run: a later one may be deterministic
     if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
         torch.use_deterministic_algorithms(True)
     try:
         yield
+    except RuntimeError as error:
+        if recipe.deterministic and LACKING in str(error):
+            what = str(error).partition(LACKING)[0].strip()
+            raise UserError(f"deterministic: torch has no deterministic {what}; set it to false") from error
+        raise
     finally:
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(algorithms)

@@ -30,10 +30,11 @@ def memory_explained(recipe: Recipe) -> Iterator[None]:
 
 def _more_memory(recipe: Recipe) -> str:
     trim = "" if recipe.trim_vocabulary else "trim_vocabulary=true, "
+    half = "precision=bf16, " if recipe.precision in ("auto", "fp32") else ""
     several = "fewer options.tasks_per_step, " if "tasks_per_step" in recipe.options else ""
     return (
         f"not enough memory: what helps is a lower batch_size (now {recipe.batch_size}) or max_length (now "
-        f"{recipe.max_length}), {trim}{several}precision=bf16, a smaller model, or a method with fewer copies of the "
+        f"{recipe.max_length}), {trim}{several}{half}a smaller model, or a method with fewer copies of the "
         f"weights"
     )
 
