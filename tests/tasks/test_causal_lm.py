@@ -186,6 +186,20 @@ def test_an_answer_stops_where_its_template_ends_a_turn(tmp_path: Path) -> None:
     assert stopped == endless[: endless.index(endless[2]) + 1]
 
 
+def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path) -> None:
+    """Also where the model names no token for it, as those of Llama 3 and Qwen: their token 0 is a word."""
+    loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()
+    loaded.config.pad_token_id = loaded.generation_config.pad_token_id = loaded.generation_config.eos_token_id = None
+    examples = encoded({"messages": turns("light kitchen", "on")}, {"messages": turns("dark", "off")})
+    inputs, _ = TASK.collate(examples, 4)
+    with torch.no_grad():
+        end, other = (ids[0] for ids in TASK.forward(loaded, inputs, examples)["answers"].tolist())
+        assert end != other
+        stopped = TASK.forward(loaded, inputs, [own | {"end": end} for own in examples])["answers"].tolist()
+    assert set(stopped[0]) == {end}
+    assert len(stopped[0]) > 1
+
+
 @pytest.mark.parametrize(
     ("answer", "reference", "same"),
     [
