@@ -69,6 +69,24 @@ def test_earlier_turns_that_are_shown_otherwise_are_counted(caplog: pytest.LogCa
     assert "1 earlier turns of the assistant are not learnt" in caplog.text
 
 
+def test_a_first_turn_that_a_template_cannot_ask_for_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As those of Llama 3 and Qwen, which look at the first turn before any."""
+    looking = "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}" + TEMPLATE
+    greeting = {"role": "assistant", "content": "kitchen"}
+    (example,) = encoded({"messages": [greeting, *turns("light", "on")]}, template=looking)
+    assert learnt(example) == "on<|im_end|>"
+    assert "1 earlier turns of the assistant are not learnt" in caplog.text
+    with pytest.raises(UserError, match="shows an answer otherwise than it asks for it"):
+        encoded({"messages": [greeting]}, template=looking)
+
+
+def test_several_templates_without_a_default_are_told_in_a_line() -> None:
+    several: Any = {"tool_use": TEMPLATE}
+    with pytest.raises(UserError, match="model: This model has multiple chat templates with no default") as error:
+        encoded({"messages": LONG}, template=several)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("template", "told"),
     [

@@ -240,7 +240,7 @@ def _tell(reader: Reader, asked: int, answers: int, records: int, max_length: in
     if reader.unmarked:
         log.warning(
             "model: %d earlier turns of the assistant are not learnt: its chat template shows them otherwise once "
-            "others follow, and does not mark them with {%% generation %%}",
+            "others follow, or cannot ask for a first turn, and does not mark them with {%% generation %%}",
             reader.unmarked,
         )
 
