@@ -134,7 +134,8 @@ class MultitaskMixin(Trainer):
         if self._rows is None:
             return super().training_step(model, inputs, num_items_in_batch)
         self.current_gradient_accumulation_steps = 1  # a row is the gradient of the mean over its own items
-        loss = super().training_step(model, inputs, None)
+        items = None if self.compute_loss_func is None else self._get_num_items_in_batch([inputs], self.args.device)
+        loss = super().training_step(model, inputs, items)
         self._rows.collect(loss)
         if self.accelerator.sync_gradients:
             scaler = self.accelerator.scaler
@@ -148,8 +149,11 @@ class MultitaskMixin(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The Trainer's; for a row the mean over the items of all ranks, once DDP has taken the mean over the ranks."""
-        if self._rows is None or not model.training:
+        """The Trainer's; for a row the mean over the items of all ranks, once DDP has taken the mean over the ranks.
+
+        Where the number of items is given, the Trainer itself sees to the ranks.
+        """
+        if self._rows is None or not model.training or num_items_in_batch is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         share = self._share_of_items(inputs)
         outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
