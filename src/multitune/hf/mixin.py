@@ -90,6 +90,8 @@ class MultitaskMixin(Trainer):
         self._rows: StepRows | None = None
         self._own_optimizer: Optimizer | None = None
         self._judged_step = -1
+        self._epoch: int | None = None
+        self._left_out = 0  # steps of epochs that callbacks have cut short
         super().__init__(model, args, *more, **kwargs)
         check(self._plan, self.args, own_batches=task_column is not None)
         self.add_callback(Events(self))
@@ -190,7 +192,7 @@ class MultitaskMixin(Trainer):
 
     def begin_training(self) -> None:
         """Say what is known before the first step, and let DDP average every row over the ranks."""
-        self._judged_step = -1
+        self._judged_step, self._epoch = -1, None
         for note in self._update.notes if self._update else ():
             logger.warning(note)
         if self._rows is not None:
@@ -198,29 +200,47 @@ class MultitaskMixin(Trainer):
             state.plugin_kwargs = state.plugin_kwargs | {"sync_each_batch": True}
 
     def begin_epoch(self, step: int) -> None:
-        """Let the batches be those of the epoch of a step; accelerate's loader does not tell them on every rank."""
-        if self._order is not None:
-            self._order.set_epoch(step // self._order.steps_per_epoch)
+        """Let the batches be those of the next epoch, which begins, or goes on, with a step of the training.
+
+        accelerate's loader does not tell them on every rank. A callback may have cut the epoch before short.
+        """
+        if self._order is None:
+            return
+        length = self._order.steps_per_epoch
+        self._epoch = step // length if self._epoch is None else self._epoch + 1
+        self._order.set_epoch(self._epoch)
+        self._left_out = max(0, self._epoch * length - step)
 
     def begin_step(self, step: int) -> None:
         """Tell the method how far training is, and whose micro-batches come.
 
         Raises:
-            UserError: a resumed training's batches are not those that its Reptile needs.
+            UserError: the batches are not those that Reptile needs.
         """
         loop = self.two_loop
         if loop is not None:
             loop.progress = step / self.state.max_steps
         if self._order is None:
             return
-        tasks = self._order.tasks(step)
+        tasks = self._order.tasks(step + self._left_out)
         if isinstance(loop, Reptile) and loop.task != tasks[0]:
             raise UserError(
                 f"reptile: step {step} has a batch of task {tasks[0]}, and the trajectory is of task {loop.task}: "
-                f"resume with the options, batch sizes and max_steps of the checkpoint"
+                f"resume with the options, batch sizes and max_steps of the checkpoint, and let no callback end an "
+                f"epoch early"
             )
         if self._rows is not None:
             self._rows.begin(tasks)
+
+    def end_training(self) -> None:
+        """Close the last inner loop, unless the last step's slow weights were evaluated or saved already.
+
+        From then on the model holds the slow weights. Where the best model was loaded, no loop is open.
+        """
+        if self.state.global_step != self._judged_step and self._update is not None:
+            self._update.finish()
+        if self.two_loop is not None:
+            self.two_loop.eval()
 
     @contextmanager
     def _slow_weights(self) -> Iterator[None]:
@@ -231,15 +251,12 @@ class MultitaskMixin(Trainer):
             yield
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Close the last inner loop, unless the last step's slow weights were evaluated or saved already."""
-        stops, step = self.control.should_training_stop, self.state.global_step
-        if stops and step != self._judged_step and self._update is not None:
-            self._update.finish()
+        """End training before what is evaluated and saved last."""
+        if self.control.should_training_stop:
+            self.end_training()
         if self.control.should_evaluate or self.control.should_save:
-            self._judged_step = step
+            self._judged_step = self.state.global_step
         super()._maybe_log_save_evaluate(*args, **kwargs)
-        if stops and self.two_loop is not None:
-            self.two_loop.eval()
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         with self._slow_weights():  # the optimizer's state says that it is these that the model's file has
