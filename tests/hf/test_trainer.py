@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_sc
 
 from multitune.hf import MultitaskTrainer
 from multitune.methods import RecAdam
-from tiny import SIZES, Weights, arguments, by_language, classifier, plain, rows, same, saved, trainer, weights
+from tiny import Weights, arguments, by_language, classifier, plain, rows, same, saved, trainer, weights
 
 OPEN: dict[str, Any] = {"inner_steps": 6, "outer_lr": 0.5}
 """Fourteen steps make two inner loops, and two steps of a third."""
@@ -198,50 +198,6 @@ def test_a_stop_within_a_step_closes_the_loop(tmp_path: Path) -> None:
     one.train()
     assert one.two_loop is not None
     assert (one.two_loop.inner_step, one.two_loop.outer_steps) == (0, 2)
-
-
-class CutEpochs(TrainerCallback):
-    """Ends epochs early."""
-
-    def __init__(self, *steps: int) -> None:
-        self._steps = steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        control.should_epoch_stop = state.global_step in self._steps
-
-
-@pytest.mark.check
-def test_an_epoch_that_ends_early_closes_the_loop_where_it_is_the_last(tmp_path: Path) -> None:
-    one = trainer(tmp_path, options=OPEN, num_train_epochs=1, max_steps=-1)
-    one.add_callback(CutEpochs(8))
-    one.train()
-    assert one.two_loop is not None
-    assert (one.two_loop.inner_step, one.two_loop.outer_steps) == (0, 2)
-    with one.two_loop.slow_weights():
-        slow = weights(one.model)
-    assert same(weights(one.model), slow)
-
-
-class Languages(MultitaskTrainer):
-    """Keeps each micro-batch's language, and that of the row which it becomes."""
-
-    pairs: ClassVar[list[tuple[str, str]]] = []
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        assert self._rows is not None
-        of = {tuple(row["input_ids"]): row["language"] for row in rows()}
-        self.pairs.append((of[tuple(inputs["input_ids"][0].tolist())], sorted(SIZES)[self._rows._tasks[0]]))
-        return super().training_step(model, inputs, num_items_in_batch)
-
-
-@pytest.mark.check
-def test_rows_are_of_their_tasks_after_epochs_that_end_early(tmp_path: Path) -> None:
-    given = arguments(tmp_path, num_train_epochs=3, max_steps=-1, gradient_accumulation_steps=2)
-    one = Languages(classifier(), given, train_dataset=rows(), task_column="language", method="mtl")
-    one.add_callback(CutEpochs(3, 6))
-    one.train()
-    assert len(one.pairs) == 2 * one.state.global_step > 2 * 8
-    assert all(came == told for came, told in one.pairs)
 
 
 @pytest.mark.parametrize(

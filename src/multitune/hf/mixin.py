@@ -191,11 +191,12 @@ class MultitaskMixin(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def begin_training(self) -> None:
-        """Say what is known before the first step, and let DDP average every row over the ranks."""
+        """Say what is known before the first step, forget one that broke off, and let DDP average every row."""
         self._judged_step, self._epoch = -1, None
         for note in self._update.notes if self._update else ():
             logger.warning(note)
         if self._rows is not None:
+            self._rows.restart()
             state = self.accelerator.gradient_state
             state.plugin_kwargs = state.plugin_kwargs | {"sync_each_batch": True}
 
