@@ -16,7 +16,7 @@ from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
 from multitune.hf.draws import draws
-from multitune.hf.metrics import with_means
+from multitune.hf.metrics import name_after, with_means
 from multitune.hf.order import ExampleOrder
 from multitune.hf.rows import StepRows
 from multitune.hf.settings import check, check_inner, plan_of
@@ -90,6 +90,7 @@ class MultitaskMixin(Trainer):
         self._rows: StepRows | None = None
         self._own_optimizer: Optimizer | None = None
         self._judged_step = -1
+        self._evaluated: tuple[str, str] | None = None
         self._epoch: int | None = None
         self._left_out = 0  # steps of epochs that callbacks have cut short
         super().__init__(model, args, *more, **kwargs)
@@ -174,16 +175,21 @@ class MultitaskMixin(Trainer):
             return super().evaluate(
                 eval_dataset=eval_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, **kwargs
             )
-        by_set = {
-            name: self.evaluate(
-                name if eval_dataset is None else one, ignore_keys, f"{metric_key_prefix}_{name}", **kwargs
-            )
-            for name, one in sets.items()
-        }
+        by_set = {}
+        for name, one in sets.items():
+            with self._evaluating(metric_key_prefix, name):
+                chosen, prefix = name if eval_dataset is None else one, f"{metric_key_prefix}_{name}"
+                by_set[name] = self.evaluate(chosen, ignore_keys, prefix, **kwargs)
         metrics, means = with_means(by_set, metric_key_prefix)
         self.log(means)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
         return metrics | means
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as the Trainer does; the scores of one of several data sets have its name afterwards."""
+        super().log(logs, start_time)
+        if self._evaluated is not None:
+            name_after(logs, *self._evaluated)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the slow weights, where the method has them."""
@@ -242,6 +248,14 @@ class MultitaskMixin(Trainer):
             self._update.finish()
         if self.two_loop is not None:
             self.two_loop.eval()
+
+    @contextmanager
+    def _evaluating(self, prefix: str, name: str) -> Iterator[None]:
+        self._evaluated = prefix, name
+        try:
+            yield
+        finally:
+            self._evaluated = None
 
     @contextmanager
     def _slow_weights(self) -> Iterator[None]:
