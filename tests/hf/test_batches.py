@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -121,6 +122,18 @@ def test_ranks_get_batches_of_one_language() -> None:
         for k in range(3)
     ]
     assert ranks[0] == ranks[1] == ranks[2]
+
+
+@pytest.mark.check
+def test_accelerates_loader_goes_on_within_an_epoch_and_with_the_next() -> None:
+    """As the docs say it."""
+    loader = Accelerator(cpu=True).prepare(DataLoader(DATA, batch_sampler=OneTaskBatches(DATA, "language", 4)))
+    whole, length = batches(45), len(OneTaskBatches(DATA, "language", 4))
+    loader.set_epoch(1)
+    came = [batch["x"].tolist() for batch in skip_first_batches(loader, 4)]
+    loader.set_epoch(2)
+    came += [batch["x"].tolist() for batch in loader]
+    assert came == whole[length + 4 : 3 * length]
 
 
 def test_a_loader_takes_it() -> None:
