@@ -1,12 +1,14 @@
 """Batches of one task: whose, how often, in which order, and where a resumed training goes on."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -54,6 +56,12 @@ def test_any_data_set_will_do(dataset: Any) -> None:
     made = OneTaskBatches(dataset, "language", 4)
     assert (made.tasks, made.sizes) == (["de", "fi", "sw"], [40, 13, 7])
     assert list(made) == batches(len(made))
+
+
+@pytest.mark.parametrize("as_number", [torch.tensor, np.array, np.int64, int], ids=["torch", "array", "numpy", "int"])
+def test_equal_numbers_are_one_task(as_number: Callable[[int], Any]) -> None:
+    made = OneTaskBatches([{"task": as_number(n % 3)} for n in range(12)], "task", 2)
+    assert (made.tasks, made.sizes) == ([0, 1, 2], [4, 4, 4])
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,18 @@ def test_ranks_get_batches_of_one_language() -> None:
     assert ranks[0] == ranks[1] == ranks[2]
 
 
+@pytest.mark.check
+def test_accelerates_loader_goes_on_within_an_epoch_and_with_the_next() -> None:
+    """As the docs say it."""
+    loader = Accelerator(cpu=True).prepare(DataLoader(DATA, batch_sampler=OneTaskBatches(DATA, "language", 4)))
+    whole, length = batches(45), len(OneTaskBatches(DATA, "language", 4))
+    loader.set_epoch(1)
+    came = [batch["x"].tolist() for batch in skip_first_batches(loader, 4)]
+    loader.set_epoch(2)
+    came += [batch["x"].tolist() for batch in loader]
+    assert came == whole[length + 4 : 3 * length]
+
+
 def test_a_loader_takes_it() -> None:
     loader = DataLoader(DATA, batch_sampler=OneTaskBatches(DATA, "language", 4))
     for batch in loader:
@@ -133,6 +153,8 @@ def test_a_loader_takes_it() -> None:
         ({"batch_size": 0}, "batch_size: must be 1 or more, not 0"),
         ({"tasks_per_step": 4}, "tasks_per_step: must be from 1 to 3, not 4"),
         ({"dataset": [{"language": None}]}, "train_dataset: row 0 has no value of 'language'"),
+        ({"dataset": [{"language": ["de", "sw"]}]}, "row 0's value of 'language' is a list; a task has one name or"),
+        ({"dataset": [{"language": torch.ones(2)}]}, "row 0's value of 'language' is a Tensor; a task has one name or"),
         ({"dataset": []}, "train_dataset: has no rows"),
         ({"dataset": DATA.to_iterable_dataset()}, "train_dataset: IterableDataset has no length.*not streamed"),
     ],

@@ -9,7 +9,7 @@ import torch
 from torch.optim import SGD, AdamW
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_scheduler
 
-from multitune.hf import MultitaskTrainer
+from multitune.hf import MultitaskMixin, MultitaskTrainer
 from multitune.methods import RecAdam
 from tiny import Weights, arguments, by_language, classifier, plain, rows, same, saved, trainer, weights
 
@@ -350,3 +350,35 @@ def test_metrics_of_languages_and_their_mean(tmp_path: Path) -> None:
     assert "eval_runtime" not in metrics
     assert one.evaluate(by_language(rows(2)), metric_key_prefix="test")["test_loss"] > 0
     assert "eval_de_loss" not in one.evaluate(rows(2))
+
+
+class Noting(Trainer):
+    """Logs a metric without its data set's name, as TRL's trainers do."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "eval_loss" not in logs and any(key.endswith("_loss") for key in logs):
+            logs["eval_share"] = len(self.state.log_history)
+        super().log(logs, start_time)
+
+
+class MultitaskNoting(MultitaskMixin, Noting):
+    """As the docs mix it into TRL's."""
+
+
+@pytest.mark.check
+def test_callbacks_get_a_metric_under_its_plain_name_once_an_evaluation(tmp_path: Path) -> None:
+    """Else early stopping would take each language for an evaluation."""
+    came: list[dict[str, float]] = []
+
+    class Listen(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **given: Any) -> None:
+            came.append(dict(metrics))
+
+    given = arguments(tmp_path)
+    one = MultitaskNoting(
+        classifier(), given, eval_dataset=by_language(rows(1)), task_column="language", callbacks=[Listen()]
+    )
+    metrics = one.evaluate()
+    each = [metrics[f"eval_{name}_share"] for name in ("de", "fi", "sw")]
+    assert [own["eval_share"] for own in came if "eval_share" in own] == [sum(each) / 3]
+    assert len(came) == 4

@@ -206,6 +206,27 @@ def test_backward_adds_to_what_is_in_grad(name: str) -> None:
         torch.testing.assert_close(total, sum(each))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_state_is_of_no_half_step(name: str) -> None:
+    """What was collected before it was loaded, as of a step that broke off, has no part in the next one."""
+    found = []
+    for breaks_off in (False, True):
+        net, method = Net(), METHODS[name]()
+        combiner = Combiner(net.shared(), method, heads=net.heads.parameters())
+        state = copy.deepcopy(combiner.state_dict())
+        if breaks_off:
+            first = next(iter(losses(net, 1)))
+            first.backward()
+            combiner.collect(0, first)
+            combiner.load_state_dict(state)
+        for task, loss in enumerate(losses(net, 0)):
+            loss.backward()
+            combiner.collect(task, loss)
+        combiner.apply()
+        found.append([torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_new_combiner_takes_over_what_an_earlier_one_left() -> None:
     """Else `.grad` would keep the earlier one's whole buffer in memory. What came from elsewhere stays."""
     net = Net()

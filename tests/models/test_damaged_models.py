@@ -11,6 +11,7 @@ import pytest
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
+from multitune.models.fetching import fetched
 from multitune.tasks import Classification, HeadMap
 
 
@@ -87,6 +88,14 @@ def test_a_damaged_folder_is_named_in_one_line(
     with pytest.raises(UserError, match=r"^model: ") as caught:
         load(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_a_gated_model_is_told_with_what_to_do() -> None:
+    def gated(name: str, **options: Any) -> None:
+        raise OSError(f"You are trying to access a gated repo.\nMake sure to have access to it at hub/{name}.")
+
+    with pytest.raises(UserError, match=r"^model: 'me/model' is gated: ask for access at \S+/me/model, and log in"):
+        fetched("me/model", gated)
 
 
 CODE = """

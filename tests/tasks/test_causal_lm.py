@@ -69,6 +69,24 @@ def test_earlier_turns_that_are_shown_otherwise_are_counted(caplog: pytest.LogCa
     assert "1 earlier turns of the assistant are not learnt" in caplog.text
 
 
+def test_a_first_turn_that_a_template_cannot_ask_for_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As those of Llama 3 and Qwen, which look at the first turn before any."""
+    looking = "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}" + TEMPLATE
+    greeting = {"role": "assistant", "content": "kitchen"}
+    (example,) = encoded({"messages": [greeting, *turns("light", "on")]}, template=looking)
+    assert learnt(example) == "on<|im_end|>"
+    assert "1 earlier turns of the assistant are not learnt" in caplog.text
+    with pytest.raises(UserError, match="shows an answer otherwise than it asks for it"):
+        encoded({"messages": [greeting]}, template=looking)
+
+
+def test_several_templates_without_a_default_are_told_in_a_line() -> None:
+    several: Any = {"tool_use": TEMPLATE}
+    with pytest.raises(UserError, match="model: This model has multiple chat templates with no default") as error:
+        encoded({"messages": LONG}, template=several)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("template", "told"),
     [
@@ -184,6 +202,20 @@ def test_an_answer_stops_where_its_template_ends_a_turn(tmp_path: Path) -> None:
         stopped = TASK.forward(loaded, inputs, ending)["answers"][0].tolist()
     assert len(endless) == examples[0]["room"]
     assert stopped == endless[: endless.index(endless[2]) + 1]
+
+
+def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path) -> None:
+    """Also where the model names no token for it, as those of Llama 3 and Qwen: their token 0 is a word."""
+    loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()
+    loaded.config.pad_token_id = loaded.generation_config.pad_token_id = loaded.generation_config.eos_token_id = None
+    examples = encoded({"messages": turns("light kitchen", "on")}, {"messages": turns("dark", "off")})
+    inputs, _ = TASK.collate(examples, 4)
+    with torch.no_grad():
+        end, other = (ids[0] for ids in TASK.forward(loaded, inputs, examples)["answers"].tolist())
+        assert end != other
+        stopped = TASK.forward(loaded, inputs, [own | {"end": end} for own in examples])["answers"].tolist()
+    assert set(stopped[0]) == {end}
+    assert len(stopped[0]) > 1
 
 
 @pytest.mark.parametrize(

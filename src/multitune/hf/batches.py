@@ -1,9 +1,10 @@
 """Batches each of which is of one task, for any DataLoader."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import BatchSampler
 
@@ -82,7 +83,7 @@ def find_tasks(dataset: Any, column: str) -> Tasks:
         column: its name.
 
     Raises:
-        UserError: no length, no such column, or a row without a value.
+        UserError: no length, no such column, or a row whose value is missing or cannot name a task.
     """
     if not hasattr(dataset, "__len__"):
         raise UserError(
@@ -90,9 +91,14 @@ def find_tasks(dataset: Any, column: str) -> Tasks:
             f"{column!r} before the first step: give a data set that is not streamed"
         )
     examples: dict[Any, list[int]] = {}
-    for number, name in enumerate(_values(dataset, column)):
+    for number, name in enumerate(map(_plain, _values(dataset, column))):
         if name is None:
             raise UserError(f"train_dataset: row {number} has no value of {column!r}")
+        if isinstance(name, Tensor) or not isinstance(name, Hashable):
+            raise UserError(
+                f"train_dataset: row {number}'s value of {column!r} is a {type(name).__name__}; a task has one name or "
+                f"number"
+            )
         examples.setdefault(name, []).append(number)
     if not examples:
         raise UserError("train_dataset: has no rows")
@@ -111,6 +117,11 @@ def _values(dataset: Any, column: str) -> Sequence[Any]:
         if column not in row:
             raise _no_column(column, list(row))
     return [row[column] for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """A single number of torch or NumPy as Python's own, so that equal ones are one task; all else as it is."""
+    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
 def _no_column(column: str, columns: Sequence[Any]) -> UserError:

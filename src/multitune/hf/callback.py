@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @final
 class Events(TrainerCallback):
-    """Tells a trainer's method where its training, its epoch and its step begin."""
+    """Tells a trainer's method where its training, its epoch and its step begin, and where the training ends."""
 
     def __init__(self, trainer: "MultitaskMixin") -> None:
         self._trainer = trainer
@@ -31,3 +31,8 @@ class Events(TrainerCallback):
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:
         self._trainer.begin_step(state.global_step)
+
+    def on_train_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        self._trainer.end_training()

@@ -1,6 +1,6 @@
 """Scores by language, and their mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from statistics import fmean
 
 NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
@@ -29,6 +29,16 @@ def with_means(by_name: Mapping[str, Mapping[str, float]], prefix: str) -> tuple
         if metric not in NO_SCORES and all(metric in own for own in scores.values())
     ]
     return all_of_them, {f"{prefix}_{metric}": fmean(own[metric] for own in scores.values()) for metric in common}
+
+
+def name_after(metrics: MutableMapping[str, float], prefix: str, name: str) -> None:
+    """Rename, in place, the metrics of a data set that a trainer has logged without the data set's name.
+
+    Callbacks get them next, and would take them for the means.
+    """
+    own, general = f"{prefix}_{name}_", f"{prefix}_"
+    for key in [key for key in metrics if key.startswith(general) and not key.startswith(own)]:
+        metrics[own + key.removeprefix(general)] = metrics.pop(key)
 
 
 def _scores(metrics: Mapping[str, float], own: str, general: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
 from multitune.hf.draws import draws
-from multitune.hf.metrics import with_means
+from multitune.hf.metrics import name_after, with_means
 from multitune.hf.order import ExampleOrder
 from multitune.hf.rows import StepRows
 from multitune.hf.settings import check, check_inner, plan_of
@@ -90,6 +90,9 @@ class MultitaskMixin(Trainer):
         self._rows: StepRows | None = None
         self._own_optimizer: Optimizer | None = None
         self._judged_step = -1
+        self._evaluated: tuple[str, str] | None = None
+        self._epoch: int | None = None
+        self._left_out = 0  # steps of epochs that callbacks have cut short
         super().__init__(model, args, *more, **kwargs)
         check(self._plan, self.args, own_batches=task_column is not None)
         self.add_callback(Events(self))
@@ -134,7 +137,8 @@ class MultitaskMixin(Trainer):
         if self._rows is None:
             return super().training_step(model, inputs, num_items_in_batch)
         self.current_gradient_accumulation_steps = 1  # a row is the gradient of the mean over its own items
-        loss = super().training_step(model, inputs, None)
+        items = None if self.compute_loss_func is None else self._get_num_items_in_batch([inputs], self.args.device)
+        loss = super().training_step(model, inputs, items)
         self._rows.collect(loss)
         if self.accelerator.sync_gradients:
             scaler = self.accelerator.scaler
@@ -148,8 +152,11 @@ class MultitaskMixin(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The Trainer's; for a row the mean over the items of all ranks, once DDP has taken the mean over the ranks."""
-        if self._rows is None or not model.training:
+        """The Trainer's; for a row the mean over the items of all ranks, once DDP has taken the mean over the ranks.
+
+        Where the number of items is given, the Trainer itself sees to the ranks.
+        """
+        if self._rows is None or not model.training or num_items_in_batch is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         share = self._share_of_items(inputs)
         outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -168,16 +175,21 @@ class MultitaskMixin(Trainer):
             return super().evaluate(
                 eval_dataset=eval_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, **kwargs
             )
-        by_set = {
-            name: self.evaluate(
-                name if eval_dataset is None else one, ignore_keys, f"{metric_key_prefix}_{name}", **kwargs
-            )
-            for name, one in sets.items()
-        }
+        by_set = {}
+        for name, one in sets.items():
+            with self._evaluating(metric_key_prefix, name):
+                chosen, prefix = name if eval_dataset is None else one, f"{metric_key_prefix}_{name}"
+                by_set[name] = self.evaluate(chosen, ignore_keys, prefix, **kwargs)
         metrics, means = with_means(by_set, metric_key_prefix)
         self.log(means)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
         return metrics | means
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as the Trainer does; the scores of one of several data sets have its name afterwards."""
+        super().log(logs, start_time)
+        if self._evaluated is not None:
+            name_after(logs, *self._evaluated)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the slow weights, where the method has them."""
@@ -185,38 +197,65 @@ class MultitaskMixin(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def begin_training(self) -> None:
-        """Say what is known before the first step, and let DDP average every row over the ranks."""
-        self._judged_step = -1
+        """Say what is known before the first step, forget one that broke off, and let DDP average every row."""
+        self._judged_step, self._epoch = -1, None
         for note in self._update.notes if self._update else ():
             logger.warning(note)
         if self._rows is not None:
+            self._rows.restart()
             state = self.accelerator.gradient_state
             state.plugin_kwargs = state.plugin_kwargs | {"sync_each_batch": True}
 
     def begin_epoch(self, step: int) -> None:
-        """Let the batches be those of the epoch of a step; accelerate's loader does not tell them on every rank."""
-        if self._order is not None:
-            self._order.set_epoch(step // self._order.steps_per_epoch)
+        """Let the batches be those of the next epoch, which begins, or goes on, with a step of the training.
+
+        accelerate's loader does not tell them on every rank. A callback may have cut the epoch before short.
+        """
+        if self._order is None:
+            return
+        length = self._order.steps_per_epoch
+        self._epoch = step // length if self._epoch is None else self._epoch + 1
+        self._order.set_epoch(self._epoch)
+        self._left_out = max(0, self._epoch * length - step)
 
     def begin_step(self, step: int) -> None:
         """Tell the method how far training is, and whose micro-batches come.
 
         Raises:
-            UserError: a resumed training's batches are not those that its Reptile needs.
+            UserError: the batches are not those that Reptile needs.
         """
         loop = self.two_loop
         if loop is not None:
             loop.progress = step / self.state.max_steps
         if self._order is None:
             return
-        tasks = self._order.tasks(step)
+        tasks = self._order.tasks(step + self._left_out)
         if isinstance(loop, Reptile) and loop.task != tasks[0]:
             raise UserError(
                 f"reptile: step {step} has a batch of task {tasks[0]}, and the trajectory is of task {loop.task}: "
-                f"resume with the options, batch sizes and max_steps of the checkpoint"
+                f"resume with the options, batch sizes and max_steps of the checkpoint, and let no callback end an "
+                f"epoch early"
             )
         if self._rows is not None:
             self._rows.begin(tasks)
+
+    def end_training(self) -> None:
+        """Close the last inner loop, unless the last step's slow weights were evaluated or saved already.
+
+        From then on the model holds the slow weights. Where the best model was loaded, no loop is open.
+        """
+        if self.state.global_step != self._judged_step and self._update is not None:
+            self._update.finish()
+        if self.two_loop is not None:
+            self.two_loop.eval()
+
+    @contextmanager
+    def _evaluating(self, prefix: str, name: str) -> Iterator[None]:
+        self._evaluated = prefix, name
+        try:
+            yield
+        finally:
+            self._evaluated = None
 
     @contextmanager
     def _slow_weights(self) -> Iterator[None]:
@@ -227,15 +266,12 @@ class MultitaskMixin(Trainer):
             yield
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Close the last inner loop, unless the last step's slow weights were evaluated or saved already."""
-        stops, step = self.control.should_training_stop, self.state.global_step
-        if stops and step != self._judged_step and self._update is not None:
-            self._update.finish()
+        """End training before what is evaluated and saved last."""
+        if self.control.should_training_stop:
+            self.end_training()
         if self.control.should_evaluate or self.control.should_save:
-            self._judged_step = step
+            self._judged_step = self.state.global_step
         super()._maybe_log_save_evaluate(*args, **kwargs)
-        if stops and self.two_loop is not None:
-            self.two_loop.eval()
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         with self._slow_weights():  # the optimizer's state says that it is these that the model's file has

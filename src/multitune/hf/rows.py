@@ -27,6 +27,10 @@ class StepRows:
         self._tasks: list[int] = []
         self._scales: list[float] = []
 
+    def restart(self) -> None:
+        """Drop what was collected of a step that broke off."""
+        self._update.combiner.load_state_dict(self._update.combiner.state_dict())
+
     def begin(self, tasks: Sequence[int]) -> None:
         """Begin a step, whose micro-batches are of these tasks, in order."""
         self._tasks, self._scales = list(tasks), self._update.scales(tasks)

@@ -259,7 +259,9 @@ class Combiner:
         return own | {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue where ``state`` was taken."""
+        """Continue where ``state`` was taken; what was collected of a step that was not applied is dropped."""
+        self._collected = None
+        self._heads.put_back(self._heads.set_aside())
         self._rows.reached = state["reached"].tolist()
         prefix = "method."
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

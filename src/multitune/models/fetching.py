@@ -6,7 +6,7 @@ from typing import Any
 
 from multitune.errors import UserError
 from multitune.models.offline_models import OFFLINE
-from multitune.storage.hub import hub_reachable
+from multitune.storage.hub import hub_address, hub_reachable
 from multitune.storage.memory import is_out_of_memory
 
 
@@ -51,6 +51,11 @@ def _cannot_load(name: str, error: Exception) -> str:
         known = isinstance(error, OSError | ValueError)
         reason = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
         return f"model: cannot load the folder {name!r}: {reason}"
+    if "gated repo" in said:
+        return (
+            f"model: {name!r} is gated: ask for access at {hub_address()}/{name}, and log in with hf auth login (or "
+            f"HF_TOKEN)"
+        )
     return (
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
         f"local folder, or one of {', '.join(OFFLINE)}, or fetch it once where there is a network: hf download {name}"

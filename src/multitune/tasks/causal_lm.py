@@ -240,7 +240,7 @@ def _tell(reader: Reader, asked: int, answers: int, records: int, max_length: in
     if reader.unmarked:
         log.warning(
             "model: %d earlier turns of the assistant are not learnt: its chat template shows them otherwise once "
-            "others follow, and does not mark them with {%% generation %%}",
+            "others follow, or cannot ask for a first turn, and does not mark them with {%% generation %%}",
             reader.unmarked,
         )
 
@@ -267,7 +267,9 @@ def _answers(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
     if not rows:
         return torch.empty(len(examples), 0, dtype=torch.int64)
     prompts = [list(examples[row]["input_ids"][: examples[row]["prompt"]]) for row in rows]
-    ends, pad = _ends(model, examples), model.config.pad_token_id or 0
+    ends, pad = _ends(model, examples), model.config.pad_token_id
+    if pad is None:  # what fills up shorter answers is left out with the end tokens, and no word of the vocabulary
+        pad = ends[0] if ends else 0
     ids = padded_rows([prompt[::-1] for prompt in prompts], pad).flip(1).to(model.device)
     mask = padded_rows([[1] * len(prompt) for prompt in prompts], 0).flip(1).to(model.device)
     said = model.generate(  # type: ignore[operator]

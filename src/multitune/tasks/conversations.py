@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from multitune.data.chat import ASSISTANT, Turn
+from multitune.data.chat import ASSISTANT, Turn, spoken
 from multitune.data.corpus import Record
 from multitune.errors import UserError, as_line
 
@@ -69,7 +69,7 @@ class Reader:
 
     Attributes:
         unmarked: earlier turns of the assistant so far that are not learnt, since the template shows them otherwise
-            once others follow, and does not mark them.
+            once others follow, or cannot ask for a first turn, and does not mark them.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -119,9 +119,9 @@ class Reader:
         for number, turn in enumerate(messages):
             if turn["role"] != ASSISTANT:
                 continue
-            before, _ = self._rendered(template, messages[:number], ask=True)
+            before = self._asked(template, messages[:number])
             after, _ = self._rendered(template, messages[: number + 1])
-            if whole.startswith(after) and after.startswith(before):
+            if before is not None and whole.startswith(after) and after.startswith(before):
                 spans.append((len(before), len(after.rstrip())))
             elif number + 1 < len(messages):
                 self.unmarked += 1
@@ -132,13 +132,25 @@ class Reader:
                 )
         return whole, spans
 
+    def _asked(self, template: str, messages: Sequence[Turn]) -> str | None:
+        """What asks for the next turn; None where that is the first one, which many templates cannot ask for."""
+        try:
+            return self._rendered(template, messages, ask=True)[0]
+        except UserError:
+            if messages:
+                raise
+            return None
+
     def _template(self) -> str:
         if self._tokenizer.chat_template is None:
             raise UserError(
                 "model: its tokenizer has no chat template, which messages need; give prompt and completion, or a "
                 "model that was made for chat"
             )
-        template: str = self._tokenizer.get_chat_template()
+        try:
+            template: str = self._tokenizer.get_chat_template()
+        except ValueError as error:  # it has several, and no default
+            raise UserError(as_line(f"model: {error}")) from error
         return template
 
     def _rendered(self, template: str, messages: Sequence[Turn], *, ask: bool = False) -> tuple[str, list[Span]]:
@@ -187,5 +199,5 @@ def _within(own: Span, spans: Sequence[Span]) -> bool:
 
 def _beginning(record: Record) -> str:
     """What names a record whose place is not known any more."""
-    first = record["messages"][0]["content"] if "messages" in record else record.get("prompt", record.get("text"))
+    first = spoken(record["messages"][:1]) if "messages" in record else record.get("prompt", record.get("text"))
     return f"the record that begins with {str(first)[:40]!r}"

@@ -1,0 +1,79 @@
+"""What callbacks and an interrupt cut short in a Trainer: epochs, and a step."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from multitune.hf import MultitaskTrainer
+from tiny import SIZES, arguments, classifier, rows, same, trainer, weights
+
+pytestmark = pytest.mark.check
+
+
+class CutEpochs(TrainerCallback):
+    """Ends epochs early."""
+
+    def __init__(self, *steps: int) -> None:
+        self._steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        control.should_epoch_stop = state.global_step in self._steps
+
+
+def test_an_epoch_that_ends_early_closes_the_loop_where_it_is_the_last(tmp_path: Path) -> None:
+    one = trainer(tmp_path, options={"inner_steps": 6, "outer_lr": 0.5}, num_train_epochs=1, max_steps=-1)
+    one.add_callback(CutEpochs(8))
+    one.train()
+    assert one.two_loop is not None
+    assert (one.two_loop.inner_step, one.two_loop.outer_steps) == (0, 2)
+    with one.two_loop.slow_weights():
+        slow = weights(one.model)
+    assert same(weights(one.model), slow)
+
+
+class Languages(MultitaskTrainer):
+    """Keeps each micro-batch's language, and that of the row which it becomes."""
+
+    pairs: ClassVar[list[tuple[str, str]]] = []
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        assert self._rows is not None
+        of = {tuple(row["input_ids"]): row["language"] for row in rows()}
+        self.pairs.append((of[tuple(inputs["input_ids"][0].tolist())], sorted(SIZES)[self._rows._tasks[0]]))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+def test_rows_are_of_their_tasks_after_epochs_that_end_early(tmp_path: Path) -> None:
+    given = arguments(tmp_path, num_train_epochs=3, max_steps=-1, gradient_accumulation_steps=2)
+    one = Languages(classifier(), given, train_dataset=rows(), task_column="language", method="mtl")
+    one.add_callback(CutEpochs(3, 6))
+    one.train()
+    assert len(one.pairs) == 2 * one.state.global_step > 2 * 8
+    assert all(came == told for came, told in one.pairs)
+
+
+class BreakOff(TrainerCallback):
+    """As Ctrl-C in a notebook, once, between two micro-batches of a step."""
+
+    def __init__(self) -> None:
+        self._left = 1
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == 6 and self._left:
+            self._left -= 1
+            raise KeyboardInterrupt
+
+
+def test_a_trainer_that_was_interrupted_within_a_step_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"gradient_accumulation_steps": 3, "save_strategy": "steps", "save_steps": 5}
+    whole = trainer(tmp_path / "whole", "gradvac", **settings)
+    whole.train()
+    one = trainer(tmp_path / "one", "gradvac", **settings)
+    one.add_callback(BreakOff())
+    with pytest.raises(KeyboardInterrupt):
+        one.train()
+    one.train(resume_from_checkpoint=True)
+    assert same(weights(whole.model), weights(one.model))
