@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModel, PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForTokenClassification
 
@@ -111,6 +111,8 @@ def test_what_ships_is_the_trained_model(tmp_path: Path, tiny_model: Path, tiny_
     base = AutoModelForTokenClassification.from_pretrained(tiny_model, num_labels=5)
     adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     torch.testing.assert_close(adapted(input_ids=ids).logits, trained, atol=1e-4, rtol=0)
+    found_by_itself = AutoPeftModel.from_pretrained(tmp_path / "adapter", num_labels=5).eval()
+    torch.testing.assert_close(found_by_itself(input_ids=ids).logits, trained, atol=1e-4, rtol=0)
 
 
 def test_the_weights_are_back_to_the_bit_after_an_evaluation(tiny_model: Path, tiny_panx: Path) -> None:

@@ -179,7 +179,7 @@ class Adapters:
         known: Collection[str] | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write adapters and head as ``PeftModel.from_pretrained`` loads them.
+        """Write adapters and head as ``PeftModel.from_pretrained`` loads them, and peft's Auto classes.
 
         Args:
             model: with one of the heads.
@@ -196,6 +196,11 @@ class Adapters:
         config = self._config(layers, isinstance(self._layer(self._layers[0]).get_base_layer(), Conv1D))
         config.modules_to_save = heads or None
         config.base_model_name_or_path, config.inference_mode = base, True
+        if model.can_generate():
+            config.task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+        else:  # a task_type would let peft choose which modules are heads
+            loads = type(model)
+            config.auto_mapping = {"base_model_class": loads.__name__, "parent_library": loads.__module__}
         folder.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(str(folder))
         tensors = {
