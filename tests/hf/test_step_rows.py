@@ -31,6 +31,16 @@ class Gradients(TrainerCallback):
         self.seen.append(torch.cat([p.grad.flatten() for p in given["model"].parameters()]))
 
 
+class Weights(TrainerCallback):
+    """The model's after each step."""
+
+    def __init__(self, seen: list[Tensor]) -> None:
+        self._seen = seen
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self._seen.append(torch.cat([p.detach().flatten().clone() for p in given["model"].parameters()]))
+
+
 def own_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
     """As the Trainer's page shows a ``compute_loss_func``."""
     logits, labels = outputs["logits"][:, :-1].flatten(0, 1), labels[:, 1:].flatten()
@@ -93,3 +103,22 @@ def test_accumulation_is_of_one_language(tmp_path: Path) -> None:
             model(**batch, num_items_in_batch=items).loss.backward()
         expected = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
         torch.testing.assert_close(gradients.seen[step], expected)
+
+
+def test_a_step_whose_loss_is_not_finite_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a gradient scaler nothing else would: the weights would be NaN from then on."""
+    calls = iter(range(2 * STEPS))
+
+    def broken(outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        return own_loss(outputs, labels, num_items_in_batch) * (torch.nan if next(calls) == 3 else 1.0)
+
+    one = causal(tmp_path, "gradvac", broken, learning_rate=0.1, optim="sgd")
+    before: list[Tensor] = []
+    one.add_callback(Weights(before))
+    one.train()
+    first, second, third = before
+    assert second.equal(first)
+    assert third.isfinite().all()
+    assert not third.equal(second)
+    (line,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
+    assert line.startswith("step 2 is left out: the loss or gradient of language ")

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ class MultitaskMixin(Trainer):
             raise UserError(f"task_column: {method} needs it: the column of train_dataset that has each row's language")
         self._task_column = task_column
         self._order: ExampleOrder | None = None
+        self._names: Sequence[Any] = ()
         self._probabilities = torch.ones(1, dtype=torch.float64)
         self._total_steps = 0
         self._update: Update | None = None
@@ -142,8 +143,20 @@ class MultitaskMixin(Trainer):
         self._rows.collect(loss)
         if self.accelerator.sync_gradients:
             scaler = self.accelerator.scaler
-            self._rows.apply(1.0 if scaler is None else scaler.get_scale())
+            at_fault = self._rows.apply(1.0 if scaler is None else scaler.get_scale())
+            if at_fault and scaler is None:
+                self._leave_out(at_fault)
         return loss / self.args.gradient_accumulation_steps
+
+    def _leave_out(self, tasks: Sequence[int]) -> None:
+        """Let the optimizer find no gradients in a step, as recipes do; a gradient scaler does so by itself."""
+        for weight in self.model.parameters():  # type: ignore[union-attr]
+            weight.grad = None
+        logger.warning(
+            "step %d is left out: the loss or gradient of %s is not finite",
+            self.state.global_step + 1,
+            ", ".join(f"{self._task_column} {self._names[task]}" for task in tasks),
+        )
 
     def compute_loss(
         self,
@@ -347,7 +360,10 @@ class MultitaskMixin(Trainer):
                 f"{len(tasks.names)}; set it to that at most"
             )
         steps = self._steps(range(sum(tasks.sizes)), count * examples)
-        self._probabilities = self._shares.probabilities(tasks.sizes, steps * count * examples)
+        self._names, self._probabilities = (
+            tasks.names,
+            self._shares.probabilities(tasks.sizes, steps * count * examples),
+        )
         draw = draws(self._plan, self._setup(steps), count)
         return ExampleOrder(tasks.examples, draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed)
 

@@ -39,9 +39,13 @@ class StepRows:
         """Take the gradient of the next micro-batch out of `.grad`."""
         self._update.combiner.collect(self._tasks.pop(0), loss, self._scales.pop(0))
 
-    def apply(self, loss_scale: float) -> None:
-        """Leave the combined gradient in `.grad`; ``loss_scale`` is what a gradient scaler has multiplied losses by."""
-        self._update.combiner.apply(loss_scale)
+    def apply(self, loss_scale: float) -> list[int]:
+        """Leave the combined gradient in `.grad`; ``loss_scale`` is what a gradient scaler has multiplied losses by.
+
+        Returns:
+            The tasks whose loss or gradient is not finite; so is `.grad` then.
+        """
+        return self._update.combiner.apply(loss_scale)
 
     def save(self, folder: Path) -> None:
         """Write the method's state into a checkpoint's folder."""
