@@ -166,6 +166,28 @@ def test_one_graph_lives_at_a_time(name: str) -> None:
     assert events == [f"{what} {task}" for task in range(TASKS) for what in ("forward", "backward")]
 
 
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_head_whose_gradient_alone_is_not_finite_is_its_tasks_fault(name: str, bad: float) -> None:
+    """The loss is finite, and so is all that the tasks share."""
+    net = Net()
+    combiner = Combiner(net.shared(), METHODS[name](), heads=net.heads.parameters())
+    combiner.backward(losses(net, 0), tasks=range(TASKS))
+    before = copy.deepcopy(combiner.state_dict())
+    left = [copy.deepcopy(parameter.grad) for parameter in net.parameters()]
+    spoilt = torch.zeros_like(net.heads[1].weight)
+    spoilt[1, 3] = bad
+    net.heads[1].weight.register_hook(lambda gradient: gradient + spoilt)
+    with pytest.raises(NonFiniteError, match="gradient") as error:
+        combiner.backward(losses(net, 1), tasks=range(TASKS))
+    assert error.value.tasks == [1]
+    assert {name: tensor.tolist() for name, tensor in combiner.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in before.items()
+    }
+    for parameter, own in zip(net.parameters(), left, strict=True):
+        torch.testing.assert_close(parameter.grad, own, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_both_forms_of_zero_grad_leave_the_same(name: str) -> None:
     ends = []

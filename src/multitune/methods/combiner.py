@@ -178,6 +178,7 @@ class Combiner:
                 self._check_replicas(task)
                 self._rows.absorb(row, add=False)
                 self._heads.absorb(task)
+                self._heads.mark(task, self._rows.row(row))
                 if self._parts is not None:
                     value = self._parts.make_whole(task, row, value)
                 value = self._over_shards(value)
@@ -218,6 +219,7 @@ class Combiner:
         row, add = self._collected.place(task)
         self._rows.absorb(row, add=add, scale=scale)
         self._heads.absorb(task, scale=scale)
+        self._heads.mark(task, self._rows.row(row))
         self._collected.take(task, value, scale)
 
     def apply(self, loss_scale: float = 1.0) -> list[int]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from multitune.methods.ranks import Ranks
 from multitune.methods.rows import Gradients
+from multitune.methods.sharded import shards
 
 
 class Heads:
@@ -35,6 +36,13 @@ class Heads:
                 gradient = gradient * scale
                 kept[task] = kept[task].add_(gradient) if task in kept else gradient
         self.reached = [old or bool(kept) for old, kept in zip(self.reached, self._kept, strict=True)]
+
+    @torch.no_grad()
+    def mark(self, task: int, row: Tensor) -> None:
+        """Make a task's row, [width], not finite where a gradient of its heads is not: methods look at rows alone."""
+        for gradient in shards(kept[task] for kept in self._kept if task in kept):
+            if gradient.numel():
+                row[0] += 0.0 * gradient.abs().amax()
 
     def has(self, task: int) -> list[bool]:
         """Which of the parameters have a gradient of a task."""
