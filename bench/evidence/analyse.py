@@ -235,7 +235,8 @@ def _compared(
     unseen, seen = sides
     look = "end" if len(both) == len(seeds) else "half" if len(both) == half(seeds) else "between looks"
     word = "" if due is None else verdict(plan, unseen, seen, unseen.these.p, alpha)
-    word = "" if look == "half" and word != BETTER and word != WORSE else word
+    goes_on = look == "half" and unseen.these.p >= alpha
+    word = "" if goes_on and word != WORSE else word
     return Compared(stage.setting, contender, (len(both), len(seeds)), alpha, look, unseen, seen, word)
 
 

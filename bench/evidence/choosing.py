@@ -130,7 +130,7 @@ def freeze(plan: Plan, store: Path, name: str) -> bool:
     if stage.kind == "pilot" and "pilot" not in choices:
         choices["pilot"] = _pilot(plan, store, stage)
     if stage.kind == "knobs" and OURS not in choices:
-        choices |= _ours(plan, stored)
+        choices |= ours_and_next(plan, stored)
     if json.dumps(choices) != before:
         write_json(store / CHOICES, choices)
         return True
@@ -161,8 +161,8 @@ def _pilot(plan: Plan, store: Path, stage: Stage) -> dict[str, float]:
     return {"sd": found.sd, "test_variance": found.test[0]}
 
 
-def _ours(plan: Plan, rows: Mapping[Row, Stored]) -> dict[str, Any]:
-    """The best and the second contender on the knobs' half, of those that lose little enough on seen languages."""
+def ours_and_next(plan: Plan, rows: Mapping[Row, Stored]) -> dict[str, Any]:
+    """The best and the second contender on the knobs' half, those that lose little enough on seen languages first."""
     values: dict[str, list[tuple[float, float]]] = {}
     base = {row.seed: found for row, found in rows.items() if row.contender == plan.baseline}
     for row, found in rows.items():
@@ -170,7 +170,7 @@ def _ours(plan: Plan, rows: Mapping[Row, Stored]) -> dict[str, Any]:
             values.setdefault(row.contender, []).append(_gains(found, base[row.seed]))
     gains = {name: np.mean(own, axis=0).tolist() for name, own in values.items()}
     allowed = [name for name, (seen, _) in gains.items() if seen >= -plan.margins["seen"]]
-    order = sorted(allowed if len(allowed) >= 2 else gains, key=lambda name: -gains[name][1])
+    order = sorted(gains, key=lambda name: (name not in allowed, -gains[name][1]))
     table = {name: {"seen": seen, "knob_half": unseen} for name, (seen, unseen) in gains.items()}
     return {OURS: order[0], NEXT: order[1], "knobs": table}
 

@@ -14,7 +14,7 @@ from analyse import LOSSES, Compared, confirmed, paired, probed, progress, rate_
 from choosing import choices_of
 from contrasts import Contrast, in_knob_half
 from inference import Estimate
-from plan import NEXT, OURS, PLAN, ROOT, STORE, Plan, read
+from plan import NEXT, OURS, PLAN, ROOT, STORE, WORDS, Plan, read
 
 PAGE = ROOT / "docs" / "evidence.md"
 BEGIN, END = "<!-- from bench/evidence/store: begin -->", "<!-- from bench/evidence/store: end -->"
@@ -92,8 +92,9 @@ def _chosen(plan: Plan, store: Path) -> Iterator[str]:
 
 
 def _pilot(plan: Plan, store: Path) -> Iterator[str]:
-    """The spread of paired differences, of the pilot and every other stage with pairs."""
-    found = [(name, each) for name in plan.stages for each in paired(plan, store, name)]
+    """The spread of paired differences, of the pilot and every other stage with pairs at one rate a contender."""
+    one_rate = [name for name, stage in plan.stages.items() if stage.rates not in WORDS]
+    found = [(name, each) for name in one_rate for each in paired(plan, store, name)]
     if not found:
         return
     yield "## How much do paired differences spread?"

@@ -1,5 +1,6 @@
 """What the study chooses and concludes from a store that is made up, and what it says of an empty one."""
 
+import json
 import os
 import runpy
 import sys
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 
 from analyse import area_shares, at_loss, confirmed, paired, progress, robustness, verdict
-from choosing import CHOICES, Waiting, choices_of, freeze, wanted
+from choosing import CHOICES, Waiting, choices_of, freeze, half, ours_and_next, wanted
 from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
 from inference import Estimate
 from page import rendered
 from plan import PLAN, Plan, Row, grid_of, read
-from store import clusters, read_clusters, write, write_clusters
+from store import Stored, clusters, read_clusters, write, write_clusters
 
 SEEN, UNSEEN = ("en", "de"), tuple("abcdefghijkl")
 ROWS = 60
@@ -99,9 +100,46 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
     assert "8 of 19 stages are finished" in page
+    spread = page.partition("differences spread?")[2].partition("##")[0]
+    assert "| `knobs-A0` | `reptile` | 8 |" in spread
+    assert "rates-A0" not in spread, "its contenders have several rates"
     assert "| `mixed` | 0.122 [0.122, 0.122] |  |  | 1.8 [1.8, 1.8] |" in page, "the loss never falls to 0.7"
     assert "| `sequential` | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] | 3.13 [3.13, 3.13] |  |" in page
     assert "rates-D has not chosen the rates yet" in page
+
+
+def test_ours_is_a_contender_that_loses_little_where_there_is_one(plan: Plan) -> None:
+    (knob, *_) = (language for language in UNSEEN if in_knob_half(language))
+
+    def of(seen: float, unseen: float) -> Stored:
+        return Stored({}, "", "", "", {"seen": {"en": 80 + seen}, "unseen": {knob: 60 + unseen}}, {}, Path())
+
+    gains = {"mixed": (0, 0), "reptile": (-0.2, 1), "mixed-frozen": (-2, 5), "mixed-ema": (-1, 3)}
+    rows = {Row("A0", name, 0, seed): of(*own) for name, own in gains.items() for seed in (1, 2)}
+    chosen = ours_and_next(plan, rows)
+    assert (chosen["ours"], chosen["next"]) == ("reptile", "mixed-frozen")
+
+
+def test_a_stage_that_has_ended_at_half_has_a_verdict(plan: Plan, tmp_path: Path) -> None:
+    """Better on unseen languages beyond the first bound; on seen ones better, too, and then anything."""
+    rates = {"rates-A0": {"mixed": 0, "reptile": 0, "mixed-ema": 0}}
+    chosen = {"ours": "reptile", "next": "mixed-ema", "rates": rates, "pilot": {"sd": 1.0, "test_variance": 0.05}}
+    (tmp_path / CHOICES).write_text(json.dumps(chosen))
+    every = wanted(plan, tmp_path, "confirm-A0")
+    seeds = sorted({row.seed for row in every})
+    first = [row for row in every if row.seed in seeds[: half(seeds)]]
+    for row in first:
+        make(plan, tmp_path, row)
+    assert wanted(plan, tmp_path, "confirm-A0") == first
+    (ours, *_) = confirmed(plan, tmp_path)
+    assert (ours.look, ours.verdict) == ("half", "better")
+    for path in (tmp_path / "A0" / "reptile").glob("*.json"):
+        record = json.loads(path.read_text())
+        shift = 6 * (record["row"]["seed"] % 2) - 6
+        record["results"]["seen"] = {k: v + shift for k, v in record["results"]["seen"].items()}
+        path.write_text(json.dumps(record))
+    (ours, *_) = confirmed(plan, tmp_path)
+    assert (ours.look, ours.verdict) == ("half", "undecided")
 
 
 def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,14 @@ def collected(model: nn.Module, combiner: Combiner, step: int, part: slice = sli
     combiner.apply()
 
 
+def passed(model: nn.Module, combiner: Combiner, step: int, part: slice = slice(None)) -> None:
+    model.zero_grad()
+    combiner.backward((model(task, batch(step, task)[part]) for task in range(TASKS)), tasks=range(TASKS))
+
+
+FORMS = {"collect": collected, "backward": passed}
+
+
 def gradients(net: Net) -> Tensor:
     return torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None])
 
@@ -83,18 +91,14 @@ def gradients(net: Net) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "bucket_view"), [*((name, False) for name in METHODS), ("Joint", True), ("PCGrad", True)]
 )
-@pytest.mark.parametrize("form", ["collect", "backward"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_wrapped_model_is_combined_as_a_plain_one(one_rank: None, name: str, form: str, bucket_view: bool) -> None:
     net, plain = Net(), Net()
     model = wrap(net, bucket_view=bucket_view)
     ours, theirs = (combiner_of(each, METHODS[name]()) for each in (net, plain))
     for step in range(3):
         collected(plain, theirs, step)
-        if form == "collect":
-            collected(model, ours, step)
-        else:
-            model.zero_grad()
-            ours.backward((model(task, batch(step, task)) for task in range(TASKS)), tasks=range(TASKS))
+        FORMS[form](model, ours, step)
         torch.testing.assert_close(gradients(net), gradients(plain))
 
 
@@ -133,17 +137,20 @@ def test_micro_batches_but_the_last_may_go_without_averaging(one_rank: None) -> 
     torch.testing.assert_close(gradients(net), gradients(plain))
 
 
+CASES = [(name, form) for name in METHODS for form in FORMS]
+
+
 def rank(folder: Path, number: int) -> None:
     """What one of two processes does: three steps of each method on its half of the batches."""
     start(folder / "store", number, 2)
-    for name, make in METHODS.items():
+    for name, form in CASES:
         net = Net()
         model = wrap(net)
-        combiner, optimizer = combiner_of(net, make()), torch.optim.SGD(net.parameters(), lr=0.1)
+        combiner, optimizer = combiner_of(net, METHODS[name]()), torch.optim.SGD(net.parameters(), lr=0.1)
         for step in range(3):
-            collected(model, combiner, step, slice(4 * number, 4 * number + 4))
+            FORMS[form](model, combiner, step, slice(4 * number, 4 * number + 4))
             optimizer.step()
-        torch.save(net.state_dict(), folder / f"{name}-{number}.pt")
+        torch.save(net.state_dict(), folder / f"{name}-{form}-{number}.pt")
     distributed.destroy_process_group()
 
 
@@ -154,13 +161,13 @@ def test_two_ranks_are_one_process_with_both_halves(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path)]
     ranks = [subprocess.Popen([*command, str(k)], cwd=Path(__file__).parent) for k in range(2)]
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    for name, make in METHODS.items():
+    for name, form in CASES:
         net = Net()
-        combiner, optimizer = combiner_of(net, make()), torch.optim.SGD(net.parameters(), lr=0.1)
+        combiner, optimizer = combiner_of(net, METHODS[name]()), torch.optim.SGD(net.parameters(), lr=0.1)
         for step in range(3):
-            collected(net, combiner, step)
+            FORMS[form](net, combiner, step)
             optimizer.step()
         for number in range(2):
-            state = torch.load(tmp_path / f"{name}-{number}.pt", weights_only=True)
+            state = torch.load(tmp_path / f"{name}-{form}-{number}.pt", weights_only=True)
             for key, value in net.state_dict().items():
-                torch.testing.assert_close(state[key], value, msg=f"{name}, rank {number}, {key}")
+                torch.testing.assert_close(state[key], value, msg=f"{name}, {form}, rank {number}, {key}")

@@ -64,6 +64,17 @@ def test_it_learns_ships_and_scores_alike_afterwards(
     assert answer(model, tokenizer, asked) == right["content"]
 
 
+@pytest.mark.parametrize("method", ["mixed", "recadam"])
+def test_weight_decay_leaves_embeddings_alone(chat: Recipe, method: str) -> None:
+    """Whatever a family calls them: here they are ``embed_tokens``, and so is the output layer."""
+    one = chat.model_copy(update={"method": method, "options": {}, "weight_decay": 0.5})
+    run = prepare(one, load_corpus(one), load_plan(one))
+    groups = run.update.state_dict()["optimizer"]["param_groups"]
+    free = [group["params"] for group in groups if group["weight_decay"] == 0.0]
+    kept = {name for name, weight in run.encoder.parameters() if weight.ndim == 1 or "embed_tokens" in name}
+    assert sum(map(len, free)) == len(kept)
+
+
 def test_new_prompts_are_answered(tmp_path: Path, chat: Recipe) -> None:
     mt.train(chat, tmp_path / "run")
     known = list(read_predictions(tmp_path / "run"))

@@ -181,8 +181,7 @@ class Combiner:
                 self._heads.mark(task, self._rows.row(row))
                 if self._parts is not None:
                     value = self._parts.make_whole(task, row, value)
-                value = self._over_shards(value)
-                step.take(task, value, scale)
+                step.take(task, self._over_replicas(self._over_shards(value)), scale)
             with full_precision(self._rows.device):
                 weights.update(step.combine(1.0, self._replicas))
         assert step.losses is not None
@@ -311,6 +310,12 @@ class Combiner:
         total = value.double()
         ranks.sum(total)
         return (total / ranks.size if self._losses_averaged else total).to(value.dtype)
+
+    def _over_replicas(self, value: Tensor) -> Tensor:
+        """The loss by which a gradient that DistributedDataParallel has averaged is weighted as it comes."""
+        if self._replicas is None or not self.method.reads_losses:
+            return value
+        return self._replicas.mean(value)
 
     def _check_replicas(self, task: int) -> None:
         if self._is_new and self._replicas is None:  # DistributedDataParallel may have come after the Combiner

@@ -16,7 +16,11 @@ BETA2 = 0.999
 
 
 def make_optimizer(
-    parameters: NamedParameters, recipe: Recipe, shares: Mapping[str, float], pretrained: Collection[str]
+    parameters: NamedParameters,
+    recipe: Recipe,
+    shares: Mapping[str, float],
+    pretrained: Collection[str],
+    embeddings: Collection[str] = (),
 ) -> Optimizer:
     """AdamW, fused; weight decay on matrices that are not embeddings.
 
@@ -25,13 +29,14 @@ def make_optimizer(
         recipe: of the run.
         shares: name -> the share of the learning rate that a weight has; those that it lacks have all of it.
         pretrained: the names of the weights that pretraining left, which ``anchor`` pulls back.
+        embeddings: the names of those of embeddings, beside all whose names say so: what models call ``embed_tokens``.
 
     Raises:
         UserError: the anchor is too strong for the learning rate.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, weight in parameters:
-        decayed = weight.ndim > 1 and "embedding" not in name
+        decayed = weight.ndim > 1 and "embedding" not in name and name not in embeddings
         groups.setdefault((decayed, shares.get(name, 1.0)), []).append(weight)
     made = [_group(recipe, *key, groups[key]) for key in sorted(groups, reverse=True)]
     optimizer = AdamW(made, lr=recipe.learning_rate, betas=(recipe.adam_beta1, BETA2), fused=True)

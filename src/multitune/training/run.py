@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune import pseudo_tasks, tasks
@@ -318,6 +318,7 @@ def _update(
     pretrained = frozenset(name for name, _ in encoder.pretrained_parameters())
     shares = parts.rate_shares(recipe.layer_decay)
     shares |= {name: shares[weight] for name, weight in encoder.adapted.items()}
+    embeddings = _embeddings(encoder)
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=pretrained,
@@ -327,7 +328,7 @@ def _update(
         task_weights=recipe.task_weights,
         make_sampler=partial(_stream_sampler, recipe, plan, sizes),
         budget=recipe.budget,
-        make_optimizer=lambda parameters: make_optimizer(parameters, recipe, shares, pretrained),
+        make_optimizer=lambda parameters: make_optimizer(parameters, recipe, shares, pretrained, embeddings),
         clip=recipe.clip,
         seed=recipe.seed,
         ranks=ranks,
@@ -340,6 +341,12 @@ def _update(
             f"{update.smallest_step} gradients"
         )
     return update
+
+
+def _embeddings(encoder: Encoder) -> frozenset[str]:
+    """The names of the weights of embeddings, of tokens and of all else, that train."""
+    tables = {id(module.weight) for module in encoder.model.modules() if isinstance(module, nn.Embedding)}
+    return frozenset(name for name, weight in encoder.parameters() if id(weight) in tables)
 
 
 def _batches(
