@@ -116,7 +116,7 @@ def confirmed(plan: Plan, store: Path) -> list[Compared]:
     """All confirming comparisons, the verdicts of ours corrected over the settings."""
     stages = {name: paired(plan, store, name) for name, stage in plan.stages.items() if stage.kind == "confirm"}
     first = {own[0].setting: own[0] for own in stages.values() if own}
-    corrected = holm({setting: each.unseen.these.p for setting, each in first.items()})
+    corrected = holm({setting: min(1.0, each.unseen.these.p * ALPHA / each.alpha) for setting, each in first.items()})
     return [
         _corrected(plan, each, corrected[each.setting]) if each is own[0] else each
         for own in stages.values()
@@ -241,7 +241,7 @@ def _compared(
 
 
 def _corrected(plan: Plan, each: Compared, p: float) -> Compared:
-    word = verdict(plan, each.unseen, each.seen, p, each.alpha) if each.verdict else ""
+    word = verdict(plan, each.unseen, each.seen, p, ALPHA) if each.verdict else ""
     return Compared(**{**vars(each), "verdict": word, "corrected": p})
 
 

@@ -124,7 +124,7 @@ def _main(plan: Plan, store: Path) -> Iterator[str]:
         yield "Not known: no confirming stage has two paired seeds yet."
         return
     yield f"Differences from `{plan.baseline}` in points, for these unseen languages and for new ones like them."
-    yield "The intervals have the level of the look; p is corrected by Holm's method over the settings."
+    yield "The intervals have the level of the look; p, times 0.05 over that level, is corrected by Holm's method over the settings."
     yield ""
     yield from _table(MAIN, [_main_row(each) for each in found])
     yield ""
