@@ -124,7 +124,8 @@ def _main(plan: Plan, store: Path) -> Iterator[str]:
         yield "Not known: no confirming stage has two paired seeds yet."
         return
     yield f"Differences from `{plan.baseline}` in points, for these unseen languages and for new ones like them."
-    yield "The intervals have the level of the look; p, times 0.05 over that level, is corrected by Holm's method over the settings."
+    yield "The intervals have the level of the look; p, times 0.05 over that level, is corrected by Holm's method over"
+    yield "the settings."
     yield ""
     yield from _table(MAIN, [_main_row(each) for each in found])
     yield ""
@@ -163,7 +164,7 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
     yield "## Averages, or batches of one language?"
     yield ""
     yield "Each at its own rate: differences in points on the reported unseen languages, 95 %, for these languages;"
-    yield "no claim."
+    yield "no claim, as the same seeds chose among some of them."
     yield "`lookahead` has the slow weights alone, `sequential` the batches of one language alone."
     for name, (bases, rows) in found.items():
         yield ""
