@@ -84,6 +84,12 @@ def test_a_file_of_one_language_needs_no_column_for_it() -> None:
     assert columns_of(table, {}) == {"text": "text", "label": "label"}
 
 
+def test_a_row_without_a_key_changes_no_column() -> None:
+    made = rows("text", "few:label", "number:source")
+    del made[7]["label"]
+    assert columns_of(Table("t.jsonl", made), {}) == {"text": "text", "label": "label"}
+
+
 TIES: dict[str, tuple[Sequence[str], tuple[str, ...]]] = {
     "two labels": (("text", "few:mood", "number:year"), ("{text: text, label: mood}", "{text: text, label: year}")),
     "two texts": (("long:a", "long:b", "few:label"), ("{text: a, label: label}", "{text: b, label: label}")),

@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property
+from itertools import chain, product
 from typing import Any
 
 from multitune.data.chat import COMPLETION, MESSAGES
@@ -71,14 +72,14 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
     by_file: bool = False
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The columns that every row has."""
-        return [name for name in self.rows[0] if all(name in row for row in self.rows)]
+        """The columns that a row has; whoever reads one names the rows that lack it."""
+        return list(dict.fromkeys(chain.from_iterable(self.rows)))
 
     def values(self, name: str) -> list[Any]:
         """The values of a column that are not empty."""
-        return [row[name] for row in self.rows if row[name] not in (None, "")]
+        return [value for row in self.rows if (value := row.get(name)) not in (None, "")]
 
 
 def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
