@@ -27,6 +27,10 @@ def value(kind: str, n: int) -> Any:
         "code": CODES[n % 5],
         "one": CODES[0],
         "short": f"title {n}",
+        "key": f"0d0bd1c4-921a-3d1c-5408-ebd5e17425e7-ebd5e17425e7-{n:08}",
+        "address": f"https://example.org/reviews/2023/a-name-as-long-as-a-text/{n}",
+        "time": f"2023-01-01 12:00:00.000000000000000000000000000000 +{n:02}",
+        "chinese": "这是一个评论" * 5,
         "list": [each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1],
         "parts": "|".join(each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1),
     }
@@ -42,6 +46,12 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
     "by content alone": (("code:a", "long:b", "few:c"), {"language": "a", "text": "b", "label": "c"}),
     "whole numbers": (("long:b", "number:c", "all:d"), {"text": "b", "label": "c"}),
     "the longest text": (("short:headline", "long:story", "few:kind"), {"text": "story", "label": "kind"}),
+    "keys, addresses and times are no texts": (
+        ("key:a", "address:b", "time:c", "long:d", "few:e"),
+        {"text": "d", "label": "e"},
+    ),
+    "texts without blanks": (("key:a", "chinese:b", "few:c"), {"text": "b", "label": "c"}),
+    "words alone": (("key:a", "few:b"), {"text": "a", "label": "b"}),
     "a name before content": (("long:a", "few:b", "few:label"), {"text": "a", "label": "label"}),
     "the field's own name first": (("text", "review", "few:label"), {"text": "text", "label": "label"}),
     "two texts": (

@@ -220,14 +220,22 @@ def _are_few(values: Sequence[Any], rows: int) -> bool:
 
 
 def _longest(table: Table, free: Sequence[str]) -> list[str]:
-    """The column with the longest texts, and those that are about as long."""
-    lengths = {}
-    for name in free:
-        values = table.values(name)
-        if values and all(isinstance(value, str) for value in values):
-            lengths[name] = sum(map(len, values)) / len(values)
+    """The column with the longest texts, and those about as long; keys, addresses, dates if all are such."""
+    columns = {name: values for name in free if _are_texts(values := table.values(name))}
+    prose = {name: values for name, values in columns.items() if 2 * sum(map(_is_prose, values)) >= len(values)}
+    lengths = {name: sum(map(len, values)) / len(values) for name, values in (prose or columns).items()}
     longest = max(lengths.values(), default=0.0)
     return [name for name, length in lengths.items() if length >= ALIKE * longest]
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _is_prose(value: str) -> bool:
+    """Whether this may be of a language: two words with letters, or a letter beyond ASCII; no address."""
+    words = [word for word in value.split() if "://" not in word and any(map(str.isalpha, word))]
+    return len(words) > 1 or any(not word.isascii() for word in words)
 
 
 def _called(field: str, free: Sequence[str]) -> list[str]:
