@@ -209,9 +209,13 @@ def test_mistakes_are_one_line(
     assert not Path("runs").exists()
 
 
-def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    init(write_csv(tmp_path / "a.csv", [row | {"split": "train"} for row in rows(60)]))
-    assert "the column 'split' is not used" in caplog.text
+@pytest.mark.parametrize(
+    ("name", "values"), [("split", ["train"]), ("Split", ["x"]), ("part", ["Train", "val", "test"])]
+)
+def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, values: list[str]) -> None:
+    made = [row | {name: values[n % len(values)]} for n, row in enumerate(rows(60))]
+    assert init(write_csv(tmp_path / "a.csv", made)).run["columns"] == COLUMNS
+    assert f"the column {name!r} is not used" in caplog.text
 
 
 def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:

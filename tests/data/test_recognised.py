@@ -31,6 +31,8 @@ def value(kind: str, n: int) -> Any:
         "address": f"https://example.org/reviews/2023/a-name-as-long-as-a-text/{n}",
         "time": f"2023-01-01 12:00:00.000000000000000000000000000000 +{n:02}",
         "chinese": "这是一个评论" * 5,
+        "part": ("train", "Validation", "test")[n % 3],
+        "answer": ("no", "si")[n % 2],
         "list": [each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1],
         "parts": "|".join(each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1),
     }
@@ -80,6 +82,10 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
     "one label under a name of several": (("text", "few:labels"), {"text": "text", "label": "labels"}),
     "texts alone": (("code:lang", "text"), {"language": "lang", "text": "text"}),
     "splits are no labels": (("text", "few:split", "few:kind"), {"text": "text", "label": "kind"}),
+    "splits by content": (("text", "part:subset", "few:kind"), {"text": "text", "label": "kind"}),
+    "splits under a label's name": (("text", "part:label"), {"text": "text", "label": "label"}),
+    "the index of pandas": (("number:__index_level_0__", "text", "few:kind"), {"text": "text", "label": "kind"}),
+    "yes and no in Spanish": (("long:a", "answer:b"), {"text": "a", "label": "b"}),
     "one language alone needs no column": (("one:a", "text", "few:kind"), {"text": "text", "label": "kind"}),
 }
 
@@ -105,6 +111,8 @@ TIES: dict[str, tuple[Sequence[str], tuple[str, ...]]] = {
     "two texts": (("long:a", "long:b", "few:label"), ("{text: a, label: label}", "{text: b, label: label}")),
     "two names": (("review", "comment", "few:label"), ("{text: review, label: label}", "{text: comment, ")),
     "two languages": (("code:a", "code:b", "text", "few:label"), ("{language: a, ", "{language: b, ")),
+    "codes that may be labels": (("long:a", "code:b"), ("{language: b, text: a}", "{text: a, label: b}")),
+    "splits are nothing to learn": (("text", "part:subset"), ("columns: text, subset", "label: subset")),
     "two kinds": (("source", "target", "text", "few:label"), ("{source: source, target: target}", "{text: text, ")),
     "three labels": (("text", "few:x", "few:y", "few:z"), ("label: x", "label: y", "or 1 more")),
     "nothing to learn": (("all:id", "text"), ("columns: id, text", "label: text")),

@@ -154,9 +154,10 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
         return columns, sum(1 for _ in islice(rows, most))
     first = list(islice(_rows([files.paths[0]]), SAMPLE))
     _check_separated(files.paths[0], list(first[0]))
-    columns = columns_of(Table(str(files.paths[0]), first, files.by_file), said)
-    if "split" in first[0]:
-        log.warning("%s: the column 'split' is not used; files called train, dev and test are", files.paths[0])
+    table = Table(str(files.paths[0]), first, files.by_file)
+    columns = columns_of(table, said)
+    if (split := table.split_column(columns)) is not None:
+        log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
     return columns, sum(1 for _ in islice(_rows(files.paths), most))
 
 

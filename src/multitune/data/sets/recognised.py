@@ -48,8 +48,12 @@ NAMES: dict[str, tuple[str, ...]] = {
 """Field -> what its column is also called; one that is called as the field comes first."""
 LABELS = ("label", "labels", "score")
 """Fields, one of which goes with a text or two."""
-NO_LABELS = ("id", "idx", "index", "split", "fold", "")
-"""Columns that have few values, or one a row, and are no labels."""
+NO_LABELS = ("id", "idx", "index", "unnamed:_0", "level_0", "__index_level_0__", "split", "fold", "")
+"""Columns that have few values, or one a row, and are no labels; pandas calls its index by four of the names."""
+SPLIT_NAMES = ("train", "training", "dev", "valid", "validation", "val", "test", "testing", "eval")
+"""What stands in a column that says to which split a row belongs."""
+ANSWERS = {"no", "si"}
+"""Codes of Norwegian and Sinhala that, alone in a column, say yes and no in Spanish."""
 MOST_LABELS = 100
 """Different values of a column that is taken for labels."""
 LONGEST_LABEL = 60
@@ -80,6 +84,11 @@ class Table:
     def values(self, name: str) -> list[Any]:
         """The values of a column that are not empty."""
         return [value for row in self.rows if (value := row.get(name)) not in (None, "")]
+
+    def split_column(self, columns: Columns) -> str | None:
+        """A column of the names of splits that is not among those that are read."""
+        free = (name for name in self.names if name not in columns.values())
+        return next((name for name in free if _plain(name) == "split" or _are_splits(self.values(name))), None)
 
 
 def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
@@ -129,6 +138,8 @@ def _ways(table: Table, given: Mapping[str, str]) -> Iterator[Columns]:
         is_labelled = _called("text", rest) and (_called("label", rest) or _called("score", rest))
         for way in (*others, *(_texts(table, rest, fixed) if is_labelled or not others else ())):
             yield spoken | way
+            if way.keys() == {"text"} and LANGUAGE not in given:
+                yield from (way | {"label": name} for name in spoken.values() if _may_be_label(table, name))
 
 
 def _languages(table: Table, free: Sequence[str]) -> list[Columns]:
@@ -147,7 +158,14 @@ def _are_codes(values: Sequence[Any]) -> bool:
         len(spelt) > 1
         and len(spelt) < len(values) == sum(isinstance(value, str) for value in values)
         and all(map(is_language, spelt))
+        and not {value.strip().lower() for value in spelt} <= ANSWERS
     )
+
+
+def _are_splits(values: Sequence[Any]) -> bool:
+    """Whether these are the names of at least two splits."""
+    spelt = {value.strip().lower() if isinstance(value, str) else "" for value in values}
+    return len(spelt) > 1 and spelt <= set(SPLIT_NAMES)
 
 
 def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
@@ -190,8 +208,14 @@ def _labels(table: Table, free: Sequence[str], given: Columns) -> dict[str, str]
         for field in ("label", "score")
         for name in _called(field, free)
     }
-    by_content = ((name, _kind_of_label(table.values(name))) for name in free if _plain(name) not in NO_LABELS)
+    others = ((name, table.values(name)) for name in free if _plain(name) not in NO_LABELS)
+    by_content = ((name, _kind_of_label(values)) for name, values in others if not _are_splits(values))
     return said or by_name or {name: field for name, field in by_content if field is not None}
+
+
+def _may_be_label(table: Table, language: str) -> bool:
+    """Whether what was taken for codes of languages by its look alone may be labels just as well."""
+    return not _called(LANGUAGE, [language]) and _kind_of_label(table.values(language)) == "label"
 
 
 def _kind_of_label(values: Sequence[Any]) -> str | None:
