@@ -67,12 +67,26 @@ def _rows(table: Any) -> Iterator[Mapping[Any, Any]]:
     if hasattr(table, "to_dicts"):
         return iter(table.to_dicts())
     if hasattr(table, "columns") and hasattr(table, "to_dict"):
-        return iter(table.to_dict("records"))
+        return iter(_with_index(table).to_dict("records"))
     if isinstance(table, Mapping):
         return _zipped(table)
     if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         return iter(table)
     raise UserError(f"data: is {kind_of_value(table)}; it may be {KINDS}")
+
+
+def _with_index(frame: Any) -> Any:
+    """A frame of pandas with the levels of its index that have a name as columns.
+
+    Raises:
+        UserError: it has a column twice.
+    """
+    columns = list(frame.columns)
+    for number, column in enumerate(columns):
+        if column in columns[:number]:
+            raise UserError(f"data: has the column {column!r} twice; rename one, or leave it out")
+    named = [name for name in frame.index.names if name is not None and name not in columns]
+    return frame.reset_index(level=named) if named else frame
 
 
 def _zipped(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
