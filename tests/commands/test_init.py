@@ -94,6 +94,14 @@ def file_a_language(folder: Path) -> Path:
     return folder
 
 
+def spreadsheet(folder: Path) -> Path:
+    """A table as Excel saves it: a mark, CRLF, columns without a name, lines of commas at the end."""
+    path = write_csv(folder / "reviews.csv", rows(360))
+    lines = path.read_text().splitlines()
+    path.write_text("\ufeff" + "".join(f"{line},,\n" for line in lines) + ",,,,,\n" * 3, newline="\r\n")
+    return path
+
+
 def treebank(folder: Path) -> Path:
     word = "1\tana\t_\tNOUN\t_\t_\t_\t_\t_\t_\n"
     for split in ("train", "dev"):
@@ -107,6 +115,7 @@ SHAPES: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
     "one file of one language": (no_language, ["train"], 18),
     "a folder with one table": (only_table, sorted(LANGUAGES), 54),
     "train, dev and test": (splits, sorted(LANGUAGES), 22),
+    "a table of a spreadsheet": (spreadsheet, sorted(LANGUAGES), 54),
     "a file a language": (file_a_language, ["de", "fr"], 18),
     "a treebank": (treebank, ["de"], 6),
 }
@@ -178,6 +187,17 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda folder: (folder / "a.csv").write_text("lang;text\nde;x\n"),
         "a.csv",
         "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+    ),
+    "semicolons, and commas in each text": (
+        lambda folder: (folder / "a.csv").write_text("lang;text\nde;x, y\n"),
+        "a.csv",
+        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+    ),
+    "an array in a line": (lambda folder: (folder / "a.jsonl").write_text('[{"a": 1}]'), "a.jsonl", "a JSON array"),
+    "lines of an old Mac": (
+        lambda folder: (folder / "a.csv").write_text("a,b\rx,y\r"),
+        "a.csv",
+        "a.csv:1: a carriage return in a value without quotes; a line feed",
     ),
     "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from multitune.data import tabular
+from multitune.data import separated, tabular
 from multitune.data.bad import BadRecords
 from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
@@ -152,8 +152,8 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
         bad = BadRecords()
         rows = chain.from_iterable(tabular.rows(path, columns, bad) for path in files.paths)
         return columns, sum(1 for _ in islice(rows, most))
+    _check_separated(files.paths[0])
     first = list(islice(_rows([files.paths[0]]), SAMPLE))
-    _check_separated(files.paths[0], list(first[0]))
     table = Table(str(files.paths[0]), first, files.by_file)
     columns = columns_of(table, said)
     if (split := table.split_column(columns)) is not None:
@@ -161,10 +161,11 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
     return columns, sum(1 for _ in islice(_rows(files.paths), most))
 
 
-def _check_separated(path: Path, names: list[str]) -> None:
+def _check_separated(path: Path) -> None:
     """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
+    names = separated.header(path, BadRecords()) if tabular.suffix_of(path) in (".csv", ".tsv") else []
     for mark in (";", "\t", "|", ","):
-        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) in (".csv", ".tsv"):
+        if len(names) == 1 and mark in names[0]:
             raise UserError(
                 f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
                 f"not {mark!r}"
