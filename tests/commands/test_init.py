@@ -78,6 +78,10 @@ def no_language(folder: Path) -> Path:
     return write_jsonl(folder / "train.jsonl", [{"t": row["review"], "label": row["stars"]} for row in rows(120)])
 
 
+def capitals(folder: Path) -> Path:
+    return write_csv(folder / "Reviews.CSV", rows(360))
+
+
 def only_table(folder: Path) -> Path:
     return one_file(folder).parent
 
@@ -112,6 +116,7 @@ def treebank(folder: Path) -> Path:
 SHAPES: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
     # what is there, languages, budget
     "one file": (one_file, sorted(LANGUAGES), 54),
+    "an ending in capitals": (capitals, sorted(LANGUAGES), 54),
     "one file of one language": (no_language, ["train"], 18),
     "a folder with one table": (only_table, sorted(LANGUAGES), 54),
     "train, dev and test": (splits, sorted(LANGUAGES), 22),
@@ -201,6 +206,13 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),
+    "a workbook": (
+        lambda folder: (folder / "a.xlsx").write_bytes(b"PK\3\4"),
+        "a.xlsx",
+        "save the sheet as CSV in UTF-8",
+    ),
+    "another name for JSON Lines": (lambda folder: (folder / "a.ndjson").touch(), "a.ndjson", "call it .jsonl"),
+    "packed otherwise": (lambda folder: (folder / "a.csv.zip").touch(), "a.csv.zip", "no recipe, and no table"),
     "a tie": (
         lambda folder: (folder / "a.csv").write_text("text,x,y\n" + "word,1,2\nword,2,1\n" * 9),
         "a.csv",

@@ -30,6 +30,14 @@ CHAT_MODEL = "offline:smollm2"
 """For conversations and completions, which no encoder learns."""
 VALIDATIONS = 2
 """In such a run: each takes as long as a dozen gradient computations, and the weights at the end are what ships."""
+NOT_READ = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV in UTF-8"),
+    **dict.fromkeys((".zip", ".bz2", ".xz", ".zst", ".7z"), "unpack it, or pack it with gzip"),
+    **dict.fromkeys((".ndjson", ".jsonlines"), "call it .jsonl"),
+    **dict.fromkeys((".pkl", ".pickle"), "write it as Parquet"),
+    ".tab": "call it .tsv",
+}
+"""Endings of other files with rows -> what to do with them."""
 WIDTH = 100
 """Characters of a line of comment, at most."""
 
@@ -40,7 +48,21 @@ def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         UserError: as ``recipe.read`` and ``init`` do.
     """
-    return init(recipe, overrides) if isinstance(recipe, str | Path) and is_data(recipe) else as_file(recipe)
+    if not isinstance(recipe, str | Path):
+        return as_file(recipe)
+    if is_data(recipe):
+        return init(recipe, overrides)
+    _check_ending(Path(recipe))
+    return as_file(recipe)
+
+
+def _check_ending(path: Path) -> None:
+    """Raise ``UserError`` where a file is a table in a format that is not read."""
+    way_out = NOT_READ.get(path.suffix.lower())
+    if way_out is not None and path.is_file():
+        raise UserError(
+            f"{path}: is no recipe, and no table: the name of one ends in {', '.join(tabular.READERS)}; {way_out}"
+        )
 
 
 def is_data(path: str | Path) -> bool:
@@ -124,6 +146,7 @@ class _Files:
 def _files(path: Path) -> _Files:
     """The files of a path, as ``data: folder`` reads them."""
     if not path.is_dir():
+        _check_ending(path)
         return _Files([path], 0.8, by_file=False)
     if (path / "recipe.yaml").exists():
         raise UserError(f"{path}: is the folder of a run; its recipe is {path / 'recipe.yaml'}")
@@ -175,7 +198,7 @@ def _check_separated(path: Path) -> None:
 def _of_a_treebank(path: Path) -> dict[str, str]:
     if tabular.suffix_of(path) == ".conllu":
         return TREEBANK
-    raise UserError(f"{path}: its columns cannot be told from such a file; say them, e.g. columns='{{text: COLUMN}}'")
+    raise UserError(f"{path}: the name of a table ends in one of {', '.join(tabular.suffixes())}")
 
 
 def _rows(paths: list[Path]) -> Iterator[Mapping[str, Any]]:

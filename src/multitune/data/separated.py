@@ -80,7 +80,7 @@ def header(path: str | Path, bad: BadRecords | None = None) -> list[str]:
 
 def _split(path: str | Path, bad: BadRecords | None, quoted: bool | None) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file as lists, each with the number of its first line."""
-    comma = ".csv" in Path(path).suffixes
+    comma = ".csv" in map(str.lower, Path(path).suffixes)
     return _quoted(path, "," if comma else "\t", bad) if (comma if quoted is None else quoted) else _plain(path, bad)
 
 
