@@ -168,6 +168,20 @@ def test_a_table_is_trained_on_predicted_with_and_scored(
     assert mt.evaluate(run) == {**result.seen, **result.unseen}
     (found,) = mt.predict(run, ["ana bela coro"])
     assert found["prediction"] == "1"
+    Path("new.csv").write_text("price,review\n1234567.25,ana bela coro\n")
+    capsys.readouterr()
+    assert called("predict", str(run), "new.csv", "-q") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["price"], row["review"], row["prediction"]) == ("1234567.25", "ana bela coro", "1")
+    assert row["scores"] == pytest.approx(found["scores"], rel=1e-4)
+    assert [each["prediction"] for each in mt.predict(run, [{"review": "ana bela coro", "text": "roma"}])] == ["1"]
+    for table, told in (
+        ("id,comment\n1,a\n", "row 1: has no 'text' (the recipe's column 'review')"),
+        ("review,a\n,b\n", "row 1: text is blank"),
+    ):
+        Path("new.csv").write_text(table)
+        assert called("predict", str(run), "new.csv", "-q") == 2
+        assert f"new.csv: {told}" in capsys.readouterr().err
     assert called("train", "reviews.csv", "--resume", "-q", *given) == 0
 
 

@@ -32,8 +32,8 @@ def write(data: Any, folder: Path) -> None:
     for name, table in _by_file(data).items():
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for number, row in enumerate(_rows(table), 1):
-                plain = {str(column): _plain(value, f"data: row {number}, {column!r}") for column, value in row.items()}
-                file.write(json.dumps(plain) + "\n")
+                made = {str(column): plain(value, f"data: row {number}, {column!r}") for column, value in row.items()}
+                file.write(json.dumps(made) + "\n")
 
 
 def _by_file(data: Any) -> dict[str, Any]:
@@ -123,19 +123,27 @@ PLAIN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 """What values of other libraries can do -> what JSON has for them: numpy's arrays and scalars, series, dates."""
 
 
-def _plain(value: Any, place: str) -> Any:
-    """A value as JSON has it; one that is missing is null."""
+def plain(value: Any, place: str) -> Any:
+    """A value as JSON has it; one that is missing is null.
+
+    Args:
+        value: of another library's, perhaps.
+        place: what a message names.
+
+    Raises:
+        UserError: JSON has no form for it.
+    """
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
         return None if value != value else value
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner, place) for key, inner in value.items()}
+        return {str(key): plain(inner, place) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner, place) for inner in value]
+        return [plain(inner, place) for inner in value]
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     for name, convert in PLAIN:
         if hasattr(value, name):
-            return _plain(convert(value), place)
+            return plain(convert(value), place)
     raise UserError(f"{place}: is {kind_of_value(value)}, which JSON has no form for; leave the column out")
