@@ -43,5 +43,10 @@ def test_labels_that_other_readers_take_for_missing(tmp_path: Path, name: str) -
 
 
 def test_no_label_is_rounded(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train-xx.jsonl:2: label is a number; it must be text"):
+    with pytest.raises(UserError, match=r"train-xx.jsonl:2: label is 1.6; it must be text or a whole number \("):
         own(tmp_path, "jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 1.6}\n')
+
+
+def test_a_whole_number_with_a_point_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"label is 1.0; it must be text or a whole number, such as 1 \(programs write"):
+        own(tmp_path, "jsonl", '{"text": "a", "label": 1.0}\n{"text": "b", "label": null}\n')

@@ -32,6 +32,9 @@ def text(value: Any, name: str) -> str:
 
 def label(value: Any, name: str) -> str:
     """A label: text, or a whole number or truth value as text."""
+    if isinstance(value, float):
+        whole = f", such as {value:.0f} (programs write {value} where a value is missing)" if value.is_integer() else ""
+        raise BadRecord(f"{name} is {value}; it must be text or a whole number{whole}")
     return str(value) if isinstance(value, int) else text(value, name)
 
 
