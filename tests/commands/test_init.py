@@ -225,6 +225,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "a.xlsx",
         "save the sheet as CSV in UTF-8",
     ),
+    "JSON": (
+        lambda folder: (folder / "a.json").write_text(' [\n{"a": 1}]'),
+        "a.json",
+        "jq -c '.[]' writes its objects",
+    ),
     "another name for JSON Lines": (lambda folder: (folder / "a.ndjson").touch(), "a.ndjson", "call it .jsonl"),
     "packed otherwise": (lambda folder: (folder / "a.csv.zip").touch(), "a.csv.zip", "no recipe, and no table"),
     "a tie": (
@@ -262,6 +267,18 @@ def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture
     made = [row | {name: values[n % len(values)]} for n, row in enumerate(rows(60))]
     assert init(write_csv(tmp_path / "a.csv", made)).run["columns"] == COLUMNS
     assert f"the column {name!r} is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "unused"), [(("review", "question"), "'question'"), (("sentence1", "sentence2"), ""), (("a", "b"), "'b'")]
+)
+def test_texts_that_are_not_used_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, str], unused: str
+) -> None:
+    made = [{names[0]: row["review"] + " and more", names[1]: "was it good", "stars": row["stars"]} for row in rows(60)]
+    init(write_csv(tmp_path / "a.csv", made))
+    assert (f"texts in {unused} are not used; columns: {{text_pair: " in caplog.text) == bool(unused)
+    assert bool(caplog.text) == bool(unused)
 
 
 def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data import separated, tabular
-from multitune.data.bad import BadRecords
+from multitune.data.bad import BadRecords, first_of
 from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
 from multitune.errors import UserError
@@ -28,6 +28,8 @@ LARGEST_BUDGET = 200
 TREEBANK = {"tokens": "form", "pos": "upos"}
 CHAT_MODEL = "offline:smollm2"
 """For conversations and completions, which no encoder learns."""
+BEGIN = 100
+"""Bytes of a file that tell what it is."""
 VALIDATIONS = 2
 """In such a run: each takes as long as a dozen gradient computations, and the weights at the end are what ships."""
 NOT_READ = {
@@ -38,6 +40,8 @@ NOT_READ = {
     ".tab": "call it .tsv",
 }
 """Endings of other files with rows -> what to do with them."""
+FEW = 8
+"""Columns that a warning names."""
 WIDTH = 100
 """Characters of a line of comment, at most."""
 
@@ -59,6 +63,9 @@ def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) ->
 def _check_ending(path: Path) -> None:
     """Raise ``UserError`` where a file is a table in a format that is not read."""
     way_out = NOT_READ.get(path.suffix.lower())
+    if path.suffix.lower() == ".json" and path.is_file():  # a recipe may be JSON, an object
+        with path.open("rb") as file:
+            way_out = "jq -c '.[]' writes its objects as .jsonl" if file.read(BEGIN).lstrip()[:1] == b"[" else None
     if way_out is not None and path.is_file():
         raise UserError(
             f"{path}: is no recipe, and no table: the name of one ends in {', '.join(tabular.READERS)}; {way_out}"
@@ -181,6 +188,14 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
     columns = columns_of(table, said)
     if (split := table.split_column(columns)) is not None:
         log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
+    if unused := table.unused_texts(columns):
+        log.warning(
+            "%s: texts in %s are not used; columns: {text_pair: %s} reads them beside those in %r",
+            table.source,
+            first_of(list(map(repr, unused)), FEW),
+            unused[0],
+            columns["text"],
+        )
     return columns, sum(1 for _ in islice(_rows(files.paths), most))
 
 

@@ -85,6 +85,12 @@ class Table:
         """The values of a column that are not empty."""
         return [value for row in self.rows if (value := row.get(name)) not in (None, "")]
 
+    def unused_texts(self, columns: Columns) -> list[str]:
+        """The columns of prose that are not among those that are read as one text."""
+        if "text" not in columns or "text_pair" in columns:
+            return []
+        return _with_prose(self, [name for name in self.names if name not in columns.values()])
+
     def split_column(self, columns: Columns) -> str | None:
         """A column of the names of splits that is not among those that are read."""
         free = (name for name in self.names if name not in columns.values())
@@ -245,11 +251,16 @@ def _are_few(values: Sequence[Any], rows: int) -> bool:
 
 def _longest(table: Table, free: Sequence[str]) -> list[str]:
     """The column with the longest texts, and those about as long; keys, addresses, dates if all are such."""
-    columns = {name: values for name in free if _are_texts(values := table.values(name))}
-    prose = {name: values for name, values in columns.items() if 2 * sum(map(_is_prose, values)) >= len(values)}
-    lengths = {name: sum(map(len, values)) / len(values) for name, values in (prose or columns).items()}
+    columns = _with_prose(table, free) or [name for name in free if _are_texts(table.values(name))]
+    lengths = {name: sum(map(len, table.values(name))) / len(table.values(name)) for name in columns}
     longest = max(lengths.values(), default=0.0)
     return [name for name, length in lengths.items() if length >= ALIKE * longest]
+
+
+def _with_prose(table: Table, free: Sequence[str]) -> list[str]:
+    """The columns half of whose values are prose, at least."""
+    texts = ((name, values) for name in free if _are_texts(values := table.values(name)))
+    return [name for name, values in texts if 2 * sum(map(_is_prose, values)) >= len(values)]
 
 
 def _are_texts(values: Sequence[Any]) -> bool:
