@@ -279,6 +279,9 @@ def test_texts_that_are_not_used_are_told(
     init(write_csv(tmp_path / "a.csv", made))
     assert (f"texts in {unused} are not used; columns: {{text_pair: " in caplog.text) == bool(unused)
     assert bool(caplog.text) == bool(unused)
+    caplog.clear()
+    init(tmp_path / "a.csv", {"columns": {"text": names[0]}})
+    assert caplog.text == ""
 
 
 def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:

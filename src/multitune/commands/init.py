@@ -188,7 +188,7 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
     columns = columns_of(table, said)
     if (split := table.split_column(columns)) is not None:
         log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
-    if unused := table.unused_texts(columns):
+    if "text" not in said and (unused := table.unused_texts(columns)):
         log.warning(
             "%s: texts in %s are not used; columns: {text_pair: %s} reads them beside those in %r",
             table.source,
