@@ -284,6 +284,12 @@ def test_texts_that_are_not_used_are_told(
     assert caplog.text == ""
 
 
+def test_a_table_without_a_header_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = [{"ana bela coro": row["review"], "1": row["stars"]} for row in rows(60)]
+    init(write_csv(tmp_path / "a.csv", made))
+    assert "the column '1' has a value of that name; a table without a header loses its first row" in caplog.text
+
+
 def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which columns are text and label"):
         mt.train(write_csv(tmp_path / "a.csv", [{"x": str(n), "y": str(n)} for n in range(9)]))

@@ -188,13 +188,14 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
     columns = columns_of(table, said)
     if (split := table.split_column(columns)) is not None:
         log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
-    if "text" not in said and (unused := table.unused_texts(columns)):
+    if not said.keys() & {"text", "prompt"} and (unused := table.unused_texts(columns)):
+        beside = f"; columns: {{text_pair: {unused[0]}}} reads them beside the first" if "text" in columns else ""
+        log.warning("%s: texts in %s are not used%s", table.source, first_of(list(map(repr, unused)), FEW), beside)
+    if (name := table.value_as_name(columns)) is not None:
         log.warning(
-            "%s: texts in %s are not used; columns: {text_pair: %s} reads them beside those in %r",
+            "%s: the column %r has a value of that name; a table without a header loses its first row",
             table.source,
-            first_of(list(map(repr, unused)), FEW),
-            unused[0],
-            columns["text"],
+            name,
         )
     return columns, sum(1 for _ in islice(_rows(files.paths), most))
 

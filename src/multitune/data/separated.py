@@ -105,7 +105,7 @@ def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterato
         try:
             row = next(reader, None)
         except csv.Error as error:
-            report(bad, f"{path}:{source.taken[0]}", _told(error))
+            report(bad, f"{path}:{source.taken[0]}", _told(error, source.taken))
             continue
         if row is None:
             return
@@ -114,10 +114,11 @@ def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterato
             yield source.taken[0], row
 
 
-def _told(error: csv.Error) -> str:
+def _told(error: csv.Error, taken: Sequence[int]) -> str:
     if "new-line character" in str(error):
         return "a carriage return in a value without quotes; a line feed, perhaps after one, ends a row"
-    return f"broken quoting ({error}); a quote within a value is doubled"
+    lost = f"; no row is read up to line {taken[-1]}" if len(taken) > 1 else ""
+    return f"broken quoting ({error}); a quote within a value is doubled{lost}"
 
 
 class _RowLines:

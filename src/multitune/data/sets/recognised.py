@@ -86,10 +86,15 @@ class Table:
         return [value for row in self.rows if (value := row.get(name)) not in (None, "")]
 
     def unused_texts(self, columns: Columns) -> list[str]:
-        """The columns of prose that are not among those that are read as one text."""
-        if "text" not in columns or "text_pair" in columns:
+        """The columns of prose that are not among those that are read as one text, or as a prompt."""
+        if not columns.keys() & {"text", "prompt"} or "text_pair" in columns:
             return []
         return _with_prose(self, [name for name in self.names if name not in columns.values()])
+
+    def value_as_name(self, columns: Columns) -> str | None:
+        """A column of labels or languages that is called like one of its values: the first row may be no header."""
+        named = (columns[field] for field in (LANGUAGE, *LABELS) if field in columns)
+        return next((name for name in named if name in self.values(name)), None)
 
     def split_column(self, columns: Columns) -> str | None:
         """A column of the names of splits that is not among those that are read."""
