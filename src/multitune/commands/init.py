@@ -186,6 +186,12 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
     first = list(islice(_rows([files.paths[0]]), SAMPLE))
     table = Table(str(files.paths[0]), first, files.by_file)
     columns = columns_of(table, said)
+    _warn(table, columns, said)
+    return columns, sum(1 for _ in islice(_rows(files.paths), most))
+
+
+def _warn(table: Table, columns: dict[str, str], said: Mapping[str, str]) -> None:
+    """Say what a table has that is not read, and what may not be what it seems."""
     if (split := table.split_column(columns)) is not None:
         log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
     if not said.keys() & {"text", "prompt"} and (unused := table.unused_texts(columns)):
@@ -197,7 +203,6 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
             table.source,
             name,
         )
-    return columns, sum(1 for _ in islice(_rows(files.paths), most))
 
 
 def _check_separated(path: Path) -> None:
