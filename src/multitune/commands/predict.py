@@ -135,7 +135,7 @@ def _as_mapping(given: str | Mapping[str, Any], task: Task, place: str) -> dict[
 
 
 def _wanted(lists: Sequence[Sequence[str]]) -> str:
-    return f"each is a JSON object, or a row of a table, with {' or '.join(' and '.join(names) for names in lists)}"
+    return f"each is a JSON object with {' or '.join(' and '.join(names) for names in lists)}, or such a row of a table"
 
 
 def _record(row: Mapping[str, Any], task: Task, columns: Mapping[str, str], place: str) -> Record:
