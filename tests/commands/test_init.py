@@ -78,6 +78,10 @@ def no_language(folder: Path) -> Path:
     return write_jsonl(folder / "train.jsonl", [{"t": row["review"], "label": row["stars"]} for row in rows(120)])
 
 
+def capitals(folder: Path) -> Path:
+    return write_csv(folder / "Reviews.CSV", rows(360))
+
+
 def only_table(folder: Path) -> Path:
     return one_file(folder).parent
 
@@ -94,6 +98,14 @@ def file_a_language(folder: Path) -> Path:
     return folder
 
 
+def spreadsheet(folder: Path) -> Path:
+    """A table as Excel saves it: a mark, CRLF, columns without a name, lines of commas at the end."""
+    path = write_csv(folder / "reviews.csv", rows(360))
+    lines = path.read_text().splitlines()
+    path.write_text("\ufeff" + "".join(f"{line},,\n" for line in lines) + ",,,,,\n" * 3, newline="\r\n")
+    return path
+
+
 def treebank(folder: Path) -> Path:
     word = "1\tana\t_\tNOUN\t_\t_\t_\t_\t_\t_\n"
     for split in ("train", "dev"):
@@ -104,9 +116,11 @@ def treebank(folder: Path) -> Path:
 SHAPES: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
     # what is there, languages, budget
     "one file": (one_file, sorted(LANGUAGES), 54),
+    "an ending in capitals": (capitals, sorted(LANGUAGES), 54),
     "one file of one language": (no_language, ["train"], 18),
     "a folder with one table": (only_table, sorted(LANGUAGES), 54),
     "train, dev and test": (splits, sorted(LANGUAGES), 22),
+    "a table of a spreadsheet": (spreadsheet, sorted(LANGUAGES), 54),
     "a file a language": (file_a_language, ["de", "fr"], 18),
     "a treebank": (treebank, ["de"], 6),
 }
@@ -154,6 +168,20 @@ def test_a_table_is_trained_on_predicted_with_and_scored(
     assert mt.evaluate(run) == {**result.seen, **result.unseen}
     (found,) = mt.predict(run, ["ana bela coro"])
     assert found["prediction"] == "1"
+    Path("new.csv").write_text("price,review\n1234567.25,ana bela coro\n")
+    capsys.readouterr()
+    assert called("predict", str(run), "new.csv", "-q") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["price"], row["review"], row["prediction"]) == ("1234567.25", "ana bela coro", "1")
+    assert row["scores"] == pytest.approx(found["scores"], rel=1e-4)
+    assert [each["prediction"] for each in mt.predict(run, [{"review": "ana bela coro", "text": "roma"}])] == ["1"]
+    for table, told in (
+        ("id,comment\n1,a\n", "row 1: has no 'text' (the recipe's column 'review')"),
+        ("review,a\n,b\n", "row 1: text is blank"),
+    ):
+        Path("new.csv").write_text(table)
+        assert called("predict", str(run), "new.csv", "-q") == 2
+        assert f"new.csv: {told}" in capsys.readouterr().err
     assert called("train", "reviews.csv", "--resume", "-q", *given) == 0
 
 
@@ -179,8 +207,31 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "a.csv",
         "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
     ),
+    "semicolons, and commas in each text": (
+        lambda folder: (folder / "a.csv").write_text("lang;text\nde;x, y\n"),
+        "a.csv",
+        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+    ),
+    "an array in a line": (lambda folder: (folder / "a.jsonl").write_text('[{"a": 1}]'), "a.jsonl", "a JSON array"),
+    "lines of an old Mac": (
+        lambda folder: (folder / "a.csv").write_text("a,b\rx,y\r"),
+        "a.csv",
+        "a.csv:1: a carriage return in a value without quotes; a line feed",
+    ),
     "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),
+    "a workbook": (
+        lambda folder: (folder / "a.xlsx").write_bytes(b"PK\3\4"),
+        "a.xlsx",
+        "save the sheet as CSV in UTF-8",
+    ),
+    "JSON": (
+        lambda folder: (folder / "a.json").write_text(' [\n{"a": 1}]'),
+        "a.json",
+        "jq -c '.[]' writes its objects",
+    ),
+    "another name for JSON Lines": (lambda folder: (folder / "a.ndjson").touch(), "a.ndjson", "call it .jsonl"),
+    "packed otherwise": (lambda folder: (folder / "a.csv.zip").touch(), "a.csv.zip", "no recipe, and no table"),
     "a tie": (
         lambda folder: (folder / "a.csv").write_text("text,x,y\n" + "word,1,2\nword,2,1\n" * 9),
         "a.csv",
@@ -209,9 +260,34 @@ def test_mistakes_are_one_line(
     assert not Path("runs").exists()
 
 
-def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    init(write_csv(tmp_path / "a.csv", [row | {"split": "train"} for row in rows(60)]))
-    assert "the column 'split' is not used" in caplog.text
+@pytest.mark.parametrize(
+    ("name", "values"), [("split", ["train"]), ("Split", ["x"]), ("part", ["Train", "val", "test"])]
+)
+def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, values: list[str]) -> None:
+    made = [row | {name: values[n % len(values)]} for n, row in enumerate(rows(60))]
+    assert init(write_csv(tmp_path / "a.csv", made)).run["columns"] == COLUMNS
+    assert f"the column {name!r} is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "unused"), [(("review", "question"), "'question'"), (("sentence1", "sentence2"), ""), (("a", "b"), "'b'")]
+)
+def test_texts_that_are_not_used_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, str], unused: str
+) -> None:
+    made = [{names[0]: row["review"] + " and more", names[1]: "was it good", "stars": row["stars"]} for row in rows(60)]
+    init(write_csv(tmp_path / "a.csv", made))
+    assert (f"texts in {unused} are not used; columns: {{text_pair: " in caplog.text) == bool(unused)
+    assert bool(caplog.text) == bool(unused)
+    caplog.clear()
+    init(tmp_path / "a.csv", {"columns": {"text": names[0]}})
+    assert caplog.text == ""
+
+
+def test_a_table_without_a_header_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = [{"ana bela coro": row["review"], "1": row["stars"]} for row in rows(60)]
+    init(write_csv(tmp_path / "a.csv", made))
+    assert "the column '1' has a value of that name; a table without a header loses its first row" in caplog.text
 
 
 def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """New texts: what a file of them may be, which model answers, and what is told in one line."""
 
+import datetime
+import gzip
 import json
 import sys
+from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import multitune as mt
@@ -37,6 +42,28 @@ FILES = {
 def test_files_of_texts(tmp_path: Path, content: bytes, texts: list[str]) -> None:
     (tmp_path / "new.txt").write_bytes(content)
     assert read_texts(tmp_path / "new.txt") == texts
+
+
+def parquet(folder: Path) -> Path:
+    day = datetime.date(2026, 1, 2)
+    pq.write_table(pa.table({"text": ["a", "b"], "day": [day, None], "n": [1, 2]}), folder / "new.parquet")
+    return folder / "new.parquet"
+
+
+def csv(folder: Path) -> Path:
+    (folder / "new.csv.gz").write_bytes(gzip.compress(b'n,text\n1,"a, b\nc"\n2,d\n'))
+    return folder / "new.csv.gz"
+
+
+TABLES: dict[str, tuple[Callable[[Path], Path], list[dict[str, object]]]] = {
+    "CSV": (csv, [{"n": "1", "text": "a, b\nc"}, {"n": "2", "text": "d"}]),
+    "Parquet": (parquet, [{"text": "a", "day": "2026-01-02", "n": 1}, {"text": "b", "day": None, "n": 2}]),
+}
+
+
+@pytest.mark.parametrize(("write", "rows"), TABLES.values(), ids=TABLES)
+def test_tables_are_rows(tmp_path: Path, write: Callable[[Path], Path], rows: list[dict[str, object]]) -> None:
+    assert read_texts(write(tmp_path)) == rows
 
 
 BAD = {
@@ -73,6 +100,16 @@ def test_the_command_reads_lines_and_writes_objects(
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [row["tokens"] for row in rows] == ["ana bela sees roma", "ivo"]
         assert [(len(row["prediction"]), len(row["scores"])) for row in rows] == [(4, 4), (1, 1)]
+
+
+def test_numbers_of_ones_own_are_printed_as_they_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new.jsonl").write_text('{"tokens": ["ana"], "price": 1234567.25}\n')
+    monkeypatch.setattr(sys, "argv", ["multitune", "predict", str(run), str(tmp_path / "new.jsonl")])
+    with pytest.raises(SystemExit):
+        main()
+    assert json.loads(capsys.readouterr().out)["price"] == 1234567.25
 
 
 def test_other_keys_come_back(run: Path) -> None:

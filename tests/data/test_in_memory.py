@@ -33,6 +33,9 @@ TABLES: dict[str, Callable[[], Any]] = {
     "a dict of lists": lambda: COLUMNS,
     "a dict of tuples and arrays": lambda: COLUMNS | {"text": ("one", "zwei"), "n": np.array([1, 2])},
     "a frame": frame,
+    "a frame with an index of a name": lambda: frame().set_index("text"),
+    "a frame with two": lambda: frame().set_index(["text", "label"]),
+    "a frame with an index of a column's name": lambda: frame().set_index("text", drop=False),
     "a Dataset": dataset,
 }
 
@@ -102,3 +105,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path, data: Any, said: str) -> No
     with pytest.raises(UserError) as error:
         in_memory.write(data, tmp_path)
     assert said in str(error.value)
+
+
+def test_a_frame_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    twice = pytest.importorskip("pandas").concat([frame()] * 2, axis=1)
+    with pytest.raises(UserError, match="has the column 'text' twice; rename one"):
+        in_memory.write(twice, tmp_path)

@@ -157,7 +157,7 @@ TABLE = "text,label\na,News \nb, News\nc,News\nd,Sport\ne,news\nf,Ne\u200bws\n"
 def test_labels_that_look_alike_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     corpus = own(tmp_path, TABLE, name="xx.csv")
     assert len(corpus.labels) == 6
-    assert "labels that differ by blanks, capitals or invisible characters alone" in caplog.text
+    assert "labels that differ by blanks, capitals, invisible characters or .0 alone" in caplog.text
     assert r"' News', 'News', 'News ', 'Ne\u200bws', 'news'; strip_labels: true takes off blanks" in caplog.text
 
 
@@ -170,7 +170,7 @@ def test_blanks_are_taken_off_where_that_is_asked_for(tmp_path: Path, caplog: py
 
 def test_a_label_that_only_dev_writes_with_a_blank(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     own(tmp_path, "text,label\nx,a\ny,b\n", "text,label\nx,b \n", name="xx.csv")
-    said = "xx: 'b ' (1); 'b ' differs from 'b' by blanks or capitals alone; strip_labels: true takes off blanks"
+    said = "xx: 'b ' (1); 'b ' differs from 'b' by blanks, capitals or .0 alone; strip_labels: true takes off blanks"
     assert said in caplog.text
 
 
@@ -182,6 +182,7 @@ def test_labels_that_are_blank_once_they_are_stripped(tmp_path: Path) -> None:
 def test_what_is_seen_of_labels() -> None:
     assert [stripped(label) for label in ("\u00a0a b\t", "\ufeffa b", "\u200b ", "a b")] == ["a b", "a b", "", "a b"]
     assert lookalikes(["a b", "ab", "A B", "c", "é", "e\u0301"]) == [["a b", "ab", "A B"], ["é", "e\u0301"]]
+    assert lookalikes(["1", "1.0", "2.00", "2.5", "v1.0", "v1"]) == [["1", "1.0"]]
 
 
 MIXED = {

@@ -62,6 +62,21 @@ def test_files_of_splits(tmp_path: Path) -> None:
     assert corpus.test_is_dev
 
 
+@pytest.mark.parametrize("name", ["validation", "valid", "val"])
+def test_the_file_for_dev_may_be_called_as_the_hub_does(tmp_path: Path, name: str) -> None:
+    files = {"train.csv": table(de=20), f"{name}.csv": table(de=5), "test.csv": table(de=7)}
+    assert sizes(load(tmp_path, files)) == [{"de": 20}, {"de": 5}, {"de": 7}]
+
+
+def test_languages_that_look_alike_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    codes = ("en", "EN", "de", "pt-BR", "pt_br", "pt")
+    corpus = load(tmp_path, {"a.csv": table(**dict.fromkeys(codes, 90))})
+    assert set(corpus.train) == set(codes)
+    assert "alone are languages of their own: 'EN', 'en'" in caplog.text
+    assert "alone are languages of their own: 'pt-BR', 'pt_br'" in caplog.text
+    assert caplog.text.count("of their own") == 2
+
+
 def test_another_format_and_the_same_names_as_users_write(tmp_path: Path) -> None:
     records = [
         {"review": f"r{n}", "sentiment": "ab"[n % 2], "lang": code} for n in range(60) for code in ("pt_BR", "no ")
@@ -77,6 +92,10 @@ MISTAKES = {
     "no dev rows": ({"train.csv": table(de=5, fr=5), "dev.csv": table(de=5)}, {}, "dev.csv has no row of 'fr'"),
     "several tables": ({"a.csv": "", "b.csv": ""}, {}, "has a.csv, b.csv; it needs train, dev and test, or one file"),
     "one split twice": ({"train.csv": "", "train.jsonl": "", "dev.csv": ""}, {}, "stands beside another 'train'"),
+    "every row of a split bad": (
+        {"train.csv": table(de=5), "dev.csv": "lang,review,sentiment\nde,x,\n"}, {}, "dev.csv:2: label is blank"),
+    "too few rows": ({"a.csv": table(de=99, fr=2)}, {}, "too few records of 'fr' to divide .*; name it under unseen:"),
+    "two for dev": ({"train.csv": "", "dev.csv": "", "val.csv": ""}, {}, "val.csv stands beside another 'dev', dev"),
     "no table": ({"a.txt": ""}, {}, "has no table; it needs train, dev and test, or one file"),
     "no folder": ({}, {"path": "nowhere"}, "path: nowhere is not a folder; it needs train"),
     "no such column": ({"a.jsonl": '{"review": "x", "sentiment": "a"}\n' * 50}, {}, "a.jsonl:1: no key 'lang'"),

@@ -27,6 +27,12 @@ def value(kind: str, n: int) -> Any:
         "code": CODES[n % 5],
         "one": CODES[0],
         "short": f"title {n}",
+        "key": f"0d0bd1c4-921a-3d1c-5408-ebd5e17425e7-ebd5e17425e7-{n:08}",
+        "address": f"https://example.org/reviews/2023/a-name-as-long-as-a-text/{n}",
+        "time": f"2023-01-01 12:00:00.000000000000000000000000000000 +{n:02}",
+        "chinese": "这是一个评论" * 5,
+        "part": ("train", "Validation", "test")[n % 3],
+        "answer": ("no", "si")[n % 2],
         "list": [each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1],
         "parts": "|".join(each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1),
     }
@@ -42,6 +48,12 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
     "by content alone": (("code:a", "long:b", "few:c"), {"language": "a", "text": "b", "label": "c"}),
     "whole numbers": (("long:b", "number:c", "all:d"), {"text": "b", "label": "c"}),
     "the longest text": (("short:headline", "long:story", "few:kind"), {"text": "story", "label": "kind"}),
+    "keys, addresses and times are no texts": (
+        ("key:a", "address:b", "time:c", "long:d", "few:e"),
+        {"text": "d", "label": "e"},
+    ),
+    "texts without blanks": (("key:a", "chinese:b", "few:c"), {"text": "b", "label": "c"}),
+    "words alone": (("key:a", "few:b"), {"text": "a", "label": "b"}),
     "a name before content": (("long:a", "few:b", "few:label"), {"text": "a", "label": "label"}),
     "the field's own name first": (("text", "review", "few:label"), {"text": "text", "label": "label"}),
     "two texts": (
@@ -70,6 +82,10 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
     "one label under a name of several": (("text", "few:labels"), {"text": "text", "label": "labels"}),
     "texts alone": (("code:lang", "text"), {"language": "lang", "text": "text"}),
     "splits are no labels": (("text", "few:split", "few:kind"), {"text": "text", "label": "kind"}),
+    "splits by content": (("text", "part:subset", "few:kind"), {"text": "text", "label": "kind"}),
+    "splits under a label's name": (("text", "part:label"), {"text": "text", "label": "label"}),
+    "the index of pandas": (("number:__index_level_0__", "text", "few:kind"), {"text": "text", "label": "kind"}),
+    "yes and no in Spanish": (("long:a", "answer:b"), {"text": "a", "label": "b"}),
     "one language alone needs no column": (("one:a", "text", "few:kind"), {"text": "text", "label": "kind"}),
 }
 
@@ -84,11 +100,19 @@ def test_a_file_of_one_language_needs_no_column_for_it() -> None:
     assert columns_of(table, {}) == {"text": "text", "label": "label"}
 
 
+def test_a_row_without_a_key_changes_no_column() -> None:
+    made = rows("text", "few:label", "number:source")
+    del made[7]["label"]
+    assert columns_of(Table("t.jsonl", made), {}) == {"text": "text", "label": "label"}
+
+
 TIES: dict[str, tuple[Sequence[str], tuple[str, ...]]] = {
     "two labels": (("text", "few:mood", "number:year"), ("{text: text, label: mood}", "{text: text, label: year}")),
     "two texts": (("long:a", "long:b", "few:label"), ("{text: a, label: label}", "{text: b, label: label}")),
     "two names": (("review", "comment", "few:label"), ("{text: review, label: label}", "{text: comment, ")),
     "two languages": (("code:a", "code:b", "text", "few:label"), ("{language: a, ", "{language: b, ")),
+    "codes that may be labels": (("long:a", "code:b"), ("{language: b, text: a}", "{text: a, label: b}")),
+    "splits are nothing to learn": (("text", "part:subset"), ("columns: text, subset", "label: subset")),
     "two kinds": (("source", "target", "text", "few:label"), ("{source: source, target: target}", "{text: text, ")),
     "three labels": (("text", "few:x", "few:y", "few:z"), ("label: x", "label: y", "or 1 more")),
     "nothing to learn": (("all:id", "text"), ("columns: id, text", "label: text")),

@@ -12,6 +12,9 @@ from multitune.cli.options import AsCsv, AsJson, ByLanguage, Overrides, Quiet
 from multitune.cli.output import say
 from multitune.errors import UserError
 
+SAID = ("prediction", "scores")
+"""What a model says of a text, beside what it was given."""
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
@@ -40,9 +43,9 @@ def evaluate(
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    texts: Annotated[Path, typer.Argument(metavar="[FILE]", help="Lines or JSON Lines; - is standard input.")] = Path(
-        "-"
-    ),
+    texts: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="Lines, JSON Lines or a table; - is standard input.")
+    ] = Path("-"),
     language: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which model or head, where the run has several.")
     ] = None,
@@ -50,8 +53,8 @@ def predict(
 ) -> None:
     """Predict new texts with the model of a run.
 
-    Each line is a text, or a JSON object with the fields of the kind of task; each line of the output is such an object
-    with the prediction and its scores.
+    Each line is a text, or a JSON object with the fields of the kind of task or the recipe's columns; CSV, TSV, Parquet
+    and Arrow files have rows with these. Each line of the output is such an object with the prediction and its scores.
     """
     with ExitStack() as screen:
         screen.enter_context(output.watched(quiet=quiet))
@@ -63,7 +66,8 @@ def predict(
         for prediction in ask(run, read_texts(texts), language=language, source=source):
             if sys.stdout.isatty():
                 screen.close()  # what is printed moves by itself, and bars would stand between its lines
-            print(output.json_text(output.rounded(prediction)))
+            said = {name: value for name, value in prediction.items() if name in SAID}
+            print(output.json_text(prediction | output.rounded(said)))
 
 
 def probe(

@@ -9,8 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from multitune.data import tabular
-from multitune.data.bad import BadRecords
+from multitune.data import separated, tabular
+from multitune.data.bad import BadRecords, first_of
 from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
 from multitune.errors import UserError
@@ -28,8 +28,20 @@ LARGEST_BUDGET = 200
 TREEBANK = {"tokens": "form", "pos": "upos"}
 CHAT_MODEL = "offline:smollm2"
 """For conversations and completions, which no encoder learns."""
+BEGIN = 100
+"""Bytes of a file that tell what it is."""
 VALIDATIONS = 2
 """In such a run: each takes as long as a dozen gradient computations, and the weights at the end are what ships."""
+NOT_READ = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV in UTF-8"),
+    **dict.fromkeys((".zip", ".bz2", ".xz", ".zst", ".7z"), "unpack it, or pack it with gzip"),
+    **dict.fromkeys((".ndjson", ".jsonlines"), "call it .jsonl"),
+    **dict.fromkeys((".pkl", ".pickle"), "write it as Parquet"),
+    ".tab": "call it .tsv",
+}
+"""Endings of other files with rows -> what to do with them."""
+FEW = 8
+"""Columns that a warning names."""
 WIDTH = 100
 """Characters of a line of comment, at most."""
 
@@ -40,7 +52,24 @@ def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         UserError: as ``recipe.read`` and ``init`` do.
     """
-    return init(recipe, overrides) if isinstance(recipe, str | Path) and is_data(recipe) else as_file(recipe)
+    if not isinstance(recipe, str | Path):
+        return as_file(recipe)
+    if is_data(recipe):
+        return init(recipe, overrides)
+    _check_ending(Path(recipe))
+    return as_file(recipe)
+
+
+def _check_ending(path: Path) -> None:
+    """Raise ``UserError`` where a file is a table in a format that is not read."""
+    way_out = NOT_READ.get(path.suffix.lower())
+    if path.suffix.lower() == ".json" and path.is_file():  # a recipe may be JSON, an object
+        with path.open("rb") as file:
+            way_out = "jq -c '.[]' writes its objects as .jsonl" if file.read(BEGIN).lstrip()[:1] == b"[" else None
+    if way_out is not None and path.is_file():
+        raise UserError(
+            f"{path}: is no recipe, and no table: the name of one ends in {', '.join(tabular.READERS)}; {way_out}"
+        )
 
 
 def is_data(path: str | Path) -> bool:
@@ -124,6 +153,7 @@ class _Files:
 def _files(path: Path) -> _Files:
     """The files of a path, as ``data: folder`` reads them."""
     if not path.is_dir():
+        _check_ending(path)
         return _Files([path], 0.8, by_file=False)
     if (path / "recipe.yaml").exists():
         raise UserError(f"{path}: is the folder of a run; its recipe is {path / 'recipe.yaml'}")
@@ -152,18 +182,34 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
         bad = BadRecords()
         rows = chain.from_iterable(tabular.rows(path, columns, bad) for path in files.paths)
         return columns, sum(1 for _ in islice(rows, most))
+    _check_separated(files.paths[0])
     first = list(islice(_rows([files.paths[0]]), SAMPLE))
-    _check_separated(files.paths[0], list(first[0]))
-    columns = columns_of(Table(str(files.paths[0]), first, files.by_file), said)
-    if "split" in first[0]:
-        log.warning("%s: the column 'split' is not used; files called train, dev and test are", files.paths[0])
+    table = Table(str(files.paths[0]), first, files.by_file)
+    columns = columns_of(table, said)
+    _warn(table, columns, said)
     return columns, sum(1 for _ in islice(_rows(files.paths), most))
 
 
-def _check_separated(path: Path, names: list[str]) -> None:
+def _warn(table: Table, columns: dict[str, str], said: Mapping[str, str]) -> None:
+    """Say what a table has that is not read, and what may not be what it seems."""
+    if (split := table.split_column(columns)) is not None:
+        log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
+    if not said.keys() & {"text", "prompt"} and (unused := table.unused_texts(columns)):
+        beside = f"; columns: {{text_pair: {unused[0]}}} reads them beside the first" if "text" in columns else ""
+        log.warning("%s: texts in %s are not used%s", table.source, first_of(list(map(repr, unused)), FEW), beside)
+    if (name := table.value_as_name(columns)) is not None:
+        log.warning(
+            "%s: the column %r has a value of that name; a table without a header loses its first row",
+            table.source,
+            name,
+        )
+
+
+def _check_separated(path: Path) -> None:
     """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
+    names = separated.header(path, BadRecords()) if tabular.suffix_of(path) in (".csv", ".tsv") else []
     for mark in (";", "\t", "|", ","):
-        if len(names) == 1 and mark in names[0] and tabular.suffix_of(path) in (".csv", ".tsv"):
+        if len(names) == 1 and mark in names[0]:
             raise UserError(
                 f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
                 f"not {mark!r}"
@@ -173,7 +219,7 @@ def _check_separated(path: Path, names: list[str]) -> None:
 def _of_a_treebank(path: Path) -> dict[str, str]:
     if tabular.suffix_of(path) == ".conllu":
         return TREEBANK
-    raise UserError(f"{path}: its columns cannot be told from such a file; say them, e.g. columns='{{text: COLUMN}}'")
+    raise UserError(f"{path}: the name of a table ends in one of {', '.join(tabular.suffixes())}")
 
 
 def _rows(paths: list[Path]) -> Iterator[Mapping[str, Any]]:

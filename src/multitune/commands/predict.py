@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from multitune import plugins
-from multitune.data import lines
+from multitune.data import lines, tabular
 from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
 from multitune.data.fields import Check, text
+from multitune.data.in_memory import plain
 from multitune.data.records.stored import stored
 from multitune.errors import UserError, unknown
 from multitune.evaluation import scoring
@@ -35,9 +36,9 @@ def predict(
     Args:
         run: a run folder.
         texts: of kinds of task that read one text a string each (words with blanks between, where the kind wants
-            words); else mappings with the kind's fields, but for what is to be predicted. Other keys come back as
-            they are.
-        source: the file that they are the lines of, which messages name.
+            words); else mappings with the kind's fields, but for what is to be predicted, or with the columns that
+            the recipe names for them. Other keys come back as they are.
+        source: the file that they are the lines or rows of, which messages name.
         language: which model or head, where a run has several: a language of ``stl``, a task with a head of its own.
 
     Returns:
@@ -56,11 +57,14 @@ def predict(
     recipe = read(run / "recipe.yaml").resolve()
     folder, task = _model(run / "model", language)
 
-    def place(number: int) -> str:
-        return f"text {number}" if source is None else f"{source}:{number}"
+    row = "text " if source is None else f"{source}: row " if _is_table(Path(source)) else f"{source}:"
 
-    given = [_with_fields(each, task, place(number)) for number, each in enumerate(texts, 1)]
-    records = [_record(each, task, place(number)) for number, each in enumerate(given, 1)]
+    def place(number: int) -> str:
+        return f"{row}{number}"
+
+    columns = recipe.columns or {}
+    given = [_as_mapping(each, task, place(number)) for number, each in enumerate(texts, 1)]
+    records = [_record(each, task, columns, place(number)) for number, each in enumerate(given, 1)]
     for number, record in enumerate(records, 1):
         if record.keys() != records[0].keys():
             raise UserError(f"{place(number)}: has other fields than the first: {', '.join(record)}")
@@ -68,16 +72,25 @@ def predict(
 
 
 def read_texts(file: Path) -> list[str | dict[str, Any]]:
-    """The texts in a file, or for ``-`` those on standard input: lines as they are, or JSON Lines.
+    """The texts in a file, or for ``-`` those on standard input: lines as they are, JSON Lines, or rows of a table.
 
-    They are JSON Lines where the first line is a JSON object.
+    They are JSON Lines where the first line is a JSON object, and rows where the name ends as that of a CSV, TSV,
+    Parquet or Arrow file.
 
     Raises:
-        UserError: it cannot be read; or naming the line: too long, not UTF-8, blank, or no JSON object.
+        UserError: it cannot be read; or naming the line: too long, not UTF-8, blank, or no JSON object; a bad row.
     """
+    if _is_table(file):
+        rows = tabular.OBJECTS[tabular.suffix_of(file)](file, None)
+        return [plain(dict(row), f"{file}: row {number}") for number, row in enumerate(rows, 1)]
     if str(file) == "-":
         return _texts(lines.numbered_in(sys.stdin.buffer, "standard input"), "standard input")
     return _texts(lines.numbered(file), str(file))
+
+
+def _is_table(file: Path) -> bool:
+    """Whether this is a file of rows with columns, not of lines."""
+    return tabular.suffix_of(file) in tabular.OBJECTS.keys() - {".jsonl"}
 
 
 def _texts(numbered: Iterable[tuple[int, str]], source: str) -> list[str | dict[str, Any]]:
@@ -110,28 +123,36 @@ def _model(folder: Path, language: str | None) -> tuple[Path, Task]:
     return folder / (language or ""), task
 
 
-def _with_fields(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
-    """A text as a mapping that has the fields of a new record."""
+def _as_mapping(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
+    """A text under the name of the one field of a new record, if there is one; a mapping as it is."""
     assert task.fields is not None
     lists = task.fields.lists(task.predicted)
-    if isinstance(given, str) and len(lists[0]) == 1:
-        return {lists[0][0]: task.from_text(given)}
-    if isinstance(given, str) or not any(given.keys() >= {*names} for names in lists):
-        lacking = next(name for name in lists[0] if isinstance(given, str) or name not in given)
-        wanted = " or ".join(" and ".join(names) for names in lists)
-        raise UserError(f"{place}: has no {lacking!r}; each is a JSON object with {wanted}")
-    return dict(given)
+    if not isinstance(given, str):
+        return dict(given)
+    if len(lists[0]) > 1:
+        raise UserError(f"{place}: has no {lists[0][0]!r}; {_wanted(lists)}")
+    return {lists[0][0]: task.from_text(given)}
 
 
-def _record(given: Mapping[str, Any], task: Task, place: str) -> Record:
-    """The record that a task makes of a mapping with its fields.
+def _wanted(lists: Sequence[Sequence[str]]) -> str:
+    return f"each is a JSON object with {' or '.join(' and '.join(names) for names in lists)}, or such a row of a table"
+
+
+def _record(row: Mapping[str, Any], task: Task, columns: Mapping[str, str], place: str) -> Record:
+    """The record that a task makes of a mapping with its fields, or with the columns that a recipe has for them.
 
     Raises:
-        UserError: a field is not as it should be.
+        UserError: a field is missing, or not as it should be.
     """
     assert task.fields is not None
+    given = {**row, **{field: row[column] for field, column in columns.items() if column in row}}
+    lists = task.fields.lists(task.predicted)
+    names = next((each for each in lists if given.keys() >= {*each}), None)
+    if names is None:
+        lacking = next(name for name in lists[0] if name not in given)
+        column = f" (the recipe's column {columns[lacking]!r})" if columns.get(lacking, lacking) != lacking else ""
+        raise UserError(f"{place}: has no {lacking!r}{column}; {_wanted(lists)}")
     checks: dict[str, Check] = dict.fromkeys(OPTIONAL, text)
-    names = next(each for each in task.fields.lists(task.predicted) if given.keys() >= {*each})
     allowed = {*names, *(() if task.fields.shapes else task.fields.optional)} - {*task.predicted}
     checks |= {name: check for name, check in task.fields.checks.items() if name in allowed}
     try:

@@ -17,6 +17,10 @@ SEPARATOR = "|"
 NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
+PRINTED = re.compile(r"""\[(['"]).*\1\]""", re.DOTALL)
+"""A list of texts as Python prints it, which is what pandas writes into a CSV file."""
+
+
 def text(value: Any, name: str) -> str:
     """A text that is not blank and can be written as UTF-8 (JSON may hold half a surrogate pair)."""
     if not isinstance(value, str):
@@ -32,11 +36,16 @@ def text(value: Any, name: str) -> str:
 
 def label(value: Any, name: str) -> str:
     """A label: text, or a whole number or truth value as text."""
+    if isinstance(value, float):
+        whole = f", such as {value:.0f} (programs write {value} where a value is missing)" if value.is_integer() else ""
+        raise BadRecord(f"{name} is {value}; it must be text or a whole number{whole}")
+    _check_no_printed_list(value, name)
     return str(value) if isinstance(value, int) else text(value, name)
 
 
 def labels(value: Any, name: str) -> list[str]:
     """A list of different labels, or one text with ``SEPARATOR`` between them; an empty one is a record without any."""
+    _check_no_printed_list(value, name)
     split = [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) and value.strip() else value
     split = [] if isinstance(split, str) else split
     if not isinstance(split, list):
@@ -46,6 +55,12 @@ def labels(value: Any, name: str) -> list[str]:
         twice = next(each for index, each in enumerate(good) if each in good[:index])
         raise BadRecord(f"{name} has {twice!r} twice; each label stands once")
     return good
+
+
+def _check_no_printed_list(value: Any, name: str) -> None:
+    """Raise ``BadRecord`` for a list that a program has printed into a file without lists."""
+    if isinstance(value, str) and PRINTED.fullmatch(value.strip()) is not None:
+        raise BadRecord(f"{name} is a list as Python prints it, {_short(value)}; JSON Lines and Parquet have lists")
 
 
 def score(value: Any, name: str) -> float:
@@ -68,6 +83,7 @@ def _is_number(value: Any) -> bool:
 
 def words(value: Any, name: str) -> list[str]:
     """A list of texts, or one text with spaces between them."""
+    _check_no_printed_list(value, name)
     split = value.split(" ") if isinstance(value, str) else value
     if not isinstance(split, list):
         raise BadRecord(f"{name} is {_type(value)}; it must be a list of texts, or a text with single spaces between")

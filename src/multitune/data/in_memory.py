@@ -32,8 +32,8 @@ def write(data: Any, folder: Path) -> None:
     for name, table in _by_file(data).items():
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for number, row in enumerate(_rows(table), 1):
-                plain = {str(column): _plain(value, f"data: row {number}, {column!r}") for column, value in row.items()}
-                file.write(json.dumps(plain) + "\n")
+                made = {str(column): plain(value, f"data: row {number}, {column!r}") for column, value in row.items()}
+                file.write(json.dumps(made) + "\n")
 
 
 def _by_file(data: Any) -> dict[str, Any]:
@@ -67,12 +67,26 @@ def _rows(table: Any) -> Iterator[Mapping[Any, Any]]:
     if hasattr(table, "to_dicts"):
         return iter(table.to_dicts())
     if hasattr(table, "columns") and hasattr(table, "to_dict"):
-        return iter(table.to_dict("records"))
+        return iter(_with_index(table).to_dict("records"))
     if isinstance(table, Mapping):
         return _zipped(table)
     if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         return iter(table)
     raise UserError(f"data: is {kind_of_value(table)}; it may be {KINDS}")
+
+
+def _with_index(frame: Any) -> Any:
+    """A frame of pandas with the levels of its index that have a name as columns.
+
+    Raises:
+        UserError: it has a column twice.
+    """
+    columns = list(frame.columns)
+    for number, column in enumerate(columns):
+        if column in columns[:number]:
+            raise UserError(f"data: has the column {column!r} twice; rename one, or leave it out")
+    named = [name for name in frame.index.names if name is not None and name not in columns]
+    return frame.reset_index(level=named) if named else frame
 
 
 def _zipped(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -109,19 +123,27 @@ PLAIN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 """What values of other libraries can do -> what JSON has for them: numpy's arrays and scalars, series, dates."""
 
 
-def _plain(value: Any, place: str) -> Any:
-    """A value as JSON has it; one that is missing is null."""
+def plain(value: Any, place: str) -> Any:
+    """A value as JSON has it; one that is missing is null.
+
+    Args:
+        value: of another library's, perhaps.
+        place: what a message names.
+
+    Raises:
+        UserError: JSON has no form for it.
+    """
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
         return None if value != value else value
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner, place) for key, inner in value.items()}
+        return {str(key): plain(inner, place) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner, place) for inner in value]
+        return [plain(inner, place) for inner in value]
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
     for name, convert in PLAIN:
         if hasattr(value, name):
-            return _plain(convert(value), place)
+            return plain(convert(value), place)
     raise UserError(f"{place}: is {kind_of_value(value)}, which JSON has no form for; leave the column out")

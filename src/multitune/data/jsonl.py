@@ -50,13 +50,19 @@ def _numbered(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, d
         value = _object(line)
         if isinstance(value, dict):
             yield number, value
-        elif count == 0 and line.lstrip().startswith("[") and value.startswith("not JSON"):
+        elif count == 0 and _begins_array(line, value):
             report(
                 bad, f"{path}:{number}", "a JSON array; here each line is one JSON object, as jq -c '.[]' writes them"
             )
             return
         else:
             report(bad, f"{path}:{number}", value)
+
+
+def _begins_array(line: str, problem: str) -> bool:
+    """Whether the first line of a file begins, or is, a list of objects."""
+    begin = line.lstrip()
+    return begin.startswith("[") and (problem.startswith("not JSON") or begin[1:].lstrip().startswith("{"))
 
 
 def _keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How a recipe wants labels spelt: without blanks around them, by name instead of number, entity tags as IOB2."""
 
+import re
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from multitune.data.tag_schemes import SCHEMES, from_iob2
 
 INVISIBLE = ("Cc", "Cf", "Zs")
 """Unicode categories of controls, of marks without width such as U+200B, and of blanks."""
+
+WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+"""A whole number as programs write it where a column holds other numbers, or none in a row."""
 
 LONGEST_NUMBER = 9
 """Digits of the number of a label: more than any list of names has, fewer than Python refuses to read."""
@@ -76,9 +80,11 @@ def stripped(label: str) -> str:
 
 
 def looks(label: str) -> str:
-    """What a reader sees of a label: alike where two differ by blanks, capitals or invisible characters alone."""
+    """What a reader sees of a label: alike where two differ by blanks, capitals, invisible characters or .0 alone."""
     composed = unicodedata.normalize("NFC", label).casefold()
-    return "".join(character for character in composed if unicodedata.category(character) not in INVISIBLE)
+    seen = "".join(character for character in composed if unicodedata.category(character) not in INVISIBLE)
+    whole = WHOLE.fullmatch(seen)
+    return whole[1] if whole is not None else seen
 
 
 def lookalikes(labels: Collection[str]) -> list[list[str]]:
@@ -90,13 +96,13 @@ def lookalikes(labels: Collection[str]) -> list[list[str]]:
 
 
 def likely(label: str, known: Collection[str]) -> str:
-    """A hint, to be added to a sentence, where a label is a known one but for blanks or capitals; empty elsewhere."""
+    """A hint, to be added to a sentence, where a label looks like a known one; empty elsewhere."""
     by_looks = _by_looks(tuple(known))
     meant = by_looks.get(looks(label))
     if meant is None:
         return ""
     way_out = "; strip_labels: true takes off blanks at its edges" if stripped(label) == meant else ""
-    return f"; {label!r} differs from {meant!r} by blanks or capitals alone{way_out}"
+    return f"; {label!r} differs from {meant!r} by blanks, capitals or .0 alone{way_out}"
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,7 @@ def rows(
     *,
     quoted: bool | None = None,
 ) -> Iterator[Row]:
-    """Yield ``{field: value}`` a row, each with its place. Blank lines are no rows.
+    """Yield ``{field: value}`` a row, each with its place. Lines without a value are no rows.
 
     Args:
         path: a UTF-8 file, plain or gzipped; commas separate the columns of ``.csv``, tabs those of any other.
@@ -58,18 +58,29 @@ def rows(
 
 
 def objects(path: str | Path, bad: BadRecords | None = None) -> Iterator[dict[str, str]]:
-    """Yield ``{column: value}`` a row, of all columns that the header names.
+    """Yield ``{column: value}`` a row, of all columns that the header names; spreadsheets leave several without a name.
+
+    Raises:
+        UserError: as ``rows`` does.
+    """
+    head = header(path, bad)
+    columns = {name: name for name in head if name.strip() or head.count(name) == 1}
+    return (values for _, values in rows(path, columns, bad))
+
+
+def header(path: str | Path, bad: BadRecords | None = None) -> list[str]:
+    """The names of a file's columns; none where it is empty.
 
     Raises:
         UserError: as ``rows`` does.
     """
     _, head = next(_split(path, bad, None), (0, []))
-    return (values for _, values in rows(path, {name: name for name in head}, bad))
+    return head
 
 
 def _split(path: str | Path, bad: BadRecords | None, quoted: bool | None) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file as lists, each with the number of its first line."""
-    comma = ".csv" in Path(path).suffixes
+    comma = ".csv" in map(str.lower, Path(path).suffixes)
     return _quoted(path, "," if comma else "\t", bad) if (comma if quoted is None else quoted) else _plain(path, bad)
 
 
@@ -94,12 +105,20 @@ def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterato
         try:
             row = next(reader, None)
         except csv.Error as error:
-            report(bad, f"{path}:{source.taken[0]}", f"broken quoting ({error}); a quote within a value is doubled")
+            report(bad, f"{path}:{source.taken[0]}", _told(error, source.taken))
             continue
         if row is None:
             return
-        if row and (len(source.taken) == 1 or len(bad or ()) == known):
+        holds = len(row) == 1 or any(map(str.strip, row))  # spreadsheets end with lines of commas
+        if holds and (len(source.taken) == 1 or len(bad or ()) == known):
             yield source.taken[0], row
+
+
+def _told(error: csv.Error, taken: Sequence[int]) -> str:
+    if "new-line character" in str(error):
+        return "a carriage return in a value without quotes; a line feed, perhaps after one, ends a row"
+    lost = f"; no row is read up to line {taken[-1]}" if len(taken) > 1 else ""
+    return f"broken quoting ({error}); a quote within a value is doubled{lost}"
 
 
 class _RowLines:

@@ -96,8 +96,8 @@ def rows(path: Path, columns: Mapping[str, str], bad: BadRecords | None) -> Iter
 
 
 def suffix_of(path: Path) -> str:
-    """The ending of a file's name, without that of gzip."""
-    return Path(path.name.removesuffix(".gz")).suffix
+    """The ending of a file's name in small letters, without that of gzip."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
 def stem_of(path: Path) -> str:

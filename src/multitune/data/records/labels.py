@@ -81,8 +81,8 @@ def warn_of_lookalikes(corpus: Corpus) -> None:
     for head in _heads(corpus):
         for group in lookalikes(head.labels):
             log.warning(
-                "labels that differ by blanks, capitals or invisible characters alone are labels of their own: %s; "
-                "strip_labels: true takes off blanks at their edges",
+                "labels that differ by blanks, capitals, invisible characters or .0 alone are labels of their own: %s; "
+                "strip_labels: true takes off blanks at their edges, labels: takes one for another",
                 ", ".join(map(repr, group)),
             )
 

@@ -3,16 +3,17 @@
 import logging
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from multitune.data import fields, tabular
-from multitune.data.bad import BadRecord, BadRecords
+from multitune.data.bad import BadRecord, BadRecords, first_of
 from multitune.data.corpus import Corpus, Place, Placed, Record, Wanted
 from multitune.data.fields import Fields
+from multitune.data.label_spelling import lookalikes
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.data.sets.folders import Layout, Part, divided, load
@@ -24,12 +25,16 @@ log = logging.getLogger(__name__)
 LANGUAGE = "language"
 """What ``columns:`` calls the column."""
 SPLITS = ("train", "dev", "test")
+SPELT = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+"""Split -> what its file is called where a column says the language."""
 USUAL_NAMES = tuple(
     spelt
     for name in ("lang", "language", "locale", "lang_code", "language_code")
     for spelt in (name, name.capitalize(), name.upper())
 )
 """What such a column is called."""
+FEW = 8
+"""Languages that a warning names."""
 
 
 class LanguageColumn:
@@ -136,6 +141,7 @@ def load_splits(
     by_split = [column.languages(files) for files in splits]
     if not any(by_split):
         bad.refuse()
+    _warn_of_lookalikes({code for codes in by_split for code in codes})
     shown, reported = by_split[0], by_split[-1]
     apart = wanted.unseen or ()
     languages = [code for code in shown if code not in apart] if wanted.languages is None else wanted.languages
@@ -143,12 +149,24 @@ def load_splits(
     for key, codes, numbers in (("languages", languages, range(len(splits))), ("unseen", unseen, (len(splits) - 1,))):
         for code, split in product(codes, numbers):
             if code not in by_split[split]:
+                if not by_split[split]:
+                    bad.refuse()
                 has = ", ".join(by_split[split]) or "no language"
                 raise UserError(f"{key}: {splits[split][0]} has no row of {code!r}; there are some of: {has}")
     one = layout(read, *parts, codes=sorted({code for codes in by_split for code in codes}))
     corpus = load([one], replace(wanted, languages=languages if wanted.trains else (), unseen=unseen), bad)
     skipped = Counter(corpus.skipped) + column.skipped
     return replace(corpus, skipped=dict(skipped))
+
+
+def _warn_of_lookalikes(languages: Collection[str]) -> None:
+    """Say which languages a reader cannot tell apart."""
+    for group in lookalikes([code.replace("_", "-") for code in sorted(languages)]):
+        spelt = [code for code in sorted(languages) if code.replace("_", "-") in group]
+        log.warning(
+            "languages that differ by blanks, capitals, - and _ alone are languages of their own: %s",
+            first_of(list(map(repr, spelt)), FEW),
+        )
 
 
 def _split_files(path: str | None) -> list[Path]:
@@ -169,9 +187,12 @@ def _split_files(path: str | None) -> list[Path]:
             if name in tables:
                 raise UserError(f"path: {file} stands beside another {name!r}, {tables[name].name}; remove one")
             tables[name] = file
-    splits = [tables[split] for split in SPLITS if split in tables]
-    if {"train", "dev"} <= tables.keys():
-        return splits
+    splits = {split: [tables[name] for name in names if name in tables] for split, names in SPELT.items()}
+    if splits["train"] and splits["dev"]:
+        for split, (first, *others) in ((split, files) for split, files in splits.items() if files):
+            if others:
+                raise UserError(f"path: {others[0]} stands beside another {split!r}, {first.name}; remove one")
+        return [files[0] for files in splits.values() if files]
     if len(tables) == 1:
         return list(tables.values())
     has = ", ".join(file.name for file in tables.values()) or "no table"

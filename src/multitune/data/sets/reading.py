@@ -53,7 +53,10 @@ class Reading:
         kept = self._keep(record for _, record in placed)
         self.skipped[code] += len(self._bad) - before
         if not kept and not self.skipped[code]:
-            divided = f"too few records of {code!r} to divide into train, dev and test; give each a file of its own"
+            divided = (
+                f"too few records of {code!r} to divide into train, dev and test; name it under unseen:, leave it out "
+                "of languages:, or give each split a file of its own"
+            )
             raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
         return kept
 

@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property
+from itertools import chain, product
 from typing import Any
 
 from multitune.data.chat import COMPLETION, MESSAGES
@@ -47,8 +48,12 @@ NAMES: dict[str, tuple[str, ...]] = {
 """Field -> what its column is also called; one that is called as the field comes first."""
 LABELS = ("label", "labels", "score")
 """Fields, one of which goes with a text or two."""
-NO_LABELS = ("id", "idx", "index", "split", "fold", "")
-"""Columns that have few values, or one a row, and are no labels."""
+NO_LABELS = ("id", "idx", "index", "unnamed:_0", "level_0", "__index_level_0__", "split", "fold", "")
+"""Columns that have few values, or one a row, and are no labels; pandas calls its index by four of the names."""
+SPLIT_NAMES = ("train", "training", "dev", "valid", "validation", "val", "test", "testing", "eval")
+"""What stands in a column that says to which split a row belongs."""
+ANSWERS = {"no", "si"}
+"""Codes of Norwegian and Sinhala that, alone in a column, say yes and no in Spanish."""
 MOST_LABELS = 100
 """Different values of a column that is taken for labels."""
 LONGEST_LABEL = 60
@@ -71,14 +76,30 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
     by_file: bool = False
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The columns that every row has."""
-        return [name for name in self.rows[0] if all(name in row for row in self.rows)]
+        """The columns that a row has; whoever reads one names the rows that lack it."""
+        return list(dict.fromkeys(chain.from_iterable(self.rows)))
 
     def values(self, name: str) -> list[Any]:
         """The values of a column that are not empty."""
-        return [row[name] for row in self.rows if row[name] not in (None, "")]
+        return [value for row in self.rows if (value := row.get(name)) not in (None, "")]
+
+    def unused_texts(self, columns: Columns) -> list[str]:
+        """The columns of prose that are not among those that are read as one text, or as a prompt."""
+        if not columns.keys() & {"text", "prompt"} or "text_pair" in columns:
+            return []
+        return _with_prose(self, [name for name in self.names if name not in columns.values()])
+
+    def value_as_name(self, columns: Columns) -> str | None:
+        """A column of labels or languages that is called like one of its values: the first row may be no header."""
+        named = (columns[field] for field in (LANGUAGE, *LABELS) if field in columns)
+        return next((name for name in named if name in self.values(name)), None)
+
+    def split_column(self, columns: Columns) -> str | None:
+        """A column of the names of splits that is not among those that are read."""
+        free = (name for name in self.names if name not in columns.values())
+        return next((name for name in free if _plain(name) == "split" or _are_splits(self.values(name))), None)
 
 
 def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
@@ -128,6 +149,8 @@ def _ways(table: Table, given: Mapping[str, str]) -> Iterator[Columns]:
         is_labelled = _called("text", rest) and (_called("label", rest) or _called("score", rest))
         for way in (*others, *(_texts(table, rest, fixed) if is_labelled or not others else ())):
             yield spoken | way
+            if way.keys() == {"text"} and LANGUAGE not in given:
+                yield from (way | {"label": name} for name in spoken.values() if _may_be_label(table, name))
 
 
 def _languages(table: Table, free: Sequence[str]) -> list[Columns]:
@@ -146,7 +169,14 @@ def _are_codes(values: Sequence[Any]) -> bool:
         len(spelt) > 1
         and len(spelt) < len(values) == sum(isinstance(value, str) for value in values)
         and all(map(is_language, spelt))
+        and not {value.strip().lower() for value in spelt} <= ANSWERS
     )
+
+
+def _are_splits(values: Sequence[Any]) -> bool:
+    """Whether these are the names of at least two splits."""
+    spelt = {value.strip().lower() if isinstance(value, str) else "" for value in values}
+    return len(spelt) > 1 and spelt <= set(SPLIT_NAMES)
 
 
 def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
@@ -189,8 +219,14 @@ def _labels(table: Table, free: Sequence[str], given: Columns) -> dict[str, str]
         for field in ("label", "score")
         for name in _called(field, free)
     }
-    by_content = ((name, _kind_of_label(table.values(name))) for name in free if _plain(name) not in NO_LABELS)
+    others = ((name, table.values(name)) for name in free if _plain(name) not in NO_LABELS)
+    by_content = ((name, _kind_of_label(values)) for name, values in others if not _are_splits(values))
     return said or by_name or {name: field for name, field in by_content if field is not None}
+
+
+def _may_be_label(table: Table, language: str) -> bool:
+    """Whether what was taken for codes of languages by its look alone may be labels just as well."""
+    return not _called(LANGUAGE, [language]) and _kind_of_label(table.values(language)) == "label"
 
 
 def _kind_of_label(values: Sequence[Any]) -> str | None:
@@ -219,14 +255,27 @@ def _are_few(values: Sequence[Any], rows: int) -> bool:
 
 
 def _longest(table: Table, free: Sequence[str]) -> list[str]:
-    """The column with the longest texts, and those that are about as long."""
-    lengths = {}
-    for name in free:
-        values = table.values(name)
-        if values and all(isinstance(value, str) for value in values):
-            lengths[name] = sum(map(len, values)) / len(values)
+    """The column with the longest texts, and those about as long; keys, addresses, dates if all are such."""
+    columns = _with_prose(table, free) or [name for name in free if _are_texts(table.values(name))]
+    lengths = {name: sum(map(len, table.values(name))) / len(table.values(name)) for name in columns}
     longest = max(lengths.values(), default=0.0)
     return [name for name, length in lengths.items() if length >= ALIKE * longest]
+
+
+def _with_prose(table: Table, free: Sequence[str]) -> list[str]:
+    """The columns half of whose values are prose, at least."""
+    texts = ((name, values) for name in free if _are_texts(values := table.values(name)))
+    return [name for name, values in texts if 2 * sum(map(_is_prose, values)) >= len(values)]
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _is_prose(value: str) -> bool:
+    """Whether this may be of a language: two words with letters, or a letter beyond ASCII; no address."""
+    words = [word for word in value.split() if "://" not in word and any(map(str.isalpha, word))]
+    return len(words) > 1 or any(not word.isascii() for word in words)
 
 
 def _called(field: str, free: Sequence[str]) -> list[str]:
