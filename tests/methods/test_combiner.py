@@ -175,9 +175,10 @@ def test_a_head_whose_gradient_alone_is_not_finite_is_its_tasks_fault(name: str,
     combiner.backward(losses(net, 0), tasks=range(TASKS))
     before = copy.deepcopy(combiner.state_dict())
     left = [copy.deepcopy(parameter.grad) for parameter in net.parameters()]
-    spoilt = torch.zeros_like(net.heads[1].weight)
+    weight = net.weight("heads.1.weight")
+    spoilt = torch.zeros_like(weight)
     spoilt[1, 3] = bad
-    net.heads[1].weight.register_hook(lambda gradient: gradient + spoilt)
+    weight.register_hook(lambda gradient: gradient + spoilt)
     with pytest.raises(NonFiniteError, match="gradient") as error:
         combiner.backward(losses(net, 1), tasks=range(TASKS))
     assert error.value.tasks == [1]
