@@ -10,6 +10,7 @@ import pytest
 
 from launching import recipe
 from multitune.commands import job as program
+from multitune.errors import UserError
 from multitune.jobs import processes
 from multitune.jobs.job import Job
 from multitune.jobs.processes import Process
@@ -68,3 +69,8 @@ def test_a_job_that_nobody_gives_ends() -> None:
     finally:
         os.dup2(kept, 0)
         os.close(kept)
+
+
+def test_a_folder_that_a_node_has_not_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--on: .*/gone: No such file or directory on a node of the cluster"):
+        program._run({"folder": str(tmp_path / "gone")}, lambda message: None)

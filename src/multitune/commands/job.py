@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from multitune.commands.train import train, train_language
-from multitune.errors import Interrupted
+from multitune.errors import Interrupted, UserError
 from multitune.jobs.job import KINDS, Tell
 from multitune.recipe_files import RecipeFile
 from multitune.storage.interrupt import Leave, leaving
@@ -74,7 +74,12 @@ def _write(to: int, message: list[Any]) -> None:
 
 
 def _run(order: dict[str, Any], tell: Tell) -> None:
-    os.chdir(order["folder"])
+    try:
+        os.chdir(order["folder"])
+    except OSError as error:
+        raise UserError(
+            f"--on: {order['folder']}: {error.strerror} on a node of the cluster; all nodes need the same folders"
+        ) from error
     log.addHandler(_Sent(tell))
     log.propagate = False
     recipe = RecipeFile(run=order["recipe"], methods={}, source="recipe").resolve()
