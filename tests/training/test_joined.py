@@ -12,6 +12,7 @@ from torch import distributed
 
 from launching import RANKS, environment, started
 from multitune.errors import AlreadySaid, UserError
+from multitune.methods.ranks import Ranks
 from multitune.storage.interrupt import leaving
 from multitune.training import launch
 
@@ -28,6 +29,33 @@ def test_a_port_that_is_taken_is_a_mistake_in_one_line(monkeypatch: pytest.Monke
         said = rf"cannot meet at MASTER_ADDR:MASTER_PORT, 127.0.0.1:{port}: .*in use"
         with pytest.raises(UserError, match=said), launch.joined():
             pass
+
+
+@pytest.mark.parametrize("missing", launch.MEETING)
+def test_ranks_that_do_not_know_where_to_meet_are_no_runs_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name, value in environment(1, 1).items():
+        monkeypatch.setenv(name, value)
+    assert launch.launched()
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=f"WORLD_SIZE is 2, but {missing} is not set"):
+        launch.launched()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not launch.launched()
+
+
+def test_a_rank_that_needs_the_folder_of_rank_0_and_does_not_see_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "VISIBLE", 0.0)
+    ranks = Ranks()
+    launch.check_shared(ranks, tmp_path)
+    ranks.rank = 1
+    with pytest.raises(UserError, match="select: best: rank 1 does not see the folder"):
+        launch.check_shared(ranks, tmp_path)
+    (tmp_path / "recipe.yaml").write_text("")
+    launch.check_shared(ranks, tmp_path)
 
 
 def again() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,10 @@ from multitune.storage.interrupt import Leave, StopRequested, StopSignal
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What launchers tell each process."""
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
+"""Where launchers let the ranks meet, beside RANK and WORLD_SIZE."""
+VISIBLE = 60.0
+"""Seconds after which a network's file system shows what another machine has written."""
 LINGERING = 3.0
 """Seconds that rank 0, whose store all ask, stays at most for the others at its end."""
 TICK = 0.2
@@ -41,8 +44,18 @@ _numbers = itertools.count()
 
 
 def launched() -> bool:
-    """Whether this process is one of several that a launcher has started as one run."""
-    return all(name in os.environ for name in VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    """Whether this process is one of several that a launcher has started as one run.
+
+    Raises:
+        UserError: it is, but does not know where to meet the others: each would make the whole run.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    if "RANK" not in os.environ or not size.isdecimal() or int(size) < 2:
+        return False
+    for name in MEETING:
+        if name not in os.environ:
+            raise UserError(f"torchrun: WORLD_SIZE is {size}, but {name} is not set; start the ranks with torchrun")
+    return True
 
 
 @contextmanager
@@ -184,6 +197,22 @@ def first_alone(ranks: Ranks) -> Iterator[None]:
     yield
     if ranks.rank == 0:
         ranks.meet()
+
+
+def check_shared(ranks: Ranks, out: Path) -> None:
+    """Make sure that this rank sees the run folder that rank 0 has begun; else it would fail when the budget is spent.
+
+    Raises:
+        UserError: it does not.
+    """
+    last = time.monotonic() + VISIBLE
+    while ranks.rank != 0 and not (out / "recipe.yaml").exists():
+        if time.monotonic() >= last:
+            raise UserError(
+                f"select: best: rank {ranks.rank} does not see the folder of rank 0, {out}, where the best weights "
+                f"are; name one that all machines share, or set select to last"
+            )
+        time.sleep(TICK)
 
 
 def stop_together(ranks: Ranks, stop: StopSignal) -> None:
