@@ -38,6 +38,7 @@ class Processes:
         self._card_of: dict[str, str] = {}
 
     def has_room(self, running: Collection[str]) -> bool:
+        self._card_of = {name: card for name, card in self._card_of.items() if name in running}
         if not running:
             return True
         if len(running) >= self._count or not self._held:
@@ -54,11 +55,11 @@ class Processes:
         return Process(job, self._environment(job), report)
 
     def _environment(self, job: Job) -> dict[str, str]:
-        """The variables of a job's process, with the card that fewest jobs have had."""
+        """The variables of a job's process, with the card that fewest of the jobs have that run."""
         if not self._cards:
             return dict(os.environ)
-        had = list(self._card_of.values())
-        self._card_of[job.name] = min(self._cards, key=had.count)
+        taken = list(self._card_of.values())
+        self._card_of[job.name] = min(self._cards, key=taken.count)
         return os.environ | {"CUDA_VISIBLE_DEVICES": self._card_of[job.name]}
 
 
