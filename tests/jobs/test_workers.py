@@ -10,10 +10,11 @@ import torch
 from rich.console import Console
 
 from builders import recipe
+from launching import recipe as launched_recipe
 from multitune.commands.parallel import fitting, threads_each
 from multitune.errors import RunError, UserError
 from multitune.jobs.display import DONE, Lines
-from multitune.jobs.job import error_of
+from multitune.jobs.job import Job, error_of
 from multitune.jobs.processes import Processes, in_words
 from multitune.screen.terminal import Terminal
 from multitune.storage import memory
@@ -95,6 +96,17 @@ def test_no_more_runs_than_memory_has_room_for(
     for name, bytes_held in held.items():
         workers.takes(name, int(bytes_held * GIB))
     assert workers.has_room(running) == room
+
+
+def test_a_card_whose_run_has_ended_is_the_next_ones(tmp_path: Path) -> None:
+    """And not one that a longer run still has."""
+    workers, one = Processes(2, ["0", "1"]), launched_recipe(Path("model"), "data", "mtl")
+    running, cards = list[str](), list[str]()
+    for name, ended in (("long", None), ("short", "short"), ("third", "third"), ("fourth", None)):
+        workers.has_room(running)
+        cards.append(workers._environment(Job(name, one, tmp_path))["CUDA_VISIBLE_DEVICES"])
+        running = [each for each in (*running, name) if each != ended]
+    assert cards == ["0", "1", "1", "1"]
 
 
 def test_errors_of_another_process_are_what_they_were() -> None:

@@ -23,6 +23,7 @@ from multitune.models.encoder import Encoder
 from multitune.recipe_files import read, to_yaml
 from multitune.reports import page
 from multitune.results.run import FILE as RESULTS
+from multitune.storage import interrupt
 from multitune.storage.lock import LOCK
 from multitune.training import checkpoint_writer, run, trainer
 
@@ -98,6 +99,7 @@ def begun(phase: Phase, number: int, recipe: str, out: Path) -> int:
 
 def main(recipe: str, folder: Path, signals: list[str]) -> None:
     """Print a JSON line for each phase; the signals take turns."""
+    interrupt.ECHO = 0.0  # a second signal comes at once here, whichever it is
     one = read(recipe).resolve()
     training.train(one.model_copy(update={"budget": 2}), folder / "first")  # what children need is imported once
     for row, (name, phase) in enumerate(PHASES.items()):

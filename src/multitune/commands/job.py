@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from multitune.commands.train import train, train_language
-from multitune.errors import Interrupted
+from multitune.errors import Interrupted, UserError
 from multitune.jobs.job import KINDS, Tell
 from multitune.recipe_files import RecipeFile
 from multitune.storage.interrupt import Leave, leaving
@@ -26,6 +26,7 @@ from multitune.training.progress import in_words
 
 log = logging.getLogger("multitune")
 STOPPED = 128 + signal.SIGTERM
+_telling = threading.Lock()
 
 
 def main() -> None:
@@ -47,7 +48,10 @@ def _order() -> dict[str, Any]:
     """What is to be done; read without a buffer, whose lock ``_end_when_alone`` would hold at the end."""
     line = b""
     while not line.endswith(b"\n"):
-        line += os.read(0, 1 << 16)
+        more = os.read(0, 1 << 16)
+        if not more:  # whoever gave it is gone
+            raise Leave(signal.SIGTERM)
+        line += more
     order: dict[str, Any] = json.loads(line)
     return order
 
@@ -59,14 +63,23 @@ def _end_when_alone() -> None:
 
 
 def _write(to: int, message: list[Any]) -> None:
+    """Write a message as a line, whole: a pipe may take a long one in parts, and several threads have messages."""
+    line = json.dumps(message).encode() + b"\n"
     try:
-        os.write(to, json.dumps(message).encode() + b"\n")
+        with _telling:
+            while line:
+                line = line[os.write(to, line) :]
     except BrokenPipeError:
         return  # nobody listens any more; _end_when_alone sees to the rest
 
 
 def _run(order: dict[str, Any], tell: Tell) -> None:
-    os.chdir(order["folder"])
+    try:
+        os.chdir(order["folder"])
+    except OSError as error:
+        raise UserError(
+            f"--on: {order['folder']}: {error.strerror} on a node of the cluster; all nodes need the same folders"
+        ) from error
     log.addHandler(_Sent(tell))
     log.propagate = False
     recipe = RecipeFile(run=order["recipe"], methods={}, source="recipe").resolve()

@@ -1,8 +1,10 @@
 """A Ray cluster that does jobs: each is a Ray task, which begins the job's process on its node and relays its words."""
 
 import logging
+import math
 import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -18,9 +20,10 @@ try:
 except ImportError as error:
     raise UserError('--on: ray is not installed; pip install "multitune[ray]"') from error
 
-log = logging.getLogger(__name__)
 AT_ONCE = 1000
 """Jobs that are handed to Ray at once; it begins them as its nodes have room."""
+REACHED_WITHIN = 10.0
+"""Seconds in which a cluster's head answers; Ray itself tries for a quarter of an hour, and heeds no signal then."""
 
 
 class OnRay:
@@ -43,10 +46,9 @@ class OnRay:
         if max(node.get("CPU", 0) for node in nodes) < threads:
             raise UserError(f"--on: no node of the Ray cluster has the {threads} cores that a run's threads need")
         self._count = count or AT_ONCE
-        share = min(1.0, cards / count) if count else 1.0
         self._resources: dict[str, Any] = {"num_cpus": threads, "max_retries": 0}
         if on_cards and cards:
-            self._resources["num_gpus"] = round(share, 3)
+            self._resources["num_gpus"] = share_of_card(count, int(cards))
 
     def has_room(self, running: Collection[str]) -> bool:
         return len(running) < self._count
@@ -89,8 +91,9 @@ class RayTask:
                     gone = event
                 else:
                     self._report((self._name, event))
-        except (RayError, KeyboardInterrupt):
-            log.debug("the Ray task of %s has ended early", self._name)
+        except (RayError, KeyboardInterrupt) as error:
+            reason = str(error).strip().rpartition("\n")[2]  # of what is raised there, the last line names it
+            gone = Gone(f"{gone.how} ({reason})" if reason else gone.how)
         self._report((self._name, gone))
 
 
@@ -110,10 +113,30 @@ def _done(job: Job) -> Iterator[Message | Gone]:
         yield event
 
 
+def share_of_card(count: int | None, cards: int) -> float:
+    """How much of a card each of so many jobs takes, such that all of them have room at once; None: a whole one."""
+    on_each = math.ceil(count / cards) if count else 1
+    return math.floor(1000 / on_each) / 1000
+
+
 def _join(address: str) -> None:
     if ray.is_initialized():
         return
+    _check_reached(address or os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--on: ray:{address}: there is no such Ray cluster: {error}") from error
+
+
+def _check_reached(address: str) -> None:
+    """Raise UserError where a cluster has a host and a port, and nobody listens there."""
+    if "//" in address:
+        raise UserError(f"--on: {address!r}: Ray's client cannot do runs; on a node of the cluster write ray:HOST:6379")
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # a word of Ray's, or nothing
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
+    except (OSError, OverflowError) as error:
         raise UserError(f"--on: ray:{address}: there is no such Ray cluster: {error}") from error

@@ -18,6 +18,8 @@ from multitune.storage.memory import free_memory
 CPU = torch.device("cpu")
 COMMAND = (sys.executable, "-P", "-m", "multitune.commands.job")
 """What does a job; -P, so that no file of the user's folder is taken for a module."""
+LAST_WORDS = 2.0
+"""Seconds for what a job that has ended has written to stderr: a process that it began may hold that open for ever."""
 
 
 class Processes:
@@ -36,6 +38,7 @@ class Processes:
         self._card_of: dict[str, str] = {}
 
     def has_room(self, running: Collection[str]) -> bool:
+        self._card_of = {name: card for name, card in self._card_of.items() if name in running}
         if not running:
             return True
         if len(running) >= self._count or not self._held:
@@ -52,11 +55,11 @@ class Processes:
         return Process(job, self._environment(job), report)
 
     def _environment(self, job: Job) -> dict[str, str]:
-        """The variables of a job's process, with the card that fewest jobs have had."""
+        """The variables of a job's process, with the card that fewest of the jobs have that run."""
         if not self._cards:
             return dict(os.environ)
-        had = list(self._card_of.values())
-        self._card_of[job.name] = min(self._cards, key=had.count)
+        taken = list(self._card_of.values())
+        self._card_of[job.name] = min(self._cards, key=taken.count)
         return os.environ | {"CUDA_VISIBLE_DEVICES": self._card_of[job.name]}
 
 
@@ -96,18 +99,20 @@ class Process:
         errors = threading.Thread(target=self._pass_on, args=[process.stderr], daemon=True)
         errors.start()
         for line in process.stdout:
-            self._report((self._name, json.loads(line)))
+            if line.endswith(b"\n"):  # else it was killed in the midst of it
+                self._report((self._name, json.loads(line)))
         code = process.wait()
-        errors.join()
-        for stream in (process.stdin, process.stdout, process.stderr):
+        errors.join(LAST_WORDS)
+        for stream in (process.stdin, process.stdout):
             stream.close()
         self._report((self._name, Gone(in_words(code))))
 
     def _pass_on(self, stream: IO[bytes]) -> None:
         """Let lines that libraries have written to stderr be seen."""
-        for line in stream:
-            if text := line.decode(errors="replace").rstrip():
-                self._report((self._name, ["log", __name__, 30, text]))
+        with stream:
+            for line in stream:
+                if text := line.decode(errors="replace").rstrip():
+                    self._report((self._name, ["log", __name__, 30, text]))
 
 
 def in_words(code: int) -> str:

@@ -2,11 +2,14 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO = 5.0
+"""Seconds in which a second SIGTERM is the first one: clusters signal all processes, and launchers pass it on."""
 
 
 class StopRequested(Exception):
@@ -44,11 +47,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
 class StopSignal:
     """While entered, the first SIGINT or SIGTERM is only noted, for ``check``; outside the main thread none is.
 
+    A SIGTERM that soon follows another one is the same (``ECHO``).
+
     ``requested`` is that signal, or None.
     """
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
+        self._noted_at = 0.0
         self._handlers: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -57,7 +63,7 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(*SIGNALS)
 
     def check(self) -> None:
         """Raise StopRequested where a signal has come."""
@@ -65,10 +71,14 @@ class StopSignal:
             raise StopRequested(self.requested)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = signal.Signals(number)
-        self._restore()
+        if self.requested is None:
+            self.requested, self._noted_at = signal.Signals(number), time.monotonic()
+            self._restore(*(SIGNALS if number == signal.SIGINT else (signal.SIGINT,)))
+        elif time.monotonic() - self._noted_at >= ECHO:
+            self._restore(*SIGNALS)
+            signal.raise_signal(number)
 
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+    def _restore(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            if number in self._handlers:
+                signal.signal(number, self._handlers.pop(number))

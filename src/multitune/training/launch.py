@@ -1,12 +1,15 @@
 """A run that torchrun or ``accelerate launch`` has started on several ranks: their group, and who speaks for it."""
 
 import hashlib
+import itertools
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING
 
@@ -24,19 +27,35 @@ from multitune.storage.interrupt import Leave, StopRequested, StopSignal
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What launchers tell each process."""
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
+"""Where launchers let the ranks meet, beside RANK and WORLD_SIZE."""
+VISIBLE = 60.0
+"""Seconds after which a network's file system shows what another machine has written."""
 LINGERING = 3.0
 """Seconds that rank 0, whose store all ask, stays at most for the others at its end."""
 TICK = 0.2
 """Seconds after which a rank listens whether another one has an error."""
+JOINING = timedelta(minutes=30)
+"""Ranks wait so long for all to have begun."""
 PATIENCE = timedelta(days=1)
 """Ranks wait for one that is slow, or scores alone; one that has ended is known at once."""
+_numbers = itertools.count()
+"""Of the groups that this process has joined, one after the other."""
 
 
 def launched() -> bool:
-    """Whether this process is one of several that a launcher has started as one run."""
-    return all(name in os.environ for name in VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    """Whether this process is one of several that a launcher has started as one run.
+
+    Raises:
+        UserError: it is, but does not know where to meet the others: each would make the whole run.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    if "RANK" not in os.environ or not size.isdecimal() or int(size) < 2:
+        return False
+    for name in MEETING:
+        if name not in os.environ:
+            raise UserError(f"torchrun: WORLD_SIZE is {size}, but {name} is not set; start the ranks with torchrun")
+    return True
 
 
 @contextmanager
@@ -44,6 +63,9 @@ def joined() -> Iterator[Ranks]:
     """Inside, the processes of a launched run are a group; one process that nobody has launched is alone.
 
     Of several ranks with an error, the first one alone lets it out; the others raise ``AlreadySaid``.
+
+    Raises:
+        UserError: the ranks cannot meet where the launcher says.
     """
     if distributed.is_available() and distributed.is_initialized():
         group = distributed.group.WORLD
@@ -52,16 +74,41 @@ def joined() -> Iterator[Ranks]:
     elif not launched():
         yield Ranks()
     else:
-        from torch.distributed.rendezvous import rendezvous
-
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        store, rank, size = _joined()
         group = distributed.group.WORLD
         assert group is not None
         with _said_once(store, rank, size):
             yield Ranks(group)
         distributed.destroy_process_group()
+
+
+def _joined() -> tuple["Store", int, int]:
+    """Make the group of all ranks; its store, this rank and their number.
+
+    Raises:
+        UserError: the ranks cannot meet where the launcher says.
+    """
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        store, rank, size = _meeting()
+        own = distributed.PrefixStore(
+            f"multitune/{next(_numbers)}", store
+        )  # an earlier group's entries are no longer true
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(f"torchrun: the ranks cannot meet at MASTER_ADDR:MASTER_PORT, {where}: {error}") from error
+    return own, rank, size
+
+
+@cache
+def _meeting() -> tuple["Store", int, int]:
+    """The store that all ranks ask, which lives as long as the process; this rank and their number."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=JOINING))
+    store.set_timeout(PATIENCE)
+    return store, rank, size
 
 
 @contextmanager
@@ -102,11 +149,18 @@ class _Listener:
         self._thread.join()
 
     def is_first(self) -> bool:
-        """Whether no other rank has had an error before; of a store that is gone, what was heard of it decides."""
+        """Whether no other rank has had an error before; of a store that is gone, what was heard of it decides.
+
+        This rank hears no more then: it ends.
+        """
+        self.__exit__()
         try:
-            return bool(self._store.add("multitune/said", 1) == 1)
+            first = bool(self._store.add("multitune/said", 1) == 1)
+            if not self._heard:
+                self._store.add("multitune/heard", 1)
         except RuntimeError:
             return not self._heard
+        return first
 
     def wait_for(self, count: int) -> None:
         """Wait until so many ranks, this one among them, have heard of an error, but not long."""
@@ -121,7 +175,9 @@ class _Listener:
 
     def _wait(self, name: str, count: int) -> None:
         last = time.monotonic() + LINGERING
-        with suppress(RuntimeError):  # the store is a launcher's, which is gone
+        # A launcher that sees another rank end signals this one, which has something to say yet. The store may be the
+        # launcher's, which is gone.
+        with StopSignal(), suppress(RuntimeError):
             while self._store.add(name, 0) < count and time.monotonic() < last:
                 time.sleep(0.01)
 
@@ -141,6 +197,22 @@ def first_alone(ranks: Ranks) -> Iterator[None]:
     yield
     if ranks.rank == 0:
         ranks.meet()
+
+
+def check_shared(ranks: Ranks, out: Path) -> None:
+    """Make sure that this rank sees the run folder that rank 0 has begun; else it would fail when the budget is spent.
+
+    Raises:
+        UserError: it does not.
+    """
+    last = time.monotonic() + VISIBLE
+    while ranks.rank != 0 and not (out / "recipe.yaml").exists():
+        if time.monotonic() >= last:
+            raise UserError(
+                f"select: best: rank {ranks.rank} does not see the folder of rank 0, {out}, where the best weights "
+                f"are; name one that all machines share, or set select to last"
+            )
+        time.sleep(TICK)
 
 
 def stop_together(ranks: Ranks, stop: StopSignal) -> None:

@@ -81,11 +81,14 @@ class Trainer:
         """Continue from the newest good checkpoint where there is one, else begin anew.
 
         Raises:
-            UserError: all checkpoints are damaged, or none fits the run; or a rank has another one, or other data.
+            UserError: all checkpoints are damaged, or none fits the run; or a rank has another one, or other data, or
+                does not see the folder where it has to.
         """
-        with launch.first_alone(self._ranks):
-            state = self._go_on(resume=resume)
         run = self._run
+        with launch.first_alone(self._ranks):
+            if run.recipe.select == "best":
+                launch.check_shared(self._ranks, self._out)
+            state = self._go_on(resume=resume)
         # within a round of trajectories each rank goes on with its own: what they have read is alike
         weights = [weight for _, weight in run.encoder.parameters()] if state is None else [*state.weights.values()]
         parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
