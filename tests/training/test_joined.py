@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from torch import distributed
@@ -15,6 +16,9 @@ from multitune.errors import AlreadySaid, UserError
 from multitune.methods.ranks import Ranks
 from multitune.storage.interrupt import leaving
 from multitune.training import launch
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
 
@@ -72,7 +76,7 @@ def test_a_program_joins_once_for_each_of_its_runs() -> None:
     assert [process.returncode for process in processes] == [0, 0], said
 
 
-def ends(store: distributed.Store, rank: int, ended: dict[int, type[BaseException]]) -> None:
+def ends(store: "Store", rank: int, ended: dict[int, type[BaseException]]) -> None:
     """Make the same mistake as the other ranks."""
     try:
         with launch._said_once(store, rank, RANKS):
@@ -84,7 +88,7 @@ def ends(store: distributed.Store, rank: int, ended: dict[int, type[BaseExceptio
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_mistake_of_all_ranks_is_said_once_and_at_once(first: int) -> None:
     """Rank 0 does not wait for one that has ended itself."""
-    store, ended = distributed.HashStore(), dict[int, type[BaseException]]()
+    store, ended = distributed.HashStore(), dict[int, type[BaseException]]()  # type: ignore[attr-defined]
     threads = [threading.Thread(target=ends, args=(store, rank, ended)) for rank in (first, 1 - first)]
     began = time.monotonic()
     for thread in threads:
@@ -103,6 +107,6 @@ def test_a_launcher_that_ends_rank_0_does_not_silence_it(monkeypatch: pytest.Mon
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
     with leaving():
         timer.start()
-        ends(distributed.HashStore(), 0, ended)
+        ends(distributed.HashStore(), 0, ended)  # type: ignore[attr-defined]
         timer.join()
     assert ended == {0: UserError}

@@ -91,9 +91,8 @@ def _joined() -> tuple["Store", int, int]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, rank, size = _meeting()
-        own = distributed.PrefixStore(
-            f"multitune/{next(_numbers)}", store
-        )  # an earlier group's entries are no longer true
+        # an earlier group's entries are no longer true
+        own = distributed.PrefixStore(f"multitune/{next(_numbers)}", store)  # type: ignore[attr-defined]
         distributed.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
