@@ -40,6 +40,30 @@ def test_the_best_points_go_on_to_larger_budgets(tmp_path: Path, tiny_model: Pat
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_rung_with_nothing_to_choose_from_is_left_out(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    grid = {"learning_rate": RATES[:2]}
+    found = mt.sweep(
+        comparison_file(tiny_model, tiny_panx),
+        tmp_path,
+        grid=grid,
+        rungs=3,
+        overrides={"method": "mtl", "budget": 36},
+    )
+    assert [(rung.folder, rung.budget, len(rung.points)) for rung in found.rungs] == [("rung1", 4, 2), ("rung3", 36, 1)]
+    assert found.gradients == 2 * 4 + 36
+
+
+def test_several_runs_are_one_processs_job(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of torchrun's ranks would make all of them, in the same folders."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="start it without torchrun"):
+        mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path / "compared")
+    assert not (tmp_path / "compared").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -13,7 +13,8 @@ from multitune.cli.app import main
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.room import check_room
-from multitune.storage.memory import _left_in, free_memory
+from multitune.storage import memory
+from multitune.storage.memory import free_memory
 from multitune.tasks import HeadMap, Tagging
 
 HUGE = 10**12
@@ -72,16 +73,36 @@ def test_there_is_some_memory_here() -> None:
     assert free is None or free > 2**20
 
 
-GROUPS: dict[str, tuple[str, int]] = {"limited": ("1000\n", 1000 - 700 + 300), "not": ("max\n", 9999)}
+SECOND = ("memory.max", "memory.current", "inactive_file")
+FIRST = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""What versions 2 and 1 of control groups call the same things."""
 
 
-@pytest.mark.parametrize(("limit", "left"), GROUPS.values(), ids=GROUPS)
-def test_a_control_group_has_what_its_limit_leaves(tmp_path: Path, limit: str, left: int) -> None:
-    for name, text in (
-        ("memory.max", limit),
-        ("memory.current", "700\n"),
-        ("memory.stat", "anon 5\ninactive_file 300\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert _left_in(tmp_path / "memory.max", "memory.current", "inactive_file", at_most=9999) == left
-    assert _left_in(tmp_path / "none", "memory.current", "inactive_file", at_most=9999) == 9999
+@pytest.mark.parametrize(
+    ("said", "folder", "names", "limit", "left"),
+    [
+        ("0::/", "", SECOND, "1000\n", 1000 - 700 + 300),
+        ("0::/", "", SECOND, "max\n", 9999),
+        ("0::/slurm/job_7/step_0", "slurm/job_7", SECOND, "1000\n", 1000 - 700 + 300),
+        ("3:cpuset:/\n4:memory:/slurm/job_7\n0::/", "memory/slurm/job_7", FIRST, "1000\n", 1000 - 700 + 300),
+        ("0::/not/seen/from/here", "", SECOND, "1000\n", 1000 - 700 + 300),
+        ("", "", SECOND, "1000\n", 9999),
+    ],
+)
+def test_memory_is_what_the_control_groups_of_the_process_leave(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    folder: str,
+    names: tuple[str, str, str],
+    limit: str,
+    left: int,
+) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name, text in zip((*names[:2], "memory.stat"), (limit, "700\n", f"anon 5\n{names[2]} 300\n"), strict=True):
+        (tmp_path / folder / name).write_text(text)
+    (tmp_path / "own").write_text(said + "\n" if said else "")
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {9999 // 1024} kB\nSwapFree: 0 kB\n")
+    for attribute, path in (("GROUPS", tmp_path), ("OWN", tmp_path / "own"), ("MEMINFO", tmp_path / "meminfo")):
+        monkeypatch.setattr(memory, attribute, path)
+    assert free_memory(torch.device("cpu")) == min(left, 9999 // 1024 * 1024)

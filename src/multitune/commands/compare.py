@@ -30,6 +30,7 @@ from multitune.screen.places import wanted, watched
 from multitune.screen.stages import stage
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
+from multitune.training import launch
 from multitune.training.arithmetic import settled
 from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import LIMITS, READING, load_corpus, load_plan
@@ -115,6 +116,10 @@ def plan_comparison(
 
 def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str | None = None) -> Comparison:
     """Make runs in folders inside ``out`` and compare them, as ``compare`` does; raises what it raises."""
+    if launch.launched():
+        raise UserError(
+            "several runs are made by one process: start it without torchrun, which is for one run (mt.train)"
+        )
     with watched(how.progress):
         return _compared(planned, out, how, paper)
 

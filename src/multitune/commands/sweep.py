@@ -65,6 +65,8 @@ def sweep(
     budgets = _budgets(first.budget, rungs, grid, points)
     found: list[Rung] = []
     for number, budget in enumerate(budgets, 1):
+        if len(points) == 1 and number < rungs:
+            continue  # there is nothing left to choose: the last rung is the winner's run
         common = merge(overrides or {}, {"budget": budget})
         planned = plan_runs(file, [first.method], seeds, points, common)
         within = folder / f"rung{number}"
@@ -109,7 +111,8 @@ def _ranked(comparison: Comparison, folder: str, budget: int, points: Sequence[P
     failed = [run.grid for run in comparison.failed]
     dev = [None if point in failed else _dev(comparison, point) for point in points]
     order = sorted(range(len(points)), key=lambda n: float("inf") if (own := dev[n]) is None else -own)
-    return Rung(folder, budget, [SweptPoint(points[n], dev[n], place < keep) for place, n in enumerate(order)])
+    kept = max(1, min(keep, len(dev) - dev.count(None)))
+    return Rung(folder, budget, [SweptPoint(points[n], dev[n], place < kept) for place, n in enumerate(order)])
 
 
 def _dev(comparison: Comparison, point: Point) -> float | None:
