@@ -60,7 +60,7 @@ def test_splits_of_one_language(tmp_path: Path, quick: dict[str, Any]) -> None:
     rows = [{"text": row["review"], "label": row["stars"]} for row in ROWS]
     result = mt.train(out=tmp_path / "run", data={"train": rows, "test": rows[:20]}, overrides=quick)
     assert list(result.seen) == ["data"]
-    assert {path.name for path in (tmp_path / "run/data").iterdir()} == {"train-data.jsonl", "dev-data.jsonl"}
+    assert {path.name for path in (tmp_path / "run/data").iterdir()} == {"train-data.jsonl", "test-data.jsonl"}
 
 
 def test_an_interrupted_run_goes_on_with_and_without_the_data(

@@ -62,6 +62,16 @@ def test_files_of_splits(tmp_path: Path) -> None:
     assert corpus.test_is_dev
 
 
+def test_without_a_file_for_dev_a_tenth_of_train_validates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corpus = load(tmp_path, {"train.csv": table(de=100), "test.csv": table(de=7, fr=9)})
+    (train, dev, test) = sizes(corpus)
+    assert (dev, test) == ({"de": 100 - train["de"]}, {"de": 7, "fr": 9})
+    assert 5 < dev["de"] < 20
+    assert not {row["text"] for row in corpus.train["de"]} & {row["text"] for row in corpus.dev["de"]}
+    assert not corpus.test_is_dev
+    assert caplog.text.count("has no dev split: a tenth of train, chosen by hash, validates") == 1
+
+
 @pytest.mark.parametrize("name", ["validation", "valid", "val"])
 def test_the_file_for_dev_may_be_called_as_the_hub_does(tmp_path: Path, name: str) -> None:
     files = {"train.csv": table(de=20), f"{name}.csv": table(de=5), "test.csv": table(de=7)}

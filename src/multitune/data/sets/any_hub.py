@@ -16,7 +16,7 @@ from multitune.data.corpus import Corpus, Placed, Record, Wanted
 from multitune.data.languages import is_language
 from multitune.data.sets import hub, own
 from multitune.data.sets.by_language import LANGUAGE, LanguageColumn, load_splits
-from multitune.data.sets.folders import DEV, Layout, Part, divided, tenth
+from multitune.data.sets.folders import Layout, Part, parts_of
 from multitune.data.sets.hub import HubSet, parsed_name
 from multitune.errors import UserError
 from multitune.storage.hub import FAILURES, hub_address, hub_reachable
@@ -193,17 +193,6 @@ def _has(configs: Mapping[str, Splits]) -> str:
 
 def _parts(name: str, splits: Splits, content: Callable[[Record], Any]) -> tuple[Part, Part, Part | None]:
     """Train, dev and test of the splits that there are."""
-    if len(splits) == 1:
-        return divided(next(iter(splits.values())), content)
-    if "train" not in splits:
+    if "train" not in splits and len(splits) > 1:
         raise UserError(f"data: {name}: has no split called train, only {' and '.join(splits)}")
-    train, dev, test = ((splits[each],) if each in splits else None for each in ("train", "dev", "test"))
-    assert train is not None
-    if dev is not None:
-        return Part(train), Part(dev), None if test is None else Part(test)
-    assert test is not None
-    return (
-        Part(train, keep=lambda place, record: tenth(content(record)) != DEV),
-        Part(train, keep=lambda place, record: tenth(content(record)) == DEV),
-        Part(test),
-    )
+    return parts_of(splits, content)

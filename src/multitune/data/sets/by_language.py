@@ -16,7 +16,7 @@ from multitune.data.fields import Fields
 from multitune.data.label_spelling import lookalikes
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
-from multitune.data.sets.folders import Layout, Part, divided, load
+from multitune.data.sets.folders import Layout, Part, load, parts_of, say_a_tenth_validates
 from multitune.errors import UserError
 from multitune.screen.stages import expect
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 LANGUAGE = "language"
 """What ``columns:`` calls the column."""
-SPLITS = ("train", "dev", "test")
 SPELT = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 """Split -> what its file is called where a column says the language."""
 USUAL_NAMES = tuple(
@@ -99,6 +98,7 @@ def load_by_column(
 ) -> Corpus:
     """Read tables whose column says the language of each row: ``train``, ``dev`` and ``test``, or one file for all.
 
+    Without ``dev`` a tenth of ``train`` validates, by hash; without ``test`` dev is reported.
     Languages with a training row are trained on, others are unseen, where ``wanted`` does not choose.
 
     Args:
@@ -112,10 +112,11 @@ def load_by_column(
         UserError: as ``folders.load`` does; a language without rows, or no good row at all.
     """
     files = _split_files(wanted.path)
-    names = [file.name for file in files]
-    parts = divided(names[0], content) if len(names) == 1 else [*(Part((name,)) for name in names), None][:3]
-    apart = replace(wanted, path=str(files[0].parent))
-    return load_splits(column, layout, parts, [[file] for file in files], apart, bad)
+    if len(files) > 1 and "dev" not in files:
+        say_a_tenth_validates(wanted)
+    parts = parts_of({split: file.name for split, file in files.items()}, content)
+    apart = replace(wanted, path=str(next(iter(files.values())).parent))
+    return load_splits(column, layout, parts, [[file] for file in files.values()], apart, bad)
 
 
 def load_splits(
@@ -169,14 +170,14 @@ def _warn_of_lookalikes(languages: Collection[str]) -> None:
         )
 
 
-def _split_files(path: str | None) -> list[Path]:
-    """The files ``train``, ``dev`` and perhaps ``test`` of a folder, or its only one, or the one that ``path`` is.
+def _split_files(path: str | None) -> dict[str, Path]:
+    """Split -> its file: ``train`` and ``dev``, ``test`` or both in a folder; a file alone is ``train``.
 
     Raises:
         UserError: no folder, or other files.
     """
     if path is not None and Path(path).is_file():
-        return [Path(path)]
+        return {"train": Path(path)}
     needs = "train, dev and test, or one file, as columns: {language: ...} names a column"
     if path is None or not Path(path).is_dir():
         raise UserError(f"path: {'is missing' if path is None else f'{path} is not a folder'}; it needs {needs}")
@@ -188,13 +189,13 @@ def _split_files(path: str | None) -> list[Path]:
                 raise UserError(f"path: {file} stands beside another {name!r}, {tables[name].name}; remove one")
             tables[name] = file
     splits = {split: [tables[name] for name in names if name in tables] for split, names in SPELT.items()}
-    if splits["train"] and splits["dev"]:
+    if splits["train"] and (splits["dev"] or splits["test"]):
         for split, (first, *others) in ((split, files) for split, files in splits.items() if files):
             if others:
                 raise UserError(f"path: {others[0]} stands beside another {split!r}, {first.name}; remove one")
-        return [files[0] for files in splits.values() if files]
+        return {split: files[0] for split, files in splits.items() if files}
     if len(tables) == 1:
-        return list(tables.values())
+        return {"train": next(iter(tables.values()))}
     has = ", ".join(file.name for file in tables.values()) or "no table"
     raise UserError(f"path: {path} has {has}; it needs {needs}")
 

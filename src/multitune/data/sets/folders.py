@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from multitune.data.label_spelling import LabelSpelling
 from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
 from multitune.screen.stages import expect
+
+log = logging.getLogger(__name__)
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
 """The records of one language (its code) and split from their files, mostly one file."""
@@ -212,6 +215,30 @@ def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Pa
         Part((name,), keep=lambda place, record: split(record) == DEV),
         Part((name,), keep=lambda place, record: split(record) == TEST),
     )
+
+
+def parts_of(names: Mapping[str, str], content: Callable[[Record], Any]) -> tuple[Part, Part, Part | None]:
+    """Train, dev and test of files for these splits (split -> their name).
+
+    One alone is divided. Without dev a tenth of train validates, by the same hash: records alike are in one split.
+    """
+    if len(names) == 1:
+        return divided(next(iter(names.values())), content)
+    train = Part((names["train"],))
+    test = Part((names["test"],)) if "test" in names else None
+    if "dev" in names:
+        return train, Part((names["dev"],)), test
+    return (
+        replace(train, keep=lambda place, record: tenth(content(record)) != DEV),
+        replace(train, keep=lambda place, record: tenth(content(record)) == DEV),
+        test,
+    )
+
+
+def say_a_tenth_validates(wanted: Wanted) -> None:
+    """Say that own files have no dev split, where a run would validate with one."""
+    if wanted.trains and not wanted.test_only:
+        log.warning("%s: has no dev split: a tenth of train, chosen by hash, validates", wanted.path)
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:

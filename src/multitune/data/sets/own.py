@@ -1,21 +1,32 @@
 """Data of a user's own: tables with a file for each language or a column that says it, and images by task."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from multitune.data import images, tabular
 from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus, Placed, Wanted
+from multitune.data.corpus import Corpus, Placed, Record, Wanted
 from multitune.data.fields import ENTITIES, Fields, check_tags
 from multitune.data.label_types import LabelTypes
 from multitune.data.languages import direction
-from multitune.data.sets.by_language import LANGUAGE, SPLITS, LanguageColumn, load_by_column, warn_of_unused
-from multitune.data.sets.folders import Layout, Part, Reader, divided, load, load_tasks
+from multitune.data.sets.by_language import LANGUAGE, SPELT, LanguageColumn, load_by_column, warn_of_unused
+from multitune.data.sets.folders import (
+    Layout,
+    Part,
+    Reader,
+    divided,
+    fits,
+    load,
+    load_tasks,
+    parts_of,
+    say_a_tenth_validates,
+)
 from multitune.errors import UserError
 
 SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
@@ -26,9 +37,9 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
     Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. The
-    path may also be one file, which is of one language where no column says it. Without test files dev is reported. A
-    single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported where the language is
-    unseen.
+    path may also be one file, which is of one language where no column says it. Without test files dev is reported, and
+    without dev files a tenth of train validates, by hash. A single file is divided 8 : 1 : 1, by a hash of each text;
+    all of a language in it is reported where the language is unseen.
 
     Raises:
         UserError: as ``folders.load`` does; or columns of no kind of task.
@@ -52,10 +63,8 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     if file is not None and file.is_file():
         only = made(read, *divided(file.name, content), codes=[tabular.stem_of(file)])
         return load([only], replace(wanted, path=str(file.parent)), bad)
-    train, dev, test = (Part((f"{split}-{{}}",)) for split in SPLITS)
-    splits: list[tuple[Part, Part, Part | None]] = [(train, dev, test), (train, dev, None)]
-    splits.append(divided("{}", content))
-    corpus = load([made(read, *parts, suffixes=tabular.suffixes()) for parts in splits], wanted, bad)
+    made = partial(made, read, suffixes=tabular.suffixes())
+    corpus = load([*_of_splits(made, content, wanted), made(*divided("{}", content))], wanted, bad)
     for language in corpus.test:
         if SPLIT.search(language):
             raise UserError(
@@ -63,6 +72,32 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
                 "train-xx, dev-xx and test-xx, or train, dev and test where columns: {language: ...} names a column"
             )
     return corpus
+
+
+def _of_splits(
+    made: Callable[[Part, Part, Part | None], Layout], content: Callable[[Record], Any], wanted: Wanted
+) -> list[Layout]:
+    """The ways in which a folder may have a file for each language and split.
+
+    Raises:
+        UserError: files for dev under two names.
+    """
+    names = {split: [f"{name}-{{}}" for name in spelt] for split, spelt in SPELT.items()}
+    there = {split: [name for name in each if _has(made, name, wanted)] for split, each in names.items()}
+    if len(there["dev"]) > 1:
+        both = " and ".join(name.format("xx") for name in there["dev"])
+        raise UserError(f"path: {wanted.path} has files {both}, both for dev; rename or remove some")
+    if there["train"] and there["test"] and not there["dev"]:
+        say_a_tenth_validates(wanted)
+        return [made(*parts_of({"train": names["train"][0], "test": names["test"][0]}, content))]
+    train, dev, test = (Part(((there[split] or names[split])[0],)) for split in names)
+    return [made(train, dev, test), made(train, dev, None)]
+
+
+def _has(made: Callable[[Part, Part, Part | None], Layout], name: str, wanted: Wanted) -> bool:
+    """Whether the folder has files of that name."""
+    part = Part((name,))
+    return wanted.path is not None and fits([made(part, part, None)], wanted.path, test_only=False)
 
 
 def layout(
