@@ -309,6 +309,39 @@ def test_without_dev_a_tenth_of_train_validates(
     assert not corpus.test_is_dev
 
 
+def test_what_is_trained_on_and_scored_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By language and split; not across languages, not where the texts differ, not where nothing is trained on."""
+    new = [{"sentence": f"new {n}", "intent": "a"} for n in range(9)]
+    other_label = [{"sentence": row["sentence"], "intent": "c"} for row in LINES[:3]]
+    files: dict[str, list[Any] | str] = {
+        **{f"train-{code}.jsonl": LINES for code in ("de", "fi", "sw")},
+        "train-ar.jsonl": [{"sentence": "another", "intent": "b"}],
+        "test-de.jsonl": new + other_label,
+        "test-fi.jsonl": LINES[:1],
+        **dict.fromkeys(("test-ar.jsonl", "test-en.jsonl"), LINES),
+        **dict.fromkeys(("test-sw.jsonl", "dev-ar.jsonl", "dev-de.jsonl", "dev-fi.jsonl"), new),
+        "dev-sw.jsonl": LINES[:2] + LINES[:2] + new,
+    }
+    folder = written(tmp_path, files)
+    load("folder", folder, columns=COLUMNS)
+    (told,) = caplog.messages
+    assert told.endswith(
+        "word for word, so that scores on them say little: test: de 3 of 12, fi 1 of 1; dev: sw 4 of 13"
+    )
+    caplog.clear()
+    for options in ({"test_only": True}, {"languages": ("ar",)}, {"languages": ()}):
+        load("folder", folder, columns=COLUMNS, **options)
+    assert not caplog.messages
+
+
+def test_a_divided_file_has_no_copies_and_published_sets_are_not_searched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load("folder", written(tmp_path / "own", {"de.jsonl": LINES + LINES}), columns=COLUMNS)
+    load("pawsx", written(tmp_path / "pawsx", {f"{split}-de.tsv": PARAPHRASES for split in ("train", "dev", "test")}))
+    assert not caplog.messages
+
+
 PAIRS = "a\tb\tneutral\nc\td\tentailment\n"
 PARAPHRASES = "a\tb\t0\nc\td\t1\n"
 MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]] = {

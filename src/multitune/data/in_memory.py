@@ -18,7 +18,7 @@ KINDS = "a dict of lists, a list of dicts, a pandas or polars frame, a datasets.
 
 
 def write(data: Any, folder: Path) -> None:
-    """Write ``train.jsonl``, ``dev.jsonl`` and perhaps ``test.jsonl``, or ``data.jsonl`` where there are no splits.
+    """Write ``train.jsonl`` and ``dev.jsonl``, ``test.jsonl`` or both, or ``data.jsonl`` where there are no splits.
 
     Args:
         data: ``KINDS``; class labels of a ``datasets.Dataset`` are written by name.

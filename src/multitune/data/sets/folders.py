@@ -1,7 +1,6 @@
 """Data sets that are folders with a file for each language and split: finding the files, reading them into a Corpus."""
 
 import glob
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
+from multitune.data.records.digest import number_of
 from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
 from multitune.screen.stages import expect
@@ -62,6 +62,7 @@ class Layout:
         by_name: languages that are read only where a recipe names them.
         trained: the languages trained on where a recipe names none; () takes all that have a training file.
         suffixes: one of these ends each name.
+        own: the files are a user's own, so that nobody has looked yet whether what is tested is trained on, too.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Layout:
     by_name: Collection[str] = ()
     trained: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ("",)
+    own: bool = False
 
     @property
     def reported(self) -> Part:
@@ -190,8 +192,7 @@ def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRec
 
 def tenth(content: Any) -> int:
     """A number from 0 to 9 for a text, a list of words or an array: the same wherever it stands."""
-    data = repr(content).encode() if isinstance(content, str | list) else content.tobytes()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % 10
+    return number_of(content) % 10
 
 
 DEV, TEST = 8, 9

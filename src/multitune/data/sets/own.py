@@ -123,6 +123,7 @@ def layout(
         read_any_tags=reader if "tags" in fields.checks else None,
         codes={code: code for code in codes},
         suffixes=tuple(suffixes),
+        own=True,
     )
 
 
