@@ -38,10 +38,12 @@ class Part:
         names: of a language's files, ``{}`` standing for the language and ``*`` for the number of a shard; a file
             without ``{}`` in its name holds all languages.
         keep: which records of the files belong to the split, in languages that are trained on; None: all.
+        of_unseen: ``keep`` chooses in other languages, too.
     """
 
     names: tuple[str, ...]
     keep: Callable[[Place, Record], bool] | None = None
+    of_unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,22 +220,29 @@ def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Pa
     )
 
 
-def parts_of(names: Mapping[str, str], content: Callable[[Record], Any]) -> tuple[Part, Part, Part | None]:
-    """Train, dev and test of files for these splits (split -> their name).
+def parts_of(parts: Mapping[str, Part], content: Callable[[Record], Any]) -> tuple[Part, Part, Part | None]:
+    """Train, dev and test of the splits that there are.
 
     One alone is divided. Without dev a tenth of train validates, by the same hash: records alike are in one split.
     """
-    if len(names) == 1:
-        return divided(next(iter(names.values())), content)
-    train = Part((names["train"],))
-    test = Part((names["test"],)) if "test" in names else None
-    if "dev" in names:
-        return train, Part((names["dev"],)), test
-    return (
-        replace(train, keep=lambda place, record: tenth(content(record)) != DEV),
-        replace(train, keep=lambda place, record: tenth(content(record)) == DEV),
-        test,
-    )
+    if len(parts) == 1:
+        (only,) = parts.values()
+        train, dev, test = divided("", content)
+        return replace(train, names=only.names), replace(dev, names=only.names), replace(test, names=only.names)
+    train = parts["train"]
+    if "dev" in parts:
+        return train, parts["dev"], parts.get("test")
+
+    def validates(place: Place, record: Record) -> bool:
+        return tenth(content(record)) == DEV
+
+    return _narrowed(train, lambda *row: not validates(*row)), _narrowed(train, validates), parts.get("test")
+
+
+def _narrowed(part: Part, keep: Callable[[Place, Record], bool]) -> Part:
+    """The part without the records that another condition leaves out."""
+    before = part.keep
+    return replace(part, keep=keep if before is None else lambda *row: before(*row) and keep(*row))
 
 
 def say_a_tenth_validates(wanted: Wanted) -> None:

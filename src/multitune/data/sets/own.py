@@ -15,7 +15,15 @@ from multitune.data.corpus import Corpus, Placed, Record, Wanted
 from multitune.data.fields import ENTITIES, Fields, check_tags
 from multitune.data.label_types import LabelTypes
 from multitune.data.languages import direction
-from multitune.data.sets.by_language import LANGUAGE, SPELT, LanguageColumn, load_by_column, warn_of_unused
+from multitune.data.sets.by_language import (
+    LANGUAGE,
+    Tables,
+    has_column,
+    load_by_column,
+    load_by_split,
+    tables_of,
+    warn_of_unused,
+)
 from multitune.data.sets.folders import (
     Layout,
     Part,
@@ -27,30 +35,33 @@ from multitune.data.sets.folders import (
     parts_of,
     say_a_tenth_validates,
 )
+from multitune.data.sets.splits import SPELT, SPLIT
 from multitune.errors import UserError
 
-SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
+OF_SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 """In the name of a language: it is a split under another name, and must not be trained on as a whole."""
 
 
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
-    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. The
-    path may also be one file, which is of one language where no column says it. Without test files dev is reported, and
-    without dev files a tenth of train validates, by hash. A single file is divided 8 : 1 : 1, by a hash of each text;
-    all of a language in it is reported where the language is unseen.
+    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. Where
+    it names one for the split, names of files say none. The path may also be one file, which is of one language where
+    no column says it. Without test files dev is reported, and without dev files a tenth of train validates, by hash. A
+    single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported where the language is
+    unseen.
 
     Raises:
         UserError: as ``folders.load`` does; or columns of no kind of task.
     """
     columns = dict(tabular.COLUMNS if wanted.columns is None else wanted.columns)
-    language = columns.pop(LANGUAGE, None)
+    said = {field: columns.pop(field) for field in (LANGUAGE, SPLIT) if field in columns}
+    if wanted.test_only and SPLIT in said and not any(has_column(file, said[SPLIT]) for file in tables_of(wanted.path)):
+        del said[SPLIT]  # new test data for a model need not say of each row that it is for the test
     task, fields = fitting(columns, wanted)
     made, content = partial(layout, task, fields), wanted.kinds[task].content
-    if language is not None:
-        column = LanguageColumn(fields, columns, language, bad)
-        return load_by_column(column, made, content, wanted, bad)
+    if said:
+        return _load_said(Tables(fields, columns | said, bad, tabular.stem_of), made, content, wanted)
     warned: set[str] = set()
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -66,12 +77,24 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     made = partial(made, read, suffixes=tabular.suffixes())
     corpus = load([*_of_splits(made, content, wanted), made(*divided("{}", content))], wanted, bad)
     for language in corpus.test:
-        if SPLIT.search(language):
+        if OF_SPLIT.search(language):
             raise UserError(
                 f"path: {wanted.path} has a file {language!r}, which is not a language; splits are called "
                 "train-xx, dev-xx and test-xx, or train, dev and test where columns: {language: ...} names a column"
             )
     return corpus
+
+
+def _load_said(tables: Tables, made: Callable[..., Layout], content: Callable[[Record], Any], wanted: Wanted) -> Corpus:
+    """Read tables in which a column says the language, the split or both of each row."""
+    if not tables.say_splits:
+        return load_by_column(tables, made, content, wanted)
+    paths = tables_of(wanted.path)
+    if not paths:
+        raise UserError(f"path: {wanted.path} has no table with a column for {SPLIT}")
+    tables.warn_of_unused(paths[0])
+    names = [path.name for path in paths]
+    return load_by_split(tables, made, content, paths, names, replace(wanted, path=str(paths[0].parent)))
 
 
 def _of_splits(
@@ -89,7 +112,7 @@ def _of_splits(
         raise UserError(f"path: {wanted.path} has files {both}, both for dev; rename or remove some")
     if there["train"] and there["test"] and not there["dev"]:
         say_a_tenth_validates(wanted)
-        return [made(*parts_of({"train": names["train"][0], "test": names["test"][0]}, content))]
+        return [made(*parts_of({split: Part((names[split][0],)) for split in ("train", "test")}, content))]
     train, dev, test = (Part(((there[split] or names[split])[0],)) for split in names)
     return [made(train, dev, test), made(train, dev, None)]
 

@@ -85,7 +85,7 @@ class Reading:
 
     def _placed(self, part: "Part", paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
-        if code not in self._trained:
+        if code not in self._trained and not part.of_unseen:
             return (self._layout.read_unseen or read)(paths, code, self._bad)
         if part.keep is None:
             return read(paths, code, self._bad)
