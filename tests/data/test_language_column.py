@@ -184,3 +184,15 @@ def test_a_column_of_languages_that_is_not_used(
     load(tmp_path, {name: f"{head}\n{rows}"}, columns={"text": "text", "label": "label"})
     assert ("is not used; columns: {language: " in caplog.text) == told
     assert caplog.text.count("is not used") == told
+
+
+def test_a_column_of_languages_that_is_not_used_beside_files_of_splits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = {"text": "review", "label": "sentiment"}
+    corpus = load(tmp_path, {"train.csv": table(de=20), "dev.csv": table(fi=5)}, columns=columns)
+    assert sizes(corpus) == [{tmp_path.name: 20}, {tmp_path.name: 5}, {tmp_path.name: 5}]
+    (told,) = caplog.messages
+    assert "the column 'lang' is not used; columns: {language: lang} makes" in told
+    files = {f"{split}-sw.csv": table(sw=9).replace("sw review", split) for split in ("train", "dev")}
+    assert sizes(load(tmp_path, files, columns=columns)) == [{"sw": 9}] * 3

@@ -188,6 +188,12 @@ OWN: dict[str, tuple[dict[str, list[Any] | str], dict[str, Any], tuple[dict[str,
         ({"de": 178}, {"de": 22}, {"de": 7, "fi": 9}),
         False,
     ),
+    "files of splits without a language": (
+        {"train.jsonl": LINES, "test.jsonl": LINES[:7]},
+        {},
+        ({"own": 178}, {"own": 22}, {"own": 7}),
+        False,
+    ),
     "a table without quoting": (
         {"train-de.tsv": 'intent\tsentence\na\t"x\nb\ty\n', "dev-de.csv": "sentence,intent\nx,a\n"},
         {},
@@ -211,7 +217,7 @@ def test_own_folder(
     sizes: tuple[dict[str, int], ...],
     test_is_dev: bool,
 ) -> None:
-    corpus = load("folder", written(tmp_path, files), columns=COLUMNS, **options)
+    corpus = load("folder", written(tmp_path / "own", files), columns=COLUMNS, **options)
     assert (counts(corpus.train), counts(corpus.dev), counts(corpus.test)) == sizes
     assert corpus.labels == ("a", "b")
     assert corpus.test_is_dev == test_is_dev

@@ -124,7 +124,7 @@ def load_by_column(
     content: Callable[[Record], Any],
     wanted: Wanted,
 ) -> Corpus:
-    """Read tables whose column says the language of each row: ``train``, ``dev`` and ``test``, or one file for all.
+    """Read tables of all languages or of one: ``train``, ``dev`` and ``test``, or one file for all.
 
     Without ``dev`` a tenth of ``train`` validates, by hash; without ``test`` dev is reported.
     Languages with a training row are trained on, others are unseen, where ``wanted`` does not choose.
@@ -243,23 +243,28 @@ def _split_files(path: str | None) -> dict[str, Path]:
     needs = "train, dev and test, or one file, as columns: {language: ...} names a column"
     if path is None or not Path(path).is_dir():
         raise UserError(f"path: {'is missing' if path is None else f'{path} is not a folder'}; it needs {needs}")
-    tables: dict[str, Path] = {}
-    for suffix in tabular.suffixes():
-        for file in sorted(Path(path).glob(f"[!.]*{suffix}")):
-            name = file.name.removesuffix(suffix)
-            if name in tables:
-                raise UserError(f"path: {file} stands beside another {name!r}, {tables[name].name}; remove one")
-            tables[name] = file
-    splits = {split: [tables[name] for name in names if name in tables] for split, names in SPELT.items()}
-    if splits["train"] and (splits["dev"] or splits["test"]):
+    if has_split_files(path):
+        splits = {split: [each for each in tables_of(path) if _is_of(each, split)] for split in SPELT}
         for split, (first, *others) in ((split, files) for split, files in splits.items() if files):
             if others:
                 raise UserError(f"path: {others[0]} stands beside another {split!r}, {first.name}; remove one")
         return {split: files[0] for split, files in splits.items() if files}
+    tables = tables_of(path)
     if len(tables) == 1:
-        return {"train": next(iter(tables.values()))}
-    has = ", ".join(file.name for file in tables.values()) or "no table"
+        return {"train": tables[0]}
+    has = ", ".join(file.name for file in tables) or "no table"
     raise UserError(f"path: {path} has {has}; it needs {needs}")
+
+
+def has_split_files(path: str | None) -> bool:
+    """Whether a path is a folder with a file ``train`` and one for dev or test, each of all languages or of one."""
+    splits = {split for file in tables_of(path) for split in SPELT if _is_of(file, split)}
+    return "train" in splits and len(splits) > 1
+
+
+def _is_of(file: Path, split: str) -> bool:
+    """Whether a file is called after a split."""
+    return tabular.stem_of(file) in SPELT[split]
 
 
 def tables_of(path: str | None) -> list[Path]:

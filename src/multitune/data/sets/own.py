@@ -19,6 +19,7 @@ from multitune.data.sets.by_language import (
     LANGUAGE,
     Tables,
     has_column,
+    has_split_files,
     load_by_column,
     load_by_split,
     tables_of,
@@ -46,7 +47,8 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
     Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. Where
-    it names one for the split, names of files say none. The path may also be one file, which is of one language where
+    it names one for the split, names of files say none. Where these are all there is, they are of one language, which
+    is called as their folder. The path may also be one file, which is of one language where
     no column says it. Without test files dev is reported, and without dev files a tenth of train validates, by hash. A
     single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported where the language is
     unseen.
@@ -60,8 +62,9 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
         del said[SPLIT]  # new test data for a model need not say of each row that it is for the test
     task, fields = fitting(columns, wanted)
     made, content = partial(layout, task, fields), wanted.kinds[task].content
-    if said:
-        return _load_said(Tables(fields, columns | said, bad, tabular.stem_of), made, content, wanted)
+    if said or _is_of_one_language(wanted.path):
+        code_of = tabular.stem_of if SPLIT in said else _folder_of
+        return _load_said(Tables(fields, columns | said, bad, code_of), made, content, wanted)
     warned: set[str] = set()
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -85,14 +88,25 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     return corpus
 
 
+def _is_of_one_language(path: str | None) -> bool:
+    """Whether a folder has files that are called after splits, and none after a split and a language."""
+    return has_split_files(path) and not any(file.name.startswith("train-") for file in tables_of(path))
+
+
+def _folder_of(path: Path) -> str:
+    """The language of the files of splits where no column says it."""
+    return path.resolve().parent.name
+
+
 def _load_said(tables: Tables, made: Callable[..., Layout], content: Callable[[Record], Any], wanted: Wanted) -> Corpus:
-    """Read tables in which a column says the language, the split or both of each row."""
+    """Read tables in which columns say the language or the split of each row, or names of files the split."""
+    paths = tables_of(wanted.path)
+    if paths:
+        tables.warn_of_unused(paths[0])
     if not tables.say_splits:
         return load_by_column(tables, made, content, wanted)
-    paths = tables_of(wanted.path)
     if not paths:
         raise UserError(f"path: {wanted.path} has no table with a column for {SPLIT}")
-    tables.warn_of_unused(paths[0])
     names = [path.name for path in paths]
     return load_by_split(tables, made, content, paths, names, replace(wanted, path=str(paths[0].parent)))
 
