@@ -134,7 +134,8 @@ class Recipe(BaseModel):
     """Folder with the data set's files, of ``data: folder`` perhaps a single file; or data set -> folder. A set without
     one comes from the Hub."""
     columns: dict[str, str] | None = None
-    """Of ``data: folder`` and ``hub:``: field of a record -> column of the files; null: text and label."""
+    """Of ``data: folder`` and ``hub:``: field of a record, ``language`` or ``split`` -> column of the files; null: text
+    and label."""
     labels: dict[str, str] | None = None
     """Label (of entities: their type) -> the one that it is taken for, or ``ignore``: neither learnt nor scored."""
     scheme: Literal["iob1", "iob2", "bioes"] | None = None

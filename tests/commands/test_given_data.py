@@ -11,6 +11,7 @@ from builders import stop_after, words
 from multitune.errors import Interrupted, UserError
 from multitune.recipe import Recipe
 from multitune.recipe_files import read
+from multitune.training.loading import load_corpus
 
 ROWS: list[dict[str, Any]] = [
     {"lang": code, "review": " ".join(words(kind, n)), "stars": n % 2, "id": n}
@@ -60,7 +61,19 @@ def test_splits_of_one_language(tmp_path: Path, quick: dict[str, Any]) -> None:
     rows = [{"text": row["review"], "label": row["stars"]} for row in ROWS]
     result = mt.train(out=tmp_path / "run", data={"train": rows, "test": rows[:20]}, overrides=quick)
     assert list(result.seen) == ["data"]
-    assert {path.name for path in (tmp_path / "run/data").iterdir()} == {"train-data.jsonl", "dev-data.jsonl"}
+    assert {path.name for path in (tmp_path / "run/data").iterdir()} == {"train-data.jsonl", "test-data.jsonl"}
+
+
+def test_a_column_of_splits(tmp_path: Path, quick: dict[str, Any]) -> None:
+    rows = [row | {"split": ("train", "train", "validation", "test")[n % 4]} for n, row in enumerate(ROWS)]
+    result = mt.train(out=tmp_path / "run", data=rows, overrides=quick)
+    recipe = read(tmp_path / "run" / "recipe.yaml").resolve()
+    assert recipe.columns == COLUMNS | {"split": "split"}
+    corpus = load_corpus(recipe)
+    assert [sum(map(len, split.values())) for split in (corpus.train, corpus.dev, corpus.test)] == [60, 30, 30]
+    assert mt.evaluate(tmp_path / "run") == result.seen
+    again = mt.evaluate(tmp_path / "run", {"languages": ["zh"], "unseen": []})
+    assert again == {"zh": result.seen["zh"]}
 
 
 def test_an_interrupted_run_goes_on_with_and_without_the_data(

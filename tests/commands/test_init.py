@@ -261,12 +261,25 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [("split", ["train"]), ("Split", ["x"]), ("part", ["Train", "val", "test"])]
+    ("name", "values"), [("split", ["train", ""]), ("Split", ["x"]), ("part", ["Train", "val", "test"])]
 )
-def test_a_split_column_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, values: list[str]) -> None:
+def test_a_split_column_that_is_not_used_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, values: list[str]
+) -> None:
     made = [row | {name: values[n % len(values)]} for n, row in enumerate(rows(60))]
     assert init(write_csv(tmp_path / "a.csv", made)).run["columns"] == COLUMNS
     assert f"the column {name!r} is not used" in caplog.text
+
+
+def test_a_split_column_divides_and_the_recipe_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = ("Training", "valid", "train", "test", "TRAIN")
+    made = [row | {"subset": said[n % 5]} for n, row in enumerate(rows(360))]
+    file = init(write_csv(tmp_path / "a.csv", made))
+    assert (file.run["columns"], file.run["budget"]) == (COLUMNS | {"split": "subset"}, round(3 * 216 / 16))
+    assert parse(text(file), "recipe.yaml")["columns"] == file.run["columns"]
+    corpus = load_corpus(file.resolve())
+    assert [sum(map(len, split.values())) for split in (corpus.train, corpus.dev, corpus.test)] == [216, 72, 72]
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

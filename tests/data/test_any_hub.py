@@ -111,6 +111,20 @@ def test_missing_splits_are_divided_by_hash(tmp_path: Path, splits: tuple[str, .
     assert not {*texts[0]} & {*texts[1]}
 
 
+@pytest.mark.parametrize("columns", [COLUMNS, BY_COLUMN], ids=["no column", "a column"])
+def test_a_column_may_say_the_split(tmp_path: Path, columns: dict[str, str]) -> None:
+    said = ("train", "test", "train", "validation")
+    table = pa.Table.from_pylist(
+        [row | {"part": said[n % 8 // 2], "stars": str(row["stars"])} for n, row in enumerate(rows(80))]
+    )
+    (tmp_path / "data").mkdir()
+    parquet.write_table(table, tmp_path / "data/train-0.parquet")
+    corpus = load("hub:a/b", tmp_path, columns=columns | {"split": "part"})
+    whole = [40, 20, 20]
+    expected = {code: [n // 2 for n in whole] for code in ("de", "fi")} if "language" in columns else {"default": whole}
+    assert sizes(corpus) == expected
+
+
 def test_names_for_numbers(tmp_path: Path) -> None:
     (tmp_path / "default").mkdir()
     for split in ("train", "validation"):

@@ -200,12 +200,14 @@ MIXED = {
 def test_labels_of_mixed_types(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, labels: list[Any], said: str, refused: bool
 ) -> None:
-    text = lines(*({"text": str(number), "label": label} for number, label in enumerate(labels)))
+    text, dev = (
+        lines(*({"text": f"{split}{number}", "label": label} for number, label in enumerate(labels))) for split in "td"
+    )
     if refused:
         with pytest.raises(UserError, match=said):
             own(tmp_path, text, name="xx.jsonl")
     else:
-        own(tmp_path, text, name="xx.jsonl")
+        own(tmp_path, text, dev, name="xx.jsonl")
         assert [message for message in caplog.messages if said not in message] == []
         assert len(caplog.messages) == (said != "")
 

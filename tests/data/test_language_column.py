@@ -62,6 +62,16 @@ def test_files_of_splits(tmp_path: Path) -> None:
     assert corpus.test_is_dev
 
 
+def test_without_a_file_for_dev_a_tenth_of_train_validates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corpus = load(tmp_path, {"train.csv": table(de=100), "test.csv": table(de=7, fr=9)})
+    (train, dev, test) = sizes(corpus)
+    assert (dev, test) == ({"de": 100 - train["de"]}, {"de": 7, "fr": 9})
+    assert 5 < dev["de"] < 20
+    assert not {row["text"] for row in corpus.train["de"]} & {row["text"] for row in corpus.dev["de"]}
+    assert not corpus.test_is_dev
+    assert caplog.text.count("has no dev split: a tenth of train, chosen by hash, validates") == 1
+
+
 @pytest.mark.parametrize("name", ["validation", "valid", "val"])
 def test_the_file_for_dev_may_be_called_as_the_hub_does(tmp_path: Path, name: str) -> None:
     files = {"train.csv": table(de=20), f"{name}.csv": table(de=5), "test.csv": table(de=7)}
@@ -174,3 +184,15 @@ def test_a_column_of_languages_that_is_not_used(
     load(tmp_path, {name: f"{head}\n{rows}"}, columns={"text": "text", "label": "label"})
     assert ("is not used; columns: {language: " in caplog.text) == told
     assert caplog.text.count("is not used") == told
+
+
+def test_a_column_of_languages_that_is_not_used_beside_files_of_splits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = {"text": "review", "label": "sentiment"}
+    corpus = load(tmp_path, {"train.csv": table(de=20), "dev.csv": table(fi=5)}, columns=columns)
+    assert sizes(corpus) == [{tmp_path.name: 20}, {tmp_path.name: 5}, {tmp_path.name: 5}]
+    (told,) = caplog.messages
+    assert "the column 'lang' is not used; columns: {language: lang} makes" in told
+    files = {f"{split}-sw.csv": table(sw=9).replace("sw review", split) for split in ("train", "dev")}
+    assert sizes(load(tmp_path, files, columns=columns)) == [{"sw": 9}] * 3

@@ -248,7 +248,7 @@ def test_the_lines_of_questions_are_found_in_one_pass(tmp_path: Path, name: Call
 def test_texts_taken_for_labels_are_told_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = 20_000
     for split in ("train", "dev", "test"):
-        table = "".join(f"a,{split} {n}\n" for n in range(rows))
+        table = "".join(f"a {split},{split} {n}\n" for n in range(rows))
         (tmp_path / f"{split}-aa.csv").write_text(f"text,label\n{table}")
     began = time.process_time()
     with caplog.at_level(logging.WARNING):

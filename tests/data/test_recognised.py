@@ -32,6 +32,7 @@ def value(kind: str, n: int) -> Any:
         "time": f"2023-01-01 12:00:00.000000000000000000000000000000 +{n:02}",
         "chinese": "这是一个评论" * 5,
         "part": ("train", "Validation", "test")[n % 3],
+        "some": ("train", "Validation", "")[n % 3],
         "answer": ("no", "si")[n % 2],
         "list": [each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1],
         "parts": "|".join(each for k, each in enumerate(("war", "art", "sport")) if n >> k & 1),
@@ -82,7 +83,14 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
     "one label under a name of several": (("text", "few:labels"), {"text": "text", "label": "labels"}),
     "texts alone": (("code:lang", "text"), {"language": "lang", "text": "text"}),
     "splits are no labels": (("text", "few:split", "few:kind"), {"text": "text", "label": "kind"}),
-    "splits by content": (("text", "part:subset", "few:kind"), {"text": "text", "label": "kind"}),
+    "splits by content": (("text", "part:phase", "few:kind"), {"text": "text", "label": "kind"}),
+    "splits by name and content": (
+        ("part:Subset", "text", "code:lang", "few:kind"),
+        {"language": "lang", "text": "text", "label": "kind", "split": "Subset"},
+    ),
+    "splits of texts alone": (("text", "part:set"), {"text": "text", "split": "set"}),
+    "splits in two columns": (("text", "part:set", "part:split", "few:kind"), {"text": "text", "label": "kind"}),
+    "a split that is missing": (("text", "some:split", "few:kind"), {"text": "text", "label": "kind"}),
     "splits under a label's name": (("text", "part:label"), {"text": "text", "label": "label"}),
     "the index of pandas": (("number:__index_level_0__", "text", "few:kind"), {"text": "text", "label": "kind"}),
     "yes and no in Spanish": (("long:a", "answer:b"), {"text": "a", "label": "b"}),
@@ -100,6 +108,11 @@ def test_a_file_of_one_language_needs_no_column_for_it() -> None:
     assert columns_of(table, {}) == {"text": "text", "label": "label"}
 
 
+def test_files_of_splits_need_no_column_for_them() -> None:
+    table = Table("train.csv", rows("text", "few:label", "part:split"), by_split=True)
+    assert columns_of(table, {}) == {"text": "text", "label": "label"}
+
+
 def test_a_row_without_a_key_changes_no_column() -> None:
     made = rows("text", "few:label", "number:source")
     del made[7]["label"]
@@ -112,7 +125,7 @@ TIES: dict[str, tuple[Sequence[str], tuple[str, ...]]] = {
     "two names": (("review", "comment", "few:label"), ("{text: review, label: label}", "{text: comment, ")),
     "two languages": (("code:a", "code:b", "text", "few:label"), ("{language: a, ", "{language: b, ")),
     "codes that may be labels": (("long:a", "code:b"), ("{language: b, text: a}", "{text: a, label: b}")),
-    "splits are nothing to learn": (("text", "part:subset"), ("columns: text, subset", "label: subset")),
+    "splits are nothing to learn": (("text", "part:phase"), ("columns: text, phase", "label: phase")),
     "two kinds": (("source", "target", "text", "few:label"), ("{source: source, target: target}", "{text: text, ")),
     "three labels": (("text", "few:x", "few:y", "few:z"), ("label: x", "label: y", "or 1 more")),
     "nothing to learn": (("all:id", "text"), ("columns: id, text", "label: text")),
@@ -134,6 +147,12 @@ SAID: dict[str, tuple[Sequence[str], Mapping[str, str], Columns]] = {
         {"language": "lang", "text": "a", "label": "c"},
         {"language": "lang", "text": "a", "label": "c"},
     ),
+    "the split": (
+        ("text", "part:phase", "part:set", "few:label"),
+        {"split": "phase"},
+        {"text": "text", "label": "label", "split": "phase"},
+    ),
+    "a label of splits": (("text", "part:set"), {"label": "set"}, {"text": "text", "label": "set"}),
     "another kind": (("source", "target", "text", "few:label"), {"text": "text"}, {"text": "text", "label": "label"}),
 }
 

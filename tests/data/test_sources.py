@@ -176,6 +176,24 @@ OWN: dict[str, tuple[dict[str, list[Any] | str], dict[str, Any], tuple[dict[str,
         ({"de": 200}, {"de": 5}, {"de": 5, "fi": 9}),
         True,
     ),
+    "dev under another name": (
+        {"train-de.jsonl": LINES, "validation-de.jsonl": LINES[:5], "test-de.jsonl": LINES[:7]},
+        {},
+        ({"de": 200}, {"de": 5}, {"de": 7}),
+        False,
+    ),
+    "no dev files": (
+        {"train-de.jsonl": LINES, "test-de.jsonl": LINES[:7], "test-fi.jsonl": LINES[:9]},
+        {},
+        ({"de": 178}, {"de": 22}, {"de": 7, "fi": 9}),
+        False,
+    ),
+    "files of splits without a language": (
+        {"train.jsonl": LINES, "test.jsonl": LINES[:7]},
+        {},
+        ({"own": 178}, {"own": 22}, {"own": 7}),
+        False,
+    ),
     "a table without quoting": (
         {"train-de.tsv": 'intent\tsentence\na\t"x\nb\ty\n', "dev-de.csv": "sentence,intent\nx,a\n"},
         {},
@@ -199,7 +217,7 @@ def test_own_folder(
     sizes: tuple[dict[str, int], ...],
     test_is_dev: bool,
 ) -> None:
-    corpus = load("folder", written(tmp_path, files), columns=COLUMNS, **options)
+    corpus = load("folder", written(tmp_path / "own", files), columns=COLUMNS, **options)
     assert (counts(corpus.train), counts(corpus.dev), counts(corpus.test)) == sizes
     assert corpus.labels == ("a", "b")
     assert corpus.test_is_dev == test_is_dev
@@ -274,6 +292,62 @@ def test_one_file_is_divided_by_its_texts(tmp_path: Path) -> None:
         )
 
 
+A_TENTH = "has no dev split: a tenth of train, chosen by hash, validates"
+
+
+@pytest.mark.parametrize("options", [{}, {"test_only": True}, {"languages": ()}], ids=["train", "score", "unseen"])
+def test_without_dev_a_tenth_of_train_validates(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    tested = [{"sentence": f"tested {n}", "intent": "ab"[n % 2]} for n in range(20)]
+    folder = written(tmp_path, {"train-de.jsonl": LINES + LINES[::-1], "test-de.jsonl": tested})
+    corpus = load("folder", folder, columns=COLUMNS, **options)
+    assert inputs(corpus.test["de"]) == {repr(row["sentence"]) for row in tested}
+    assert caplog.text.count(A_TENTH) == (not options)
+    if options:
+        assert not corpus.train
+        return
+    train, dev = inputs(corpus.train["de"]), inputs(corpus.dev["de"])
+    assert not train & dev
+    assert not (train | dev) & inputs(corpus.test["de"])
+    assert inputs(load("folder", written(tmp_path / "one", {"de.jsonl": LINES}), columns=COLUMNS).dev["de"]) == dev
+    assert len(corpus.train["de"]) + len(corpus.dev["de"]) == 2 * len(LINES)
+    assert not corpus.test_is_dev
+
+
+def test_what_is_trained_on_and_scored_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By language and split; not across languages, not where the texts differ, not where nothing is trained on."""
+    new = [{"sentence": f"new {n}", "intent": "a"} for n in range(9)]
+    other_label = [{"sentence": row["sentence"], "intent": "c"} for row in LINES[:3]]
+    files: dict[str, list[Any] | str] = {
+        **{f"train-{code}.jsonl": LINES for code in ("de", "fi", "sw")},
+        "train-ar.jsonl": [{"sentence": "another", "intent": "b"}],
+        "test-de.jsonl": new + other_label,
+        "test-fi.jsonl": LINES[:1],
+        **dict.fromkeys(("test-ar.jsonl", "test-en.jsonl"), LINES),
+        **dict.fromkeys(("test-sw.jsonl", "dev-ar.jsonl", "dev-de.jsonl", "dev-fi.jsonl"), new),
+        "dev-sw.jsonl": LINES[:2] + LINES[:2] + new,
+    }
+    folder = written(tmp_path, files)
+    load("folder", folder, columns=COLUMNS)
+    (told,) = caplog.messages
+    assert told.endswith(
+        "word for word, so that scores on them say little: test: de 3 of 12, fi 1 of 1; dev: sw 4 of 13"
+    )
+    caplog.clear()
+    for options in ({"test_only": True}, {"languages": ("ar",)}, {"languages": ()}):
+        load("folder", folder, columns=COLUMNS, **options)
+    assert not caplog.messages
+
+
+def test_a_divided_file_has_no_copies_and_published_sets_are_not_searched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load("folder", written(tmp_path / "own", {"de.jsonl": LINES + LINES}), columns=COLUMNS)
+    load("pawsx", written(tmp_path / "pawsx", {f"{split}-de.tsv": PARAPHRASES for split in ("train", "dev", "test")}))
+    assert not caplog.messages
+
+
 PAIRS = "a\tb\tneutral\nc\td\tentailment\n"
 PARAPHRASES = "a\tb\t0\nc\td\t1\n"
 MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]] = {
@@ -293,7 +367,18 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         "a second file for 'de'",
     ),
     "too few to divide": ("folder", {"columns": COLUMNS}, {"de.jsonl": LINES[:1]}, "too few records of 'de' to divide"),
-    "no dev file": ("folder", {}, {"train-de.jsonl": LINES, "test-de.jsonl": LINES}, "no data for 'de' .*dev-de.jsonl"),
+    "no dev file and no test file": (
+        "folder",
+        {"columns": COLUMNS},
+        {"train-de.jsonl": LINES, "test-fi.jsonl": LINES, "dev-fi.jsonl": LINES},
+        "no data for 'de' .*dev-de.jsonl",
+    ),
+    "two names for dev": (
+        "folder",
+        {"columns": COLUMNS},
+        {"train-de.jsonl": LINES, "val-de.jsonl": LINES, "dev-de.jsonl": LINES},
+        "has files dev-xx and val-xx, both for dev",
+    ),
     "an unseen set without a folder": (
         "pawsx",
         {"unseen": ["sib200"]},

@@ -13,6 +13,7 @@ from multitune.data import separated, tabular
 from multitune.data.bad import BadRecords, first_of
 from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
+from multitune.data.sets.splits import SPLIT, said_by
 from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, dumped, merge
@@ -102,7 +103,8 @@ def init(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     batch_size = size if isinstance(size, int) and size > 0 else 1  # another one is refused when the recipe is resolved
     enough = math.ceil(LARGEST_BUDGET * batch_size / PASSES / files.share)
     columns, rows = _recognised(files, given.get("columns"), max(enough, SAMPLE))
-    budget = max(1, min(LARGEST_BUDGET, round(PASSES * files.share * rows / batch_size)))
+    share = 1.0 if SPLIT in columns else files.share
+    budget = max(1, min(LARGEST_BUDGET, round(PASSES * share * rows / batch_size)))
     spent = given.get("budget", budget)
     keys = {
         "model": CHAT_MODEL if columns.keys() & {"messages", "completion"} else Recipe.model_fields["model"].default,
@@ -143,11 +145,13 @@ class _Files:
         paths: at least one.
         share: how much of them is for training.
         by_file: each is of one language, which its name says.
+        by_split: each is of one split, which its name says.
     """
 
     paths: list[Path]
     share: float
     by_file: bool
+    by_split: bool = False
 
 
 def _files(path: Path) -> _Files:
@@ -162,8 +166,8 @@ def _files(path: Path) -> _Files:
         raise UserError(f"{path}: has no table; the name of one ends in {', '.join(tabular.suffixes())}")
     whole = [file for file in tables if tabular.stem_of(file) == "train"]
     by_split = [file for file in tables if file.name.startswith("train-")]
-    if whole or by_split:
-        return _Files(whole or by_split, 1.0, by_file=not whole)
+    if len(tables) > 1 and (whole or by_split):  # one alone is divided, whatever it is called
+        return _Files(whole or by_split, 1.0, by_file=not whole, by_split=True)
     return _Files(tables, 0.8, by_file=len(tables) > 1)
 
 
@@ -171,11 +175,11 @@ def _of_hub(name: str, languages: object) -> _Files:
     """The training files of a data set of the Hub."""
     given = [str(each) for each in languages] if isinstance(languages, list | tuple) else None
     paths, is_divided, by_file = any_hub.training_files(name, given)
-    return _Files(paths, 1.0 if is_divided else 0.8, by_file)
+    return _Files(paths, 1.0 if is_divided else 0.8, by_file, by_split=is_divided)
 
 
 def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str], int]:
-    """The columns, and how many rows there are, if not more than ``most``."""
+    """The columns, and how many rows there are (of train, where a column says that), if not more than ``most``."""
     said = {str(field): str(column) for field, column in given.items()} if isinstance(given, dict) else {}
     if tabular.suffix_of(files.paths[0]) not in tabular.OBJECTS:
         columns = said or _of_a_treebank(files.paths[0])
@@ -184,16 +188,27 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
         return columns, sum(1 for _ in islice(rows, most))
     _check_separated(files.paths[0])
     first = list(islice(_rows([files.paths[0]]), SAMPLE))
-    table = Table(str(files.paths[0]), first, files.by_file)
+    table = Table(str(files.paths[0]), first, files.by_file, files.by_split)
     columns = columns_of(table, said)
     _warn(table, columns, said)
-    return columns, sum(1 for _ in islice(_rows(files.paths), most))
+    return columns, sum(1 for _ in islice(_training(_rows(files.paths), columns.get(SPLIT)), most))
+
+
+def _training(rows: Iterator[Mapping[str, Any]], column: str | None) -> Iterator[Mapping[str, Any]]:
+    """The rows that are of train where a column says the split, else all."""
+    return rows if column is None else (row for row in rows if said_by(row.get(column)) == "train")
 
 
 def _warn(table: Table, columns: dict[str, str], said: Mapping[str, str]) -> None:
     """Say what a table has that is not read, and what may not be what it seems."""
     if (split := table.split_column(columns)) is not None:
-        log.warning("%s: the column %r is not used; files called train, dev and test are", table.source, split)
+        log.warning(
+            "%s: the column %r is not used; files called train, dev and test are, and columns: {split: %s} where each "
+            "row says train, dev or test",
+            table.source,
+            split,
+            split,
+        )
     if not said.keys() & {"text", "prompt"} and (unused := table.unused_texts(columns)):
         beside = f"; columns: {{text_pair: {unused[0]}}} reads them beside the first" if "text" in columns else ""
         log.warning("%s: texts in %s are not used%s", table.source, first_of(list(map(repr, unused)), FEW), beside)

@@ -18,9 +18,7 @@ KINDS = "a dict of lists, a list of dicts, a pandas or polars frame, a datasets.
 
 
 def write(data: Any, folder: Path) -> None:
-    """Write ``train.jsonl``, ``dev.jsonl`` and perhaps ``test.jsonl``, or ``data.jsonl`` where there are no splits.
-
-    Where train and test are all there is, test becomes dev, which is then what is reported.
+    """Write ``train.jsonl`` and ``dev.jsonl``, ``test.jsonl`` or both, or ``data.jsonl`` where there are no splits.
 
     Args:
         data: ``KINDS``; class labels of a ``datasets.Dataset`` are written by name.
@@ -44,10 +42,12 @@ def _by_file(data: Any) -> dict[str, Any]:
             raise UserError(f"data: {name!r} is no split; splits are called {', '.join(SPLITS)}")
     tables = {SPLITS[name]: table for name, table in data.items()}
     if "train" not in tables or len(tables) < len(data):
-        raise UserError(f"data: needs one split called train, one for dev and perhaps test, not {', '.join(data)}")
+        raise UserError(
+            f"data: needs one split called train, and perhaps one each for dev and test, not {', '.join(data)}"
+        )
     if tables.keys() == {"train"}:
         return {WHOLE: tables["train"]}
-    return tables if "dev" in tables else {"train": tables["train"], "dev": tables["test"]}
+    return tables
 
 
 def _is_table(value: Any) -> bool:

@@ -15,9 +15,10 @@ from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Placed, Record, Wanted
 from multitune.data.languages import is_language
 from multitune.data.sets import hub, own
-from multitune.data.sets.by_language import LANGUAGE, LanguageColumn, load_splits
-from multitune.data.sets.folders import DEV, Layout, Part, divided, tenth
+from multitune.data.sets.by_language import LANGUAGE, Tables, load_by_split, load_splits
+from multitune.data.sets.folders import Layout, Part, parts_of
 from multitune.data.sets.hub import HubSet, parsed_name
+from multitune.data.sets.splits import SPLIT
 from multitune.errors import UserError
 from multitune.storage.hub import FAILURES, hub_address, hub_reachable
 
@@ -38,19 +39,22 @@ Splits = Mapping[str, str]
 def load(name: str, wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``hub:owner/name`` or ``hub:owner/name:config``, from the Hub or a folder with the repository's files.
 
-    The language is said by a column, or each configuration is a language. Splits are those of the repository; where
-    it has train alone, they are divided by hash, and without dev a tenth of train is.
+    The language is said by a column, or each configuration is a language. Splits are those of the repository, or said
+    by a column of one configuration; where there is train alone, they are divided by hash, and without dev a tenth of
+    train is.
 
     Raises:
         UserError: as ``hub.load`` does; no parquet file there, or no such configuration.
     """
     columns = dict(tabular.COLUMNS if wanted.columns is None else wanted.columns)
-    language = columns.pop(LANGUAGE, None)
+    said = {field: columns.pop(field) for field in (LANGUAGE, SPLIT) if field in columns}
     task, fields = own.fitting(columns, wanted)
     revision, configs = _found(name, wanted.path)
     layout, content = partial(own.layout, task, fields), wanted.kinds[task].content
-    if language is not None:
-        return _load_by_column(name, LanguageColumn(fields, columns, language, bad), layout, content, wanted, bad)
+    if said:
+        code = next(iter(configs))
+        tables = Tables(fields, columns | said, bad, lambda path: code)
+        return _load_by_column(name, tables, layout, content, wanted, bad)
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return parquet.placed(paths, columns, fields.record, bad)
@@ -69,19 +73,23 @@ def load(name: str, wanted: Wanted, bad: BadRecords) -> Corpus:
 
 def _load_by_column(
     name: str,
-    column: LanguageColumn,
+    tables: Tables,
     layout: Callable[..., Layout],
     content: Callable[[Record], Any],
     wanted: Wanted,
     bad: BadRecords,
 ) -> Corpus:
-    """Read one configuration, in which a column says the language of each row."""
+    """Read one configuration, in which a column says the language or the split of each row."""
     folder, splits = files(name, wanted.path)
+    if tables.say_splits:
+        found = sorted({path for each in splits.values() for path in folder.glob(each)})
+        return load_by_split(tables, layout, content, found, list(splits.values()), replace(wanted, path=str(folder)))
     parts = _parts(name, splits, content)
     ends = [parts[0], parts[2] or parts[1]]
     paths = [sorted(path for each in part.names for path in folder.glob(each)) for part in dict.fromkeys(ends)]
     distinct = paths[:1] if paths[0] == paths[-1] else paths
-    return load_splits(column, layout, parts, distinct, replace(wanted, path=str(folder)), bad)
+    sides = [(each, None) for each in distinct]
+    return load_splits(tables, layout, parts, sides, replace(wanted, path=str(folder)))
 
 
 def files(name: str, path: str | None = None) -> tuple[Path, Splits]:
@@ -193,17 +201,6 @@ def _has(configs: Mapping[str, Splits]) -> str:
 
 def _parts(name: str, splits: Splits, content: Callable[[Record], Any]) -> tuple[Part, Part, Part | None]:
     """Train, dev and test of the splits that there are."""
-    if len(splits) == 1:
-        return divided(next(iter(splits.values())), content)
-    if "train" not in splits:
+    if "train" not in splits and len(splits) > 1:
         raise UserError(f"data: {name}: has no split called train, only {' and '.join(splits)}")
-    train, dev, test = ((splits[each],) if each in splits else None for each in ("train", "dev", "test"))
-    assert train is not None
-    if dev is not None:
-        return Part(train), Part(dev), None if test is None else Part(test)
-    assert test is not None
-    return (
-        Part(train, keep=lambda place, record: tenth(content(record)) != DEV),
-        Part(train, keep=lambda place, record: tenth(content(record)) == DEV),
-        Part(test),
-    )
+    return parts_of({split: Part((names,)) for split, names in splits.items()}, content)

@@ -1,4 +1,4 @@
-"""Tables in which a column says the language of each row."""
+"""Tables in which a column says the language of each row, or its split, or both."""
 
 import logging
 from array import array
@@ -16,7 +16,8 @@ from multitune.data.fields import Fields
 from multitune.data.label_spelling import lookalikes
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
-from multitune.data.sets.folders import Layout, Part, divided, load
+from multitune.data.sets.folders import Layout, Part, load, parts_of, say_a_tenth_validates
+from multitune.data.sets.splits import SPELT, SPLIT, parts_by_column, split_of
 from multitune.errors import UserError
 from multitune.screen.stages import expect
 
@@ -24,9 +25,6 @@ log = logging.getLogger(__name__)
 
 LANGUAGE = "language"
 """What ``columns:`` calls the column."""
-SPLITS = ("train", "dev", "test")
-SPELT = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-"""Split -> what its file is called where a column says the language."""
 USUAL_NAMES = tuple(
     spelt
     for name in ("lang", "language", "locale", "lang_code", "language_code")
@@ -37,53 +35,83 @@ FEW = 8
 """Languages that a warning names."""
 
 
-class LanguageColumn:
-    """The records of tables by language. Each file is read once; its records are kept on disk.
+class Tables:
+    """The records of tables by language and split. Each file is read once; its records are kept on disk.
 
     Attributes:
+        bad: takes the bad rows.
         skipped: language -> its bad rows; those whose language cannot be told count under the name of their file.
     """
 
-    def __init__(self, fields: Fields, columns: Mapping[str, str], language: str, bad: BadRecords) -> None:
+    def __init__(
+        self, fields: Fields, columns: Mapping[str, str], bad: BadRecords, language: Callable[[Path], str]
+    ) -> None:
+        """Take what reads a row; ``language`` is that of a file without a column for it."""
+        self.bad = bad
         self.skipped: Counter[str] = Counter()
-        self._fields, self._columns, self._bad = fields, {**columns, LANGUAGE: language}, bad
+        self._fields, self._columns, self._language = fields, columns, language
         self._spool = Spool()
         self._read: dict[Path, dict[str, Sequence[Record]]] = {}
+        self._splits: dict[Path, set[tuple[str, str | None]]] = {}
 
-    def languages(self, paths: Sequence[Path]) -> list[str]:
-        """The languages of files with a good row, sorted."""
-        return sorted({code for path in paths for code in self._by_language(path)})
+    @property
+    def say_splits(self) -> bool:
+        """Whether a column says the split of each row, which is then a key of its record."""
+        return SPLIT in self._columns
+
+    def languages(self, paths: Sequence[Path], split: str | None = None) -> list[str]:
+        """The languages of files with a good row, perhaps of a split that rows say, sorted."""
+        return sorted({code for code, said in self._found(paths) if split in (None, said)})
+
+    def splits(self, paths: Sequence[Path]) -> list[str]:
+        """The splits that good rows of the files say."""
+        said = {split for _, split in self._found(paths)}
+        return [split for split in SPELT if split in said]
 
     def records(self, paths: Sequence[Path], code: str) -> Iterator[Placed]:
         """The records of a language in files."""
         rows = (row for path in paths for row in self._by_language(path).get(code, ()))
         return ((Place(*row["place"]), row["record"]) for row in rows)
 
+    def warn_of_unused(self, path: Path) -> None:
+        """Warn where a table has a column of languages, but no column says the language."""
+        if LANGUAGE not in self._columns:
+            warn_of_unused(path, self._columns, self._language(path))
+
+    def _found(self, paths: Sequence[Path]) -> set[tuple[str, str | None]]:
+        """The languages and splits of the good rows of files."""
+        for path in paths:
+            self._by_language(path)
+        return {each for path in paths for each in self._splits[path]}
+
     def _by_language(self, path: Path) -> dict[str, Sequence[Record]]:
         if path not in self._read:
             numbers: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+            self._splits[path] = set()
             kept = self._spool.keep(self._noted(path, numbers))
             self._read[path] = {code: chosen(kept, own) for code, own in numbers.items()}
         return self._read[path]
 
     def _noted(self, path: Path, numbers: Mapping[str, "array[int]"]) -> Iterator[Record]:
         """The good records of a file with their places; ``numbers`` takes which of them are of which language."""
-        count, before = 0, len(self._bad)
-        for place, row in tabular.rows(path, self._columns, self._bad):
+        count, before = 0, len(self.bad)
+        for place, row in tabular.rows(path, self._columns, self.bad):
             code = path.name
             try:
                 values = dict(row)
-                code = _code(values.pop(LANGUAGE))
-                record = self._fields.record(values)
+                code = _code(values.pop(LANGUAGE)) if LANGUAGE in values else self._language(path)
+                said = {SPLIT: split_of(values.pop(SPLIT))} if SPLIT in values else {}
+                record = self._fields.record(values) | said
             except BadRecord as problem:
-                self._bad.add(place.of(problem.label), str(problem))
+                self.bad.add(place.of(problem.label), str(problem))
                 self.skipped[code] += 1
                 before += 1
             else:
                 numbers[code].append(count)
+                self._splits[path].add((code, said.get(SPLIT)))
                 count += 1
                 yield {"place": place, "record": record}
-        self.skipped[path.name] += len(self._bad) - before
+        self.skipped[path.name] += len(self.bad) - before
 
 
 def _code(value: Any) -> str:
@@ -91,71 +119,106 @@ def _code(value: Any) -> str:
 
 
 def load_by_column(
-    column: LanguageColumn,
+    tables: Tables,
     layout: Callable[..., Layout],
     content: Callable[[Record], Any],
     wanted: Wanted,
-    bad: BadRecords,
 ) -> Corpus:
-    """Read tables whose column says the language of each row: ``train``, ``dev`` and ``test``, or one file for all.
+    """Read tables of all languages or of one: ``train``, ``dev`` and ``test``, or one file for all.
 
+    Without ``dev`` a tenth of ``train`` validates, by hash; without ``test`` dev is reported.
     Languages with a training row are trained on, others are unseen, where ``wanted`` does not choose.
 
     Args:
-        column: reads the tables.
+        tables: reads them.
         layout: makes a layout of a reader, parts and languages (``codes``).
         content: what a single file is divided by.
         wanted: as for ``folders.load``.
-        bad: takes the bad records.
 
     Raises:
         UserError: as ``folders.load`` does; a language without rows, or no good row at all.
     """
     files = _split_files(wanted.path)
-    names = [file.name for file in files]
-    parts = divided(names[0], content) if len(names) == 1 else [*(Part((name,)) for name in names), None][:3]
-    apart = replace(wanted, path=str(files[0].parent))
-    return load_splits(column, layout, parts, [[file] for file in files], apart, bad)
+    if len(files) > 1 and "dev" not in files:
+        say_a_tenth_validates(wanted)
+    parts = parts_of({split: Part((file.name,)) for split, file in files.items()}, content)
+    apart = replace(wanted, path=str(next(iter(files.values())).parent))
+    return load_splits(tables, layout, parts, [([file], None) for file in files.values()], apart)
+
+
+def load_by_split(
+    tables: Tables,
+    layout: Callable[..., Layout],
+    content: Callable[[Record], Any],
+    paths: Sequence[Path],
+    names: Sequence[str],
+    wanted: Wanted,
+) -> Corpus:
+    """Read tables whose column says the split of each row, by whatever names the files have.
+
+    Where all rows are of train they are divided by hash, without dev a tenth of train validates, and without test dev
+    is reported.
+
+    Args:
+        tables, layout, content: as for ``load_by_column``.
+        paths: the files.
+        names: these within the folder ``wanted.path``, perhaps with ``*``.
+        wanted: as for ``folders.load``.
+
+    Raises:
+        UserError: as ``load_by_column`` does; no row of train where a language is to be trained on.
+    """
+    splits = tables.splits(paths)
+    if wanted.trains and not wanted.test_only:
+        if "train" not in splits:
+            tables.bad.refuse()
+            has = " and ".join(splits) or "none"
+            raise UserError(f"{paths[0]}: no row says train in the column for {SPLIT}, which has {has}")
+        if splits == ["train", "test"]:
+            say_a_tenth_validates(wanted)
+    sides = [(paths, split) for split in splits] if set(splits) - {"train"} else [(paths, None)]
+    return load_splits(tables, layout, parts_by_column(names, splits, content), sides, wanted)
 
 
 def load_splits(
-    column: LanguageColumn,
+    tables: Tables,
     layout: Callable[..., Layout],
     parts: Sequence[Part | None],
-    splits: Sequence[Sequence[Path]],
+    sides: Sequence[tuple[Sequence[Path], str | None]],
     wanted: Wanted,
-    bad: BadRecords,
 ) -> Corpus:
     """Read tables whose splits are known, as ``load_by_column`` does.
 
     Args:
         parts: train, dev and test, if there is one.
-        splits: the files of each, those that hold several splits once; the first has what is trained on, the last what
-            is reported.
+        sides: the files of each, and what their rows say where a column says the split; those that hold several splits
+            in another way once. The first has what is trained on, the last what is reported.
     """
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
-        return column.records(paths, code)
+        return tables.records(paths, code)
 
-    expect(file for files in splits for file in files)
-    by_split = [column.languages(files) for files in splits]
+    expect(dict.fromkeys(file for files, _ in sides for file in files))
+    by_split = [tables.languages(*side) for side in sides]
     if not any(by_split):
-        bad.refuse()
+        tables.bad.refuse()
     _warn_of_lookalikes({code for codes in by_split for code in codes})
     shown, reported = by_split[0], by_split[-1]
     apart = wanted.unseen or ()
     languages = [code for code in shown if code not in apart] if wanted.languages is None else wanted.languages
     unseen = [code for code in reported if code not in languages] if wanted.unseen is None else wanted.unseen
-    for key, codes, numbers in (("languages", languages, range(len(splits))), ("unseen", unseen, (len(splits) - 1,))):
+    for key, codes, numbers in (("languages", languages, range(len(sides))), ("unseen", unseen, (len(sides) - 1,))):
         for code, split in product(codes, numbers):
             if code not in by_split[split]:
                 if not by_split[split]:
-                    bad.refuse()
+                    tables.bad.refuse()
                 has = ", ".join(by_split[split]) or "no language"
-                raise UserError(f"{key}: {splits[split][0]} has no row of {code!r}; there are some of: {has}")
+                (file, *_), said = sides[split]
+                row = "row" if said is None else f"{said} row"
+                raise UserError(f"{key}: {file} has no {row} of {code!r}; there are some of: {has}")
     one = layout(read, *parts, codes=sorted({code for codes in by_split for code in codes}))
-    corpus = load([one], replace(wanted, languages=languages if wanted.trains else (), unseen=unseen), bad)
-    skipped = Counter(corpus.skipped) + column.skipped
+    corpus = load([one], replace(wanted, languages=languages if wanted.trains else (), unseen=unseen), tables.bad)
+    skipped = Counter(corpus.skipped) + tables.skipped
     return replace(corpus, skipped=dict(skipped))
 
 
@@ -169,34 +232,51 @@ def _warn_of_lookalikes(languages: Collection[str]) -> None:
         )
 
 
-def _split_files(path: str | None) -> list[Path]:
-    """The files ``train``, ``dev`` and perhaps ``test`` of a folder, or its only one, or the one that ``path`` is.
+def _split_files(path: str | None) -> dict[str, Path]:
+    """Split -> its file: ``train`` and ``dev``, ``test`` or both in a folder; a file alone is ``train``.
 
     Raises:
         UserError: no folder, or other files.
     """
     if path is not None and Path(path).is_file():
-        return [Path(path)]
+        return {"train": Path(path)}
     needs = "train, dev and test, or one file, as columns: {language: ...} names a column"
     if path is None or not Path(path).is_dir():
         raise UserError(f"path: {'is missing' if path is None else f'{path} is not a folder'}; it needs {needs}")
-    tables: dict[str, Path] = {}
-    for suffix in tabular.suffixes():
-        for file in sorted(Path(path).glob(f"[!.]*{suffix}")):
-            name = file.name.removesuffix(suffix)
-            if name in tables:
-                raise UserError(f"path: {file} stands beside another {name!r}, {tables[name].name}; remove one")
-            tables[name] = file
-    splits = {split: [tables[name] for name in names if name in tables] for split, names in SPELT.items()}
-    if splits["train"] and splits["dev"]:
+    if has_split_files(path):
+        splits = {split: [each for each in tables_of(path) if _is_of(each, split)] for split in SPELT}
         for split, (first, *others) in ((split, files) for split, files in splits.items() if files):
             if others:
                 raise UserError(f"path: {others[0]} stands beside another {split!r}, {first.name}; remove one")
-        return [files[0] for files in splits.values() if files]
+        return {split: files[0] for split, files in splits.items() if files}
+    tables = tables_of(path)
     if len(tables) == 1:
-        return list(tables.values())
-    has = ", ".join(file.name for file in tables.values()) or "no table"
+        return {"train": tables[0]}
+    has = ", ".join(file.name for file in tables) or "no table"
     raise UserError(f"path: {path} has {has}; it needs {needs}")
+
+
+def has_split_files(path: str | None) -> bool:
+    """Whether a path is a folder with a file ``train`` and one for dev or test, each of all languages or of one."""
+    splits = {split for file in tables_of(path) for split in SPELT if _is_of(file, split)}
+    return "train" in splits and len(splits) > 1
+
+
+def _is_of(file: Path, split: str) -> bool:
+    """Whether a file is called after a split."""
+    return tabular.stem_of(file) in SPELT[split]
+
+
+def tables_of(path: str | None) -> list[Path]:
+    """The table that a path is, or all tables of the folder that it is, sorted."""
+    if path is None or Path(path).is_file():
+        return [] if path is None else [Path(path)]
+    return sorted({file for suffix in tabular.suffixes() for file in Path(path).glob(f"[!.]*{suffix}")})
+
+
+def has_column(path: Path, name: str) -> bool:
+    """Whether the first good row of a table has a column of that name."""
+    return name in _first_row(path)
 
 
 def warn_of_unused(path: Path, columns: Mapping[str, str], code: str) -> None:

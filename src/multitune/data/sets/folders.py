@@ -1,7 +1,7 @@
 """Data sets that are folders with a file for each language and split: finding the files, reading them into a Corpus."""
 
 import glob
-import hashlib
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +13,12 @@ from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
+from multitune.data.records.digest import number_of
 from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
 from multitune.screen.stages import expect
+
+log = logging.getLogger(__name__)
 
 Reader = Callable[[Sequence[Path], str, BadRecords], Iterator[Placed]]
 """The records of one language (its code) and split from their files, mostly one file."""
@@ -35,10 +38,12 @@ class Part:
         names: of a language's files, ``{}`` standing for the language and ``*`` for the number of a shard; a file
             without ``{}`` in its name holds all languages.
         keep: which records of the files belong to the split, in languages that are trained on; None: all.
+        of_unseen: ``keep`` chooses in other languages, too.
     """
 
     names: tuple[str, ...]
     keep: Callable[[Place, Record], bool] | None = None
+    of_unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Layout:
         by_name: languages that are read only where a recipe names them.
         trained: the languages trained on where a recipe names none; () takes all that have a training file.
         suffixes: one of these ends each name.
+        own: the files are a user's own, so that nobody has looked yet whether what is tested is trained on, too.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Layout:
     by_name: Collection[str] = ()
     trained: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ("",)
+    own: bool = False
 
     @property
     def reported(self) -> Part:
@@ -187,8 +194,7 @@ def load_tasks(name: str, tasks: Mapping[str, Load], wanted: Wanted, bad: BadRec
 
 def tenth(content: Any) -> int:
     """A number from 0 to 9 for a text, a list of words or an array: the same wherever it stands."""
-    data = repr(content).encode() if isinstance(content, str | list) else content.tobytes()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % 10
+    return number_of(content) % 10
 
 
 DEV, TEST = 8, 9
@@ -212,6 +218,37 @@ def divided(name: str, content: Callable[[Record], Any]) -> tuple[Part, Part, Pa
         Part((name,), keep=lambda place, record: split(record) == DEV),
         Part((name,), keep=lambda place, record: split(record) == TEST),
     )
+
+
+def parts_of(parts: Mapping[str, Part], content: Callable[[Record], Any]) -> tuple[Part, Part, Part | None]:
+    """Train, dev and test of the splits that there are.
+
+    One alone is divided. Without dev a tenth of train validates, by the same hash: records alike are in one split.
+    """
+    if len(parts) == 1:
+        (only,) = parts.values()
+        train, dev, test = divided("", content)
+        return replace(train, names=only.names), replace(dev, names=only.names), replace(test, names=only.names)
+    train = parts["train"]
+    if "dev" in parts:
+        return train, parts["dev"], parts.get("test")
+
+    def validates(place: Place, record: Record) -> bool:
+        return tenth(content(record)) == DEV
+
+    return _narrowed(train, lambda *row: not validates(*row)), _narrowed(train, validates), parts.get("test")
+
+
+def _narrowed(part: Part, keep: Callable[[Place, Record], bool]) -> Part:
+    """The part without the records that another condition leaves out."""
+    before = part.keep
+    return replace(part, keep=keep if before is None else lambda *row: before(*row) and keep(*row))
+
+
+def say_a_tenth_validates(wanted: Wanted) -> None:
+    """Say that own files have no dev split, where a run would validate with one."""
+    if wanted.trains and not wanted.test_only:
+        log.warning("%s: has no dev split: a tenth of train, chosen by hash, validates", wanted.path)
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:

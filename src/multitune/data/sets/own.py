@@ -1,32 +1,55 @@
 """Data of a user's own: tables with a file for each language or a column that says it, and images by task."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from multitune.data import images, tabular
 from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus, Placed, Wanted
+from multitune.data.corpus import Corpus, Placed, Record, Wanted
 from multitune.data.fields import ENTITIES, Fields, check_tags
 from multitune.data.label_types import LabelTypes
 from multitune.data.languages import direction
-from multitune.data.sets.by_language import LANGUAGE, SPLITS, LanguageColumn, load_by_column, warn_of_unused
-from multitune.data.sets.folders import Layout, Part, Reader, divided, load, load_tasks
+from multitune.data.sets.by_language import (
+    LANGUAGE,
+    Tables,
+    has_column,
+    has_split_files,
+    load_by_column,
+    load_by_split,
+    tables_of,
+    warn_of_unused,
+)
+from multitune.data.sets.folders import (
+    Layout,
+    Part,
+    Reader,
+    divided,
+    fits,
+    load,
+    load_tasks,
+    parts_of,
+    say_a_tenth_validates,
+)
+from multitune.data.sets.splits import SPELT, SPLIT
 from multitune.errors import UserError
 
-SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
+OF_SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 """In the name of a language: it is a split under another name, and must not be trained on as a whole."""
 
 
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
-    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. The
-    path may also be one file, which is of one language where no column says it. Without test files dev is reported. A
+    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. Where
+    it names one for the split, names of files say none. Where these are all there is, they are of one language, which
+    is called as their folder. The path may also be one file, which is of one language where
+    no column says it. Without test files dev is reported, and without dev files a tenth of train validates, by hash. A
     single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported where the language is
     unseen.
 
@@ -34,12 +57,14 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
         UserError: as ``folders.load`` does; or columns of no kind of task.
     """
     columns = dict(tabular.COLUMNS if wanted.columns is None else wanted.columns)
-    language = columns.pop(LANGUAGE, None)
+    said = {field: columns.pop(field) for field in (LANGUAGE, SPLIT) if field in columns}
+    if wanted.test_only and SPLIT in said and not any(has_column(file, said[SPLIT]) for file in tables_of(wanted.path)):
+        del said[SPLIT]  # new test data for a model need not say of each row that it is for the test
     task, fields = fitting(columns, wanted)
     made, content = partial(layout, task, fields), wanted.kinds[task].content
-    if language is not None:
-        column = LanguageColumn(fields, columns, language, bad)
-        return load_by_column(column, made, content, wanted, bad)
+    if said or _is_of_one_language(wanted.path):
+        code_of = tabular.stem_of if SPLIT in said else _folder_of
+        return _load_said(Tables(fields, columns | said, bad, code_of), made, content, wanted)
     warned: set[str] = set()
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
@@ -52,17 +77,64 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     if file is not None and file.is_file():
         only = made(read, *divided(file.name, content), codes=[tabular.stem_of(file)])
         return load([only], replace(wanted, path=str(file.parent)), bad)
-    train, dev, test = (Part((f"{split}-{{}}",)) for split in SPLITS)
-    splits: list[tuple[Part, Part, Part | None]] = [(train, dev, test), (train, dev, None)]
-    splits.append(divided("{}", content))
-    corpus = load([made(read, *parts, suffixes=tabular.suffixes()) for parts in splits], wanted, bad)
+    made = partial(made, read, suffixes=tabular.suffixes())
+    corpus = load([*_of_splits(made, content, wanted), made(*divided("{}", content))], wanted, bad)
     for language in corpus.test:
-        if SPLIT.search(language):
+        if OF_SPLIT.search(language):
             raise UserError(
                 f"path: {wanted.path} has a file {language!r}, which is not a language; splits are called "
                 "train-xx, dev-xx and test-xx, or train, dev and test where columns: {language: ...} names a column"
             )
     return corpus
+
+
+def _is_of_one_language(path: str | None) -> bool:
+    """Whether a folder has files that are called after splits, and none after a split and a language."""
+    return has_split_files(path) and not any(file.name.startswith("train-") for file in tables_of(path))
+
+
+def _folder_of(path: Path) -> str:
+    """The language of the files of splits where no column says it."""
+    return path.resolve().parent.name
+
+
+def _load_said(tables: Tables, made: Callable[..., Layout], content: Callable[[Record], Any], wanted: Wanted) -> Corpus:
+    """Read tables in which columns say the language or the split of each row, or names of files the split."""
+    paths = tables_of(wanted.path)
+    if paths:
+        tables.warn_of_unused(paths[0])
+    if not tables.say_splits:
+        return load_by_column(tables, made, content, wanted)
+    if not paths:
+        raise UserError(f"path: {wanted.path} has no table with a column for {SPLIT}")
+    names = [path.name for path in paths]
+    return load_by_split(tables, made, content, paths, names, replace(wanted, path=str(paths[0].parent)))
+
+
+def _of_splits(
+    made: Callable[[Part, Part, Part | None], Layout], content: Callable[[Record], Any], wanted: Wanted
+) -> list[Layout]:
+    """The ways in which a folder may have a file for each language and split.
+
+    Raises:
+        UserError: files for dev under two names.
+    """
+    names = {split: [f"{name}-{{}}" for name in spelt] for split, spelt in SPELT.items()}
+    there = {split: [name for name in each if _has(made, name, wanted)] for split, each in names.items()}
+    if len(there["dev"]) > 1:
+        both = " and ".join(name.format("xx") for name in there["dev"])
+        raise UserError(f"path: {wanted.path} has files {both}, both for dev; rename or remove some")
+    if there["train"] and there["test"] and not there["dev"]:
+        say_a_tenth_validates(wanted)
+        return [made(*parts_of({split: Part((names[split][0],)) for split in ("train", "test")}, content))]
+    train, dev, test = (Part(((there[split] or names[split])[0],)) for split in names)
+    return [made(train, dev, test), made(train, dev, None)]
+
+
+def _has(made: Callable[[Part, Part, Part | None], Layout], name: str, wanted: Wanted) -> bool:
+    """Whether the folder has files of that name."""
+    part = Part((name,))
+    return wanted.path is not None and fits([made(part, part, None)], wanted.path, test_only=False)
 
 
 def layout(
@@ -88,6 +160,7 @@ def layout(
         read_any_tags=reader if "tags" in fields.checks else None,
         codes={code: code for code in codes},
         suffixes=tuple(suffixes),
+        own=True,
     )
 
 

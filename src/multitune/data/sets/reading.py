@@ -3,7 +3,7 @@
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from multitune.data.bad import BadRecord, BadRecords, first_of
 from multitune.data.corpus import Place, Placed, Record
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling, likely
+from multitune.data.records.copies import Copies
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.errors import UserError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEW = 20
-"""Labels that a message names: enough to recognise a set by."""
+"""Labels or languages that a message names: enough to recognise a set by."""
 
 
 class Reading:
@@ -41,6 +42,7 @@ class Reading:
         self._allowed = dict.fromkeys((*layout.labels, *renamed) if layout.labels else ())
         self._spelling, self._converted = spelling, Counter[str]()
         self._is_respelt, self._any_tags = bool(spelling.keys), layout.read is layout.read_any_tags
+        self._copies = Copies(kind.content)
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
         self._shown: set[str] = set()
@@ -50,7 +52,7 @@ class Reading:
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
-        kept = self._keep(record for _, record in placed)
+        kept = self._keep(self._compared((record for _, record in placed), part, code))
         self.skipped[code] += len(self._bad) - before
         if not kept and not self.skipped[code]:
             divided = (
@@ -66,13 +68,24 @@ class Reading:
         return tuple(sorted(self._shown))
 
     def say_what_was_done(self) -> None:
-        """Warn of tags that were converted."""
+        """Warn of tags that were converted, and of what is trained on as well as scored."""
         for file, count in (+self._converted).items():
             log.warning("%s: %d tags are converted from %s to IOB2", file, count, self._spelling.scheme)
+        if found := self._copies.found:
+            counts = "; ".join(f"{split}: {_counted(languages)}" for split, languages in found.items())
+            log.warning("texts that stand in train word for word, so that scores on them say little: %s", counts)
+
+    def _compared(self, records: Iterable[Record], part: "Part", code: str) -> Iterable[Record]:
+        """The records as they are; in a user's own files those that train has, too, are counted."""
+        if not self._layout.own:
+            return records
+        if part is self._layout.train:
+            return self._copies.trained(records, code)
+        return self._copies.compared(records, code, "dev" if part is self._layout.dev else "test")
 
     def _placed(self, part: "Part", paths: tuple[Path, ...], code: str) -> Iterator[Placed]:
         read = self._layout.read
-        if code not in self._trained:
+        if code not in self._trained and not part.of_unseen:
             return (self._layout.read_unseen or read)(paths, code, self._bad)
         if part.keep is None:
             return read(paths, code, self._bad)
@@ -129,3 +142,7 @@ class Reading:
                 what = f"{field.removesuffix('s')} {label!r}"
                 of_set = f"is none of data: {self._layout.name}, which has {first_of(self._allowed, FEW)}"
                 raise BadRecord(f"{what} {of_set}{likely(label, self._allowed)}", number)
+
+
+def _counted(languages: Mapping[str, tuple[int, int]]) -> str:
+    return first_of([f"{code} {copies} of {count}" for code, (copies, count) in languages.items()], FEW)

@@ -1,7 +1,7 @@
 """What the columns of a user's own table hold, by their names, else by what stands in them."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product
@@ -10,7 +10,9 @@ from typing import Any
 from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.fields import ENTITIES, PARTS_OF_SPEECH, QUESTION, RANKED_TEXT, SEPARATOR, TRANSLATION, Fields
 from multitune.data.languages import is_language
+from multitune.data.sets import splits
 from multitune.data.sets.by_language import LANGUAGE, USUAL_NAMES
+from multitune.data.sets.splits import SPLIT
 from multitune.errors import UserError
 from multitune.recipe_files import dumped
 
@@ -70,11 +72,13 @@ class Table:
         source: its file, for messages.
         rows: column -> value of each.
         by_file: the name of the file says the language, so that no column need.
+        by_split: the name of the file says the split, likewise.
     """
 
     source: str
     rows: Sequence[Mapping[str, Any]]
     by_file: bool = False
+    by_split: bool = False
 
     @cached_property
     def names(self) -> list[str]:
@@ -96,6 +100,12 @@ class Table:
         named = (columns[field] for field in (LANGUAGE, *LABELS) if field in columns)
         return next((name for name in named if name in self.values(name)), None)
 
+    def splits(self, given: Mapping[str, str]) -> Columns:
+        """The column that says the split of each row, by its name and all of its values; none where it is unclear."""
+        free = (name for name in self.names if name not in given.values() and _plain(name) in splits.USUAL_NAMES)
+        said = [name for name in free if all(splits.said_by(row.get(name)) for row in self.rows)]
+        return {SPLIT: said[0]} if len(said) == 1 and not self.by_split else {}
+
     def split_column(self, columns: Columns) -> str | None:
         """A column of the names of splits that is not among those that are read."""
         free = (name for name in self.names if name not in columns.values())
@@ -112,7 +122,9 @@ def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
     Raises:
         UserError: the table can be read in several ways, or in none.
     """
-    ways = list(_ways(table, given))
+    said = {SPLIT: given[SPLIT]} if SPLIT in given else table.splits(given)
+    others = {field: column for field, column in given.items() if field != SPLIT}
+    ways = [way | said for way in _ways(table, others, said.values())]
     if len(ways) == 1:
         return ways[0]
     has = ", ".join(table.names) or "none"
@@ -136,12 +148,12 @@ def _written(columns: Columns) -> str:
     return shlex.quote(f"columns={keys}")
 
 
-def _ways(table: Table, given: Mapping[str, str]) -> Iterator[Columns]:
-    """Every way to read the table; what ``given`` says is so in each.
+def _ways(table: Table, given: Mapping[str, str], apart: Collection[str]) -> Iterator[Columns]:
+    """Every way to read the table without some columns that are ``apart``; what ``given`` says is so in each.
 
     What other kinds of task have by name goes before texts and labels, unless these have names, too.
     """
-    free = [name for name in table.names if name not in given.values()]
+    free = [name for name in table.names if name not in (*given.values(), *apart)]
     for spoken in [{LANGUAGE: given[LANGUAGE]}] if LANGUAGE in given else _languages(table, free):
         rest = [name for name in free if name not in spoken.values()]
         fixed = {field: column for field, column in given.items() if field != LANGUAGE}
