@@ -94,6 +94,7 @@ def test_gradients_are_those_of_fp32_but_for_rounding(tiny_model: Path, tiny_pan
     assert (flat(gradients(run("fp16"), 2.0**11)) - flat(rounded)).norm() < 1e-5 * flat(exact).norm()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - WITHOUT_STEPS_OF_THEIR_OWN))
 def test_every_method_trains_in_fp16(tiny_model: Path, tiny_panx: Path, tmp_path: Path, method: str) -> None:
     def run(precision: str) -> RunResult:
