@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ def disk(folder: Path, megabytes: int) -> Iterator[Path]:
         yield folder
     finally:  # a test that fails must not leave it for the next session to stumble over
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def quick(values: Iterable[Any], *every_time: Any) -> list[Any]:
+    """Values of a test's parameter: those named, in every run of the tests; the others are make check's."""
+    return [value if value in every_time else pytest.param(value, marks=pytest.mark.check) for value in values]
 
 
 def sentences(language: str, count: int, seed: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoConfig
 
 import multitune as mt
-from builders import RECORDS, words
+from builders import RECORDS, quick, words
 from multitune.commands.evaluate import evaluate
 from multitune.data.corpus import Record
 from multitune.data.records.labels import unknown_labels
@@ -76,7 +76,9 @@ def files(kind: str) -> dict[str, list[Record]]:
     return trained | {"test-cc": rows("cc", range(12), kind)}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in COLUMNS if kind != "translation"])
+@pytest.mark.parametrize(
+    "kind", quick([kind for kind in COLUMNS if kind != "translation"], "classification", "question_answering")
+)
 def test_test_records_alone_give_the_run_s_own_scores(tmp_path: Path, tiny_lm: Path, kind: str) -> None:
     """Also where the files lie elsewhere now, in a folder without any for training."""
     data = written(tmp_path / "data", files(kind))

@@ -103,6 +103,7 @@ def test_every_picture_is_described_for_those_who_cannot_see_it(tmp_path: Path) 
     assert all("scope" in attributes for attributes in found.of("th"))
 
 
+@pytest.mark.check
 def test_a_hundred_languages_and_ten_methods_stay_under_three_megabytes(tmp_path: Path) -> None:
     path = page.write(report_folders.comparison(tmp_path / "wide", WIDE))
     assert path.stat().st_size < 3_000_000

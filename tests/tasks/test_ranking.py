@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 import multitune as mt
-from builders import corpus
+from builders import corpus, quick
 from multitune.data import sets
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
@@ -130,7 +130,7 @@ def test_what_would_change_the_negatives_is_refused(
     assert not (tmp_path / "run" / "model").exists()
 
 
-@pytest.mark.parametrize("method", ["mixed", "pcgrad", "swep", "lora", "two runs merged"])
+@pytest.mark.parametrize("method", quick(["mixed", "pcgrad", "swep", "lora", "two runs merged"], "two runs merged"))
 def test_other_methods_train_it(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     keys: dict[str, Any] = {"lora": {"rank": 2}} if method == "lora" else {}
     keys |= {"method": method} if method in ("mixed", "pcgrad", "swep") else {"method": "mtl"}

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 import multitune as mt
-from builders import corpus, stop_after
+from builders import corpus, quick, stop_after
 from multitune import tasks
 from multitune.data import sets
 from multitune.data.corpus import Corpus, Head
@@ -107,7 +107,7 @@ def test_a_run_ships_a_model_for_each_head(tmp_path: Path, tiny_model: Path, mon
     assert {name: task.scores_of(name, row) for name, row in rows.items()} == result.seen
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS, "mtl", "gradvac", "gradnorm", "sequential_reptile"))
 def test_every_method_trains_heads(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import multitune as mt
-from builders import RECORDS, corpus, run_card, stop_after
+from builders import RECORDS, corpus, quick, run_card, stop_after
 from multitune.data import sets
 from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
@@ -112,7 +112,7 @@ def assert_embeddings_rank(run: Path, texts: list[list[float]]) -> None:
             assert positives[int((states @ torch.tensor(text)).argmax())] == each.record["positive"]
 
 
-@pytest.mark.parametrize("tiny_recipe", KINDS, indirect=True)
+@pytest.mark.parametrize("tiny_recipe", quick(RECORDS, "tagging", "question_answering"), indirect=True)
 def test_every_kind_resumes_to_the_same_bits(
     tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,7 @@ def test_every_kind_resumes_to_the_same_bits(
     }
 
 
-@pytest.mark.parametrize("tiny_recipe", KINDS, indirect=True)
+@pytest.mark.parametrize("tiny_recipe", quick(RECORDS, "regression", "question_answering"), indirect=True)
 def test_every_kind_is_compared_with_an_interval(tmp_path: Path, tiny_recipe: Recipe) -> None:
     plain = tiny_recipe.model_copy(update={"options": {}, "budget": 8})
     found = mt.compare(plain, tmp_path, methods=["mtl", "gradvac"])

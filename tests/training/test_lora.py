@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import AutoModelForTokenClassification
 
 import multitune as mt
-from builders import numbers, recipe, stop_after
+from builders import numbers, quick, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, UserError
 from multitune.models import encoder as encoders
@@ -151,7 +151,7 @@ def test_weights_held_in_bf16_give_the_same_bits_and_are_whole_where_adapters_ar
     assert all(torch.equal(one, other) for one, other in zip(*found.values(), strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS, "gradvac", "sequential_reptile"))
 def test_a_run_resumes_to_the_same_bits(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
