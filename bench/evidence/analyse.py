@@ -5,10 +5,12 @@ Nothing is trained here, and nothing but the store is read.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from plan import PLAN, STORE, Plan, Row, Stage, read
 from store import Stored
 from store import read as stored
 
+Said = TypeVar("Said")
 BETTER, LEVEL, WORSE, UNDECIDED = "better", "level", "worse", "undecided"
 ALPHA = 0.05
 LOSSES = (1.0, 0.7, 0.5)
@@ -112,10 +115,16 @@ def paired(plan: Plan, store: Path, name: str, baseline: str = "") -> list[Compa
     return found
 
 
+def of_kind(plan: Plan, kind: str, said: Callable[[str], Said]) -> dict[str, Said]:
+    """Stage -> what is said of it, of those of a kind of which something is."""
+    stages = (name for name, stage in plan.stages.items() if stage.kind == kind)
+    return {name: found for name in stages if (found := said(name))}
+
+
 def confirmed(plan: Plan, store: Path) -> list[Compared]:
     """All confirming comparisons, the verdicts of ours corrected over the settings."""
-    stages = {name: paired(plan, store, name) for name, stage in plan.stages.items() if stage.kind == "confirm"}
-    first = {own[0].setting: own[0] for own in stages.values() if own}
+    stages = of_kind(plan, "confirm", partial(paired, plan, store))
+    first = {own[0].setting: own[0] for own in stages.values()}
     corrected = holm({setting: min(1.0, each.unseen.these.p * ALPHA / each.alpha) for setting, each in first.items()})
     return [
         _corrected(plan, each, corrected[each.setting]) if each is own[0] else each

@@ -7,12 +7,13 @@ python bench/evidence/page.py [--check]
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from analyse import LOSSES, Compared, confirmed, paired, probed, progress, rate_table, robustness, rows_of
+from analyse import LOSSES, Compared, confirmed, of_kind, paired, probed, progress, rate_table, robustness, rows_of
 from choosing import choices_of
-from contrasts import Contrast, in_knob_half
+from contrasts import in_knob_half
 from inference import Estimate
 from plan import NEXT, OURS, PLAN, ROOT, STORE, WORDS, Plan, read
 
@@ -158,7 +159,7 @@ def _interval(found: Estimate | None) -> str:
 
 def _causes(plan: Plan, store: Path) -> Iterator[str]:
     """Contenders that have some parts of a method, beside the baseline and beside each other."""
-    found = {k: each for k, v in plan.stages.items() if v.kind == "cause" and (each := _cause_rows(plan, store, k))}
+    found = of_kind(plan, "cause", partial(_cause_rows, plan, store))
     if not found:
         return
     yield "## Averages, or batches of one language?"
@@ -166,13 +167,13 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
     yield "Each at its own rate: differences in points on the reported unseen languages, 95 %, for these languages;"
     yield "no claim, as the same seeds chose among some of them."
     yield "`lookahead` has the slow weights alone, `sequential` the batches of one language alone."
-    for name, (bases, rows) in found.items():
+    for head, *rows in found.values():
         yield ""
-        yield from _table((f"`{name}`", "Rate", "Drift", *(f"minus `{base}`" for base in bases)), rows)
+        yield from _table(head, rows)
 
 
-def _cause_rows(plan: Plan, store: Path, name: str) -> tuple[list[str], list[tuple[str, ...]]] | None:
-    """What is subtracted, and a row of the table for each contender; None before there are two pairs."""
+def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
+    """The table's head, and a row for each contender; nothing before there are two pairs."""
     stage, drifts = plan.stages[name], dict[str, list[float]]()
     rates = {}
     for row, each in rows_of(plan, store, name).items():
@@ -185,12 +186,12 @@ def _cause_rows(plan: Plan, store: Path, name: str) -> tuple[list[str], list[tup
         for k in stage.contenders
         if any(k in column for column in columns)
     ]
-    return (bases, rows) if rows else None
+    return [(f"`{name}`", "Rate", "Drift", *(f"minus `{base}`" for base in bases)), *rows] if rows else []
 
 
 def _why(plan: Plan, store: Path) -> Iterator[str]:
     """What the probes say where the loss is the same, and of finished models."""
-    found = {k: each for k, v in plan.stages.items() if v.kind == "why" and (each := probed(plan, store, k))}
+    found = of_kind(plan, "why", partial(probed, plan, store))
     if not found:
         return
     yield "## Are gradients aligned, and is less forgotten?"
@@ -225,10 +226,9 @@ def _range(values: Sequence[float], digits: int) -> str:
 
 def _robust(plan: Plan, store: Path) -> Iterator[str]:
     """The area under the score-rate curve."""
-    found: dict[str, Contrast] = {}
-    for name, stage in plan.stages.items():
-        if stage.kind == "robust":
-            found |= robustness(plan, store, name)
+    found = dict(
+        pair for own in of_kind(plan, "robust", partial(robustness, plan, store)).values() for pair in own.items()
+    )
     if not found:
         return
     rates = ", ".join(f"{plan.rate.at(step):.3g}" for step in plan.rate.first)
@@ -243,8 +243,7 @@ def _robust(plan: Plan, store: Path) -> Iterator[str]:
 
 def _rates(plan: Plan, store: Path) -> Iterator[str]:
     """The scores on dev that choose rates."""
-    tables = {k: rate_table(plan, store, k) for k, v in plan.stages.items() if v.kind == "rates"}
-    tables = {name: table for name, table in tables.items() if table}
+    tables = of_kind(plan, "rates", partial(rate_table, plan, store))
     if not tables:
         return
     yield "## Which rate?"
@@ -265,7 +264,7 @@ def _dev(own: dict[int, float], step: int) -> str:
 
 def _others(plan: Plan, store: Path) -> Iterator[str]:
     """Methods with a seed or few: the lowest and the highest, no claim."""
-    found = [pair for k, v in plan.stages.items() if v.kind == "others" for pair in rows_of(plan, store, k).items()]
+    found = [pair for own in of_kind(plan, "others", partial(rows_of, plan, store)).values() for pair in own.items()]
     if not found:
         return
     yield "## Other methods"

@@ -142,9 +142,10 @@ def test_a_stage_that_has_ended_at_half_has_a_verdict(plan: Plan, tmp_path: Path
     assert (ours.look, ours.verdict) == ("half", "undecided")
 
 
-def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["page.py", "--check"])
     runpy.run_path(str(PAGE), run_name="__main__")
+    assert "is what the store gives" in capsys.readouterr().out
 
 
 def test_other_clusters_than_before_are_refused(tmp_path: Path) -> None:

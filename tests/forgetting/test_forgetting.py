@@ -150,6 +150,7 @@ def test_a_run_is_trained_probed_and_stored_without_a_text(plan: Plan, tmp_path:
     assert "sentence" not in (store / f"{run.stem}.json").read_text(encoding="utf-8")
 
 
-def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", [PAGE.name, "--check"])
     runpy.run_path(str(PAGE), run_name="__main__")
+    assert "is what the store gives" in capsys.readouterr().out

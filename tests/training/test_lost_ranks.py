@@ -13,7 +13,7 @@ from torch import distributed
 
 import multitune as mt
 from builders import disk
-from launching import RANKS, assert_same_run, recipe, said, texts, train, wait_for
+from launching import RANKS, Processes, assert_same_run, recipe, said, texts, train, wait_for
 from multitune.recipe_files import to_yaml
 from multitune.training.run_folder import CHECKPOINTS
 
@@ -72,6 +72,13 @@ def killed(file: Path, out: Path, moment: float, victim: int, *more: str) -> boo
     return False
 
 
+def under_way(file: Path, out: Path) -> Processes:
+    """The ranks of a run that has a checkpoint."""
+    processes = train(file, out)
+    wait_for(f"{CHECKPOINTS}/*/B2SUMS", out, processes)
+    return processes
+
+
 def resumed(file: Path, out: Path, ranks: int) -> None:
     processes = train(file, out, "--resume", ranks=ranks)
     assert said(processes) == []
@@ -82,8 +89,7 @@ def resumed(file: Path, out: Path, ranks: int) -> None:
 def test_a_killed_rank_ends_the_others_and_one_process_goes_on(tmp_path: Path, tiny_model: Path) -> None:
     file = written(tmp_path, tiny_model, "sequential_reptile", budget=400, validate_every=400)
     mt.train(file, tmp_path / "alone")
-    processes = train(file, tmp_path / "run")
-    wait_for(f"{CHECKPOINTS}/*/B2SUMS", tmp_path / "run", processes)
+    processes = under_way(file, tmp_path / "run")
     processes[1].kill()
     (line,) = last_words(processes[0])
     assert processes[0].returncode == 1
@@ -96,8 +102,7 @@ def test_a_killed_rank_ends_the_others_and_one_process_goes_on(tmp_path: Path, t
 @pytest.mark.check
 def test_a_second_job_in_a_folder_is_refused_and_a_signal_ends_the_first(tmp_path: Path, tiny_model: Path) -> None:
     file = written(tmp_path, tiny_model, "pcgrad", budget=100_000, validate_every=100_000)
-    first = train(file, tmp_path / "run")
-    wait_for(f"{CHECKPOINTS}/*/B2SUMS", tmp_path / "run", first)
+    first = under_way(file, tmp_path / "run")
     second = train(file, tmp_path / "run", "--resume")
     (line,) = said(second)
     assert "is in use by process" in line
@@ -115,8 +120,7 @@ def test_a_slow_rank_is_waited_for(tmp_path: Path, tiny_model: Path) -> None:
     """Stopped for longer than others take to notice a rank that has ended."""
     file = written(tmp_path, tiny_model, "pcgrad", budget=400, validate_every=400)
     mt.train(file, tmp_path / "alone")
-    processes = train(file, tmp_path / "run")
-    wait_for(f"{CHECKPOINTS}/*/B2SUMS", tmp_path / "run", processes)
+    processes = under_way(file, tmp_path / "run")
     processes[1].send_signal(signal.SIGSTOP)
     time.sleep(ENDS_WITHIN + 2)
     assert [process.poll() for process in processes] == [None, None]
@@ -131,8 +135,7 @@ def test_a_full_disk_of_rank_0_ends_all(tmp_path: Path, tiny_model: Path) -> Non
     file = written(tmp_path, tiny_model, "pcgrad", budget=400, validate_every=400)
     mt.train(file, tmp_path / "alone")
     with disk(tmp_path / "disk", megabytes=2) as small:
-        processes = train(file, small / "run")
-        wait_for(f"{CHECKPOINTS}/*/B2SUMS", small / "run", processes)
+        processes = under_way(file, small / "run")
         (small / "filler").write_bytes(b"x" * (shutil.disk_usage(small).free - 100_000))
         (line,) = said(processes)
         assert "no space" in line

@@ -57,10 +57,10 @@ def predict(
     recipe = read(run / "recipe.yaml").resolve()
     folder, task = _model(run / "model", language)
 
-    row = "text " if source is None else f"{source}: row " if _is_table(Path(source)) else f"{source}:"
+    before = "text " if source is None else f"{source}: row " if _is_table(Path(source)) else f"{source}:"
 
     def place(number: int) -> str:
-        return f"{row}{number}"
+        return f"{before}{number}"
 
     columns = recipe.columns or {}
     given = [_as_mapping(each, task, place(number)) for number, each in enumerate(texts, 1)]

@@ -177,8 +177,7 @@ class Combiner:
                 value = self._backpropagate(loss, task, scale, needed)
                 self._check_replicas(task)
                 self._rows.absorb(row, add=False)
-                self._heads.absorb(task)
-                self._heads.mark(task, self._rows.row(row))
+                self._heads.absorb(task, self._rows.row(row))
                 if self._parts is not None:
                     value = self._parts.make_whole(task, row, value)
                 step.take(task, self._over_replicas(self._over_shards(value)), scale)
@@ -217,8 +216,7 @@ class Combiner:
         self._collected.check(task, scale)
         row, add = self._collected.place(task)
         self._rows.absorb(row, add=add, scale=scale)
-        self._heads.absorb(task, scale=scale)
-        self._heads.mark(task, self._rows.row(row))
+        self._heads.absorb(task, self._rows.row(row), scale=scale)
         self._collected.take(task, value, scale)
 
     def apply(self, loss_scale: float = 1.0) -> list[int]:

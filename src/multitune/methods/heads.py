@@ -28,21 +28,20 @@ class Heads:
         self._kept: list[dict[int, Tensor]] = [{} for _ in self.parameters]
 
     @torch.no_grad()
-    def absorb(self, task: int, *, scale: float = 1.0) -> None:
-        """Move `.grad`, times ``scale``, to what is kept of a task."""
+    def absorb(self, task: int, row: Tensor, *, scale: float = 1.0) -> None:
+        """Move `.grad`, times ``scale``, to what is kept of a task.
+
+        Where a gradient is not finite, the task's ``row``, [width], is made so, too: methods look at rows alone.
+        """
         for kept, parameter in zip(self._kept, self.parameters, strict=True):
             gradient, parameter.grad = parameter.grad, None
             if gradient is not None:
                 gradient = gradient * scale
                 kept[task] = kept[task].add_(gradient) if task in kept else gradient
+                for shard in shards([gradient]):
+                    if shard.numel():
+                        row[0] += 0.0 * shard.abs().amax()
         self.reached = [old or bool(kept) for old, kept in zip(self.reached, self._kept, strict=True)]
-
-    @torch.no_grad()
-    def mark(self, task: int, row: Tensor) -> None:
-        """Make a task's row, [width], not finite where a gradient of its heads is not: methods look at rows alone."""
-        for gradient in shards(kept[task] for kept in self._kept if task in kept):
-            if gradient.numel():
-                row[0] += 0.0 * gradient.abs().amax()
 
     def has(self, task: int) -> list[bool]:
         """Which of the parameters have a gradient of a task."""

@@ -144,6 +144,9 @@ class _Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         self._ended.set()
         self._thread.join()
 
@@ -152,7 +155,7 @@ class _Listener:
 
         This rank hears no more then: it ends.
         """
-        self.__exit__()
+        self._stop()
         try:
             first = bool(self._store.add("multitune/said", 1) == 1)
             if not self._heard:

@@ -16,12 +16,15 @@ class Copies:
 
     Contents are compared by hashes of 64 bits: 8 bytes for each training record, and for each of the records that are
     being read.
+
+    Attributes:
+        found: split -> language -> how many of how many records are copies; where none is, there is nothing.
     """
 
     def __init__(self, content: Callable[[Row], Any]) -> None:
         self._content = content
         self._trained: dict[str, NDArray[np.uint64]] = {}
-        self._found: dict[str, dict[str, tuple[int, int]]] = {}
+        self.found: dict[str, dict[str, tuple[int, int]]] = {}
 
     def trained(self, records: Iterable[Row], language: str) -> Iterator[Row]:
         """The records as they are, those of a language that is trained on."""
@@ -35,12 +38,7 @@ class Copies:
         yield from self._noted(records, hashes)
         known = self._trained.get(language, _numbers(array("Q")))
         if copies := int(np.isin(_numbers(hashes), known).sum()):
-            self._found.setdefault(split, {})[language] = copies, len(hashes)
-
-    @property
-    def found(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Split -> language -> how many of how many records are copies; where none is, there is nothing."""
-        return self._found
+            self.found.setdefault(split, {})[language] = copies, len(hashes)
 
     def _noted(self, records: Iterable[Row], hashes: "array[int]") -> Iterator[Row]:
         for record in records:

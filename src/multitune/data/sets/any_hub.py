@@ -54,7 +54,7 @@ def load(name: str, wanted: Wanted, bad: BadRecords) -> Corpus:
     if said:
         code = next(iter(configs))
         tables = Tables(fields, columns | said, bad, lambda path: code)
-        return _load_by_column(name, tables, layout, content, wanted, bad)
+        return _load_by_column(name, tables, layout, content, wanted)
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
         return parquet.placed(paths, columns, fields.record, bad)
@@ -77,7 +77,6 @@ def _load_by_column(
     layout: Callable[..., Layout],
     content: Callable[[Record], Any],
     wanted: Wanted,
-    bad: BadRecords,
 ) -> Corpus:
     """Read one configuration, in which a column says the language or the split of each row."""
     folder, splits = files(name, wanted.path)

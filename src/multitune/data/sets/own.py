@@ -46,12 +46,12 @@ OF_SPLIT = re.compile(r"(^|[-_.])(train|dev|valid|test)", re.IGNORECASE)
 def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     """Read ``train-xx``, ``dev-xx`` and ``test-xx``, or one file ``xx`` a language, in JSONL, CSV, TSV or CoNLL-U.
 
-    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``. Where
-    it names one for the split, names of files say none. Where these are all there is, they are of one language, which
-    is called as their folder. The path may also be one file, which is of one language where
-    no column says it. Without test files dev is reported, and without dev files a tenth of train validates, by hash. A
-    single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported where the language is
-    unseen.
+    Where ``columns`` names one for the language, there is one file for all, or ``train``, ``dev`` and ``test``; where
+    it names one for the split, the names of files say no split. Files ``train``, ``dev`` and ``test`` without a column
+    for the language are of one language, which is called as their folder. The path may also be one file, which is of
+    one language where no column says it. Without test files dev is reported, and without dev files a tenth of train
+    validates, by hash. A single file is divided 8 : 1 : 1, by a hash of each text; all of a language in it is reported
+    where the language is unseen.
 
     Raises:
         UserError: as ``folders.load`` does; or columns of no kind of task.

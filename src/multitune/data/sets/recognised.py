@@ -52,8 +52,8 @@ LABELS = ("label", "labels", "score")
 """Fields, one of which goes with a text or two."""
 NO_LABELS = ("id", "idx", "index", "unnamed:_0", "level_0", "__index_level_0__", "split", "fold", "")
 """Columns that have few values, or one a row, and are no labels; pandas calls its index by four of the names."""
-SPLIT_NAMES = ("train", "training", "dev", "valid", "validation", "val", "test", "testing", "eval")
-"""What stands in a column that says to which split a row belongs."""
+SPLIT_NAMES = {*splits.VALUES, "testing", "eval"}
+"""What stands in a column that says to which split a row belongs, also where ``columns:`` does not read it."""
 ANSWERS = {"no", "si"}
 """Codes of Norwegian and Sinhala that, alone in a column, say yes and no in Spanish."""
 MOST_LABELS = 100
@@ -188,7 +188,7 @@ def _are_codes(values: Sequence[Any]) -> bool:
 def _are_splits(values: Sequence[Any]) -> bool:
     """Whether these are the names of at least two splits."""
     spelt = {value.strip().lower() if isinstance(value, str) else "" for value in values}
-    return len(spelt) > 1 and spelt <= set(SPLIT_NAMES)
+    return len(spelt) > 1 and spelt <= SPLIT_NAMES
 
 
 def _of_other_kinds(free: Sequence[str], given: Columns) -> Iterator[Columns]:
