@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from multitune.errors import UserError, unknown
 from multitune.methods.base import GramMethod, RowsMethod, Seeded
+from multitune.seeds import global_draws
 
 UNFIT = {
     **dict.fromkeys(
@@ -147,16 +148,12 @@ class _TorchJD(Seeded):
     def _called(self, device: torch.device) -> Iterator[None]:
         """Inside, the global generators, from which TorchJD draws, are seeded from ours."""
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        devices = [] if device.type == "cpu" else [device]
         # NashMTL keeps its last weights where its problem has no solution. What numpy and cvxpy have to say about that,
         # and about how it puts its problem, is nothing that a user could mend.
         quiet = np.errstate(divide="ignore", invalid="ignore")
-        with torch.random.fork_rng(devices), warnings.catch_warnings(), quiet:
+        with global_draws(seed, device), warnings.catch_warnings(), quiet:
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")
             warnings.filterwarnings("ignore", "Solution may be inaccurate")
-            torch.default_generator.manual_seed(seed)
-            for gpu in devices:
-                torch.cuda.default_generators[gpu.index].manual_seed(seed)
             yield
 
     def get_extra_state(self) -> Tensor:

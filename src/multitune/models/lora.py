@@ -22,7 +22,7 @@ from multitune.methods.sharded import whole
 from multitune.models.heads import Heads
 from multitune.models.remembered import Remembered
 from multitune.recipe import Lora
-from multitune.seeds import seeded
+from multitune.seeds import global_draws, seeded
 
 NAME = "default"
 """What peft calls the adapter of a model that has one."""
@@ -95,8 +95,7 @@ class Adapters:
         _freeze(model, new)
         trains = [weight for weight in body.parameters() if weight.requires_grad]
         one_way = isinstance(body.get_submodule(self._layers[0]), Conv1D)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeded(seed, "lora").initial_seed())
+        with global_draws(seeded(seed, "lora").initial_seed()):
             importlib.import_module("peft").inject_adapter_in_model(self._config(self._layers, one_way), body)
         for weight in trains:
             weight.requires_grad_(True)  # peft froze whatever is no adapter

@@ -10,6 +10,7 @@ from multitune.models.dropout import set_dropout
 from multitune.models.fetching import fetched
 from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.poolers import pass_through
+from multitune.seeds import global_draws
 from multitune.tasks import Task
 
 
@@ -22,8 +23,7 @@ def load_model(
         set_dropout(config, dropout)
     now = purpose_of_task(config, task.auto_model)
     other_head = now is not None and now != before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with global_draws(seed):
         model, info = fetched(
             name,
             task.auto_model.from_pretrained,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     ConvNextConfig,
@@ -19,6 +18,7 @@ from multitune.errors import UserError, unknown
 from multitune.models.device import chosen
 from multitune.models.encoder import Encoder
 from multitune.models.heads import Heads
+from multitune.seeds import global_draws
 from multitune.tasks import HeadMap, ImageClassification, Task, Translation
 from multitune.tasks.language_marks import language_mark
 from multitune.tasks.task import Processor
@@ -59,8 +59,7 @@ def build(
         raise UserError(f"model: {name} is for {wanted.__name__}, and the data are of the kind {corpus.task}")
     made = []
     for task in heads.tasks:  # the weights of a head do not depend on which others there are
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with global_draws(seed):
             made.append(make(task, corpus, layers, dropout))
     models = [model for model, _ in made]
     return Encoder(models[0] if len(models) == 1 else Heads(models), heads, made[0][1], new=(), device=chosen(device))

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,18 @@ def write(folder: Path) -> Path:
 
 def render(evidence: Evidence) -> str:
     """The page."""
+    script = _own("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(_contents(evidence), style=Markup(_own("report.css")), script=Markup(script), script_digest=digest)
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """What templates name beside the page's contents; kept, as it compiles each template once."""
     environment = Environment(
         loader=PackageLoader("multitune.reports"),
         autoescape=True,
@@ -58,11 +71,7 @@ def render(evidence: Evidence) -> str:
     environment.globals |= {"name": full, "anchor": anchor}
     environment.filters |= {"interval": _interval, "signed": _signed, "number": _number, "name": full, "sense": _sense}
     environment.filters |= {"linked": linked}
-    script = _own("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        _contents(evidence), style=Markup(_own("report.css")), script=Markup(script), script_digest=digest
-    )
+    return environment
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.pseudo_tasks import Division
 from multitune.recipe import Recipe
 from multitune.results.digests import Digests
-from multitune.seeds import seeded
+from multitune.seeds import global_draws, seeded
 from multitune.tasks import CausalLM, HeadMap, MaskedLanguageModelling, Task
 from multitune.tasks.task import Example, Inputs
 from multitune.training import launch
@@ -103,10 +103,9 @@ class Run:
         together = [parts] if self.recipe.micro_batch_size is None else [[part] for part in parts]
         rank = (self.split.rank,) if self.split.rank else ()
         for number, some in enumerate(together):
-            # Dropout can only draw from torch's global generator: seeded anew for each computation, then put back.
-            with torch.random.fork_rng(self._cuda_devices), self._autocast:
-                which = (*place, *rank, number) if number else (*place, *rank)
-                torch.manual_seed(seeded(self.recipe.seed, "dropout", *which).initial_seed())
+            which = (*place, *rank, number) if number else (*place, *rank)
+            dropout = seeded(self.recipe.seed, "dropout", *which).initial_seed()
+            with global_draws(dropout, self.encoder.device), self._autocast:
                 loss = torch.stack([self._loss(part, draw) for part in some]).sum()
             yield loss if self.loss_scale is None else self.loss_scale.scaled(loss)
 
@@ -159,11 +158,6 @@ class Run:
     @cached_property
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.encoder.device, self.precision)
-
-    @cached_property
-    def _cuda_devices(self) -> list[torch.device]:
-        """The CUDA devices whose random state a forward pass draws from."""
-        return [self.encoder.device] if self.encoder.device.type == "cuda" else []
 
     def _loss(self, part: "_Part", draw: torch.Generator) -> Tensor:
         """The method's loss of a part of a mini-batch, times its share; ``draw`` is the mini-batch's generator."""

@@ -60,6 +60,7 @@ class Trainer:
         self._ranks = ranks or Ranks()
         self._leads = self._ranks.rank == 0
         self._run, self._out, self._display, self._stop = run, out, display, stop
+        self._recipe = to_yaml(recipe)
         self._checkpoints = out / CHECKPOINTS
         self._log = MetricsLog(out / metrics.FILE)
         self._track: Log = lambda _: None
@@ -91,7 +92,7 @@ class Trainer:
             state = self._go_on(resume=resume)
         # within a round of trajectories each rank goes on with its own: what they have read is alike
         weights = [weight for _, weight in run.encoder.parameters()] if state is None else [*state.weights.values()]
-        parts = {"versions": versions(), "recipe's keys": to_yaml(run.recipe), "data": run.digests}
+        parts = {"versions": versions(), "recipe's keys": self._recipe, "data": run.digests}
         parts |= {"checkpoints": self._now.gradients} | ({} if self._shares_weights else {"weights": weights})
         launch.check_alike(self._ranks, parts)
 
@@ -363,7 +364,7 @@ class Trainer:
     def _state(self, weights: dict[str, Tensor], update: dict[str, Any]) -> RunState:
         return RunState(
             progress=self._now,
-            recipe=to_yaml(self._run.recipe),
+            recipe=self._recipe,
             digests=self._run.digests,
             log=self._log.text(),
             weights=weights,
