@@ -20,7 +20,7 @@ from multitune.hf import OneTaskBatches
 from multitune.methods import Fish, GradVac, Linear, Lookahead, Reptile, SystematicSampler, TwoLoop, uniform
 
 DRAW = torch.Generator().manual_seed(0)
-ROWS = [
+ROWS: Any = [
     {"language": language, "x": torch.randn(4, generator=DRAW)}
     for language, size in (("de", 20), ("fi", 9), ("sw", 7))
     for _ in range(size)
@@ -165,7 +165,7 @@ class Rows:
         for _ in range(steps):
             tasks = self.sampler.draw(2)
             for task in tasks:
-                x = torch.stack([row["x"] for row in ROWS[4 * task : 4 * task + 4]])  # type: ignore[misc]
+                x = torch.stack([row["x"] for row in ROWS[4 * task : 4 * task + 4]])
                 loss = (self.prepared(x) - task).square().mean()
                 self.accelerator.backward(loss)
                 self.combiner.collect(task, loss)
