@@ -259,13 +259,16 @@ def test_finish_closes_what_is_open_once(make: Callable[..., TwoLoop], steps: in
     assert two_loop.outer_steps == steps // 8 + 1 if isinstance(two_loop, Reptile) else steps // 4 + 1
 
 
-def test_finish_of_reptile_weighs_the_trajectories_begun_equally() -> None:
+@pytest.mark.parametrize("tasks", [[0], [0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1, 1, 1, 2]])
+@pytest.mark.parametrize("slow_device", [None, "cpu"])
+def test_finish_of_reptile_weighs_all_trajectories_equally(tasks: list[int], slow_device: str | None) -> None:
+    """Those that have not begun are where they would begin, so that the first tasks alone do not decide."""
     problem, alpha, eta = Quadratics(3), 0.1, 0.5
     x = problem.parameter()
-    reptile = Reptile(SGD([x], lr=alpha), 3, eta, num_tasks=3)
-    walk(problem, x, reptile, [0, 0, 0, 1])
+    reptile = Reptile(SGD([x], lr=alpha), 3, eta, num_tasks=3, slow_device=slow_device)
+    walk(problem, x, reptile, tasks)
     reptile.close_inner_loop()
-    ends = [literal(problem, tasks, len(tasks), alpha, 1.0) for tasks in ([0, 0, 0], [1])]
+    ends = [literal(problem, [task] * tasks.count(task), 3, alpha, 1.0) for task in range(3)]
     expected = problem.start - eta * (problem.start - np.mean(ends, axis=0))
     np.testing.assert_allclose(x.detach().numpy(), expected, rtol=1e-12)
     assert (reptile.task, reptile.outer_steps) == (0, 1)

@@ -144,10 +144,8 @@ def test_combining_methods_take_distinct_tasks() -> None:
 
 
 def test_each_order_of_tasks() -> None:
-    fish = made("fish")
-    epoch = [task for _ in range(3) for task in fish.draw(9)]
-    assert sorted(epoch) == [0, 1, 2]
     net = Net()
+    assert sorted(steps(made("fish", net), net, [0.0] * 3)) == [0, 1, 2]
     reptile, met = made("reptile", net, {"inner_steps": 2}), []
     for _ in range(8):
         reptile.advance(0.01, 0.0)
@@ -181,15 +179,34 @@ def test_permuted_inner_loops_follow_a_schedule_of_their_length() -> None:
     assert [[part.count(task) for task in range(3)] for part in (met[:10], met[10:])] == [[5, 3, 2], [10, 6, 4]]
 
 
-def test_a_skipped_step_does_not_shift_permuted_inner_loops() -> None:
-    net, options = Net(), {"inner_steps": 10, "order": "permuted"}
-    update = made("sequential_reptile", net, options)
-    steps(update, net, [0.0] * 4)
+@pytest.mark.parametrize(
+    ("method", "options", "often"),
+    [
+        ("sequential_reptile", {"inner_steps": 10, "order": "permuted"}, [5, 3, 2]),
+        ("fish", {}, [1, 1, 1]),
+        ("fish", {"inner_steps": 6}, [2, 2, 2]),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_skipped_step_does_not_shift_the_tasks_of_inner_loops(
+    method: str, options: dict[str, Any], often: list[int], before: int
+) -> None:
+    net, length = Net(), sum(often)
+    update, resumed = made(method, net, options), made(method, net, options)
+    steps(update, net, [0.0] * before)
     with pytest.raises(NonFiniteError, match="the loss of task"):
         update.step(update.draw(9), [torch.tensor(float("nan"), requires_grad=True)])
-    steps(update, net, [0.0] * 6)
-    met = steps(update, net, [0.0] * 10)
-    assert [met.count(task) for task in range(3)] == [5, 3, 2]
+    resumed.load_state_dict(update.state_dict())
+    rest = steps(update, net, [0.0] * (length - before))
+    met = steps(update, net, [0.0] * length)
+    assert [met.count(task) for task in range(3)] == often
+    assert steps(resumed, net, [0.0] * (2 * length - before)) == rest + met
+
+
+def test_fish_meets_each_task_once_in_a_round_where_its_loops_are_shorter() -> None:
+    net = Net()
+    met = steps(made("fish", net, {"inner_steps": 2}), net, [0.0] * 12)
+    assert all(sorted(met[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))
 
 
 def test_weights_that_are_not_finite_are_told_and_do_not_ship() -> None:
@@ -353,7 +370,7 @@ def test_the_budget_may_end_within_reptiles_round() -> None:
         drawn = update.draw(9)
         update.step(drawn, net.losses(drawn))
     update.finish()
-    mean = (after_steps([0, 0]) + after_steps([1])) / 2
+    mean = (after_steps([0, 0]) + after_steps([1]) + after_steps([])) / 3
     torch.testing.assert_close(net.shared.weight.detach(), (after_steps([]) + mean) / 2)
 
 

@@ -1,10 +1,12 @@
 """Two causal language models on the same texts: losses by hand, the divergence, answers; which texts are read."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import models
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
@@ -37,19 +39,39 @@ def nats(one: Encoder, text: str) -> float:
     return -float(by_hand(one, text).gather(-1, true[:, None]).sum())
 
 
+def predicted_bytes(one: Encoder, text: str) -> int:
+    """Bytes of all tokens but the first; a token's name has a letter for each."""
+    return sum(map(len, one.tokenizer.tokenize(text)[1:]))
+
+
 def test_losses_and_divergence_are_those_of_each_text_alone(tmp_path: Path) -> None:
     """Whatever is padded beside it; the end of a text is not asked for."""
     before, after = model(tmp_path / "before"), model(tmp_path / "after", moved=0.05)
     found = language_model.changes(before, after, TEXTS)
     for language, own in TEXTS.items():
         several = [text for text in own if len(before.tokenizer(text)["input_ids"]) > 1]
-        size = sum(len(text.encode()) for text in several)
+        size = sum(predicted_bytes(before, text) for text in several)
         assert found[language].pretrained == pytest.approx(sum(nats(before, t) for t in several) / size, rel=1e-5)
         assert found[language].tuned == pytest.approx(sum(nats(after, t) for t in several) / size, rel=1e-5)
         pairs = [(by_hand(before, text), by_hand(after, text)) for text in several]
         apart = torch.cat([(one.exp() * (one - other)).sum(-1) for one, other in pairs])
         assert found[language].divergence == pytest.approx(float(apart.mean()), rel=1e-4)
         assert found[language].divergence > 0
+
+
+def test_a_model_that_knows_nothing_loses_as_much_a_byte_in_any_script(tmp_path: Path) -> None:
+    """Where each token is a byte and all are alike: the logarithm of their number."""
+    one = model(tmp_path)
+    vocabulary = {name: number for name, number in one.tokenizer.get_vocab().items() if number < 4 or len(name) == 1}
+    bytes_alone: Any = one.tokenizer
+    bytes_alone.backend_tokenizer.model = models.BPE(vocabulary, [])
+    with torch.no_grad():
+        for weight in one.model.parameters():
+            weight.zero_()
+    found = language_model.changes(one, one, {"de": ["über"], "zh": ["\u4f60\u597d", "\u4f60"], "en": ["so", "a"]})
+    each = math.log(one.model.config.vocab_size)
+    assert {name: change.pretrained for name, change in found.items()} == pytest.approx(dict.fromkeys(found, each))
+    assert found.keys() == {"de", "zh", "en"}
 
 
 def test_a_model_has_not_moved_from_itself(tmp_path: Path) -> None:

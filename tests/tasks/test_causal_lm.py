@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sacrebleu.metrics.chrf import CHRF
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multitune.data.bad import BadRecord
@@ -57,7 +58,24 @@ def test_of_a_prompt_the_completion_is_learnt_and_of_a_text_all() -> None:
     (text,) = encoded({"text": "licht küche"}, template=None)
     assert learnt(text) == tokenizer().decode(text["input_ids"][1:])
     assert (text["prompt"], text["room"]) == (0, 0)
-    assert text["bytes"] == len("licht küche".encode())
+    assert text["bytes"] == len(learnt(text).removesuffix("<|im_end|>").encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["licht küche", "a", "über", "\u0e44\u0e17\u0e22", "\u4f60\u597d", "\U0001f600", " an"]
+)
+@pytest.mark.parametrize("begins", [False, True], ids=["without a begin token", "with one"])
+def test_bytes_are_those_of_the_tokens_that_are_predicted(text: str, begins: bool) -> None:
+    """Of bytes alone a token's name has a letter for each of its bytes; they may be a part of a character."""
+    made = tokenizer(None)
+    if begins:
+        begin = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)])
+        made.backend_tokenizer.post_processor = begin
+    (example,) = TASK.encode([{"text": text}], made, 128)
+    names: Any = made.convert_ids_to_tokens(list(example["input_ids"]))
+    assert begins == (names[0] == "<|im_start|>")
+    assert example["bytes"] == sum(len(name) for name in names[1:-1])
+    assert begins == (example["bytes"] == len(text.encode()))
 
 
 def test_earlier_turns_that_are_shown_otherwise_are_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,8 +22,7 @@ def draws(plan: Plan, setup: Setup, tasks_per_step: int) -> Draw:
     if isinstance(plan, ReptilePlan):
         return Turns(setup.num_tasks, loops_of(plan, setup))
     if isinstance(plan, FishPlan):
-        epochs = EpochSampler(setup.num_tasks, generator=generator)
-        return lambda _: epochs.draw(1)
+        return Permuted(EpochSampler(setup.num_tasks, generator=generator), loops_of(plan, setup))
     if isinstance(plan, SequentialReptilePlan) and plan.order == "permuted":
         loops = loops_of(plan, setup)
         return Permuted(PermutedSampler(setup.probabilities, loops.steps_at(0), generator=generator), loops)
@@ -71,9 +70,9 @@ class Turns:
 
 
 class Permuted:
-    """Each inner loop meets the tasks as often as p says, in random order."""
+    """Each inner loop meets the tasks as often as p says, or each as often as the others (Fish), in random order."""
 
-    def __init__(self, sampler: PermutedSampler, loops: InnerLoops) -> None:
+    def __init__(self, sampler: PermutedSampler | EpochSampler, loops: InnerLoops) -> None:
         self._sampler, self._loops = sampler, loops
 
     def __call__(self, step: int) -> Sequence[int]:

@@ -20,7 +20,8 @@ class Reptile(TwoLoop):
     """A trajectory of K steps per task from the same phi, then phi <- phi - eta mean_t(phi - theta_t^K).
 
     Nichol et al., "On First-Order Meta-Learning Algorithms", arXiv 1803.02999; Lee et al., ICLR 2022, Eq. 2 and 3. The
-    trajectories run one after the other: :attr:`task` says whose batch the next step needs. Memory: one more copy of
+    trajectories run one after the other: :attr:`task` says whose batch the next step needs. Where training ends within
+    a round, those that have not begun count as standing at phi. Memory: one more copy of
     the weights than the other methods (the mean of the trajectories), and with ``inner_state="carry"`` one inner
     optimizer state per task; ``"reset"`` starts every trajectory afresh and keeps none.
 
@@ -78,11 +79,15 @@ class Reptile(TwoLoop):
             self._end_round()
 
     def _close(self) -> None:
-        """An outer step with the mean of the trajectories so far, the last of them perhaps shorter."""
+        """An outer step with the mean of all trajectories, of which one may be shorter, and some may stand at phi."""
+        if self.between_loops:
+            return
+        begun = self.task
         if self.inner_step:
             self._add_to_mean()
-        if not self.between_loops:
-            self._end_round()
+            begun += 1
+        self._add_phi_to_mean(begun)
+        self._end_round()
 
     @torch.no_grad()
     def _add_to_mean(self) -> None:
@@ -91,6 +96,12 @@ class Reptile(TwoLoop):
         means = shards(self._mean.values())
         ends = [shard.to(mean.dtype) for shard, mean in zip(shards(self._mean), means, strict=True)]
         torch._foreach_lerp_(means, ends, 1.0 / (self.task + 1))
+
+    @torch.no_grad()
+    def _add_phi_to_mean(self, begun: int) -> None:
+        """m <- m + (phi - m) (T - n) / T, where n trajectories have begun: the others are where they would begin."""
+        slow = [self._phi.copies[p].to(mean.device, mean.dtype) for p, mean in self._mean.items()]
+        torch._foreach_lerp_(shards(self._mean.values()), shards(slow), 1.0 - begun / self._num_tasks)
 
     def _end_round(self) -> None:
         self._outer_step(list(self._mean.values()))

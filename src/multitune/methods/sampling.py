@@ -232,6 +232,14 @@ class EpochSampler(TaskSampler):
         self._order: Tensor | None = None
         self._before, self._drawn = generator.get_state(), 0
 
+    def begin(self, inner_steps: int) -> None:
+        """Begin an inner loop with the next draw: one that is as long as whole epochs begins with an epoch.
+
+        What is left of the last one, as after a step that was left out, is then dropped.
+        """
+        if self._order is not None and inner_steps % len(self._order) == 0:
+            self._drawn = len(self._order)
+
     def draw(self, n: int) -> list[int]:
         if n < 1:
             raise ValueError(f"cannot draw {n} tasks: draw at least one")

@@ -31,8 +31,8 @@ class TwoLoopState(Optimizer, ABC):
     hold (phi, or theta while it holds phi), ``"unrounded"`` (phi, while a bf16 or fp16 parameter shows it), ``"outer"``
     (the outer optimizer's entries), ``"initial"`` (those that a reset puts back), ``"walks"`` (the entries and weights
     of other trajectories than that which the parameters hold). Numbers are in ``param_groups``. With
-    this layout torch.distributed.checkpoint and accelerate can save and load it. They load what a new optimizer has
-    after one step, so ``"unrounded"`` is lost to them: phi is then what the parameters hold.
+    this layout torch.distributed.checkpoint and accelerate can save and load it. The former (and accelerate under
+    FSDP) loads what a new optimizer has after one step, so it loses ``"unrounded"``: phi is what the parameters hold.
 
     Args:
         optimizer: the inner optimizer, whose groups are shared.

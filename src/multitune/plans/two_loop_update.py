@@ -14,10 +14,10 @@ from multitune.methods.base import NonFiniteError
 from multitune.methods.losses import Loss
 from multitune.methods.optimizer_state import load_plain, to_plain
 from multitune.methods.reptile import Reptile
-from multitune.methods.sampling import PermutedSampler, TaskSampler
+from multitune.methods.sampling import EpochSampler, PermutedSampler, TaskSampler
 from multitune.methods.schedule import Linear, Schedule, inner_steps_at, outer_lr_at
 from multitune.methods.slow_weights import NonFiniteWeightsError
-from multitune.methods.two_loop import TwoLoop
+from multitune.methods.two_loop import Fish, TwoLoop
 from multitune.plans.update import Setup, SingleBatchUpdate
 
 if TYPE_CHECKING:
@@ -54,12 +54,18 @@ class TwoLoopUpdate(SingleBatchUpdate):
         if isinstance(loop, Reptile):
             return [loop.task]
         if loop.between_loops:
-            for sampler in self._samplers:
-                if isinstance(sampler, PermutedSampler):
-                    sampler.begin(loop.loop_length)
+            self._begin_orders(loop.loop_length)
         steps = min(STRETCH if loop.trajectories > 1 else 1, loop.loop_length - loop.inner_step)
         turns = range(min(steps, most // loop.trajectories))
         return [number for _ in turns for sampler in self._samplers for number in sampler.draw(1)]
+
+    def _begin_orders(self, inner_steps: int) -> None:
+        """Let the order of tasks begin with the inner loop where it goes by these."""
+        for sampler in self._samplers:
+            if isinstance(sampler, PermutedSampler) or (
+                isinstance(sampler, EpochSampler) and isinstance(self._two_loop, Fish)
+            ):
+                sampler.begin(inner_steps)
 
     def optimizer_steps(self, batches: int) -> int:
         return batches

@@ -82,7 +82,7 @@ def _examples(task: Task, texts: Sequence[str], tokenizer: PreTrainedTokenizerBa
         labels = list(example["labels"])
         if example["input_ids"][-1] == tokenizer.eos_token_id:
             labels[-1] = IGNORED
-        if any(label != IGNORED for label in labels[1:]):
+        if example["bytes"]:
             yield example | {"labels": labels}
 
 

@@ -47,7 +47,7 @@ class CausalLM(Task):
     token that ends it. A prediction is ``{"answer", "nats", "tokens", "right", "bytes"}``: what the model says greedily
     in place of the last turn of the assistant, or of the completion (None of a text); the sum of the negative
     log-likelihoods of the learnt tokens in nats; how many these are, how many of them the model would say itself, and
-    the bytes that they stand for.
+    the bytes that they stand for. The first token of a text is in none of these: nothing predicts it.
 
     Scores: ``exact_match`` (of JSON objects whatever the order of their keys; of a text the share of tokens that the
     model would say itself) and ``chrf`` of the answers in percent, ``loss`` in nats per learnt token, and

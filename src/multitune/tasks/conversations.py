@@ -1,5 +1,6 @@
 """Conversations, prompts and texts as tokens: which of them are learnt, and where the answer begins."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -49,8 +50,17 @@ class Tokens(NamedTuple):
 
     @property
     def learnt_bytes(self) -> int:
-        """Bytes in UTF-8 of what is learnt, without special tokens."""
-        return sum(len(self.text[begin:end].encode()) for begin, end in self._stretches())
+        """Bytes in UTF-8 of what is learnt and predicted: not of special tokens, nor of the first token of all."""
+        return sum(len(self.text[begin:end].encode()) for begin, end in self._stretches()) - self._unpredicted_bytes
+
+    @property
+    def _unpredicted_bytes(self) -> int:
+        """Those of the first token, of which there is no loss: its even share, where it is a part of a character."""
+        first = self.tokens[0]
+        if not first.learnt:
+            return 0
+        begin, end = first.span
+        return math.ceil(len(self.text[begin:end].encode()) / sum(own.span == first.span for own in self.tokens))
 
     def _stretches(self) -> Iterator[Span]:
         begin, end = 0, 0
