@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from multitune.commands.train import language_folder, train, train_language
+from multitune.commands.train import train, train_language
 from multitune.errors import Interrupted, UserError
 from multitune.jobs.job import KINDS, Tell
 from multitune.recipe_files import RecipeFile
 from multitune.storage import lock
 from multitune.storage.interrupt import Leave, leaving
+from multitune.training import run_folder
 from multitune.training.checkpoint_writer import Written
 from multitune.training.loading import load_corpus
 from multitune.training.memory import peak_memory
@@ -94,7 +95,7 @@ def _run(order: dict[str, Any], tell: Tell) -> None:
     log.setLevel(order["level"])
     out, shows, track = Path(order["out"]), partial(Sending, tell), order["track"]
     if order["again"]:
-        _wait_for(out if order["language"] is None else language_folder(out, order["language"]), tell)
+        _wait_for(out if order["language"] is None else run_folder.of_language(out, order["language"]), tell)
     if order["language"] is None:
         train(recipe, out, resume=True, progress=shows, track=track, corpus=corpus)
     else:

@@ -232,7 +232,7 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
             given_data.keep(given, out)
         (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
-            folder, only = language_folder(out, language), _only(corpus, language)
+            folder, only = run_folder.of_language(out, language), _only(corpus, language)
             if not (folder / FILE).exists():
                 _train_language(recipe, plan, only, digests, budget, folder, how, last_owner)
             for kind in ("model", "adapter"):
@@ -251,11 +251,6 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
     return result
 
 
-def language_folder(out: Path, language: str) -> Path:
-    """Where a run with a model for each language has that of one."""
-    return out / "languages" / language
-
-
 def train_language(
     recipe: Recipe, out: Path, language: str, corpus: Corpus, *, progress: bool | Shows, track: str | None
 ) -> None:
@@ -271,8 +266,8 @@ def train_language(
     Raises:
         UserError, RunError, Interrupted: as ``train`` does.
     """
-    how, folder = _How(resume=True, overwrite=False, progress=progress, track=track), language_folder(out, language)
-    budget = _shares(recipe, corpus)[language]
+    how = _How(resume=True, overwrite=False, progress=progress, track=track)
+    folder, budget = run_folder.of_language(out, language), _shares(recipe, corpus)[language]
     with disk_explained(out), memory_explained(recipe), computing_as(recipe):
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder) as last_owner:
