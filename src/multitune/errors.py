@@ -71,10 +71,10 @@ class AlreadySaid(RunError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM asked the run to end; its checkpoint and its model are saved.
+    """Ctrl-C, SIGTERM or SIGHUP asked the run to end; its checkpoint and its model are saved.
 
     Attributes:
-        signal: which of the two it was.
+        signal: which of them it was.
     """
 
     def __init__(self, message: str, number: signal.Signals) -> None:

@@ -229,7 +229,7 @@ class Recipe(BaseModel):
     """Where the model runs: cpu, cuda, cuda:N or mps; auto takes CUDA where there is a device of it, else the CPU.
     Another one gives other last bits."""
     threads: Count | None = None
-    """Threads of the CPU; null takes what torch finds. Another number gives other last bits."""
+    """Threads of the CPU; null takes one per core that the process may use. Another number gives other last bits."""
     deterministic: bool = False
     """On a card: take the algorithms that give the same bits each time, which are slower; an operation that has none
     ends the run. On a CPU all are such."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import multitune as mt
 from builders import comparison_file, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe_files import to_yaml
+from multitune.storage.cores import usable_cores
 from multitune.training import trainer
 
 
@@ -79,7 +79,7 @@ def test_a_recipe_of_an_earlier_version_resumes(
     earlier = [line for line in to_yaml(one).splitlines() if not line.startswith(("replay:", "keep_checkpoints:"))]
     saved.write_text("\n".join(earlier))
     mt.train(one, tmp_path / "run", resume=True)
-    assert saved.read_text() == to_yaml(one.model_copy(update={"threads": torch.get_num_threads()}))
+    assert saved.read_text() == to_yaml(one.model_copy(update={"threads": usable_cores()}))
 
 
 def test_a_half_trained_model_is_scored_with_a_warning(

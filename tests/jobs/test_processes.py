@@ -185,7 +185,7 @@ def owners_of(run: Path) -> list[int]:
     return [pid for pid in owners(run.parent) if (run / ".owner").exists() and str(pid) in (run / ".owner").read_text()]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_all_in_time_and_the_same_command_goes_on(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, number: signal.Signals, code: int
 ) -> None:

@@ -12,10 +12,11 @@ from launching import recipe
 from multitune.commands import job as program
 from multitune.errors import UserError
 from multitune.jobs import processes
-from multitune.jobs.job import Job
+from multitune.jobs.job import Job, Message
 from multitune.jobs.processes import Process
 from multitune.jobs.schedule import Event, Gone
 from multitune.storage.interrupt import Leave
+from multitune.storage.lock import held, is_held
 
 DIES = """
 import os, signal, subprocess, sys
@@ -69,6 +70,25 @@ def test_a_job_that_nobody_gives_ends() -> None:
     finally:
         os.dup2(kept, 0)
         os.close(kept)
+
+
+def test_a_job_waits_for_the_process_of_its_earlier_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until that has gone, or for as long as it may take to save."""
+    monkeypatch.setattr(program, "TICK", 0.01)
+    told: list[Message] = []
+    with held(tmp_path):
+        monkeypatch.setattr(program, "SAVING", 0.1)
+        program._wait_for(tmp_path, told.append)
+        assert is_held(tmp_path)
+        monkeypatch.setattr(program, "SAVING", 60.0)
+        waiting = threading.Thread(target=program._wait_for, args=[tmp_path, told.append])
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    program._wait_for(tmp_path, told.append)
+    assert [text for _, text in told] == ["waiting for its earlier process, which saves what it has"] * 2
 
 
 def test_a_folder_that_a_node_has_not_is_a_mistake(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from multitune.jobs.display import DONE, Lines
 from multitune.jobs.job import Job, error_of
 from multitune.jobs.processes import Processes, in_words
 from multitune.screen.terminal import Terminal
-from multitune.storage import memory
+from multitune.storage import control_groups, memory
 from multitune.training.arithmetic import settled
 
 
@@ -91,7 +91,7 @@ def test_no_more_runs_than_memory_has_room_for(
 ) -> None:
     (tmp_path / "meminfo").write_text(f"MemAvailable: {int(free * GIB) // 1024} kB\nSwapFree: 0 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "OWN", tmp_path / "none")
+    monkeypatch.setattr(control_groups, "OWN", tmp_path / "none")
     workers = Processes(3)
     for name, bytes_held in held.items():
         workers.takes(name, int(bytes_held * GIB))

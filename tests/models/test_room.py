@@ -13,7 +13,7 @@ from multitune.cli.app import main
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.room import check_room
-from multitune.storage import memory
+from multitune.storage import control_groups, memory
 from multitune.storage.memory import free_memory
 from multitune.tasks import HeadMap, Tagging
 
@@ -103,6 +103,7 @@ def test_memory_is_what_the_control_groups_of_the_process_leave(
         (tmp_path / folder / name).write_text(text)
     (tmp_path / "own").write_text(said + "\n" if said else "")
     (tmp_path / "meminfo").write_text(f"MemAvailable: {9999 // 1024} kB\nSwapFree: 0 kB\n")
-    for attribute, path in (("GROUPS", tmp_path), ("OWN", tmp_path / "own"), ("MEMINFO", tmp_path / "meminfo")):
-        monkeypatch.setattr(memory, attribute, path)
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    for attribute, path in (("GROUPS", tmp_path), ("OWN", tmp_path / "own")):
+        monkeypatch.setattr(control_groups, attribute, path)
     assert free_memory(torch.device("cpu")) == min(left, 9999 // 1024 * 1024)

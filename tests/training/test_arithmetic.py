@@ -11,6 +11,7 @@ from multitune.errors import UserError
 from multitune.models.precision import resolve
 from multitune.recipe import Recipe
 from multitune.recipe_files import to_yaml
+from multitune.storage.cores import usable_cores
 from multitune.training.arithmetic import computing_as, settled
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,7 +25,7 @@ def saved(folder: Path, **keys: Any) -> Path:
 
 def test_what_a_recipe_leaves_open_is_this_machines(tmp_path: Path) -> None:
     found = settled(Recipe(data="panx"), [tmp_path / "new"])
-    assert (found.precision, found.threads) == (resolve("auto", DEVICE), torch.get_num_threads())
+    assert (found.precision, found.threads) == (resolve("auto", DEVICE), usable_cores())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in each phase of a run: how it ends, what it leaves, and how long that takes.
+"""Ctrl-C, SIGTERM and SIGHUP in each phase of a run: how it ends, what it leaves, and how long that takes.
 
 Run as a script, ``python tests/test_signals.py RECIPE FOLDER SIGNAL ...`` begins a run for each phase, in a child that
 sends itself a signal as the phase begins: where a phase cannot be left in its midst, that is the longest it can take.
@@ -120,7 +120,7 @@ def check(recipe: Path, folder: Path, signals: list[str]) -> None:
     print("".join(f"\n{line['signal']} in {line['phase']}: {line['seconds']:.1f} s" for line in found))
     assert [line["phase"] for line in found] == list(PHASES)
     for row, (line, phase) in enumerate(zip(found, PHASES.values(), strict=True)):
-        assert line["code"] == (130 if line["signal"] == "SIGINT" else 143), line
+        assert line["code"] == 128 + signal.Signals[line["signal"]], line
         assert phase.told in line["said"][0], line
         assert line["seconds"] < LONGEST
         (out,) = (folder / str(row)).glob("*") if phase.command == "compare" else [folder / str(row)]
@@ -133,7 +133,7 @@ def check(recipe: Path, folder: Path, signals: list[str]) -> None:
 def test_a_signal_in_each_phase(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     one = recipe(tiny_model, tiny_panx, budget=12, validate_every=6, test_limit=8)
     (tmp_path / "recipe.yaml").write_text(to_yaml(one))
-    check(tmp_path / "recipe.yaml", tmp_path, ["SIGINT", "SIGTERM"])
+    check(tmp_path / "recipe.yaml", tmp_path, ["SIGINT", "SIGTERM", "SIGHUP"])
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import typer
 import multitune
 from multitune.cli import finished, lists, training
 from multitune.cli.recipe_command import RecipeCommand
+from multitune.cli.streams import outlive_terminal
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
 from multitune.storage.interrupt import Leave, leaving
 
@@ -26,8 +27,9 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; exit 0 on success, 2 on a user's mistake, 1 on a fault of the machine or the numbers.
 
-    What is interrupted exits with 130 after Ctrl-C, and with 143 after SIGTERM, as shells count signals.
+    What is interrupted exits with 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, as shells count signals.
     """
+    outlive_terminal()
     try:
         with leaving():
             app(prog_name="multitune")

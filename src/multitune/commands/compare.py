@@ -90,7 +90,7 @@ def compare(
         UserError: anything wrong with a recipe, before anything is run; or a run folder that holds another recipe, or a
             run on other data; or all runs failed by mistakes of the user's, such as a model that cannot be had.
         RunError: all runs failed, for other reasons.
-        Interrupted: Ctrl-C or SIGTERM; the same call goes on from there.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the same call goes on from there.
     """
     file = recipe_for(recipe, overrides)
     out = Path("runs") / file.name if out is None else Path(out)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,9 @@ from multitune.commands.train import train, train_language
 from multitune.errors import Interrupted, UserError
 from multitune.jobs.job import KINDS, Tell
 from multitune.recipe_files import RecipeFile
+from multitune.storage import lock
 from multitune.storage.interrupt import Leave, leaving
+from multitune.training import run_folder
 from multitune.training.checkpoint_writer import Written
 from multitune.training.loading import load_corpus
 from multitune.training.memory import peak_memory
@@ -26,6 +29,10 @@ from multitune.training.progress import in_words
 
 log = logging.getLogger("multitune")
 STOPPED = 128 + signal.SIGTERM
+SAVING = 60.0
+"""Seconds in which a process that an earlier try has left behind saves what it has, at most."""
+TICK = 0.2
+"""Seconds after which it is looked for again."""
 _telling = threading.Lock()
 
 
@@ -87,10 +94,22 @@ def _run(order: dict[str, Any], tell: Tell) -> None:
     corpus = load_corpus(recipe)
     log.setLevel(order["level"])
     out, shows, track = Path(order["out"]), partial(Sending, tell), order["track"]
+    if order["again"]:
+        _wait_for(out if order["language"] is None else run_folder.of_language(out, order["language"]), tell)
     if order["language"] is None:
         train(recipe, out, resume=True, progress=shows, track=track, corpus=corpus)
     else:
         train_language(recipe, out, order["language"], corpus, progress=shows, track=track)
+
+
+def _wait_for(folder: Path, tell: Tell) -> None:
+    """Wait for the process of an earlier try, which its Ray worker may have left behind, but not for ever."""
+    if not lock.is_held(folder):
+        return
+    tell(["say", "waiting for its earlier process, which saves what it has"])
+    last = time.monotonic() + SAVING
+    while lock.is_held(folder) and time.monotonic() < last:
+        time.sleep(TICK)
 
 
 class Sending:

@@ -17,6 +17,7 @@ from multitune.jobs.schedule import Schedule, Workers
 from multitune.models.device import chosen
 from multitune.recipe import Recipe
 from multitune.results.run import FILE
+from multitune.storage.cores import usable_cores
 from multitune.training import run_folder
 from multitune.training.loading import load_plan
 
@@ -39,18 +40,15 @@ def fitting(recipes: Sequence[Recipe], asked: int | None) -> int:
 
 
 def threads_each(count: int) -> int | None:
-    """The threads of each of so many runs, where nothing says how many; None for one run leaves it to torch."""
-    return None if count == 1 else max(1, torch.get_num_threads() // count)
+    """The threads of each of so many runs, where nothing says how many; None for one run leaves it all cores."""
+    return None if count == 1 else max(1, usable_cores() // count)
 
 
 def _most(recipe: Recipe) -> int:
-    """The runs of a recipe that a machine has room for, memory apart.
-
-    torch's number of threads is what a process may use of the processor: OMP_NUM_THREADS=1 leaves one core.
-    """
+    """The runs of a recipe that a machine has room for, memory apart."""
     device = chosen(recipe.device)
     if device.type == "cpu":
-        return max(1, torch.get_num_threads() // (recipe.threads or 1))
+        return max(1, usable_cores() // (recipe.threads or 1))
     return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
 
 
@@ -97,7 +95,7 @@ def run_at_once(
         track: a tracker for each, if any.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; or what ends all runs, as the model that cannot be had.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; or what ends all runs, as the model that cannot be had.
     """
     of_run = {one.folder: list(_jobs(one, corpus, out, track)) for one, corpus in missing}
     runs = {job.name: (one, corpus) for one, corpus in missing for job in of_run[one.folder]}

@@ -78,7 +78,7 @@ def train(
         UserError: anything wrong with the recipe, the data, the model or the folder, which another run may have.
         RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
             Or another of the processes that share the run has ended.
-        Interrupted: Ctrl-C or SIGTERM; the newest checkpoint and ``model/`` hold what was learnt.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the newest checkpoint and ``model/`` hold what was learnt.
     """
     how = _How(resume, overwrite, progress, track)
     with launch.joined() as ranks, watched(not callable(progress) and ranks.rank == 0 and wanted(progress)):
@@ -232,7 +232,7 @@ def _train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How
             given_data.keep(given, out)
         (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
-            folder, only = out / "languages" / language, _only(corpus, language)
+            folder, only = run_folder.of_language(out, language), _only(corpus, language)
             if not (folder / FILE).exists():
                 _train_language(recipe, plan, only, digests, budget, folder, how, last_owner)
             for kind in ("model", "adapter"):
@@ -266,8 +266,8 @@ def train_language(
     Raises:
         UserError, RunError, Interrupted: as ``train`` does.
     """
-    how, folder = _How(resume=True, overwrite=False, progress=progress, track=track), out / "languages" / language
-    budget = _shares(recipe, corpus)[language]
+    how = _How(resume=True, overwrite=False, progress=progress, track=track)
+    folder, budget = run_folder.of_language(out, language), _shares(recipe, corpus)[language]
     with disk_explained(out), memory_explained(recipe), computing_as(recipe):
         folder.mkdir(parents=True, exist_ok=True)
         with lock.held(folder) as last_owner:

@@ -23,6 +23,7 @@ class Job:
         track: a tracker that shows its curves live, if any.
         language: the one whose model is trained, of a method with a model for each; None trains all that there is.
         after: names of jobs that have to be done first.
+        again: whether a try of it has ended before its end, perhaps without its process, which then still saves.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Job:
     track: str | None = None
     language: str | None = None
     after: tuple[str, ...] = ()
+    again: bool = False
 
     def to_line(self) -> str:
         """The job as a line that ``Order.of`` reads."""
@@ -39,6 +41,7 @@ class Job:
             "out": str(self.out.absolute()),
             "track": self.track,
             "language": self.language,
+            "again": self.again,
             "folder": os.getcwd(),
             "level": logging.getLogger("multitune").level,
         }

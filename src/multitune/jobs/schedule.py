@@ -4,7 +4,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from signal import Signals
 from typing import Protocol
 
@@ -132,7 +132,7 @@ class Schedule:
             return
         if ended is None and self._tries[job.name] < TRIES:
             self._board.ended(job.name, f"its process {gone.how}; it is run again from its newest checkpoint")
-            self._waiting.append(job)
+            self._waiting.append(replace(job, again=True))
             return
         if ended is None:
             ended = Ended(job, RunError(f"its process {gone.how}, the last of {TRIES} times"))

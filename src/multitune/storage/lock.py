@@ -48,6 +48,11 @@ def check_free(folder: Path) -> None:
         _acquired(folder).release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether any process, this one included, has a folder; leaves nothing behind."""
+    return (folder / LOCK).exists() and is_locked(folder / LOCK)
+
+
 def is_locked(path: Path) -> bool:
     """Whether any process, this one included, has the lock on a file."""
     try:

@@ -12,6 +12,7 @@ from multitune.models.device import chosen
 from multitune.models.precision import resolve
 from multitune.recipe import Recipe
 from multitune.recipe_files import read
+from multitune.storage.cores import usable_cores
 
 LACKING = "does not have a deterministic implementation"
 """Torch's words."""
@@ -23,7 +24,7 @@ def settled(recipe: Recipe, folders: Iterable[Path], threads: int | None = None)
     """The recipe with its precision and number of threads, where it leaves these open.
 
     They are those of the first of ``folders`` that holds a run, so that all sessions of a run and all runs of a
-    comparison have the same; else ``threads``, or what torch finds on this machine.
+    comparison have the same; else ``threads``, or as many as this process may use cores.
 
     Raises:
         UserError: a folder's recipe cannot be read, or this machine does not have the recipe's device.
@@ -34,7 +35,7 @@ def settled(recipe: Recipe, folders: Iterable[Path], threads: int | None = None)
     saved = next((path for folder in folders if (path := folder / "recipe.yaml").exists()), None)
     before = recipe if saved is None else read(saved).resolve()
     precision = before.precision if recipe.precision == "auto" else recipe.precision
-    settled_threads = recipe.threads or before.threads or threads or torch.get_num_threads()
+    settled_threads = recipe.threads or before.threads or threads or usable_cores()
     return recipe.model_copy(update={"precision": resolve(precision, device), "threads": settled_threads})
 
 

@@ -96,6 +96,11 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
 
 
+def of_language(out: Path, language: str) -> Path:
+    """Where a run with a model for each language has that of one."""
+    return out / "languages" / language
+
+
 @contextmanager
 def opened(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -> Iterator[str | None]:
     """Make the folder and keep others out of it; yields the owner that was killed in it, in words, if any.
