@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import BackendCompilerFailed
+from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedTokenizerBase
 
 from multitune.errors import UserError
@@ -87,7 +87,7 @@ class CompiledLayers:
             _compile(layer, "reduce-overhead" if self._graphs else None)
         try:
             self._first_batch(batch_size, precision)
-        except BackendCompilerFailed as error:
+        except TorchDynamoException as error:
             raise UserError(f"compile: {_why(error)}; set it to false") from error
 
     def filling_up(self) -> AbstractContextManager[None]:
@@ -100,12 +100,14 @@ class CompiledLayers:
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
         config = self._encoder.model.config
-        cached = getattr(config, "use_cache", None)
-        config.use_cache = False  # a layer would have its number in the cache compiled in
+        cached = getattr(config, "use_cache", False)
+        if cached:  # a layer would have its number in the cache compiled in
+            config.use_cache = False
         try:
             yield
         finally:
-            config.use_cache = cached
+            if cached:
+                config.use_cache = cached
 
     def _length(self, longest: int) -> int:
         return max(longest, self._encoder.room_for(length_of_rows(longest))) if self._graphs else longest
@@ -144,8 +146,8 @@ def _compile(layer: nn.Module, mode: str | None) -> None:
     layer.forward = forward
 
 
-def _why(error: BackendCompilerFailed) -> str:
-    cause = error.inner_exception
+def _why(error: TorchDynamoException) -> str:
+    cause = getattr(error, "inner_exception", error)  # Triton's lack is told without one
     if type(cause).__name__ == "InvalidCxxCompiler":
         return "needs a C++ compiler, such as g++, and this machine has none"
     return f"torch cannot compile the layers here ({type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]})"
