@@ -9,6 +9,11 @@ The last line says what a step of ours cannot do without: matrix products, and A
 Trainer's time through theirs is the ratio that a loop would have in which all else took no time.
 
     python bench/trainer.py --path data/panx
+
+With --compile, our step is compared with itself under ``compile: true`` instead, by the process's CPU time, and it is
+told what compiling and collating take of it:
+
+    OMP_NUM_THREADS=1 python bench/trainer.py --path data/panx --compile
 """
 
 import argparse
@@ -30,6 +35,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from multitune.data.corpus import Corpus
 from multitune.models import offline
 from multitune.models.precision import has_bf16
 from multitune.recipe import Recipe
@@ -102,6 +108,48 @@ def needed(run: Run, steps: int) -> dict[str, float]:
     return {name: sum(seconds[kernel] for kernel in kernels) for name, kernels in NEEDED.items()}
 
 
+def cpu_seconds() -> float:
+    """What this process and those that it has started and ended, compilers, have computed."""
+    return sum(os.times()[:4])
+
+
+def collating(run: Run, batches: int) -> float:
+    """CPU seconds a batch, of all that is done with it on the host before the model has it."""
+    (language,) = run.languages
+    stream, examples, task = run.batches[language], run.examples[language], run.heads.task(language)
+    began = time.process_time()
+    for _ in range(batches):
+        inputs, _ = task.collate([examples[row] for row in stream.next()[language]], run.encoder.pad_id)
+        run.encoder.on_device(run.encoder.training_inputs(inputs))
+    return (time.process_time() - began) / batches
+
+
+def compare_compiled(recipe: Recipe, corpus: Corpus, steps: int, rounds: int) -> None:
+    """Print CPU seconds of our steps as they are and compiled, on the same batches, in turns."""
+    runs, spent = {}, dict[bool, list[float]]({False: [], True: []})
+    for compiled in spent:
+        began = cpu_seconds()
+        runs[compiled] = prepare(recipe.model_copy(update={"compile": compiled}), corpus, load_plan(recipe))
+        print(f"compile: {compiled}: ready for the first step after {cpu_seconds() - began:.0f} CPU seconds")
+        our_steps(runs[compiled], 0)
+    for _ in range(rounds):
+        for compiled, run in runs.items():
+            began = cpu_seconds()
+            for _ in range(steps):
+                drawn = run.update.draw(1)
+                run.update.step(drawn, (run.loss(number) for number in drawn))
+            spent[compiled].append((cpu_seconds() - began) / steps)
+    plain, swift = (statistics.mean(spent[compiled]) for compiled in spent)
+    ratios = [own / other for own, other in zip(spent[True], spent[False], strict=True)]
+    print(
+        f"{runs[False].precision}, dropout {recipe.dropout}: {1000 * plain:.0f} ms of CPU a step, compiled "
+        f"{1000 * swift:.0f}, ratio {swift / plain:.2f} ({min(ratios):.2f} to {max(ratios):.2f}; {rounds} pairs of "
+        f"{steps} steps, {torch.get_num_threads()} threads)"
+    )
+    spare = collating(runs[False], 10 * steps)
+    print(f"collating takes {1000 * spare:.2f} ms, {100 * spare / plain:.2f} % of a step")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -111,6 +159,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=25, help="timed steps a round")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--compile", action="store_true", help="compare with compiled layers, not with the Trainer")
+    parser.add_argument("--layers", type=int, help="of the encoder, with --compile; all by default")
+    parser.add_argument("--dropout", type=float, help="with --compile; by default the model's own")
     options = parser.parse_args()
     recipe = Recipe(
         data="panx",
@@ -123,6 +174,10 @@ def main() -> None:
         learning_rate=1e-4,
     )
     corpus = load_corpus(recipe)
+    if options.compile:
+        changed = recipe.model_copy(update={"layers": options.layers, "dropout": options.dropout})
+        compare_compiled(changed, corpus, options.steps, options.rounds)
+        return
     task = Tagging(corpus.labels)
     tokenizer = AutoTokenizer.from_pretrained(offline.directory())
     examples = list(task.encode(corpus.train["de"], tokenizer, recipe.max_length))

@@ -29,6 +29,7 @@ NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "micro_batch_size": ("micro_batch", "microbatch_size", "per_device_micro_batch_size"),
     "packing": ("packed", "pack", "sample_packing", "padding_free"),
     "gradient_checkpointing": ("activation_checkpointing", "use_gradient_checkpointing", "checkpoint_activations"),
+    "compile": ("torch_compile", "use_compile", "compile_model"),
     "split_batch": ("split_batches",),
     "learning_rate": ("lr", "rate", "max_lr", "peak_lr", "inner_lr", "learningrate"),
     "schedule": ("scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"),

@@ -199,6 +199,9 @@ class Recipe(BaseModel):
     of them begin with once; the gradient is the same, in less time and memory."""
     gradient_checkpointing: bool = False
     """Keep only the inputs of layers, and compute the rest anew in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Have torch.compile make the layers of an encoder of text or a causal language model: fewer kernels, and on a card
+    CUDA graphs. It takes a minute before the first step, and is no faster on a CPU. Other last bits."""
     split_batch: bool = False
     """On several ranks (torchrun): each has a part of every mini-batch, in the place of tasks or trajectories of its
     own."""

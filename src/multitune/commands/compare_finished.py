@@ -18,7 +18,7 @@ from multitune.tasks import HeadMap, Task, name_of
 log = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
-SETTLED = {"seed", "path", "precision", "threads", "deterministic", "device"}
+SETTLED = {"seed", "path", "precision", "threads", "deterministic", "device", "compile"}
 """Keys of a recipe in which runs of one method and setting may differ."""
 
 

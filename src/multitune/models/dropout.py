@@ -26,7 +26,12 @@ class QuickDropout(nn.Dropout):
 
 
 def thinned(values: Tensor, p: float) -> Tensor:
-    """Each value 0 with probability ``p`` (rounded to 2^-16), else scaled up; draws from torch's global generator."""
+    """Each value 0 with probability ``p`` (rounded to 2^-16), else scaled up; draws from torch's global generator.
+
+    Where torch compiles it, it is torch's own dropout, which becomes a part of the kernels around it.
+    """
+    if torch.compiler.is_compiling():
+        return nn.functional.dropout(values, p)
     dropped = round(p * LEVELS)
     if dropped == 0:
         return values

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from multitune.methods.sharded import add_over_ranks, divided_as, is_sharded, shards, whole
+from multitune.models.heads import Heads
 
 
 class Sharding:
@@ -66,7 +67,7 @@ class Sharding:
             self.gathered = None
 
 
-def layers(model: PreTrainedModel) -> list[nn.Module]:
+def layers(model: PreTrainedModel | Heads) -> list[nn.Module]:
     """The layers of a model's body: what stands in its outermost lists."""
     found: list[nn.Module] = []
     waiting = list(model.base_model.children())

@@ -63,6 +63,7 @@ class QuestionAnswering(Task):
     fields = QUESTION
     auto_model = AutoModelForQuestionAnswering
     pipeline_tag = "question-answering"
+    reads_padding = True  # an answer may begin at any place of the row, as in transformers' own loss
     metric = "f1"
     predicted = ("answers",)
 

@@ -2,8 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -37,6 +38,7 @@ IGNORED = -100
 """The label of a position that has none; cross-entropy leaves it out."""
 
 Item = TypeVar("Item")
+_length: ContextVar[Callable[[int], int] | None] = ContextVar("_length", default=None)
 
 
 class Task(Kind, ABC):
@@ -66,6 +68,9 @@ class Task(Kind, ABC):
 
     compares_within_batch: ClassVar[bool] = False
     """The loss of an example depends on the others of its batch, so that a batch has several and stays whole."""
+
+    reads_padding: ClassVar[bool] = False
+    """The loss of an example depends on how far its row is filled up."""
 
     predicted: ClassVar[tuple[str, ...]] = ()
     """The fields that a new record lacks: what is to be predicted; none where nothing is predicted of new records."""
@@ -254,13 +259,21 @@ def rows_of(encoding: BatchEncoding) -> list[Example]:
 def padded(examples: Sequence[Example], pad_id: int) -> Inputs:
     """``input_ids`` and ``attention_mask`` (and ``token_type_ids``, where there are any), each [examples, length]."""
     lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-    inputs = {
-        "input_ids": padded_rows([example["input_ids"] for example in examples], pad_id),
-        "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
-    }
+    ids = padded_rows([example["input_ids"] for example in examples], pad_id)
+    inputs = {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
     if "token_type_ids" in examples[0]:
         inputs["token_type_ids"] = padded_rows([example["token_type_ids"] for example in examples], 0)
     return inputs
+
+
+@contextmanager
+def filled_up(length: Callable[[int], int]) -> Iterator[None]:
+    """A context in which rows are filled up to the length that a function makes of the longest one's."""
+    before = _length.set(length)
+    try:
+        yield
+    finally:
+        _length.reset(before)
 
 
 @contextmanager
@@ -295,8 +308,9 @@ def known_labels(targets: Tensor, count: int) -> Tensor:
 
 
 def padded_rows(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
-    """Rows of whole numbers, filled up at the end: [rows, length of the longest]."""
-    table = np.full((len(rows), max(map(len, rows))), padding)
+    """Rows of whole numbers, filled up at the end: [rows, length of the longest, or as ``filled_up`` has it]."""
+    longest, length = max(map(len, rows)), _length.get()
+    table = np.full((len(rows), longest if length is None else length(longest)), padding)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row
     return torch.from_numpy(table)

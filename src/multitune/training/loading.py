@@ -17,8 +17,8 @@ from multitune.data.records.rows import joined
 from multitune.data.sets import DATASETS
 from multitune.errors import RunError, UserError, unknown
 from multitune.mistakes import describe
+from multitune.models import compiling, scratch
 from multitune.models import encoder as encoders
-from multitune.models import scratch
 from multitune.models.encoder import Encoder
 from multitune.plans import Plan, find
 from multitune.pseudo_tasks import Division
@@ -228,7 +228,7 @@ def load_plan(recipe: Recipe) -> Plan:
     """The recipe's method with its options.
 
     Raises:
-        UserError: an unknown method or option, or a value that is not allowed.
+        UserError: an unknown method or option, or a value that is not allowed, there or beside another key.
     """
     kind = find(recipe.method)
     for key in recipe.options:
@@ -244,6 +244,7 @@ def load_plan(recipe: Recipe) -> Plan:
         raise UserError(f"pseudo_tasks cannot be used with {one_each}, and clusters are not languages")
     if recipe.replay is not None and plan.one_model_per_task:
         raise UserError(f"replay cannot be used with {one_each}, and would train one on the replay alone")
+    compiling.check(recipe)
     if recipe.lora is not None and recipe.model.startswith(scratch.PREFIX):
         raise UserError(f"lora: {recipe.model} has no pretrained weights to adapt")
     if recipe.anchor and plan.pulls_back:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -20,6 +20,7 @@ from multitune.evaluation.scoring import Encoded
 from multitune.methods import ExponentialAverage, SnapshotAverage
 from multitune.methods.ranks import Ranks
 from multitune.methods.sampling import EpochSampler, TaskSampler
+from multitune.models import compiling
 from multitune.models.checkpointing import checkpoint_layers
 from multitune.models.device import chosen, sent
 from multitune.models.encoder import Encoder
@@ -74,6 +75,8 @@ class Run:
     """Those that have a part of each mini-batch."""
     digests: Digests
     """Hashes of the records that the run sees; with a model for each language, of all languages' records."""
+    compiled: compiling.CompiledLayers | None
+    """The encoder's layers; None where they are not compiled."""
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number."""
@@ -105,7 +108,7 @@ class Run:
         for number, some in enumerate(together):
             which = (*place, *rank, number) if number else (*place, *rank)
             dropout = seeded(self.recipe.seed, "dropout", *which).initial_seed()
-            with global_draws(dropout, self.encoder.device), self._autocast:
+            with global_draws(dropout, self.encoder.device), self._autocast, self._computing():
                 loss = torch.stack([self._loss(part, draw) for part in some]).sum()
             yield loss if self.loss_scale is None else self.loss_scale.scaled(loss)
 
@@ -126,7 +129,10 @@ class Run:
                 yield _Part(head, inputs, targets, share * of_rank * (max(1, own) / whole))
 
     def _collated(self, task: Task, examples: Sequence[Example]) -> tuple[Inputs, Tensor]:
-        return task.packed(examples) if self.recipe.packing else task.collate(examples, self.encoder.pad_id)
+        if self.recipe.packing:
+            return task.packed(examples)
+        with nullcontext() if self.compiled is None or task.reads_padding else self.compiled.filling_up():
+            return task.collate(examples, self.encoder.pad_id)
 
     def _of_rank(self, task: Task, examples: Sequence[Example]) -> tuple[Sequence[Example], float]:
         """This rank's part of examples, where ranks split them, and its share of the labels.
@@ -159,12 +165,16 @@ class Run:
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.encoder.device, self.precision)
 
+    def _computing(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.compiled is None else self.compiled.computing()
+
     def _loss(self, part: "_Part", draw: torch.Generator) -> Tensor:
         """The method's loss of a part of a mini-batch, times its share; ``draw`` is the mini-batch's generator."""
         task, model = self.heads.tasks[part.head], self._models[part.head]
         inputs = self.encoder.on_device(self.encoder.training_inputs(part.inputs))
         targets = sent(part.targets, self.encoder.device)
         padded = None if model.config.is_encoder_decoder else part.padded  # there, decoders have masks of their own
+        padded = padded if self.compiled is None else True  # so that layers always have a mask
         with task.fewer_logits(model, part.targets), padding_is(padded):
             return self.update.loss(model, inputs, lambda output: task.loss(output, targets), draw) * part.share
 
@@ -244,6 +254,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
         division=division,
         split=split,
         digests=digests_of(corpus, replay if own_replay(recipe) else None),
+        compiled=compiling.compiled(recipe, encoder, precision),
     )
 
 
