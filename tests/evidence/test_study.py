@@ -89,7 +89,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     assert set(ours.unseen.by_language) == {language for language in UNSEEN if not in_knob_half(language)}
     finish(plan, tmp_path, "robust-A0")
     assert robustness(plan, tmp_path, "robust-A0")[choices["ours"]].these.mean == pytest.approx(4, abs=1.5)
-    assert "Averages, or batches" not in rendered(plan, tmp_path)
+    assert "No momentum, averages" not in rendered(plan, tmp_path)
     for name in ("rates-cause-A0", "cause-A0", "why-A0"):
         finish(plan, tmp_path, name)
     against_mixed, against_reptile = (
@@ -97,7 +97,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     )
     assert against_mixed["reptile"].unseen.these.mean == pytest.approx(-against_reptile["mixed"].unseen.these.mean)
     page = rendered(plan, tmp_path)
-    assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` |" in page
+    assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` | minus `reptile-permuted` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
     assert "8 of 19 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
