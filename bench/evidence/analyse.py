@@ -32,9 +32,9 @@ from inference import holm
 from plan import PLAN, STORE, Plan, Row, Stage, read
 from store import Stored
 from store import read as stored
+from verdicts import DECIDED, verdict
 
 Said = TypeVar("Said")
-BETTER, LEVEL, WORSE, UNDECIDED = "better", "level", "worse", "undecided"
 ALPHA = 0.05
 LOSSES = (1.0, 0.7, 0.5)
 """At which probed runs are compared, in nats an example."""
@@ -133,25 +133,6 @@ def confirmed(plan: Plan, store: Path) -> list[Compared]:
     ]
 
 
-def verdict(plan: Plan, unseen: Contrast, seen: Contrast, p: float, alpha: float) -> str:
-    """The plan's word for a difference on unseen and on seen languages, by the interval of these languages.
-
-    Args:
-        p: of no difference on unseen languages, corrected where several data sets are tested.
-        alpha: what it has to be below.
-    """
-    away, loss = plan.margins["level"], -plan.margins["seen"]
-    if seen.these.high < loss:
-        return WORSE
-    if unseen.these.low > 0 and p < alpha and seen.these.low > loss:
-        return BETTER
-    if unseen.these.high < 0 and p < alpha:
-        return WORSE
-    if unseen.these.low > -away and unseen.these.high < away and seen.these.low > loss:
-        return LEVEL
-    return UNDECIDED
-
-
 def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
     """Contender -> its mean unseen score over the rates (area over log rate, by width) minus the baseline's."""
     stage, rows = plan.stages[name], rows_of(plan, store, name)
@@ -244,8 +225,7 @@ def _compared(
     unseen, seen = sides
     look = "end" if len(both) == len(seeds) else "half" if len(both) == half(seeds) else "between looks"
     word = "" if due is None else verdict(plan, unseen, seen, unseen.these.p, alpha)
-    goes_on = look == "half" and unseen.these.p >= alpha
-    word = "" if goes_on and word != WORSE else word
+    word = "" if look == "half" and word not in DECIDED else word
     return Compared(stage.setting, contender, (len(both), len(seeds)), alpha, look, unseen, seen, word)
 
 

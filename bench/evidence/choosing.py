@@ -13,6 +13,7 @@ from inference import nominal, obrien_fleming, seeds_needed
 from multitune.storage.atomic import write_json
 from plan import NEXT, OURS, Plan, Row, Stage, grid_of
 from store import Stored, read
+from verdicts import DECIDED, verdict
 
 CHOICES = "choices.json"
 FEWEST = 2
@@ -228,11 +229,13 @@ def _ends_at_half(
     steps: Mapping[str, Sequence[int]],
     seeds: Sequence[int],
 ) -> bool:
-    """Whether the first look is due, and its bound is crossed on unseen languages."""
+    """Whether the first look is due, and decides."""
     first = seeds[: half(seeds)]
     alpha = level(len(first), seeds)
     two = ((name, steps[name][0]) for name in (contenders[1], plan.baseline))
     paired = pairs(plan, store, stage.setting, next(two), next(two), first)
     if alpha is None or len(first) == len(seeds) or len(paired) < len(first):
         return False
-    return difference(plan, store, stage.setting, paired, "unseen", alpha).these.p < alpha
+    sides = (difference(plan, store, stage.setting, paired, side, alpha) for side in ("unseen", "seen"))
+    unseen, seen = sides
+    return verdict(plan, unseen, seen, unseen.these.p, alpha) in DECIDED

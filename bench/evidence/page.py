@@ -162,11 +162,13 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
     found = of_kind(plan, "cause", partial(_cause_rows, plan, store))
     if not found:
         return
-    yield "## Averages, or batches of one language?"
+    yield "## No momentum, averages, batches of one language, or their order?"
     yield ""
     yield "Each at its own rate: differences in points on the reported unseen languages, 95 %, for these languages;"
     yield "no claim, as the same seeds chose among some of them."
     yield "`lookahead` has the slow weights alone, `sequential` the batches of one language alone."
+    yield "`mixed-no-momentum` lacks momentum as `reptile-permuted` does, `lookahead-12` has its K, too, and"
+    yield "`reptile-random-12` all but the order."
     for head, *rows in found.values():
         yield ""
         yield from _table(head, rows)
@@ -179,7 +181,7 @@ def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
     for row, each in rows_of(plan, store, name).items():
         rates[row.contender] = plan.rate.at(row.step)
         drifts.setdefault(row.contender, []).extend([] if each.failed else [each.results["drift"]])
-    bases = list(stage.contenders[:2])
+    bases = list(stage.contenders[:3])
     columns = [{one.contender: one.unseen.these for one in paired(plan, store, name, base)} for base in bases]
     rows = [
         (f"`{k}`", f"{rates[k]:.3g}", f"{fmean(drifts[k]):.1f}", *(_interval(column.get(k)) for column in columns))
