@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.optim import AdamW
+from accelerate import FullyShardedDataParallelPlugin
+from torch.optim import Adagrad, AdamW
 
 from multitune.errors import UserError
 from multitune.hf import MultitaskTrainer
-from multitune.hf.settings import check, plan_of
+from multitune.hf.settings import check, check_inner, check_sharding, plan_of
 from multitune.methods import SequentialReptile
 from tiny import arguments, classifier, rows
 
@@ -79,9 +80,31 @@ def test_a_wrapped_optimizer_is_not_wrapped_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["sequential_reptile", "lookahead", "pcgrad", "famo"])
-def test_weights_that_accelerate_would_divide_later_are_refused(tmp_path: Path, method: str) -> None:
-    """The Trainer itself wants a launcher first."""
-    settings = arguments(tmp_path, fsdp=True, fsdp_config={"version": 2})
-    with pytest.raises(UserError, match=r"fsdp: .*; use DistributedDataParallel, or a recipe with shard: true"):
-        check(plan_of(method, {}, 2), settings, own_batches=True)
+@pytest.mark.parametrize(
+    ("plugin", "message"),
+    [
+        ({"fsdp_version": 1}, r"fsdp: version 1 makes one .*; set fsdp_config=\{'version': 2\}"),
+        ({"fsdp_version": 2, "cpu_offload": True}, "fsdp: cpu_offload was never run with a method; leave it out"),
+    ],
+)
+def test_ways_to_divide_weights_are_refused(method: str, plugin: dict[str, Any], message: str) -> None:
+    made = FullyShardedDataParallelPlugin(**plugin)
+    with pytest.raises(UserError, match=message):
+        check_sharding(plan_of(method, {}, 2), made)
+    check_sharding(plan_of("mixed", {}, 1), made)
+    check_sharding(plan_of(method, {}, 2), FullyShardedDataParallelPlugin(fsdp_version=2))
+
+
+def test_xla_divides_weights_for_plain_training_alone(tmp_path: Path) -> None:
+    settings = arguments(tmp_path, fsdp=True, fsdp_config={"xla": True})
+    with pytest.raises(UserError, match="fsdp: xla divides weights in a way of its own, which no method knows"):
+        check(plan_of("lookahead", {}, 1), settings, own_batches=True)
     check(plan_of("mixed", {}, 1), settings, own_batches=True)
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "pcgrad"])
+def test_an_optimizer_with_values_of_whole_weights_is_refused_where_these_are_divided(method: str) -> None:
+    optimizer, plan = Adagrad(classifier().parameters()), plan_of(method, {}, 2)
+    with pytest.raises(UserError, match="optimizer: Adagrad has values of whole weights before its first step"):
+        check_inner(plan, optimizer, sharded=True)
+    check_inner(plan, optimizer, sharded=False)

@@ -51,7 +51,7 @@ def rank(folder: Path) -> None:
 REFUSED: dict[str, dict[str, Any]] = {
     "shard: cannot stand beside swep, which has a loss that is no mean over labels": {"method": "swep"},
     "shard: cannot stand beside stl, which trains one model per language": {"method": "stl"},
-    "shard: cannot stand beside torchjd:TrimmedMean, which reads whole gradients": {
+    "shard (in a Trainer: fsdp): cannot stand beside torchjd:TrimmedMean, which reads whole gradients": {
         "method": "torchjd:TrimmedMean",
         "options": {"trim_number": 1},
     },

@@ -19,10 +19,12 @@ from multitune.hf.draws import draws
 from multitune.hf.metrics import name_after, with_means
 from multitune.hf.order import ExampleOrder
 from multitune.hf.rows import StepRows
-from multitune.hf.settings import check, check_inner, plan_of
+from multitune.hf.settings import check, check_inner, check_sharding, plan_of
+from multitune.hf.setup import setup_of
 from multitune.methods.reptile import Reptile
-from multitune.methods.sampling import CategoricalSampler
 from multitune.methods.two_loop import TwoLoop
+from multitune.methods.two_loop_state import Weights
+from multitune.models.sharding import reshard
 from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
 from multitune.plans.combined_update import CombinedUpdate
 from multitune.plans.two_loop_update import TwoLoopUpdate
@@ -96,6 +98,7 @@ class MultitaskMixin(Trainer):
         self._left_out = 0  # steps of epochs that callbacks have cut short
         super().__init__(model, args, *more, **kwargs)
         check(self._plan, self.args, own_batches=task_column is not None)
+        check_sharding(self._plan, getattr(self.accelerator.state, "fsdp_plugin", None))
         self.add_callback(Events(self))
 
     @property
@@ -136,6 +139,7 @@ class MultitaskMixin(Trainer):
     ) -> Tensor:
         """The Trainer's; with a combining method a micro-batch's gradient becomes its task's row."""
         if self._rows is None:
+            self._free_gathered(before="fast")
             return super().training_step(model, inputs, num_items_in_batch)
         self.current_gradient_accumulation_steps = 1  # a row is the gradient of the mean over its own items
         items = None if self.compute_loss_func is None else self._get_num_items_in_batch([inputs], self.args.device)
@@ -198,6 +202,11 @@ class MultitaskMixin(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
         return metrics | means
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, with the slow weights, where the method has them."""
+        self._free_gathered(before="slow")
+        return super().evaluation_loop(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as the Trainer does; the scores of one of several data sets have its name afterwards."""
         super().log(logs, start_time)
@@ -212,6 +221,7 @@ class MultitaskMixin(Trainer):
     def begin_training(self) -> None:
         """Say what is known before the first step, forget one that broke off, and let DDP average every row."""
         self._judged_step, self._epoch = -1, None
+        self._make_rows()
         for note in self._update.notes if self._update else ():
             logger.warning(note)
         if self._rows is not None:
@@ -302,6 +312,7 @@ class MultitaskMixin(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
+        self._make_rows()
         if self._rows is not None and checkpoint is not None:
             self._rows.load(Path(checkpoint))
 
@@ -310,32 +321,35 @@ class MultitaskMixin(Trainer):
         self._update, self._rows = None, None
         if isinstance(self._plan, (MixedPlan, SequentialPlan)):
             return optimizer
-        check_inner(self._plan, optimizer)
+        check_inner(self._plan, optimizer, sharded=self.accelerator.is_fsdp2)
         if not self._total_steps:
             self.get_train_dataloader()
+        if isinstance(self._plan, SeveralTasks):
+            return optimizer
         self._update = self._plan.build(self._setup(self._total_steps, optimizer, model))
-        if isinstance(self._update, TwoLoopUpdate):
-            return self._update.two_loop
-        assert isinstance(self._update, CombinedUpdate)
-        self._rows = StepRows(self._update)
-        return optimizer
+        assert isinstance(self._update, TwoLoopUpdate)
+        return self._update.two_loop
+
+    def _make_rows(self) -> None:
+        """Prepare to combine gradients, once accelerate has placed and divided the weights that they are of."""
+        if self._rows is None and isinstance(self._plan, SeveralTasks):
+            update = self._plan.build(self._setup(self._total_steps, self._own_optimizer, self.model))
+            assert isinstance(update, CombinedUpdate)
+            self._update, self._rows = update, StepRows(update)
+
+    def _free_gathered(self, *, before: Weights) -> None:
+        """Let the next forward pass gather FSDP's weights anew where slow and fast ones trade places before it.
+
+        After a forward pass without a backward pass torch keeps some of them gathered.
+        """
+        if self.two_loop is not None and self.two_loop.parameters_hold != before:
+            assert self.model is not None
+            reshard(self.model)
 
     def _setup(self, steps: int, optimizer: Optimizer | None = None, model: nn.Module | None = None) -> Setup:
         """What a method has to know, with an optimizer or, for its draws alone, without."""
-        named = [] if model is None else [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        return Setup(
-            parameters=named,
-            pretrained=frozenset(name for name, _ in named),
-            task_heads=frozenset(),
-            embedding=None,
-            probabilities=self._probabilities,
-            task_weights="sampling",
-            make_sampler=lambda generator: CategoricalSampler(self._probabilities, generator=generator),
-            budget=steps,
-            make_optimizer=lambda _: _given(optimizer),
-            clip=None,
-            seed=self._seed,
-        )
+        named = () if model is None else model.named_parameters()
+        return setup_of(named, self._probabilities, steps, self._seed, optimizer)
 
     def _share_of_items(self, inputs: Mapping[str, Any]) -> float | Tensor:
         """This rank's share of a micro-batch's items (labels that count), times the number of ranks."""
@@ -383,8 +397,3 @@ class MultitaskMixin(Trainer):
         if self.args.max_steps > 0:
             return self.args.max_steps
         return math.ceil(self.args.num_train_epochs * max(1, math.ceil(len(epoch) / step)))
-
-
-def _given(optimizer: Optimizer | None) -> Optimizer:
-    assert optimizer is not None
-    return optimizer

@@ -15,6 +15,7 @@ from multitune.plans.regularised import RecAdamPlan, SWEPPlan
 from multitune.plans.two_loop import ManyWalks, ReptilePlan, TwoLoopPlan
 
 if TYPE_CHECKING:
+    from accelerate import FullyShardedDataParallelPlugin
     from transformers import TrainingArguments
 
 FITTING = (MixedPlan, SequentialPlan, TwoLoopPlan, SeveralTasks)
@@ -83,11 +84,9 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
             raise UserError(f"{name}: batches have to go on where they were, at their size; leave it out")
     if arguments.deepspeed:
         raise UserError("deepspeed: its engine steps by itself, past any other optimizer; use DistributedDataParallel")
-    if arguments.fsdp and not isinstance(plan, (MixedPlan, SequentialPlan)):
-        raise UserError(
-            "fsdp: accelerate divides the weights once the method has taken them whole; use DistributedDataParallel, "
-            "or a recipe with shard: true"
-        )
+    fsdp: Any = arguments.fsdp_config
+    if arguments.fsdp and fsdp["xla"] and not isinstance(plan, (MixedPlan, SequentialPlan)):
+        raise UserError("fsdp: xla divides weights in a way of its own, which no method knows; leave it out")
     if own_batches and arguments.train_sampling_strategy != "random":
         raise UserError(
             f"train_sampling_strategy: {arguments.train_sampling_strategy} orders the examples, and so do task_column "
@@ -103,12 +102,46 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
         raise UserError(f"optim: {optim} steps within the backward pass; choose one that steps after it: adamw_torch")
 
 
-def check_inner(plan: Plan, optimizer: Optimizer) -> None:
-    """Find an optimizer that a method with slow weights cannot be put around.
+def check_sharding(plan: Plan, plugin: "FullyShardedDataParallelPlugin | None") -> None:
+    """Find ways of dividing the weights over ranks that a method cannot follow.
+
+    Args:
+        plan: the method.
+        plugin: accelerate's, from the Trainer's ``fsdp`` or from ``accelerate launch``; None: weights stay whole.
 
     Raises:
-        UserError: it is one of those itself, or has two sets of weights (schedule-free ones).
+        UserError: FSDP's first version, or weights that wait on the CPU.
     """
+    if plugin is None or isinstance(plan, (MixedPlan, SequentialPlan)):
+        return
+    if plugin.fsdp_version == 1:
+        raise UserError(
+            "fsdp: version 1 makes one long parameter of many, which a method cannot tell apart; set "
+            "fsdp_config={'version': 2}"
+        )
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise UserError("fsdp: cpu_offload was never run with a method; leave it out, or use a recipe with shard: true")
+
+
+def check_inner(plan: Plan, optimizer: Optimizer, *, sharded: bool) -> None:
+    """Find an optimizer that a method cannot use, or that slow weights cannot be put around.
+
+    Args:
+        plan: the method.
+        optimizer: the Trainer's, or its user's.
+        sharded: whether accelerate will divide the weights over ranks.
+
+    Raises:
+        UserError: it has state of whole weights that are to be divided; or slow weights are to be put around it, and it
+            has some itself, or two sets of weights (schedule-free ones).
+    """
+    if sharded and optimizer.state:
+        raise UserError(
+            f"optimizer: {type(optimizer).__name__} has values of whole weights before its first step, and fsdp "
+            f"divides the weights after that; give one that has not, such as AdamW"
+        )
     if not isinstance(plan, TwoLoopPlan):
         return
     if isinstance(optimizer, TwoLoop):

@@ -4,7 +4,7 @@ Zhao et al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel",
 gathered when it is computed, and freed again; each gradient is summed over the ranks, each of which keeps its shard.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,9 +41,7 @@ class Sharding:
 
     def reshard(self) -> None:
         """Free what a forward pass has gathered: weights that are written next would not be seen there."""
-        for module in self._model.modules():
-            if hasattr(module, "reshard"):
-                module.reshard()
+        reshard(self._model)
 
     @contextmanager
     def gathering(self, *, here: bool) -> Iterator[None]:
@@ -65,6 +63,14 @@ class Sharding:
             yield
         finally:
             self.gathered = None
+
+
+def reshard(model: nn.Module) -> None:
+    """Free what a forward pass has gathered of a model's weights, where ``fully_shard`` has divided them."""
+    parts: Iterable[Any] = model.modules()
+    for part in parts:
+        if hasattr(part, "reshard"):
+            part.reshard()
 
 
 def layers(model: PreTrainedModel | Heads) -> list[nn.Module]:

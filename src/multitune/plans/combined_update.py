@@ -92,6 +92,7 @@ def combiner(
     Raises:
         UserError: more buckets than any parameter has rows, or for a method that reads the gradients themselves.
     """
+    group = setup.ranks if setup.split.size == 1 else setup.split
     try:
         return Combiner(
             [*setup.parameters, *more],
@@ -100,7 +101,7 @@ def combiner(
             buckets=buckets,
             heads=[weight for name, weight in setup.parameters if name in setup.task_heads],
             reduction="mean" if mean else "sum",
-            process_group=setup.ranks if setup.split.size == 1 else setup.split,
+            process_group=group if group.size > 1 else None,
             split_batch=setup.split.size > 1,
         )
     except BucketsError as error:

@@ -47,7 +47,9 @@ def build(plan: "TorchJDPlan", setup: Setup) -> "TorchJDUpdate":
             f"torchrun; torchjd:UPGrad and others of the Gram matrix run on several ranks"
         )
     if isinstance(made, RowsMethod) and ranks_of([weight for _, weight in setup.parameters]) is not None:
-        raise UserError(f"shard: cannot stand beside torchjd:{plan.aggregator}, which reads whole gradients")
+        raise UserError(
+            f"shard (in a Trainer: fsdp): cannot stand beside torchjd:{plan.aggregator}, which reads whole gradients"
+        )
     _try(plan.aggregator, options, tasks)
     return TorchJDUpdate(setup, made, plan, tasks)
 
