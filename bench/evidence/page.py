@@ -19,6 +19,8 @@ from plan import NEXT, OURS, PLAN, ROOT, STORE, WORDS, Plan, read
 
 PAGE = ROOT / "docs" / "evidence.md"
 BEGIN, END = "<!-- from bench/evidence/store: begin -->", "<!-- from bench/evidence/store: end -->"
+SMALLEST = 0.001
+"""A smaller p is not spelt out."""
 MOST_NAMED = 3
 DIGITS = {"retrieval": 1, "masked_lm": 2}
 """Of percent, and of nats, which differ by less."""
@@ -139,7 +141,7 @@ def _main(plan: Plan, store: Path) -> Iterator[str]:
 
 def _main_row(each: Compared) -> tuple[str, ...]:
     said = each.verdict or f"none before the {'end' if each.look == 'half' else 'next look'}"
-    p = "" if each.corrected is None else f"{each.corrected:.3f}"
+    p = "" if each.corrected is None else "< 0.001" if each.corrected < SMALLEST else f"{each.corrected:.3f}"
     return (
         each.setting,
         f"`{each.contender}`",
