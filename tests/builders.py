@@ -20,10 +20,12 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
+import multitune as mt
 from multitune import plugins
 from multitune.data.corpus import Corpus, Record
 from multitune.data.sets import DATASETS
 from multitune.data.tabular import READERS
+from multitune.errors import Interrupted
 from multitune.plans import METHODS
 from multitune.recipe import Recipe
 from multitune.recipe_files import RecipeFile
@@ -118,6 +120,28 @@ def stop_after(gradients: int, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(trainer.Trainer, "_step", step)
 
     monkeypatch.setattr(trainer.Trainer, "_step", wrapped)
+
+
+def assert_resumes(one: Recipe, folder: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> RunResult:
+    """A run that is stopped after so many gradients, and resumed, ends with the bits of one that never stopped.
+
+    Returns:
+        the result of the latter, whose folder is ``whole``; the other's is ``parts``.
+    """
+    whole = mt.train(one, folder / "whole")
+    stop_after(after, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, folder / "parts")
+    resumed = mt.train(one, folder / "parts", resume=True)
+    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
+    assert shipped_files(folder / "parts") == shipped_files(folder / "whole")
+    return whole
+
+
+def shipped_files(run: Path) -> dict[str, bytes]:
+    """What a run ships, by its place in the run's folder."""
+    files = (file for kind in ("model", "adapter") for file in (run / kind).rglob("*") if file.is_file())
+    return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
 def comparison_file(tiny_model: Path, tiny_panx: Path) -> RecipeFile:

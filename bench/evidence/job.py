@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -44,9 +45,14 @@ class Job:
     data: Path | None
 
 
-def be_quiet() -> None:
-    """Let this process say nothing but errors: runs take turns with their lines otherwise."""
+def begin_process() -> None:
+    """Let this process of the pool say errors alone, as runs take turns with their lines, and be stopped in runs alone.
+
+    One that a signal killed between runs would break the pool, and leave the others to wait for ever.
+    """
     logging.getLogger("multitune").setLevel(logging.ERROR)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:

@@ -141,7 +141,7 @@ def _main(plan: Plan, store: Path) -> Iterator[str]:
 
 def _main_row(each: Compared) -> tuple[str, ...]:
     said = each.verdict or f"none before the {'end' if each.look == 'half' else 'next look'}"
-    p = "" if each.corrected is None else "< 0.001" if each.corrected < SMALLEST else f"{each.corrected:.3f}"
+    p = "" if each.corrected is None else f"< {SMALLEST}" if each.corrected < SMALLEST else f"{each.corrected:.3f}"
     return (
         each.setting,
         f"`{each.contender}`",
@@ -177,7 +177,10 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
 
 
 def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
-    """The table's head, and a row for each contender; nothing before there are two pairs."""
+    """The table's head, and a row for each contender; nothing before there are two pairs.
+
+    What is subtracted is each of the first three: the plan begins with the baseline and two variants of ours.
+    """
     stage, drifts = plan.stages[name], dict[str, list[float]]()
     rates = {}
     for row, each in rows_of(plan, store, name).items():

@@ -22,7 +22,7 @@ from types import FrameType
 import multitune as mt
 import tuning_data
 from choosing import CHOICES, Waiting, freeze, wanted
-from job import Job, again, be_quiet, perform
+from job import Job, again, begin_process, perform
 from plan import PLAN, ROOT, STORE, Plan, Row, read
 from probed import train_heads
 from store import read as stored
@@ -75,7 +75,7 @@ def dry_run(plan: Plan, places: Places, names: Sequence[str]) -> None:
 def run(plan: Plan, places: Places, names: Sequence[str], hours: float, side_by_side: int, *, commit: bool) -> None:
     """Run stages in turn until they are finished or the hours are over."""
     until = time.monotonic() + hours * HOUR
-    with ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn"), initializer=be_quiet) as pool:
+    with ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn"), initializer=begin_process) as pool:
         try:
             for name in names:
                 _check_committed(plan, places.store, name)
@@ -90,9 +90,11 @@ def run(plan: Plan, places: Places, names: Sequence[str], hours: float, side_by_
                     if commit:
                         _commit(places.store, name)
         except (KeyboardInterrupt, mt.Interrupted, Waiting):
-            for child in active_children():
-                if child.pid is not None:
-                    os.kill(child.pid, signal.SIGTERM)
+            pool.shutdown(wait=False, cancel_futures=True)
+            while children := active_children():  # one that loads, scores or stores is told again once it trains
+                for child in children:
+                    child.terminate()
+                time.sleep(1)
             raise
 
 

@@ -10,7 +10,6 @@ docs/results.md.
 import argparse
 import json
 import logging
-import os
 import platform
 import shutil
 import signal
@@ -173,9 +172,14 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
     return str(kept["failed"]) if "failed" in kept else f"dev loss {kept['dev']['loss']:.3f}, drift {kept['drift']:.2f}"
 
 
-def be_quiet() -> None:
-    """Let this process say nothing but errors: runs take turns with their lines otherwise."""
+def begin_process() -> None:
+    """Let this process of the pool say errors alone, as runs take turns with their lines, and be stopped in runs alone.
+
+    One that a signal killed between runs would break the pool, and leave the others to wait for ever.
+    """
     logging.getLogger("multitune").setLevel(logging.ERROR)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _processor() -> str:
@@ -205,7 +209,7 @@ def _probes(findings: Mapping[str, Any]) -> dict[str, Any]:
 def run_all(plan: Plan, store: Path, work: Path, texts: Path, jobs: int, hours: float) -> None:
     """Run what is missing, ``jobs`` side by side; begin none once the hours are over."""
     until, running = time.monotonic() + hours * HOUR, dict[Future[str], Run]()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=be_quiet) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin_process) as pool:
         try:
             while True:
                 missing = (run for run in _missing(plan, store) if run not in running.values())
@@ -217,9 +221,11 @@ def run_all(plan: Plan, store: Path, work: Path, texts: Path, jobs: int, hours: 
                     run = running.pop(future)
                     print(f"{time.strftime('%H:%M:%S')} {run.stem}: {future.result()}", flush=True)
         except KeyboardInterrupt:
-            for child in active_children():
-                if child.pid is not None:
-                    os.kill(child.pid, signal.SIGTERM)
+            pool.shutdown(wait=False, cancel_futures=True)
+            while children := active_children():  # one that loads, scores or stores is told again once it trains
+                for child in children:
+                    child.terminate()
+                time.sleep(1)
             raise
 
 

@@ -10,11 +10,11 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 import multitune as mt
-from builders import lines, numbers, quick, recipe, run_card, stop_after
+from builders import assert_resumes, lines, numbers, quick, recipe, run_card
 from multitune.cli import probe_tables
 from multitune.commands.probe import probe
 from multitune.data import sets
-from multitune.errors import Interrupted, UserError
+from multitune.errors import UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.models import encoder as encoders
 from multitune.probes import language_model
@@ -97,15 +97,7 @@ def test_it_resumes_to_the_same_bits(
     options = {"inner_steps": 10} if method == "sequential_reptile" else {}
     keys = {"method": method, "options": options, "budget": 24, "validate_every": 8, "dropout": 0.1, "dev_limit": 2}
     one = chat.model_copy(update=keys)
-    whole = mt.train(one, tmp_path / "whole")
-    stop_after(11, monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.train(one, tmp_path / "parts")
-    resumed = mt.train(one, tmp_path / "parts", resume=True)
-    assert (resumed.seen, resumed.drift) == (whole.seen, whole.drift)
-    assert whole.drift
-    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert weights[0] == weights[1]
+    assert assert_resumes(one, tmp_path, 11, monkeypatch).drift
 
 
 @pytest.mark.parametrize("family", quick(FAMILIES, "qwen3", "gemma3"))

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import multitune as mt
 import tiny_causal
-from builders import RECORDS, corpus, recipe, stop_after
+from builders import RECORDS, assert_resumes, corpus, recipe
 from multitune.data import sets
-from multitune.errors import Interrupted, UserError
+from multitune.errors import UserError
 from multitune.models.compiling import length_of_rows
 from multitune.recipe import Recipe
 from multitune.tasks import TASKS
@@ -180,13 +180,6 @@ def test_a_run_resumes_to_the_same_bits_and_ships_an_ordinary_model(
     """With dropout, whose masks follow from the seed as ever."""
     keys: dict[str, Any] = {"compile": True, "dropout": 0.1, "budget": 12, "validate_every": 6}
     one = recipe(tiny_model, tiny_panx, "sequential_reptile", **keys)
-    whole = mt.train(one, tmp_path / "whole")
-    stop_after(8, monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.train(one, tmp_path / "parts")
-    resumed = mt.train(one, tmp_path / "parts", resume=True)
-    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
-    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
+    assert_resumes(one, tmp_path, 8, monkeypatch)
     names = prepared(one.model_copy(update={"compile": False})).encoder.model.state_dict().keys()
-    assert first.keys() == second.keys() == names
-    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    assert load_file(tmp_path / "whole" / "model" / "model.safetensors").keys() == names

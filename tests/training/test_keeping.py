@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import multitune as mt
-from builders import recipe, stop_after
-from multitune.errors import Interrupted, UserError
+from builders import assert_resumes, recipe
+from multitune.errors import UserError
 from multitune.plans.update import Update
 from multitune.recipe import Recipe
 from multitune.training.loading import load_corpus, load_plan
@@ -146,14 +146,7 @@ def test_a_run_with_all_of_it_resumes_to_the_same_bits(
 ) -> None:
     keys = KEEPING | ({"anchor": 0} if method == "recadam" else {})
     one = recipe(tiny_model, tiny_panx, method, budget=24, validate_every=8, probe_every=12, dropout=0.1, **keys)
-    whole = mt.train(one, tmp_path / "whole")
-    stop_after(11, monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.train(one, tmp_path / "parts")
-    resumed = mt.train(one, tmp_path / "parts", resume=True)
-    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
-    shipped = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
-    assert shipped[0] == shipped[1]
+    assert_resumes(one, tmp_path, 11, monkeypatch)
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {

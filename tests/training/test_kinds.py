@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import multitune as mt
-from builders import RECORDS, corpus, quick, run_card, stop_after
+from builders import RECORDS, assert_resumes, corpus, quick, run_card
 from multitune.data import sets
-from multitune.errors import Interrupted, UserError
+from multitune.errors import UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.recipe import Recipe
 from multitune.results.predictions import read_predictions
@@ -119,16 +119,7 @@ def test_every_kind_resumes_to_the_same_bits(
     """In the middle of an inner loop, with dropout; the first run tokenises, the others find it in the cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     one = tiny_recipe.model_copy(update={"budget": 24, "validate_every": 8, "dropout": 0.1})
-    whole = mt.train(one, tmp_path / "whole")
-    stop_after(11, monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.train(one, tmp_path / "parts")
-    resumed = mt.train(one, tmp_path / "parts", resume=True)
-    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
-    shipped = [(tmp_path / name / "model").iterdir() for name in ("whole", "parts")]
-    assert {file.name: file.read_bytes() for file in shipped[0]} == {
-        file.name: file.read_bytes() for file in shipped[1]
-    }
+    assert_resumes(one, tmp_path, 11, monkeypatch)
 
 
 @pytest.mark.parametrize("tiny_recipe", quick(RECORDS, "regression", "question_answering"), indirect=True)

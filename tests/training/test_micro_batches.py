@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import multitune as mt
-from builders import RECORDS, corpus, recipe, stop_after
+from builders import RECORDS, assert_resumes, corpus, recipe
 from multitune.data import sets
-from multitune.errors import Interrupted, UserError
+from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.tasks import TASKS
 from multitune.training.loading import load_corpus, load_plan
@@ -141,12 +140,7 @@ def test_a_run_with_both_resumes_to_the_same_bits(
 ) -> None:
     keys: dict[str, Any] = {"micro_batch_size": 3, "gradient_checkpointing": True, "dropout": 0.1, "lora": LORA}
     one = recipe(tiny_model, tiny_panx, "sequential_reptile", budget=12, validate_every=6, **keys)
-    whole = mt.train(one, tmp_path / "whole")
-    stop_after(8, monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.train(one, tmp_path / "parts")
-    resumed = mt.train(one, tmp_path / "parts", resume=True)
-    assert (resumed.seen, resumed.unseen, resumed.drift) == (whole.seen, whole.unseen, whole.drift)
+    assert_resumes(one, tmp_path, 8, monkeypatch)
 
 
 def test_every_kind_counts_its_labels() -> None:

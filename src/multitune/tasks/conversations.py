@@ -55,7 +55,7 @@ class Tokens(NamedTuple):
 
     @property
     def _unpredicted_bytes(self) -> int:
-        """Those of the first token, of which there is no loss: its even share, where it is a part of a character."""
+        """Bytes of the first token, of which there is no loss; of a part of a character, its even share."""
         first = self.tokens[0]
         if not first.learnt:
             return 0
