@@ -4,19 +4,23 @@ import json
 import os
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import multitune as mt
 from analyse import area_shares, at_loss, confirmed, paired, progress, robustness
 from choosing import CHOICES, Waiting, choices_of, freeze, half, ours_and_next, wanted
 from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
 from inference import Estimate
+from job import Job, perform
 from page import rendered
-from plan import PLAN, Plan, Row, grid_of, read
+from plan import PLAN, Plan, Rates, Row, Setting, grid_of, read
 from store import Stored, clusters, read_clusters, write, write_clusters
+from store import read as stored
 from verdicts import verdict
 
 SEEN, UNSEEN = ("en", "de"), tuple("abcdefghijkl")
@@ -144,6 +148,38 @@ def test_a_stage_ends_at_half_where_the_first_look_decides(plan: Plan, tmp_path:
     assert (ours.look, ours.verdict) == ("half", "")
 
 
+def tiny_plan(plan: Plan, tiny_model: Path, rate: float) -> Plan:
+    """The plan with a setting of seconds, and a grid around another rate."""
+    recipe = {"data": "panx", "budget": 12, "validate_every": 12, "non_finite_steps": 3}
+    common = {"model": str(tiny_model), "precision": "fp32", "threads": 1, "device": "cpu", "batch_size": 4}
+    settings = {"tiny": Setting(seconds=1, cluster="row", recipe=recipe)}
+    return replace(plan, common=common, settings=settings, rate=Rates(rate, 1.5, (0,), 1))
+
+
+def test_a_run_that_diverges_is_a_result_and_one_that_its_machine_ends_is_none(
+    plan: Plan, tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """What a full disk ended would else be the worst of all rates for ever."""
+    resource, row = pytest.importorskip("resource"), Row("tiny", "mixed", 0, 0)
+    diverging, sound = (tiny_plan(plan, tiny_model, rate) for rate in (1e30, 1e-3))
+    said, _ = perform(diverging, Job(row, (), tiny_panx), tmp_path, tmp_path / "work")
+    found = stored(tmp_path, diverging, row)
+    assert found is not None
+    assert found.failed
+    assert "not finite" in said
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(mt.RunError, match="limit of file sizes"):
+            perform(sound, Job(row, (), tiny_panx), tmp_path, tmp_path / "work")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stored(tmp_path, sound, row) is None
+    perform(sound, Job(row, (), tiny_panx), tmp_path, tmp_path / "work")
+    assert (whole := stored(tmp_path, sound, row)) is not None
+    assert not whole.failed
+
+
 def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["page.py", "--check"])
     runpy.run_path(str(PAGE), run_name="__main__")
@@ -171,8 +207,6 @@ def test_clusters_vary_together_and_shared_ones_over_languages(plan: Plan, tmp_p
     """Copies of a row add no information: a test set of triples varies three times as much as one of single rows."""
     row = Row("A0", "mixed", 0, 0)
     make(plan, tmp_path, row)
-    from store import read as stored
-
     found = stored(tmp_path, plan, row)
     assert found is not None
     found.statistics.update({k: np.repeat(v[: ROWS // 3], 3, axis=0) for k, v in found.statistics.items()})

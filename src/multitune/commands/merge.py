@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multitune import tasks
 from multitune.data.corpus import Record
-from multitune.errors import RunError, UserError
+from multitune.errors import DivergedError, UserError
 from multitune.evaluation import scoring
 from multitune.evaluation.scoring import Encoded
 from multitune.methods.averaging import interpolated, mean_weights
@@ -74,7 +74,7 @@ def merge(
     Raises:
         UserError: runs that are not finished, do not fit each other or have a model for each language; bad weights; or
             figures need matplotlib, which is missing.
-        RunError: a point diverges.
+        DivergedError: a point diverges.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     shares = _shares(len(folders), toward_pretrained, weights)
@@ -338,7 +338,7 @@ def _loaded(source: _Source, name: str) -> Encoder:
     folder, heads = source.folder / "model" / name, HeadMap.of_all(source.models[name])
     encoder = encoders.load(str(folder), heads, layers=None, dropout=None, seed=source.recipe.seed)
     if (weight := encoder.non_finite_weight()) is not None:
-        raise RunError(f"{source.folder}: the model has diverged: its weights {weight} are not finite")
+        raise DivergedError(f"{source.folder}: the model has diverged: its weights {weight} are not finite")
     return encoder
 
 
