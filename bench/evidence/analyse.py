@@ -140,8 +140,8 @@ def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
     A rate at which a run diverged counts with a score of 0: it is what robustness is about.
     """
     stage, rows = plan.stages[name], rows_of(plan, store, name)
-    shares = area_shares([math.log(plan.rate.at(step)) for step in plan.rate.first])
-    weights = dict(zip(plan.rate.first, shares, strict=True))
+    shares = area_shares([math.log(plan.rate.at(step)) for step in stage.steps])
+    weights = dict(zip(stage.steps, shares, strict=True))
     curves: dict[str, dict[int, list[tuple[float, Stored]]]] = {}
     for row, found in rows.items():
         curves.setdefault(row.contender, {}).setdefault(row.seed, []).append((weights[row.step], found))

@@ -196,12 +196,12 @@ def _steps(
     """Contender -> the steps of the grid that the stage runs it at."""
     if isinstance(stage.rates, Mapping):
         return {name: [stage.rates[name]] for name in contenders}
-    if stage.rates == "first":
-        return {name: list(plan.rate.first) for name in contenders}
-    if isinstance(stage.rates, tuple):
-        if lacking := [other for other in stage.rates if other not in choices["rates"]]:
+    if stage.steps:
+        return {name: list(stage.steps) for name in contenders}
+    if stage.sources:
+        if lacking := [other for other in stage.sources if other not in choices["rates"]]:
             raise Waiting(f"{lacking[0]} has not chosen the rates yet")
-        chosen = {name: step for other in stage.rates for name, step in choices["rates"][other].items()}
+        chosen = {name: step for other in stage.sources for name, step in choices["rates"][other].items()}
         return {name: [chosen[name]] for name in contenders}
     lowest, highest = min(plan.rate.first) - plan.rate.most, max(plan.rate.first) + plan.rate.most
     every = [

@@ -17,7 +17,7 @@ from choosing import choices_of, seeds_of
 from design import chosen, contenders, machines, settings, state
 from inference import Estimate, power
 from markdown_tables import table
-from plan import PLAN, ROOT, STORE, WORDS, Plan, read
+from plan import GRID, PLAN, ROOT, STORE, Plan, read
 from verdicts import BETTER, LEVEL, UNDECIDED, WORSE
 
 PAGE = ROOT / "docs" / "evidence.md"
@@ -75,7 +75,7 @@ def _answer(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
 
 def _pilot(plan: Plan, store: Path) -> Iterator[str]:
     """The spread of paired differences, of the pilot and every other stage with pairs at one rate a contender."""
-    one_rate = [name for name, stage in plan.stages.items() if stage.rates not in WORDS]
+    one_rate = [name for name, stage in plan.stages.items() if stage.rates != GRID and not stage.steps]
     found = [(name, each) for name in one_rate for each in paired(plan, store, name)]
     if not found:
         return
@@ -239,23 +239,25 @@ def _range(values: Sequence[float], digits: int) -> str:
 
 def _robust(plan: Plan, store: Path) -> Iterator[str]:
     """The area under the score-rate curve."""
-    found = dict(
-        pair for own in of_kind(plan, "robust", partial(robustness, plan, store)).values() for pair in own.items()
-    )
+    found = of_kind(plan, "robust", partial(robustness, plan, store))
     if not found:
         return
-    rates = ", ".join(f"{plan.rate.at(step):.3g}" for step in plan.rate.first)
     yield "## How much does a wrong rate cost?"
     yield ""
-    yield f"The unseen score averaged over the rates {rates} (area over log rate, by its width),"
+    yield "The unseen score averaged over rates (area over log rate, by its width),"
     yield f"minus that of `{plan.baseline}`, in points; 95 %. Above zero, the contender is better at a rate that"
     yield "nobody tuned."
     yield "A run that diverged has a score of 0."
     yield ""
-    rows = [
-        (f"`{k}`", str(len(v.by_seed)), str(v.diverged), _interval(v.these), _interval(v.new)) for k, v in found.items()
-    ]
-    yield from table(("Contender", "Seeds", "Runs of both that diverged", "These languages", "New languages"), rows)
+    rows = []
+    for name, own in found.items():
+        rates = [f"{plan.rate.at(step):.3g}" for step in plan.stages[name].steps]
+        for contender, each in own.items():
+            counts = (str(len(each.by_seed)), str(each.diverged))
+            between = f"{rates[0]} to {rates[-1]}"
+            rows.append((between, f"`{contender}`", *counts, _interval(each.these), _interval(each.new)))
+    head = ("Rates", "Contender", "Seeds", "Runs of both that diverged", "These languages", "New languages")
+    yield from table(head, rows)
 
 
 def _rates(plan: Plan, store: Path) -> Iterator[str]:

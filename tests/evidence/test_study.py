@@ -111,7 +111,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     page = rendered(plan, tmp_path)
     assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` | minus `reptile-permuted` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
-    assert "8 of 19 stages are finished" in page
+    assert "8 of 20 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
     assert "| `knobs-A0` | `reptile` | 8 |" in spread
     assert "rates-A0" not in spread, "its contenders have several rates"
@@ -141,18 +141,18 @@ def test_a_rate_that_diverges_costs_its_share_of_the_area_and_no_seed(plan: Plan
     diverge(tmp_path, plan, row)
     after = robustness(plan, tmp_path, "robust-A0")["reptile"]
     assert (len(after.by_seed), before.diverged, after.diverged) == (5, 0, 1)
-    *_, share = area_shares([math.log(plan.rate.at(step)) for step in plan.rate.first])
+    *_, share = area_shares([math.log(plan.rate.at(step)) for step in plan.stages["robust-A0"].steps])
     assert share == pytest.approx(1 / 6, rel=0.01)
     assert after.these.mean == pytest.approx(before.these.mean - share * lost / 5)
     assert after.by_language.keys() == before.by_language.keys()
     section = rendered(plan, tmp_path).partition("How much does a wrong rate cost?")[2]
-    assert "| `reptile` | 5 | 1 |" in section
+    assert "| 0.000133 to 0.00045 | `reptile` | 5 | 1 |" in section
     for seed in range(2000, 2005):
-        for contender in ("reptile", "mixed"):
-            for step in plan.rate.first:
+        for contender in ("reptile", "mixed", "mixed-no-momentum"):
+            for step in plan.stages["robust-A0"].steps:
                 diverge(tmp_path, plan, Row("A0", contender, step, seed))
     assert robustness(plan, tmp_path, "robust-A0") == {}
-    assert "Rows that diverged: 40." in rendered(plan, tmp_path)
+    assert "Rows that diverged: 60." in rendered(plan, tmp_path)
 
 
 def test_a_confirming_run_that_diverges_counts_and_keeps_no_verdict_waiting(plan: Plan, tmp_path: Path) -> None:
