@@ -155,8 +155,9 @@ def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None
     comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)
     if paper is not None and not papers.find(paper).scores.keys().isdisjoint(comparison.chosen):
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
-    comparison.write(out)
-    page.write(out)
+    with disk_explained(out):
+        comparison.write(out)
+        page.write(out)
     return comparison
 
 

@@ -46,7 +46,7 @@ from multitune.results.probes import (
 )
 from multitune.results.run import FILE, RunResult, Sides, mean
 from multitune.screen.stages import stage
-from multitune.storage.disk import check_readable
+from multitune.storage.disk import check_readable, check_writable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.data_changes import changes_since
 from multitune.training.loading import LIMITS, READING, load_encoder, load_plan, load_with_labels
@@ -92,6 +92,7 @@ def probe(
     for folder in (run, pairs, mlm_head, texts):
         check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
+    check_writable(run, Findings.NAME)
     head = None if mlm_head is None else _head(Path(mlm_head), recipe)
     models = shipped(run / "model")
     if "" not in models:
