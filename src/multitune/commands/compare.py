@@ -19,7 +19,7 @@ from multitune.commands.train import train
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
-from multitune.evaluation.scoring import read_statistics
+from multitune.evaluation.scoring import read_samples
 from multitune.recipe import Recipe
 from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
 from multitune.reports import page, papers
@@ -316,10 +316,10 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured |
 def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> dict[tuple[str, Side], _Measured | None]:
     measured: dict[tuple[str, Side], _Measured | None] = {}
     for run in runs:
-        statistics = read_statistics(out / run.folder)
+        samples = read_samples(out / run.folder, heads)
         for side in SIDES:
             average, scores = run.average[side], run.scores[side]
-            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, heads)
+            draws = None if average is None else intervals.bootstrap({k: samples[k] for k in scores}, heads)
             measured[run.method, side] = None if average is None else _Measured({0: average}, draws)
     return measured
 
