@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from transformers import AutoModelForCausalLM
 
 from multitune import pseudo_tasks
+from multitune.commands.given_data import recipe_of
 from multitune.data.corpus import Corpus
 from multitune.data.languages import language as language_of
 from multitune.errors import UserError
@@ -151,7 +152,7 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     if not (run / "model").exists():
         raise UserError(f"{run}: has no model/; probe needs a run with save_model: true")
     check_used("probe", overrides, USED, Recipe)
-    recipe = read(run / "recipe.yaml").resolve(overrides={"device": "auto", **overrides})
+    recipe = recipe_of(run).resolve(overrides={"device": "auto", **overrides})
     chosen(recipe.device)
     if recipe.ship_vocabulary != "full":
         raise UserError(
