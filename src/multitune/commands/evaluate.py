@@ -108,7 +108,8 @@ def _asked(
     if recipe.data != saved.data:  # the folder and the columns of the old set are not those of the new one
         keys |= {key: None for key in ("path", "columns") if key not in given}
     if "languages" not in given:
-        keys["languages"] = () if elsewhere and trained is not None else trained
+        own = trained and tuple(language for language in trained if language not in (recipe.unseen or ()))
+        keys["languages"] = () if elsewhere and trained is not None else own
     if "unseen" not in given and (elsewhere or "" not in models):
         keys["unseen"] = None if elsewhere else ()
     return recipe.model_copy(update=keys)
