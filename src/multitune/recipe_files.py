@@ -32,8 +32,9 @@ class RecipeFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending: the default name of run folders."""
-        return Path(self.source).stem
+        """The file's name without its ending, of data the folder's: the default name of run folders."""
+        stem = Path(self.source).stem
+        return stem if stem.strip(".") else Path(self.source).resolve().name
 
     def resolve(self, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """The run of one method: the file's keys, under that method's own ones, under the overrides.

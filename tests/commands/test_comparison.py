@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +11,24 @@ import multitune as mt
 from builders import comparison_file as file
 from multitune.errors import UserError
 from multitune.evaluation import intervals
+from multitune.evaluation.scoring import Sample, read_samples
 from multitune.recipe_files import RecipeFile
+from multitune.results import predictions
 from multitune.results.comparison import Comparison
-from multitune.tasks import Classification, HeadMap
+from multitune.results.predictions import Prediction, prediction_line
+from multitune.tasks import Classification, HeadMap, Task
+from multitune.tasks.image_classification import ImageClassification
+from multitune.tasks.question_answering import QuestionAnswering
+from multitune.tasks.tagging import Tagging
 
 METHODS = ("mtl", "sequential_reptile")
 HEADS = HeadMap.of_all(Classification(("no", "yes")))
 
 
-def outcomes(right: int, wrong: int) -> np.ndarray:
-    """Statistics of a test set with so many right and wrong answers."""
-    return np.array([[1.0, 1.0]] * right + [[0.0, 1.0]] * wrong)
+def outcomes(right: int, wrong: int, each: int = 1) -> Sample:
+    """A test set with so many right and wrong answers, so many in each cluster."""
+    rows = np.array([[1.0, 1.0]] * right + [[0.0, 1.0]] * wrong)
+    return Sample(rows, np.arange(len(rows)) // each)
 
 
 def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:
@@ -29,6 +37,41 @@ def test_bootstrap_interval_of_an_accuracy_is_the_binomial_one() -> None:
     half = 100 * 1.96 * np.sqrt(0.8 * 0.2 / 400)
     assert found.low == pytest.approx(80 - half, abs=0.6)
     assert found.high == pytest.approx(80 + half, abs=0.6)
+
+
+def test_examples_that_depend_on_each_other_are_drawn_together() -> None:
+    """400 answers of which always four are alike say as much as 100; of one cluster, as much as they do alone."""
+    together, fewer = (
+        intervals.bootstrap({"de": sample}, HEADS) for sample in (outcomes(320, 80, 4), outcomes(80, 20))
+    )
+    assert np.array_equal(together, fewer)
+    one = Sample(outcomes(320, 80).statistics, np.zeros(400, dtype=np.int64))
+    assert np.array_equal(
+        intervals.bootstrap({"de": one}, HEADS), intervals.bootstrap({"de": outcomes(320, 80)}, HEADS)
+    )
+
+
+ORIGINS: dict[str, tuple[Task, list[dict[str, Any]]]] = {
+    # kind, records of which the first and the third are of one origin
+    "premises": (Classification(("x",)), [{"text": text, "text_pair": pair} for text, pair in ("ac", "bc", "ad")]),
+    "templates": (Classification(("x",)), [{"text": text, "template": made} for text, made in ("au", "bv", "cu")]),
+    "passages": (QuestionAnswering(()), [{"context": text, "question": asked} for text, asked in ("ac", "bc", "ad")]),
+    "words": (Tagging(("O",)), [{"tokens": [word]} for word in "aba"]),
+}
+
+
+@pytest.mark.parametrize(("task", "records"), ORIGINS.values(), ids=ORIGINS)
+def test_what_examples_have_in_common(tmp_path: Path, task: Task, records: list[dict[str, Any]]) -> None:
+    lines = (prediction_line(Prediction("de", record, "x", [1.0, 1.0])) for record in records)
+    (tmp_path / predictions.FILE).write_text("".join(lines))
+    assert read_samples(tmp_path, HeadMap.of_all(task))["de"].clusters.tolist() == [0, 1, 0]
+
+
+def test_images_are_each_their_own(tmp_path: Path) -> None:
+    row = prediction_line(Prediction("birds", {"label": "x"}, "x", [1.0, 1.0]))
+    (tmp_path / predictions.FILE).write_text(row * 3)
+    heads = HeadMap.of_all(ImageClassification(("x",)))
+    assert read_samples(tmp_path, heads)["birds"].clusters.tolist() == [0, 1, 2]
 
 
 def test_resamples_are_paired_by_language() -> None:

@@ -154,6 +154,7 @@ def test_records_that_were_trained_on_are_never_scored(tmp_path: Path, trained: 
     assert set(evaluate(run, limits)) == {"aa", "cc"}
     assert set(evaluate(run, limits | {"unseen": ["cc"]})) == {"cc"}
     assert set(evaluate(run, {"languages": ["bb"]})) == {"bb"}
+    assert evaluate(run, {"unseen": ["aa"]}) == result.seen
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

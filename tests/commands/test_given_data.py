@@ -57,6 +57,21 @@ def test_a_run_keeps_what_it_is_given(
     mt.report(tmp_path / "run")
 
 
+def test_a_run_that_was_moved_has_its_data_with_it(
+    tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = mt.train(None, "run", data=ROWS, overrides=quick)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path.parent)
+    assert mt.evaluate(tmp_path / "moved") == result.seen
+    assert mt.probe(tmp_path / "moved").seen == ["de", "zh"]
+    merged = mt.merge(tmp_path / "moved", tmp_path / "merged", toward_pretrained=True, weights=[1.0], figures=False)
+    assert merged.points[0].seen == result.seen
+    with pytest.raises(UserError, match=r"merge: .*moved is named twice"):
+        mt.merge([tmp_path / "moved", tmp_path / "merged" / ".." / "moved"], tmp_path / "another")
+
+
 def test_splits_of_one_language(tmp_path: Path, quick: dict[str, Any]) -> None:
     rows = [{"text": row["review"], "label": row["stars"]} for row in ROWS]
     result = mt.train(out=tmp_path / "run", data={"train": rows, "test": rows[:20]}, overrides=quick)

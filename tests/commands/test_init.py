@@ -303,6 +303,14 @@ def test_a_table_without_a_header_is_told(tmp_path: Path, caplog: pytest.LogCapt
     assert "the column '1' has a value of that name; a table without a header loses its first row" in caplog.text
 
 
+def test_a_folder_has_its_name_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my data" / "inside").mkdir(parents=True)
+    write_csv(tmp_path / "my data" / "reviews.csv", rows(60))
+    for within, path in (("my data", "."), ("my data/inside", ".."), (".", "my data")):
+        monkeypatch.chdir(tmp_path / within)
+        assert init(path).name == "my data"
+
+
 def test_what_is_not_to_be_told_is_said_in_python_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="which columns are text and label"):
         mt.train(write_csv(tmp_path / "a.csv", [{"x": str(n), "y": str(n)} for n in range(9)]))

@@ -81,6 +81,22 @@ def test_bad_files_of_texts(tmp_path: Path, content: bytes, said: str) -> None:
         read_texts(tmp_path / "new.txt")
 
 
+NOT_READ = {"a.json": b'[{"text": "a"}]', "a.xlsx": b"PK\x03\x04", "a.csv.bz2": b"BZh9", "a.tab": b"text\tx\na\t1\n"}
+
+
+@pytest.mark.parametrize(("name", "content"), NOT_READ.items(), ids=NOT_READ)
+def test_files_that_are_no_lines(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: holds neither lines of text nor a table that is read; \w+ "):
+        read_texts(tmp_path / name)
+
+
+def test_json_lines_by_another_name(tmp_path: Path) -> None:
+    for name in ("a.ndjson", "a.json", "a.txt"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+        assert read_texts(tmp_path / name) == [{"text": "a"}]
+
+
 def test_devices_are_not_read() -> None:
     with pytest.raises(UserError, match="/dev/zero: is not a regular file"):
         read_texts(Path("/dev/zero"))
@@ -122,6 +138,11 @@ MISTAKES = {
     "no field": ([{"text": "a"}], {}, "text 1: has no 'tokens'"),
     "another type": ([{"tokens": ["a"]}, {"tokens": 7}], {}, "text 2: tokens is a whole number"),
     "a file": (["a", " "], {"source": "new.txt"}, r"new.txt:2: tokens\[0\] is blank"),
+    "a prediction already": (
+        [{"tokens": ["a"]}, {"tokens": ["a"], "scores": 3}],
+        {},
+        "text 2: has 'scores', which the",
+    ),
     "a language": (["a"], {"language": "aa"}, "one model for all languages; leave it out"),
 }
 

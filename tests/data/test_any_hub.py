@@ -77,6 +77,12 @@ FOLDERS: dict[str, tuple[dict[str, list[dict[str, Any]]], str, dict[str, Any], d
         {"columns": COLUMNS, "languages": ["fi"], "unseen": ["de"]},
         {"fi": [5, 2, 3], "de": [0, 0, 3]},
     ),
+    "one configuration unseen": (
+        OF_CONFIGS,
+        "hub:a/b",
+        {"columns": COLUMNS, "unseen": ["de"]},
+        {"fi": [5, 2, 3], "de": [0, 0, 3]},
+    ),
     "one of several": (OF_CONFIGS, "hub:a/b:all", {"columns": COLUMNS}, {"all": [5, 2, 3]}),
     "shards": (
         {f"data/train-0000{n}-of-00002.parquet": rows(4) for n in range(2)} | {"data/validation.parquet": rows(4)},

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from multitune.data import sets
+from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus
 from multitune.data.sets import assistant
 from multitune.errors import UserError
 from multitune.storage import cache
+from multitune.tasks import TASKS
 
 for package in assistant.PACKAGES:
     pytest.importorskip(package, reason="needs pip install 'multitune[offline]'")
@@ -215,6 +218,12 @@ def test_test_sentences_alone_are_those_of_the_run() -> None:
         alone = assistant.load_test(languages, unseen, trained={"te", "kn"})
         assert (alone.train, alone.dev) == ({}, {})
         assert alone.test == {language: whole.test[language] for language in (*languages, *unseen)}
+
+
+def test_what_is_named_unseen_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assistant, "DEFAULT_LANGUAGES", ("te", "kn"))
+    corpus = sets.load("assistant", BadRecords(), TASKS, unseen=["kn", "ta"])
+    assert (list(corpus.train), list(corpus.test)) == (["te"], ["te", "kn", "ta"])
 
 
 def test_the_same_in_another_process_with_another_hash_seed_and_order() -> None:

@@ -104,7 +104,16 @@ MISTAKES = {
     "one split twice": ({"train.csv": "", "train.jsonl": "", "dev.csv": ""}, {}, "stands beside another 'train'"),
     "every row of a split bad": (
         {"train.csv": table(de=5), "dev.csv": "lang,review,sentiment\nde,x,\n"}, {}, "dev.csv:2: label is blank"),
-    "too few rows": ({"a.csv": table(de=99, fr=2)}, {}, "too few records of 'fr' to divide .*; name it under unseen:"),
+    "too few rows": (
+        {"a.csv": table(de=99, fr=2, fi=99, it=1, sw=3)}, {},
+        r"too few .*: fr \(2\), it \(1\), sw \(3\); .* unseen: \[fr, it, sw\]",
+    ),
+    "no dev rows of two": (
+        {"train.csv": table(de=5, fr=5, it=5), "dev.csv": table(de=5)}, {}, "dev.csv has no row of 'fr', 'it'; there"
+    ),
+    "nothing left to train on": (
+        {"a.csv": table(de=50, fr=50)}, {"unseen": ["fr", "de"]}, "unseen: names all languages .* to train on: de, fr"
+    ),
     "two for dev": ({"train.csv": "", "dev.csv": "", "val.csv": ""}, {}, "val.csv stands beside another 'dev', dev"),
     "no table": ({"a.txt": ""}, {}, "has no table; it needs train, dev and test, or one file"),
     "no folder": ({}, {"path": "nowhere"}, "path: nowhere is not a folder; it needs train"),

@@ -272,6 +272,18 @@ def test_a_language_may_be_called_like_a_data_set(tmp_path: Path, tiny_panx: Pat
         load("folder", {"folder": str(folder), "panx": str(tiny_panx)}, columns=COLUMNS, unseen=["panx"])
 
 
+SPLITS = {f"{split}-{code}.jsonl": LINES for split in ("train", "dev", "test") for code in ("de", "fi", "sw")}
+
+
+@pytest.mark.parametrize("files", [{f"{code}.jsonl": LINES for code in ("de", "fi", "sw")}, SPLITS])
+def test_what_is_named_unseen_is_not_trained_on(tmp_path: Path, files: dict[str, Any]) -> None:
+    corpus = load("folder", written(tmp_path, files), columns=COLUMNS, unseen=["fi"])
+    assert (list(corpus.train), list(corpus.dev), list(corpus.test)) == (["de", "sw"], ["de", "sw"], ["de", "sw", "fi"])
+    assert len(corpus.test["fi"]) == len(LINES)
+    with pytest.raises(UserError, match="unseen: names all languages that there are to train on: de, fi, sw"):
+        load("folder", tmp_path, columns=COLUMNS, unseen=["sw", "de", "fi"])
+
+
 def test_languages_of_two_sets_are_never_one(tmp_path: Path) -> None:
     files = {f"{split}-{code}.tsv": PAIRS for split in ("train", "dev", "test") for code in ("de", "xnli:de")}
     pawsx = written(tmp_path / "pawsx", dict(files))
@@ -366,7 +378,12 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         {"train-de.jsonl": LINES, "train-de.csv": "", "dev-de.jsonl": LINES},
         "a second file for 'de'",
     ),
-    "too few to divide": ("folder", {"columns": COLUMNS}, {"de.jsonl": LINES[:1]}, "too few records of 'de' to divide"),
+    "too few to divide": (
+        "folder",
+        {"columns": COLUMNS},
+        {"de.jsonl": LINES[:1], "fi.jsonl": LINES, "sw.jsonl": LINES[:2]},
+        r"too few records to divide .*: de \(1\), sw \(2\); .* unseen: \[de, sw\]",
+    ),
     "no dev file and no test file": (
         "folder",
         {"columns": COLUMNS},
@@ -466,7 +483,7 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_skip_bad_leaves_something(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="skip_bad: leaves no train record of 'de'"):
+    with pytest.raises(UserError, match="skip_bad: leaves no train record of de"):
         load_corpus(bad_recipe(tmp_path, skip_bad=True).model_copy(update={"columns": {"text": "a", "label": "b"}}))
 
 

@@ -131,6 +131,21 @@ def test_a_full_disk_twice_loses_nothing(
     assert timeless(run) == timeless(tmp_path / "whole")
 
 
+def test_a_finished_run_whose_disk_takes_no_more(small_disk: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    one, run = recipe(tiny_model, tiny_panx, budget=8), small_disk / "run"
+    mt.train(one, run)
+    (run / "report.html").unlink()
+    filler = fill(small_disk, 0)
+    with pytest.raises(RunError, match="the disk is full"):
+        mt.train(one, run, resume=True)
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UserError, match=r"cannot write .*report\.html"):
+        mt.train(one, run, resume=True)
+    with pytest.raises(UserError, match=r"run: cannot be written, and probes\.json belongs there"):
+        mt.probe(run)
+
+
 def fill_at(gradients: int, disk: Path, rest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill a disk in the step that passes ``gradients``."""
     step = trainer.Trainer._step

@@ -11,8 +11,9 @@ import typer
 import multitune
 from multitune.cli import finished, lists, training
 from multitune.cli.recipe_command import RecipeCommand
-from multitune.cli.streams import outlive_terminal
+from multitune.cli.streams import flush, give_up, outlive_terminal, print_anything
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
+from multitune.storage.disk import in_words
 from multitune.storage.interrupt import Leave, leaving
 
 app = typer.Typer(
@@ -29,10 +30,14 @@ def main() -> None:
 
     What is interrupted exits with 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, as shells count signals.
     """
+    print_anything()
     outlive_terminal()
     try:
         with leaving():
-            app(prog_name="multitune")
+            try:
+                app(prog_name="multitune")
+            finally:
+                flush()
     except UserError as error:
         sys.exit(_fail(str(error), 2))
     except AlreadySaid as error:
@@ -41,6 +46,11 @@ def main() -> None:
         sys.exit(_fail(str(error), 1))
     except Interrupted as error:
         sys.exit(_fail(str(error), _code(error.signal)))
+    except OSError as error:
+        if (said := in_words(error)) is None:
+            raise
+        give_up()
+        sys.exit(_fail(said, 1) if said else 1)
     except Leave as error:  # not waiting for the thread that writes a checkpoint: a half-written one is none
         os._exit(_fail("stopped at once", _code(error.signal)))
 

@@ -12,9 +12,6 @@ from multitune.cli.options import AsCsv, AsJson, ByLanguage, Overrides, Quiet
 from multitune.cli.output import say
 from multitune.errors import UserError
 
-SAID = ("prediction", "scores")
-"""What a model says of a text, beside what it was given."""
-
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
@@ -59,8 +56,8 @@ def predict(
     with ExitStack() as screen:
         screen.enter_context(output.watched(quiet=quiet))
         with output.importing():
+            from multitune.commands.predict import SAID, read_texts
             from multitune.commands.predict import predict as ask
-            from multitune.commands.predict import read_texts
 
         source = "standard input" if str(texts) == "-" else str(texts)
         for prediction in ask(run, read_texts(texts), language=language, source=source):

@@ -1,6 +1,5 @@
 """Commands that say what there is: data, methods, recipes and their keys, what is kept on disk."""
 
-import json
 from itertools import islice
 from typing import Annotated
 
@@ -107,4 +106,4 @@ def schema() -> None:
     """Print the JSON schema of recipes, for an editor."""
     from multitune.commands.schema import schema as made
 
-    print(json.dumps(made(), indent=2, ensure_ascii=False))
+    print(output.json_text(made(), indent=2))

@@ -1,5 +1,6 @@
 """Tables on stdout: for a person, or with ``--json`` or ``--csv`` for a program, and then nothing else."""
 
+import codecs
 import csv
 import json
 import logging
@@ -32,8 +33,12 @@ def show(sheets: Sequence[Sheet], *, as_json: bool, as_csv: bool) -> None:
 
 
 def json_text(content: object, *, indent: int | None = None) -> str:
-    """JSON in which what a terminal would obey, and what some readers take for a line end, is escaped."""
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    """JSON in which what a terminal would obey, and what some readers take for a line end, is escaped.
+
+    So is all that is not ASCII where stdout is not of UTF-8: JSON has no other encoding.
+    """
+    is_utf_8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    text = json.dumps(content, indent=indent, ensure_ascii=not is_utf_8)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 

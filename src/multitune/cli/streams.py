@@ -1,4 +1,4 @@
-"""What is told to a terminal that is closed while a run goes on, is told to nobody, and ends nothing."""
+"""What commands print to: a terminal that closes meanwhile ends nothing, and no character does, nor a full disk."""
 
 import errno
 import io
@@ -20,6 +20,29 @@ class _Terminal(io.FileIO):
             if error.errno != errno.EIO:
                 raise
             return memoryview(data).nbytes
+
+
+def print_anything() -> None:
+    """Let stdout escape what its encoding does not have, as stderr does: Arabic where only Latin-1 is known."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write what stdout still holds.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def give_up() -> None:
+    """Let what stdout still holds go nowhere, so that the interpreter does not try once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def outlive_terminal() -> None:

@@ -187,7 +187,6 @@ def compare(
         _show_comparison(finished, by_language=by_language, by_class=by_class, as_json=as_json, as_csv=as_csv)
         return
 
-    folder = out or Path("runs") / recipe.stem
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if dry_run:
         with output.watched(quiet=quiet):
@@ -199,11 +198,14 @@ def compare(
         with output.importing():
             from multitune.commands.compare import compare as run
             from multitune.commands.grid import read
+            from multitune.commands.init import recipe_for
             from multitune.recipe_files import parse_overrides
 
         points, given = read(grid or []), parse_overrides(overrides or [])
+        file = recipe_for(recipe, given)
+        folder = out or Path("runs") / file.name
         comparison = run(
-            recipe,
+            file,
             folder,
             methods=names,
             seeds=seeds,
@@ -283,14 +285,16 @@ def sweep(
         with output.importing():
             from multitune.cli import tables
             from multitune.commands.grid import read
+            from multitune.commands.init import recipe_for
             from multitune.commands.sweep import WINNER
             from multitune.commands.sweep import sweep as run
             from multitune.recipe_files import parse_overrides
 
-        folder, points = out or Path("runs") / f"{recipe.stem}-sweep", read(grid or [])
-        given = parse_overrides(overrides or [])
+        points, given = read(grid or []), parse_overrides(overrides or [])
+        file = recipe_for(recipe, given)
+        folder = out or Path("runs") / f"{file.name}-sweep"
         how: dict[str, Any] = {"jobs": jobs, "on": on, "progress": not quiet, "track": track}
-        found = run(recipe, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
+        found = run(file, folder, grid=points, rungs=rungs, seeds=seeds, overrides=given, **how)
     output.show([tables.rungs(found)], as_json=as_json, as_csv=as_csv)
     if not quiet:
         say(f"the recipe that wins: {folder / WINNER}")

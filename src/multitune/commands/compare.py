@@ -19,7 +19,7 @@ from multitune.commands.train import train
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
-from multitune.evaluation.scoring import read_statistics
+from multitune.evaluation.scoring import read_samples
 from multitune.recipe import Recipe
 from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
 from multitune.reports import page, papers
@@ -155,8 +155,9 @@ def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None
     comparison = summarise(out, {one.folder: one.point for one in finished}, heads, failures.failed)
     if paper is not None and not papers.find(paper).scores.keys().isdisjoint(comparison.chosen):
         comparison = replace(comparison, paper=papers.beside(paper, data, comparison.chosen_runs))
-    comparison.write(out)
-    page.write(out)
+    with disk_explained(out):
+        comparison.write(out)
+        page.write(out)
     return comparison
 
 
@@ -315,10 +316,10 @@ def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured |
 def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> dict[tuple[str, Side], _Measured | None]:
     measured: dict[tuple[str, Side], _Measured | None] = {}
     for run in runs:
-        statistics = read_statistics(out / run.folder)
+        samples = read_samples(out / run.folder, heads)
         for side in SIDES:
             average, scores = run.average[side], run.scores[side]
-            draws = None if average is None else intervals.bootstrap({k: statistics[k] for k in scores}, heads)
+            draws = None if average is None else intervals.bootstrap({k: samples[k] for k in scores}, heads)
             measured[run.method, side] = None if average is None else _Measured({0: average}, draws)
     return measured
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from multitune.commands.given_data import recipe_of
 from multitune.data.corpus import Corpus
 from multitune.data.records.labels import unknown_labels
 from multitune.errors import UserError
@@ -15,7 +16,6 @@ from multitune.models import encoder as encoders
 from multitune.models.device import chosen
 from multitune.models.shipped import shipped
 from multitune.recipe import Recipe
-from multitune.recipe_files import read
 from multitune.results import merged
 from multitune.results.merged import Merged
 from multitune.results.run import FILE, Language, Metric, RunResult, Score, Scores, finite_scores
@@ -70,9 +70,8 @@ def evaluate(run: str | Path, overrides: Mapping[str, Any] | None = None) -> Eva
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"{run}: holds no finished run; evaluate needs its recipe.yaml and model/")
     check_used("evaluate", overrides, USED, Recipe)
-    saved, recipe = (
-        read(run / "recipe.yaml").resolve(overrides=given) for given in ({}, {"device": "auto", **overrides})
-    )
+    file = recipe_of(run)
+    saved, recipe = (file.resolve(overrides=given) for given in ({}, {"device": "auto", **overrides}))
     chosen(recipe.device)
     models = shipped(run / "model")
     trained = _trained(run, saved)
@@ -109,7 +108,8 @@ def _asked(
     if recipe.data != saved.data:  # the folder and the columns of the old set are not those of the new one
         keys |= {key: None for key in ("path", "columns") if key not in given}
     if "languages" not in given:
-        keys["languages"] = () if elsewhere and trained is not None else trained
+        own = trained and tuple(language for language in trained if language not in (recipe.unseen or ()))
+        keys["languages"] = () if elsewhere and trained is not None else own
     if "unseen" not in given and (elsewhere or "" not in models):
         keys["unseen"] = None if elsewhere else ()
     return recipe.model_copy(update=keys)

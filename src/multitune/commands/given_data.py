@@ -12,7 +12,7 @@ from multitune.commands.init import init, is_data
 from multitune.data import in_memory
 from multitune.data.sets.by_language import LANGUAGE
 from multitune.errors import UserError
-from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, merge
+from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, merge, read
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
 
@@ -54,6 +54,19 @@ def recipe_for(recipe: AnyRecipe | None, folder: Path, overrides: Mapping[str, A
         file = _completed(as_file(recipe), folder, overrides or {})
     if LANGUAGE not in file.run["columns"]:
         _name_language(folder)
+    return file
+
+
+def recipe_of(run: Path) -> RecipeFile:
+    """The recipe of a run; data that the run keeps itself are read where it lies now.
+
+    Raises:
+        UserError: as ``recipe_files.read`` does.
+    """
+    file, kept = read(run / "recipe.yaml"), run / FOLDER
+    path = file.run.get("path")
+    if isinstance(path, str) and Path(path).name == FOLDER and kept.is_dir():
+        return replace(file, run=file.run | {"path": str(kept)})
     return file
 
 

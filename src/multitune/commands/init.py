@@ -61,15 +61,21 @@ def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) ->
     return as_file(recipe)
 
 
+def way_out(path: Path) -> str | None:
+    """What is to be done with a file of rows in a format that is not read; None of any other path."""
+    if not path.is_file():
+        return None
+    if path.suffix.lower() == ".json":  # a recipe may be JSON, an object
+        with path.open("rb") as file:
+            return "jq -c '.[]' writes its objects as .jsonl" if file.read(BEGIN).lstrip()[:1] == b"[" else None
+    return NOT_READ.get(path.suffix.lower())
+
+
 def _check_ending(path: Path) -> None:
     """Raise ``UserError`` where a file is a table in a format that is not read."""
-    way_out = NOT_READ.get(path.suffix.lower())
-    if path.suffix.lower() == ".json" and path.is_file():  # a recipe may be JSON, an object
-        with path.open("rb") as file:
-            way_out = "jq -c '.[]' writes its objects as .jsonl" if file.read(BEGIN).lstrip()[:1] == b"[" else None
-    if way_out is not None and path.is_file():
+    if (advice := way_out(path)) is not None:
         raise UserError(
-            f"{path}: is no recipe, and no table: the name of one ends in {', '.join(tabular.READERS)}; {way_out}"
+            f"{path}: is no recipe, and no table: the name of one ends in {', '.join(tabular.READERS)}; {advice}"
         )
 
 

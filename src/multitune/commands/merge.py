@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multitune import tasks
+from multitune.commands.given_data import recipe_of
 from multitune.data.corpus import Record
 from multitune.errors import DivergedError, UserError
 from multitune.evaluation import scoring
@@ -21,7 +22,7 @@ from multitune.models.encoder import Encoder
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
 from multitune.recipe import Recipe
-from multitune.recipe_files import read, to_yaml
+from multitune.recipe_files import to_yaml
 from multitune.results.digests import tested_differently
 from multitune.results.json_files import finite
 from multitune.results.merged import Merged, MergedPoint, MergedRun
@@ -78,6 +79,7 @@ def merge(
         DivergedError: a point diverges.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    _check_each_once(folders)
     shares = _shares(len(folders), toward_pretrained, weights)
     target = default_folder(folders[0]) if out is None else Path(out)
     with disk_explained(target):
@@ -101,6 +103,13 @@ def merge(
 def default_folder(run: Path) -> Path:
     """Where a merge goes when nobody says: beside its first run."""
     return run.with_name(f"{run.resolve().name}-merged")
+
+
+def _check_each_once(folders: Sequence[Path]) -> None:
+    """Raise UserError where a run is named twice: it would count twice in the mean."""
+    for number, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:number]]:
+            raise UserError(f"merge: {folder} is named twice; name each run once")
 
 
 def _shares(runs: int, toward_pretrained: bool, weights: Sequence[float] | None) -> list[float]:
@@ -146,7 +155,7 @@ def _read(run: Path) -> _Source:
         raise UserError(f"{run}: holds no finished run; merge needs its recipe.yaml, results.json and model/")
     if not (run / "model").exists():
         raise UserError(f"{run}: has no model/; merge needs runs with save_model: true")
-    recipe = read(run / "recipe.yaml").resolve()
+    recipe = recipe_of(run).resolve()
     if load_plan(recipe).one_model_per_task:
         raise UserError(f"{run}: {recipe.method} trains one model per language; merge needs one model for several")
     return _Source(run, _here(recipe), RunResult.read(run), shipped(run / "model"))

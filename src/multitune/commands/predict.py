@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune import plugins
+from multitune.commands.init import way_out
 from multitune.data import lines, tabular
 from multitune.data.bad import BadRecord
 from multitune.data.corpus import Record
@@ -24,6 +25,10 @@ from multitune.storage.disk import check_readable
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import TOGETHER, Example
 
+SAID = ("prediction", "scores")
+"""What is said of a text, beside what was given."""
+JSON_LINES = (".ndjson", ".jsonlines")
+"""What else JSON Lines are called: whatever a file is called, its first line tells of them."""
 OPTIONAL = ("target_language",)
 """What a record of some kinds may say that no file's column is."""
 
@@ -47,7 +52,7 @@ def predict(
 
     Raises:
         UserError: not a run folder with a model, a language that it has none of, a kind of task that predicts nothing
-            of a text, or texts that lack a field; before anything is predicted.
+            of a text, or texts that lack a field or have a ``prediction`` or ``scores``; before anything is predicted.
         RunError: the model has diverged.
     """
     run = Path(run)
@@ -64,6 +69,9 @@ def predict(
 
     columns = recipe.columns or {}
     given = [_as_mapping(each, task, place(number)) for number, each in enumerate(texts, 1)]
+    for number, each in enumerate(given, 1):
+        if own := [name for name in SAID if name in each]:
+            raise UserError(f"{place(number)}: has {own[0]!r}, which the model's would replace; give it another name")
     records = [_record(each, task, columns, place(number)) for number, each in enumerate(given, 1)]
     for number, record in enumerate(records, 1):
         if record.keys() != records[0].keys():
@@ -83,6 +91,8 @@ def read_texts(file: Path) -> list[str | dict[str, Any]]:
     if _is_table(file):
         rows = tabular.OBJECTS[tabular.suffix_of(file)](file, None)
         return [plain(dict(row), f"{file}: row {number}") for number, row in enumerate(rows, 1)]
+    if (advice := way_out(file)) is not None and file.suffix.lower() not in JSON_LINES:
+        raise UserError(f"{file}: holds neither lines of text nor a table that is read; {advice}")
     if str(file) == "-":
         return _texts(lines.numbered_in(sys.stdin.buffer, "standard input"), "standard input")
     return _texts(lines.numbered(file), str(file))

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from transformers import AutoModelForCausalLM
 
 from multitune import pseudo_tasks
+from multitune.commands.given_data import recipe_of
 from multitune.data.corpus import Corpus
 from multitune.data.languages import language as language_of
 from multitune.errors import UserError
@@ -46,7 +47,7 @@ from multitune.results.probes import (
 )
 from multitune.results.run import FILE, RunResult, Sides, mean
 from multitune.screen.stages import stage
-from multitune.storage.disk import check_readable
+from multitune.storage.disk import check_readable, check_writable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.data_changes import changes_since
 from multitune.training.loading import LIMITS, READING, load_encoder, load_plan, load_with_labels
@@ -92,6 +93,7 @@ def probe(
     for folder in (run, pairs, mlm_head, texts):
         check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
+    check_writable(run, Findings.NAME)
     head = None if mlm_head is None else _head(Path(mlm_head), recipe)
     models = shipped(run / "model")
     if "" not in models:
@@ -150,7 +152,7 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     if not (run / "model").exists():
         raise UserError(f"{run}: has no model/; probe needs a run with save_model: true")
     check_used("probe", overrides, USED, Recipe)
-    recipe = read(run / "recipe.yaml").resolve(overrides={"device": "auto", **overrides})
+    recipe = recipe_of(run).resolve(overrides={"device": "auto", **overrides})
     chosen(recipe.device)
     if recipe.ship_vocabulary != "full":
         raise UserError(

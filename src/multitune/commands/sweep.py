@@ -16,6 +16,7 @@ from multitune.results.comparison import Comparison, Point
 from multitune.results.sweep import Rung, Sweep, SweptPoint
 from multitune.screen.places import wanted
 from multitune.storage.atomic import write_text
+from multitune.storage.disk import disk_explained
 
 FACTOR = 3
 """What the budget is multiplied by from rung to rung, and the number of points divided by."""
@@ -83,8 +84,9 @@ def sweep(
         gradients=seeds * sum(rung.budget * len(rung.points) for rung in found),
         full_grid=seeds * first.budget * len(found[0].points),
     )
-    result.write(folder)
-    write_text(folder / WINNER, _winner(file, result, overrides))
+    with disk_explained(folder):
+        result.write(folder)
+        write_text(folder / WINNER, _winner(file, result, overrides))
     return result
 
 

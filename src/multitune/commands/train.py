@@ -156,7 +156,7 @@ def _train(
     run = _train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_as(one):
         result = run(one, plan, corpus, folder, how, given)
-    page.write(folder)
+    _report(folder)
     return result
 
 
@@ -189,7 +189,7 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
             return _result_of_all(None, ranks)
         with disk_explained(out), how.opened(out, one) as last_owner:
             result = _fit(run, corpus, out, how, last_owner, ranks)
-    page.write(out)
+    _report(out)
     return _result_of_all(result, ranks)
 
 
@@ -207,9 +207,16 @@ def default_folder(file: RecipeFile, recipe: Recipe, *, resume: bool, overwrite:
 
 def _reported(out: Path, recipe: Recipe) -> RunResult:
     """The results of a finished run, which may have been killed before its report was written."""
-    run_folder.tidy(out, recipe)
-    page.write(out)
+    with disk_explained(out):
+        run_folder.tidy(out, recipe)
+    _report(out)
     return RunResult.read(out)
+
+
+def _report(out: Path) -> None:
+    """Write the report of a finished run."""
+    with disk_explained(out):
+        page.write(out)
 
 
 def _train_one(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: _How, given: Path | None) -> RunResult:

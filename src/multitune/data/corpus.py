@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from multitune.data.records.rows import Row
+from multitune.errors import UserError
 
 if TYPE_CHECKING:
     from multitune.data.kind import Kind
@@ -66,6 +67,19 @@ class Wanted:
     def trains(self) -> bool:
         """Whether a language is to be trained on, chosen here or by the data set."""
         return self.languages is None or bool(self.languages)
+
+    def trained_on(self, by_default: Sequence[str]) -> tuple[str, ...]:
+        """The languages to train on: those that are named, or of the data set's own choice those that are not unseen.
+
+        Raises:
+            UserError: all of these are named as unseen, where some are to be trained on.
+        """
+        if self.languages is not None:
+            return tuple(self.languages)
+        chosen = tuple(code for code in by_default if code not in (self.unseen or ()))
+        if by_default and not chosen and not self.test_only:
+            raise UserError(f"unseen: names all languages that there are to train on: {', '.join(by_default)}")
+        return chosen
 
 
 @dataclass(frozen=True)

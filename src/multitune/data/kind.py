@@ -9,6 +9,8 @@ from multitune.data.fields import Fields
 Text = str | list[str]
 """A text, or the list of its words."""
 
+TEMPLATE = "template"
+"""The key of a record that says which template it was made from."""
 IGNORE = "ignore"
 """What a recipe's ``labels`` says of a label that is neither learnt nor scored; records then have None in its place."""
 
@@ -85,6 +87,16 @@ class Kind:
     def content(cls, record: Record) -> Any:
         """The text or array by which a file that holds all splits is divided: equal ones come into one split."""
         return cls.texts(record)[0]
+
+    @classmethod
+    def origin(cls, record: Record) -> Any:
+        """What a test record shares with those that it is not independent of, which intervals count as one draw.
+
+        By default the id of its template, where its source says one, else its ``content``: questions on one passage,
+        hypotheses on one premise. None stands for a record that depends on no other; so do all that are no plain
+        JSON values, for predictions are kept without their images.
+        """
+        return (record.get(TEMPLATE) or cls.content(record)) if cls.tokenised else None
 
 
 def readable(texts: tuple[Text, ...]) -> str:

@@ -1,4 +1,4 @@
-"""95 % intervals: a paired bootstrap over test examples, or Student's t over seeds."""
+"""95 % intervals: a paired bootstrap over test examples, clusters of them at once, or Student's t over seeds."""
 
 import zlib
 from collections.abc import Iterator, Mapping
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit  # scipy.stats would take a second to import
 
+from multitune.evaluation.scoring import Sample
 from multitune.results.comparison import Interval
 from multitune.tasks import HeadMap, Task
 
@@ -15,16 +16,17 @@ CHUNK = 50
 """Resamples drawn at a time, so that memory stays at CHUNK x examples."""
 
 
-def bootstrap(statistics: Mapping[str, NDArray[np.float64]], heads: HeadMap) -> NDArray[np.float64]:
+def bootstrap(samples: Mapping[str, Sample], heads: HeadMap) -> NDArray[np.float64]:
     """Average scores over languages of resampled test sets, [RESAMPLES].
 
-    Each language's examples are drawn with replacement, by a generator that depends on the language alone: two runs on
-    one test set get the same resamples, so that differences of their draws are paired.
+    Each language's clusters of examples are drawn with replacement, by a generator that depends on the language alone:
+    two runs on one test set get the same resamples, so that differences of their draws are paired. Where all examples
+    are of one cluster, which would never vary, they are drawn one by one.
 
     Args:
-        statistics: language -> [examples, statistics], as the language's task scores them.
+        samples: language -> its examples, as the language's task scores them.
     """
-    scores = [_draws(language, rows, heads.task(language)) for language, rows in statistics.items()]
+    scores = [_draws(language, sample, heads.task(language)) for language, sample in samples.items()]
     average: NDArray[np.float64] = np.mean(scores, axis=0)
     return average
 
@@ -42,14 +44,17 @@ def from_seeds(values: NDArray[np.float64]) -> Interval:
     return Interval(mean=estimate, low=estimate - half, high=estimate + half)
 
 
-def _draws(language: str, rows: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+def _draws(language: str, sample: Sample, task: Task) -> NDArray[np.float64]:
     """The main score of each resample of a language, [RESAMPLES]."""
-    return np.concatenate([task.scores(rows, counts)[task.metric] for counts in _resamples(language, len(rows))])
+    rows, clusters = sample.statistics, sample.clusters
+    several = clusters if clusters.any() else np.arange(len(clusters))
+    return np.concatenate([task.scores(rows, counts)[task.metric] for counts in _resamples(language, several)])
 
 
-def _resamples(language: str, examples: int) -> Iterator[NDArray[np.float64]]:
+def _resamples(language: str, clusters: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
     """How often each example is in each resample, a chunk at a time: [CHUNK, examples]."""
     generator = np.random.default_rng(zlib.crc32(language.encode()))
-    share = np.full(examples, 1.0 / examples)
+    number = int(clusters.max()) + 1
+    share = np.full(number, 1.0 / number)
     for _ in range(RESAMPLES // CHUNK):
-        yield generator.multinomial(examples, share, size=CHUNK).astype(np.float64)
+        yield generator.multinomial(number, share, size=CHUNK)[:, clusters].astype(np.float64)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from multitune.data.corpus import Corpus, Record
+from multitune.data.records.digest import number_of
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
 from multitune.errors import DivergedError
@@ -174,6 +175,20 @@ def _stopping_together(ranks: Ranks) -> Iterator[None]:
         raise StopRequested(Signals(ranks.agreed))
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The test records of a language as a bootstrap draws them.
+
+    Attributes:
+        statistics: [records, statistics], from which any resample can be scored.
+        clusters: int64 [records]: the number of each record's cluster, from 0 in the order in which they are met;
+            records of one cluster depend on each other (``Kind.origin``), so that they are drawn together.
+    """
+
+    statistics: NDArray[np.float64]
+    clusters: NDArray[np.int64]
+
+
 def by_class(
     corpus: Corpus, heads: HeadMap, statistics: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, dict[str, ClassScores]]:
@@ -237,3 +252,27 @@ def read_statistics(folder: Path) -> dict[str, NDArray[np.float64]]:
     for row in read_predictions(folder):
         rows.setdefault(row.language, []).append(row.statistics)
     return {language: np.array(statistics, dtype=np.float64) for language, statistics in rows.items()}
+
+
+def read_samples(folder: Path, heads: HeadMap) -> dict[str, Sample]:
+    """Language -> its test records in a run folder's predictions, as a bootstrap draws them.
+
+    Raises:
+        UserError: as ``read_predictions`` does.
+    """
+    rows: dict[str, list[list[float | None]]] = {}
+    origins: dict[str, list[int]] = {}
+    for number, row in enumerate(read_predictions(folder), 1):
+        origin = heads.task(row.language).origin(row.record)
+        rows.setdefault(row.language, []).append(row.statistics)
+        origins.setdefault(row.language, []).append(-number if origin is None else number_of(origin))
+    return {
+        language: Sample(np.array(statistics, dtype=np.float64), _numbered(origins[language]))
+        for language, statistics in rows.items()
+    }
+
+
+def _numbered(origins: Sequence[int]) -> NDArray[np.int64]:
+    """A number for each, equal ones alike, from 0 in the order in which they are met."""
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(origin, len(numbers)) for origin in origins], dtype=np.int64)

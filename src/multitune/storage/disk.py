@@ -46,6 +46,25 @@ def check_readable(path: Path) -> None:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def check_writable(folder: Path, what: str) -> None:
+    """Raise UserError where ``what`` cannot be written into a folder, before it is computed for long."""
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: cannot be written, and {what} belongs there; copy the folder, or give it the right")
+
+
+def in_words(error: OSError) -> str | None:
+    """What a disk or a pipe did to a command outside ``disk_explained``, in a line.
+
+    Returns:
+        "" where nobody reads any more what is written; None where it was neither disk nor pipe.
+    """
+    if error.errno == errno.EPIPE:
+        return ""
+    if error.errno not in FULL | REFUSED | BROKEN | {errno.EFBIG}:
+        return None
+    return f"{error.filename or 'cannot write what was to be printed'}: {os.strerror(error.errno)}"
+
+
 def error_number(error: OSError | SafetensorError) -> int | None:
     """The system's number; safetensors, written in Rust, has it in its message alone."""
     if isinstance(error, OSError):

@@ -145,12 +145,14 @@ def _good(recipe: Recipe, corpus: Corpus, bad: BadRecords) -> Corpus:
     """
     if not recipe.skip_bad:
         bad.refuse()
-    for split, records in (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test)):
-        for language, rows in records.items():
-            if not rows and language in corpus.skipped:
-                raise UserError(
-                    f"skip_bad: leaves no {split} record of {language!r}; multitune data lists the bad ones"
-                )
+    splits = (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test))
+    emptied = {
+        split: [language for language, rows in records.items() if not rows and language in corpus.skipped]
+        for split, records in splits
+    }
+    if any(emptied.values()):
+        left = "; ".join(f"no {split} record of {', '.join(codes)}" for split, codes in emptied.items() if codes)
+        raise UserError(f"skip_bad: leaves {left}; multitune data lists the bad ones")
     if corpus.skipped:
         counts = ", ".join(f"{language} {count}" for language, count in corpus.skipped.items())
         log.warning("skip_bad: %d bad records are left out: %s", len(bad), counts)

@@ -25,10 +25,11 @@ def _assistant(wanted: Wanted, bad: BadRecords) -> Corpus:
         )
     if wanted.spelling is not None and wanted.spelling.keys:
         raise UserError(f"{wanted.spelling.keys[0]}: the labels of data: assistant are spelt as they should be")
+    languages = wanted.trained_on(assistant.DEFAULT_LANGUAGES)
     if wanted.test_only:
-        corpus = assistant.load_test(wanted.languages, wanted.unseen, wanted.trained)
+        corpus = assistant.load_test(languages, wanted.unseen, wanted.trained)
     else:
-        corpus = assistant.load(wanted.languages, wanted.unseen)
+        corpus = assistant.load(languages, wanted.unseen)
     return calls.as_calls(corpus) if wanted.task == calls.TASK else corpus
 
 

@@ -60,7 +60,7 @@ def load(name: str, wanted: Wanted, bad: BadRecords) -> Corpus:
         return parquet.placed(paths, columns, fields.record, bad)
 
     by_default = _by_default(name, configs)
-    languages = by_default if wanted.languages is None else tuple(wanted.languages)
+    languages = wanted.trained_on(by_default)
     others = () if languages else by_default  # where nothing is trained on, all are evaluated
     unseen = others if wanted.unseen is None else tuple(wanted.unseen)
     first = next((code for code in (*languages, *unseen) if code in configs), by_default[0])

@@ -5,7 +5,6 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -204,18 +203,18 @@ def load_splits(
         tables.bad.refuse()
     _warn_of_lookalikes({code for codes in by_split for code in codes})
     shown, reported = by_split[0], by_split[-1]
-    apart = wanted.unseen or ()
-    languages = [code for code in shown if code not in apart] if wanted.languages is None else wanted.languages
+    languages = wanted.trained_on(shown)
     unseen = [code for code in reported if code not in languages] if wanted.unseen is None else wanted.unseen
     for key, codes, numbers in (("languages", languages, range(len(sides))), ("unseen", unseen, (len(sides) - 1,))):
-        for code, split in product(codes, numbers):
-            if code not in by_split[split]:
+        for split in numbers:
+            if lacking := [code for code in codes if code not in by_split[split]]:
                 if not by_split[split]:
                     tables.bad.refuse()
                 has = ", ".join(by_split[split]) or "no language"
                 (file, *_), said = sides[split]
                 row = "row" if said is None else f"{said} row"
-                raise UserError(f"{key}: {file} has no {row} of {code!r}; there are some of: {has}")
+                named = ", ".join(map(repr, lacking))
+                raise UserError(f"{key}: {file} has no {row} of {named}; there are some of: {has}")
     one = layout(read, *parts, codes=sorted({code for codes in by_split for code in codes}))
     corpus = load([one], replace(wanted, languages=languages if wanted.trains else (), unseen=unseen), tables.bad)
     skipped = Counter(corpus.skipped) + tables.skipped

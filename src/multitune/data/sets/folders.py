@@ -110,7 +110,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     train = _files(folder, layout, layout.train) if wanted.trains else {}
     dev, reported = _files(folder, layout, layout.dev), _files(folder, layout, layout.reported)
     by_default = layout.trained or tuple(train)
-    languages = by_default if wanted.languages is None else tuple(wanted.languages)
+    languages = wanted.trained_on(by_default)
     others = (code for code in reported if not (wanted.trains and code in by_default) and code not in layout.by_name)
     unseen = tuple(others) if wanted.unseen is None else tuple(wanted.unseen)
     for key, codes, part, files in (
@@ -133,6 +133,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     dev_records = {
         code: test[code] if layout.test is None else reading.records(layout.dev, dev[code], code) for code in trained
     }
+    reading.refuse_too_few()
     reading.say_what_was_done()
     return Corpus(
         task=layout.task,
@@ -331,9 +332,10 @@ def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
 
 
 def _require(key: str, languages: Sequence[str], files: Files, folder: Path, part: Part, layout: Layout) -> None:
-    for language in languages:
-        if language not in files:
-            code = next((code for code, known in layout.codes.items() if known == language), language)
-            missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
-            has = ", ".join(files) or "no language"
-            raise UserError(f"{key}: no data for {language!r} ({missing}); there is some for: {has}")
+    lacking = [language for language in languages if language not in files]
+    if lacking:
+        code = next((code for code, known in layout.codes.items() if known == lacking[0]), lacking[0])
+        missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
+        has = ", ".join(files) or "no language"
+        named = ", ".join(map(repr, lacking))
+        raise UserError(f"{key}: no data for {named} ({missing}); there is some for: {has}")

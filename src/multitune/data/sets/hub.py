@@ -93,7 +93,7 @@ def _downloaded(hub_set: HubSet, wanted: Wanted, otherwise: str) -> Wanted:
     if not hub_set.languages and wanted.languages is None:
         raise UserError(f"languages: data: {layout.name} has no default languages; name some, such as [de, fi]")
     by_default = layout.trained or hub_set.languages
-    languages = by_default if wanted.languages is None else tuple(wanted.languages)
+    languages = wanted.trained_on(by_default)
     others = tuple(code for code in hub_set.languages if not (training and code in by_default))
     unseen = others if wanted.unseen is None else tuple(wanted.unseen)
     parts = (layout.reported,) if wanted.test_only else (layout.train, layout.dev, layout.reported)

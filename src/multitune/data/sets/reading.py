@@ -45,22 +45,44 @@ class Reading:
         self._copies = Copies(kind.content)
         self._keep: Callable[[Iterable[Record]], Sequence[Record]] = Spool().keep if kind.tokenised else list
         self._divided: dict[tuple[tuple[Path, ...], str], dict[Part, Sequence[Record]]] = {}
+        self._too_few: dict[str, tuple[Path, ...]] = {}
         self._shown: set[str] = set()
 
     def records(self, part: "Part | None", paths: tuple[Path, ...], code: str) -> Sequence[Record]:
-        """The records of a language and split; where the set fixes its labels, those with another one are bad."""
+        """The records of a language and split; where the set fixes its labels, those with another one are bad.
+
+        Files without a record raise ``UserError``; a split that is left empty by dividing waits for ``refuse_too_few``.
+        """
         assert part is not None
         before = len(self._bad)
         placed = self._checked(self._placed(part, paths, code))
         kept = self._keep(self._compared((record for _, record in placed), part, code))
         self.skipped[code] += len(self._bad) - before
         if not kept and not self.skipped[code]:
-            divided = (
-                f"too few records of {code!r} to divide into train, dev and test; name it under unseen:, leave it out "
-                "of languages:, or give each split a file of its own"
-            )
-            raise UserError(f"{paths[0]}: {divided if part.keep else 'holds no record'}")
+            if (paths, code) not in self._divided:
+                raise UserError(f"{paths[0]}: holds no record")
+            self._too_few[code] = paths
         return kept
+
+    def refuse_too_few(self) -> None:
+        """Stop where languages have too few records for each of the splits that their files are divided into.
+
+        Raises:
+            UserError: one line with all of these languages and how many records each has.
+        """
+        if not self._too_few:
+            return
+        files = {path for paths in self._too_few.values() for path in paths}
+        where = files.pop() if len(files) == 1 else files.pop().parent
+        sizes = {
+            each: sum(map(len, self._divided[paths, each].values())) for each, paths in sorted(self._too_few.items())
+        }
+        few = first_of([f"{code} ({size})" for code, size in sizes.items()], FEW)
+        raise UserError(
+            f"{where}: too few records to divide into train, dev and test: {few}; to test on these languages alone, "
+            f"take them out of languages: and name them under unseen: [{', '.join(sizes)}]; to train on them, give "
+            "each split a file of its own"
+        )
 
     @property
     def shown(self) -> tuple[str, ...]:
