@@ -23,6 +23,7 @@ from multitune.recipe_files import parse, read
 from multitune.tasks import TASKS, Task
 
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+TUTORIAL = (Path(__file__).parents[1] / "docs" / "tutorials" / "own-method.md").read_text(encoding="utf-8")
 COMMENTS = ("sees", "and the old", "roma", "oslo sees", "ana and bela")
 
 
@@ -130,6 +131,19 @@ def test_a_replay_pseudo_tasks_and_single_models_know_the_kind(recipe: Path, tmp
     multitune("train", recipe, key, "budget=16", "--out", tmp_path / "run")
     assert len(json.loads((tmp_path / "run" / "results.json").read_text())["seen"]) == 2
     assert key.startswith("method") or "gentle" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_tutorials_own_method_is_listed_trained_and_reported(recipe: Path, tmp_path: Path) -> None:
+    """Its plan names no paper, as a new idea has none."""
+    cells = re.findall(r"^```{code-cell} ipython3\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if re.search(r"^class Agreement", cell, re.MULTILINE):
+            exec(cell, names)
+    assert "agreement" in multitune("methods")
+    multitune("train", recipe, "method=agreement", "budget=16", "--out", tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert re.search(r"<dd>tasks whose gradients agree with the others count more\.</dd>", page)
 
 
 def test_its_texts_are_those_of_masked_language_modelling(recipe: Path, tmp_path: Path) -> None:
