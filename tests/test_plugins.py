@@ -231,7 +231,7 @@ def test_a_table_in_a_format_of_a_plugin_is_data(tmp_path: Path, monkeypatch: py
         with pytest.raises(UserError, match="does not say what its columns hold; say it"):
             recipe_for(table)
         (table.parent / "aa.jsonl").write_text('{"text": "ana", "label": "b"}\n')
-        with pytest.raises(UserError, match="de.pairs: a file of this format does not say"):
+        with pytest.raises(UserError, match=r"de\.pairs: a file of this format does not say"):
             recipe_for(table.parent)
     sys.modules.pop("multitune_stars", None)
 

@@ -99,8 +99,8 @@ def check_known(planned: Missing) -> None:
         for key, name, known in names:
             if getattr(known.get(name), "__module__", None) == "__main__":
                 raise UserError(
-                    f"{key}: {name!r} is defined in this script or notebook, which other processes do not run; make one "
-                    f"run at a time (jobs=1), or put it into an installed package (docs/plugins.md)"
+                    f"{key}: {name!r} is defined in this script or notebook, which other processes do not run; make "
+                    f"one run at a time (jobs=1), or put it into an installed package (docs/plugins.md)"
                 )
 
 
