@@ -1,6 +1,7 @@
 """Decay toward the weights of the start is its formula, whatever optimizer follows, within two loops too."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,8 @@ def test_what_no_anchor_can_be(alpha: float, said: str) -> None:
 def test_a_rate_that_a_scheduler_raises_is_refused_before_the_step() -> None:
     """Warm-up begins at zero, where any alpha would do."""
     pulled, free = weights()
-    optimizer = SGD([{"params": [pulled]}, {"params": [free], "lr": 50 * RATE}], lr=RATE)
+    groups: list[dict[str, Any]] = [{"params": [pulled]}, {"params": [free], "lr": 50 * RATE}]
+    optimizer = SGD(groups, lr=RATE)
     warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
     anchor(optimizer, [pulled], 15.0)
     for step in range(10):

@@ -121,7 +121,8 @@ def test_a_rate_may_be_a_tensor() -> None:
     """As of torch's optimizers, whose compiled steps want it."""
     x, y = start(), start()
     grads = gradients(6)
-    number, tensor = (RecAdam([p], lr=lr, gamma=20.0, t0=3.0) for p, lr in ((x, 1e-2), (y, torch.tensor(1e-2))))  # type: ignore[arg-type]
+    number = RecAdam([x], lr=1e-2, gamma=20.0, t0=3.0)
+    tensor = RecAdam([y], lr=torch.tensor(1e-2), gamma=20.0, t0=3.0)
     np.testing.assert_allclose(stepped(number, x, grads), stepped(tensor, y, grads), rtol=1e-6)
 
 
@@ -140,7 +141,8 @@ def test_complex_parameters_are_pairs_of_real_ones() -> None:
 def sparse() -> None:
     table = nn.Embedding(5, 2, sparse=True)
     x = start()
-    optimizer = RecAdam([{"params": [x]}, {"params": table.parameters()}], gamma=10.0)
+    groups: list[dict[str, Any]] = [{"params": [x]}, {"params": table.parameters()}]
+    optimizer = RecAdam(groups, gamma=10.0)
     x.grad = torch.ones_like(x)
     table(torch.tensor([1])).sum().backward()
     try:

@@ -1,7 +1,7 @@
 """The runs of a comparison at once: how many, with how many threads, and as which jobs."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def check_known(planned: Missing) -> None:
         UserError: a method, data set or kind of task that is defined in the script or notebook itself.
     """
     for one, corpus in planned:
-        names = (
+        names: tuple[tuple[str, str, Mapping[str, object]], ...] = (
             ("method", one.recipe.method, METHODS),
             ("data", one.recipe.data, DATASETS),
             *(("task", task, TASKS) for task in {corpus.task, *(head.task for head in corpus.heads.values())}),

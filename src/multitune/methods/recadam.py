@@ -53,7 +53,7 @@ class RecAdam(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 3e-5,
+        lr: float | Tensor = 3e-5,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
