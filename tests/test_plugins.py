@@ -17,12 +17,16 @@ import multitune as mt
 from builders import names_restored
 from multitune import plugins
 from multitune.cli.app import app
+from multitune.commands.init import recipe_for
+from multitune.commands.schema import schema
 from multitune.errors import UserError
-from multitune.plans import METHODS
+from multitune.plans import METHODS, find
 from multitune.recipe_files import parse, read
 from multitune.tasks import TASKS, Task
+from multitune.training.loading import load_corpus
 
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+TUTORIAL = (Path(__file__).parents[1] / "docs" / "tutorials" / "own-method.md").read_text(encoding="utf-8")
 COMMENTS = ("sees", "and the old", "roma", "oslo sees", "ana and bela")
 
 
@@ -132,6 +136,19 @@ def test_a_replay_pseudo_tasks_and_single_models_know_the_kind(recipe: Path, tmp
     assert key.startswith("method") or "gentle" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_the_tutorials_own_method_is_listed_trained_and_reported(recipe: Path, tmp_path: Path) -> None:
+    """Its plan names no paper, as a new idea has none."""
+    cells = re.findall(r"^```{code-cell} ipython3\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if re.search(r"^class Agreement", cell, re.MULTILINE):
+            exec(cell, names)
+    assert "agreement" in multitune("methods")
+    multitune("train", recipe, "method=agreement", "budget=16", "--out", tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert re.search(r"<dd>tasks whose gradients agree with the others count more\.</dd>", page)
+
+
 def test_its_texts_are_those_of_masked_language_modelling(recipe: Path, tmp_path: Path) -> None:
     keys = ("task=masked_language_modelling", "budget=4")
     multitune("train", recipe, *keys, "--out", tmp_path / "run")
@@ -160,6 +177,12 @@ def test_plugins_are_imported_once(stars: None) -> None:
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("from multitune.errors import Gone", "ImportError: cannot import name 'Gone'"),
         ("def load(", "SyntaxError: '(' was never closed"),
+        ("from multitune.plans import METHODS\nMETHODS['gone']", "KeyError: 'gone'"),
+        ("from multitune.data.fields import Fields\nFields(old={})", "TypeError: Fields.__init__() got an unexpected"),
+        (
+            "from multitune.plans import METHODS\nclass Own(METHODS['mtl']):\n    power = 2",
+            "PydanticUserError: A non-annotated attribute was detected",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_imported_is_named_in_one_line(
@@ -175,6 +198,42 @@ def test_a_plugin_that_cannot_be_imported_is_named_in_one_line(
         f"package multitune-stars 1.0: its plugin multitune_stars cannot be imported ({said}"
     )
     assert "\n" not in str(error.value)
+
+
+def test_a_name_of_a_plugin_is_known_before_any_recipe_is(stars: None) -> None:
+    assert {"const": "gentle"} in [rule["if"]["properties"]["method"] for rule in schema()["allOf"]]
+    assert "reviews" in schema()["properties"]["data"]["anyOf"][0]["enum"]
+    METHODS.pop("gentle")
+    plugins.load.cache_clear()
+    sys.modules.pop("multitune_stars")
+    assert find("gentle") is METHODS["gentle"]
+
+
+def test_a_table_in_a_format_of_a_plugin_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(
+        tmp_path,
+        "from pathlib import Path\n"
+        "from multitune.data.corpus import Place\n"
+        "from multitune.data.tabular import READERS\n"
+        "def rows(path, columns, bad):\n"
+        "    for number, line in enumerate(Path(path).read_text().splitlines(), 1):\n"
+        "        values = dict(pair.split('=') for pair in line.split(';'))\n"
+        "        yield Place(str(path), [number]), {field: values[column] for field, column in columns.items()}\n"
+        "READERS['.pairs'] = rows\n",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own").mkdir()
+    table = tmp_path / "own" / "de.pairs"
+    table.write_text("".join(f"said=ana{n};is={n % 2 + 10}\n" for n in range(40)))
+    columns = {"text": "said", "label": "is"}
+    with names_restored():
+        assert load_corpus(recipe_for(table, {"columns": columns}).resolve()).labels == ("10", "11")
+        with pytest.raises(UserError, match="does not say what its columns hold; say it"):
+            recipe_for(table)
+        (table.parent / "aa.jsonl").write_text('{"text": "ana", "label": "b"}\n')
+        with pytest.raises(UserError, match=r"de\.pairs: a file of this format does not say"):
+            recipe_for(table.parent)
+    sys.modules.pop("multitune_stars", None)
 
 
 def test_the_command_line_finds_an_installed_plugin(tmp_path: Path) -> None:

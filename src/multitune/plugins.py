@@ -9,6 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 from multitune.errors import UserError
 
 GROUP = "multitune.plugins"
+BREAKS = (AttributeError, ImportError, LookupError, NameError, RuntimeError, SyntaxError, TypeError, ValueError)
+"""What a module raises that was written for another version, or has a slip in it: a name that is gone from a dict, an
+argument that no class takes any more, a field that pydantic refuses."""
 
 
 @cache
@@ -21,7 +24,7 @@ def load() -> None:
     for plugin in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
             plugin.load()
-        except (AttributeError, ImportError, SyntaxError) as error:
+        except BREAKS as error:
             raise UserError(
                 f"{_package(plugin)}: its plugin {plugin.value} cannot be imported ({type(error).__name__}: {error}); "
                 f"update the package, or uninstall it"

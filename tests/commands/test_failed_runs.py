@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import multitune as mt
-from builders import comparison_file, recipe
+from builders import comparison_file, names_restored, recipe
 from multitune.cli import tables
 from multitune.cli.app import main
 from multitune.cli.layout import fitted
 from multitune.cli.sheet import Sheet
 from multitune.errors import Interrupted, RunError, UserError
+from multitune.plans import METHODS
 from multitune.recipe_files import to_yaml
 from multitune.results.comparison import Comparison
 from multitune.training import trainer
@@ -202,3 +203,14 @@ def test_a_damaged_model_amid_others_is_noted(tmp_path: Path, tiny_model: Path, 
     found = mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], grid=grid, overrides=SHORT)
     assert [run.grid["model"] for run in found.failed] == [str(model)]
     assert len(found.runs) == 1
+
+
+def test_a_method_of_a_script_is_refused_where_other_processes_run_it(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """Before the first of them begins: what ``__main__`` is to them is not the script."""
+    with names_restored():
+        METHODS["idea"] = type("Idea", (METHODS["mtl"],), {"__module__": "__main__"})
+        with pytest.raises(UserError, match="method: 'idea' is defined in this script or notebook"):
+            mt.compare(recipe(tiny_model, tiny_panx, **SHORT), tmp_path / "all", methods=["mtl", "idea"], jobs=2)
+    assert not (tmp_path / "all").exists()

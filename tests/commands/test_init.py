@@ -133,6 +133,15 @@ def test_what_the_data_may_be(tmp_path: Path, write: Callable[[Path], Path], lan
     assert list(load_corpus(file.resolve()).train) == languages
 
 
+def test_a_treebank_beside_another_table_is_told(tmp_path: Path) -> None:
+    """No column of a CoNLL-U file has a name that could be that of the other one."""
+    treebank(tmp_path)
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}-aa.tsv").write_text("text\tlabel\n" + "ana\tb\nbela\tc\n" * 9)
+    with pytest.raises(UserError, match=r"train-de.conllu: a file of this format .* keep the folder to one format"):
+        init(tmp_path)
+
+
 def test_init_prints_the_recipe_of_the_data(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert called("init", "reviews.csv", "budget=9") == 0
     Path("recipe.yaml").write_text(capsys.readouterr().out)

@@ -1,6 +1,7 @@
 """Decay toward the weights of the start is its formula, whatever optimizer follows, within two loops too."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -87,5 +88,27 @@ def test_a_weight_without_gradient_stays_and_an_anchor_ends() -> None:
 
 @pytest.mark.parametrize(("alpha", "said"), [(-1.0, "choose 0 or more"), (10.1, "choose at most 10")])
 def test_what_no_anchor_can_be(alpha: float, said: str) -> None:
+    own = weights()
     with pytest.raises(ValueError, match=said):
-        anchor(SGD(weights(), lr=RATE), [], alpha)
+        anchor(SGD(own, lr=RATE), own, alpha)
+
+
+def test_a_rate_that_a_scheduler_raises_is_refused_before_the_step() -> None:
+    """Warm-up begins at zero, where any alpha would do."""
+    pulled, free = weights()
+    groups: list[dict[str, Any]] = [{"params": [pulled]}, {"params": [free], "lr": 50 * RATE}]
+    optimizer = SGD(groups, lr=RATE)
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+    anchor(optimizer, [pulled], 15.0)
+    for step in range(10):
+        pulled.grad = free.grad = gradient(step)
+        before = [pulled.detach().clone(), free.detach().clone()]
+        if 15.0 * optimizer.param_groups[0]["lr"] > 1.0:
+            with pytest.raises(ValueError, match=r"15 times the learning rate 0\.07 is above 1"):
+                optimizer.step()
+            assert torch.equal(pulled, before[0])
+            assert torch.equal(free, before[1])
+            return
+        optimizer.step()
+        warm_up.step()
+    pytest.fail("no step was refused")

@@ -355,6 +355,7 @@ def scalar(net: Net) -> Tensor:
         (lambda n: Combiner([], Joint()), "no parameter to train"),
         (lambda n: Combiner(n.parameters(), Joint(), heads=n.parameters()), "no parameter to train"),
         (lambda n: Combiner([n.never.weight, nn.Parameter(torch.ones(2))], Joint()), "one dtype"),
+        (lambda n: Combiner([nn.Parameter(torch.ones(2, dtype=torch.complex64))], Joint()), "torch.view_as_real"),
         (lambda n: Combiner(n.parameters(), Joint(), reduction="max"), 'must be "sum" or "mean"'),  # type: ignore[arg-type]
         (
             lambda n: Combiner(n.encoder.parameters(), Joint(), last_shared=[n.never.weight]),
@@ -373,6 +374,12 @@ def scalar(net: Net) -> Tensor:
         (lambda n: Combiner(n.parameters(), Joint()).backward([torch.ones(())]), "a scalar with a graph"),
         (lambda n: Combiner(n.parameters(), GradVac(3)).backward([scalar(n)]), "say which tasks they are"),
         (lambda n: Combiner(n.parameters(), Joint()).backward([]), "no losses"),
+        (
+            lambda n: Combiner(n.parameters(), Joint()).load_state_dict(
+                Combiner(n.encoder.parameters(), Joint()).state_dict()
+            ),
+            "this state is of .* parameters, and .* are combined",
+        ),
     ],
 )
 def test_mistakes_are_named(call: Callable[[Net], object], message: str) -> None:

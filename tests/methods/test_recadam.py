@@ -117,6 +117,40 @@ def test_task_weight_is_a_sigmoid_of_the_step(step: int, k: float, t0: float, we
     assert task_weight(step, k, t0) == pytest.approx(weight, rel=1e-14, abs=1e-300)
 
 
+def test_a_rate_may_be_a_tensor() -> None:
+    """As of torch's optimizers, whose compiled steps want it."""
+    x, y = start(), start()
+    grads = gradients(6)
+    number = RecAdam([x], lr=1e-2, gamma=20.0, t0=3.0)
+    tensor = RecAdam([y], lr=torch.tensor(1e-2), gamma=20.0, t0=3.0)
+    np.testing.assert_allclose(stepped(number, x, grads), stepped(tensor, y, grads), rtol=1e-6)
+
+
+def test_complex_parameters_are_pairs_of_real_ones() -> None:
+    pairs = nn.Parameter(torch.linspace(-1.0, 1.0, 6, dtype=torch.float64).view(3, 2))
+    numbers = nn.Parameter(torch.view_as_complex(pairs.detach().clone()))
+    both = [RecAdam([p], lr=1e-2, gamma=20.0, t0=3.0, weight_decay=0.1) for p in (pairs, numbers)]
+    for g in gradients(6):
+        pairs.grad = torch.tensor(g).view(3, 2)
+        numbers.grad = torch.view_as_complex(pairs.grad.clone())
+        for optimizer in both:
+            optimizer.step()
+    torch.testing.assert_close(torch.view_as_real(numbers), pairs.data, rtol=1e-14, atol=0)
+
+
+def sparse() -> None:
+    table = nn.Embedding(5, 2, sparse=True)
+    x = start()
+    groups: list[dict[str, Any]] = [{"params": [x]}, {"params": table.parameters()}]
+    optimizer = RecAdam(groups, gamma=10.0)
+    x.grad = torch.ones_like(x)
+    table(torch.tensor([1])).sum().backward()
+    try:
+        optimizer.step()
+    finally:
+        assert torch.equal(x, start()), "no weight has moved"
+
+
 def grown() -> None:
     x = start()
     optimizer = RecAdam([x], lr=1e-5, gamma=5000.0)
@@ -130,6 +164,7 @@ def grown() -> None:
         (lambda: RecAdam([start()], lr=1e-3, gamma=5000.0), "gamma below 2000"),
         (lambda: RecAdam([{"params": [start()], "gamma": 1e9}], lr=1e-5), "diverges"),
         (grown, "gamma below 2000"),
+        (sparse, "no sparse gradients"),
         (lambda: RecAdam([start()], lr=-1.0), "lr=-1.0"),
         (lambda: RecAdam([start()], k=-1.0), "k=-1.0"),
         (lambda: RecAdam([start()], betas=(0.9, 1.0)), "betas"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from multitune.methods.base import NonFiniteError
+from multitune.methods.recadam import RecAdam
 from multitune.methods.reptile import Reptile
 from multitune.methods.two_loop import SequentialReptile, TwoLoop
 
@@ -242,6 +243,46 @@ def test_parameters_may_be_added() -> None:
     with outer.slow_weights():
         assert same(weights(head), start)
     assert {group["inner_step"] for group in outer.state_dict()["param_groups"]} == {3}
+
+
+OWN_STATES: dict[str, Make] = {
+    "reset": METHODS["reset"],
+    "reptile": METHODS["reptile"],
+    "reptile, carry": METHODS["reptile, carry"],
+    "trajectories": partial(PLAIN, trajectories=2),
+}
+
+
+@pytest.mark.parametrize("added_after", [0, 3, 12])
+@pytest.mark.parametrize("make", OWN_STATES.values(), ids=OWN_STATES)
+def test_an_added_parameter_is_one_that_had_no_gradient_before(make: Make, added_after: int) -> None:
+    """Of an optimizer that has entries before its first step, in every trajectory and after every reset."""
+    ends = []
+    for is_added in (False, True):
+        body, head = network(), nn.Linear(2, 2)
+        nn.init.eye_(head.weight)
+        nn.init.zeros_(head.bias)
+        given = body.parameters() if is_added else [*body.parameters(), *head.parameters()]
+        outer = make(RecAdam(given, lr=1e-2, gamma=10.0, k=0.5, t0=4.0))
+        train(body, outer, range(added_after))
+        if is_added:
+            outer.add_param_group({"params": head.parameters()})
+        train(nn.Sequential(body, head), outer, range(added_after, added_after + 30))
+        ends.append(weights(body) + weights(head))
+    assert same(*ends)
+
+
+def test_sparse_gradients_at_a_rate_of_zero_are_a_step() -> None:
+    """The first one of a warm-up: no step of torch.distributed.checkpoint's has such gradients."""
+    table = nn.Embedding(5, 2, sparse=True)
+    outer = PLAIN(SGD(table.parameters(), lr=0.1))
+    warm_up = torch.optim.lr_scheduler.LambdaLR(outer, lambda step: min(1.0, step / 2))
+    for _ in range(4):
+        outer.zero_grad()
+        table(torch.tensor([1, 2])).sum().backward()
+        outer.step()
+        warm_up.step()
+    assert outer.outer_steps == 1
 
 
 def by_pickle(both: Any) -> Any:

@@ -16,7 +16,7 @@ def methods(plans: Mapping[str, type[Plan]]) -> Sheet:
     sheet = Sheet("methods", columns)
     for name, plan in plans.items():
         options = " ".join(_option(key, field.default) for key, field in plan.model_fields.items())
-        sheet.add(name, Lines([plan.summary, plan.paper]), options)
+        sheet.add(name, Lines([line for line in (plan.summary, plan.paper) if line]), options)
     return sheet
 
 

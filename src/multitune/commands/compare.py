@@ -141,6 +141,8 @@ def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None
         papers.columns(paper, data, heads.metric, [*{one.recipe.method: 1 for one in runs}], corpora[0].test)
     failures = Failures(out, runs)
     missing = [each for each in zip(runs, corpora, strict=True) if not _is_whole(out / each[0].folder)]
+    if count > 1 or ray is not None:
+        parallel.check_known(missing)
     if count == 1 and ray is None:
         with stage("all runs", len(missing)) as done:
             for one, corpus in missing:

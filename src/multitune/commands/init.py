@@ -3,12 +3,13 @@
 import logging
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from multitune import plugins
 from multitune.data import separated, tabular
 from multitune.data.bad import BadRecords, first_of
 from multitune.data.sets import any_hub, hub
@@ -80,7 +81,12 @@ def _check_ending(path: Path) -> None:
 
 
 def is_data(path: str | Path) -> bool:
-    """Whether this is a table, a folder or a data set of the Hub, and so no recipe."""
+    """Whether this is a table, a folder or a data set of the Hub, and so no recipe.
+
+    Raises:
+        UserError: a plugin is broken, which may read tables of its own.
+    """
+    plugins.load()
     is_file = tabular.suffix_of(Path(path)) in tabular.READERS
     return is_file or hub.is_name(_posix(path)) or Path(path).is_dir()
 
@@ -187,8 +193,9 @@ def _of_hub(name: str, languages: object) -> _Files:
 def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str], int]:
     """The columns, and how many rows there are (of train, where a column says that), if not more than ``most``."""
     said = {str(field): str(column) for field, column in given.items()} if isinstance(given, dict) else {}
-    if tabular.suffix_of(files.paths[0]) not in tabular.OBJECTS:
-        columns = said or _of_a_treebank(files.paths[0])
+    nameless = [path for path in files.paths if tabular.suffix_of(path) not in tabular.OBJECTS]
+    if nameless:
+        columns = said or _of_treebanks(files.paths, nameless[0])
         bad = BadRecords()
         rows = chain.from_iterable(tabular.rows(path, columns, bad) for path in files.paths)
         return columns, sum(1 for _ in islice(rows, most))
@@ -237,10 +244,29 @@ def _check_separated(path: Path) -> None:
             )
 
 
-def _of_a_treebank(path: Path) -> dict[str, str]:
-    if tabular.suffix_of(path) == ".conllu":
+def _of_treebanks(paths: Sequence[Path], nameless: Path) -> dict[str, str]:
+    """The columns of CoNLL-U files.
+
+    Args:
+        paths: of all files.
+        nameless: the first one whose format has no names for its columns.
+
+    Raises:
+        UserError: not all of them are such.
+    """
+    suffixes = {tabular.suffix_of(path) for path in paths}
+    if suffixes == {".conllu"}:
         return TREEBANK
-    raise UserError(f"{path}: the name of a table ends in one of {', '.join(tabular.suffixes())}")
+    if not suffixes <= tabular.READERS.keys():
+        raise UserError(f"{nameless}: the name of a table ends in one of {', '.join(tabular.suffixes())}")
+    raise UserError(
+        f"{nameless}: a file of this format does not say what its columns hold; "
+        + (
+            "keep the folder to one format"
+            if ".conllu" in suffixes
+            else "say it, e.g. 'columns={text: review, label: stars}'"
+        )
+    )
 
 
 def _rows(paths: list[Path]) -> Iterator[Mapping[str, Any]]:

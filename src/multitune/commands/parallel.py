@@ -1,13 +1,14 @@
 """The runs of a comparison at once: how many, with how many threads, and as which jobs."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from multitune.commands.attempts import Failures, Planned
+from multitune.data import DATASETS
 from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.jobs.display import Board, Lines, Quiet
@@ -15,9 +16,11 @@ from multitune.jobs.job import Job
 from multitune.jobs.processes import Processes
 from multitune.jobs.schedule import Schedule, Workers
 from multitune.models.device import chosen
+from multitune.plans import METHODS
 from multitune.recipe import Recipe
 from multitune.results.run import FILE
 from multitune.storage.cores import usable_cores
+from multitune.tasks import TASKS
 from multitune.training import run_folder
 from multitune.training.loading import load_plan
 
@@ -79,6 +82,26 @@ def ray_workers(recipes: Sequence[Recipe], on: str, jobs: int | None) -> Workers
 
     threads = max(recipe.threads or 1 for recipe in recipes)
     return OnRay(address, jobs, threads, on_cards=any(recipe.device != "cpu" for recipe in recipes))
+
+
+def check_known(planned: Missing) -> None:
+    """Make sure that other processes, which run no script, know what runs name.
+
+    Raises:
+        UserError: a method, data set or kind of task that is defined in the script or notebook itself.
+    """
+    for one, corpus in planned:
+        names: tuple[tuple[str, str, Mapping[str, object]], ...] = (
+            ("method", one.recipe.method, METHODS),
+            ("data", one.recipe.data, DATASETS),
+            *(("task", task, TASKS) for task in {corpus.task, *(head.task for head in corpus.heads.values())}),
+        )
+        for key, name, known in names:
+            if getattr(known.get(name), "__module__", None) == "__main__":
+                raise UserError(
+                    f"{key}: {name!r} is defined in this script or notebook, which other processes do not run; make "
+                    f"one run at a time (jobs=1), or put it into an installed package (docs/plugins.md)"
+                )
 
 
 def run_at_once(

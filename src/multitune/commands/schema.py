@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from multitune import plugins
 from multitune.data.sets import DATASETS
 from multitune.data.sets.hub import PREFIX
 from multitune.plans import METHODS, TORCHJD
@@ -15,7 +16,11 @@ def schema() -> dict[str, Any]:
     """JSON schema of a recipe file: its keys, and under ``methods:`` those of single methods.
 
     It keeps to draft 7, which every editor knows.
+
+    Raises:
+        UserError: a plugin is broken.
     """
+    plugins.load()
     made = Recipe.model_json_schema()
     keys, definitions = made["properties"], made["$defs"]
     keys["data"] |= {"anyOf": [{"enum": sorted(DATASETS)}, {"pattern": f"^{PREFIX}"}]}

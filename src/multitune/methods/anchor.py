@@ -14,6 +14,9 @@ from torch.utils.hooks import RemovableHandle
 
 from multitune.methods.sharded import shards
 
+ROUNDING = 1e-9
+"""What lr times alpha may be above 1: a scheduler multiplies rates."""
+
 
 def anchor(optimizer: Optimizer, parameters: Iterable[Tensor], alpha: float) -> RemovableHandle:
     """Let each step of an optimizer begin with w <- w + lr alpha (w0 - w), w0 the present weights.
@@ -33,20 +36,29 @@ def anchor(optimizer: Optimizer, parameters: Iterable[Tensor], alpha: float) -> 
         What ends it: ``remove()``.
 
     Raises:
-        ValueError: alpha is negative, or lr times alpha above 1, where a step overshoots w0.
+        ValueError: alpha is negative, or lr times alpha above 1, where a step overshoots w0; a step raises it where a
+            scheduler has brought lr there.
     """
-    largest = max(float(group["lr"]) for group in optimizer.param_groups)
     if not alpha >= 0.0:
         raise ValueError(f"alpha={alpha}: choose 0 or more")
-    if largest * alpha > 1.0:
-        raise ValueError(f"{alpha:g} times the learning rate {largest:g} is above 1; choose at most {1.0 / largest:g}")
     start = {parameter: parameter.detach().clone() for parameter in parameters}
+    for group in optimizer.param_groups:
+        if any(p in start for p in group["params"]):
+            _check_share(alpha, float(group["lr"]))
 
     @torch.no_grad()
     def pull(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        moves = []
         for group in optimizer.param_groups:
-            pulled = [p for p in group["params"] if p in start and p.grad is not None]
-            if pulled:
-                torch._foreach_lerp_(shards(pulled), shards(start[p] for p in pulled), float(group["lr"]) * alpha)
+            if pulled := [p for p in group["params"] if p in start and p.grad is not None]:
+                _check_share(alpha, rate := float(group["lr"]))
+                moves.append((pulled, rate * alpha))
+        for pulled, share in moves:
+            torch._foreach_lerp_(shards(pulled), shards(start[p] for p in pulled), share)
 
     return optimizer.register_step_pre_hook(pull)
+
+
+def _check_share(alpha: float, rate: float) -> None:
+    if rate * alpha > 1.0 + ROUNDING:
+        raise ValueError(f"{alpha:g} times the learning rate {rate:g} is above 1; choose at most {1.0 / rate:g}")

@@ -258,13 +258,24 @@ class Combiner:
         return own | {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue where ``state`` was taken; what was collected of a step that was not applied is dropped."""
-        self._collected = None
-        self._heads.put_back(self._heads.set_aside())
-        self._rows.reached = state["reached"].tolist()
+        """Continue where ``state`` was taken; what was collected of a step that was not applied is dropped.
+
+        Raises:
+            ValueError: the state belongs to other parameters.
+            RuntimeError: it belongs to another method, or one of other tasks.
+        """
+        reached: list[bool] = state["reached"].tolist()
+        if len(reached) != len(self._rows.reached):
+            raise ValueError(
+                f"this state is of {len(reached)} parameters, and {len(self._rows.reached)} are combined: freeze what "
+                "was frozen when it was saved, or go on with a new Combiner's state"
+            )
         prefix = "method."
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         self.method.load_state_dict(own)
+        self._collected = None
+        self._heads.put_back(self._heads.set_aside())
+        self._rows.reached = reached
 
     @contextmanager
     def _adding_to_grad(self, step: Step) -> Iterator[dict[int, float]]:

@@ -13,7 +13,7 @@ def shared_ones(
     """The parameters with their names (numbers where they have none), without heads and frozen ones.
 
     Raises:
-        ValueError: parameters that are given twice, mixed, unnamed where names are needed, or all frozen.
+        ValueError: parameters that are given twice, mixed, complex, unnamed where names are needed, or all frozen.
     """
     given = list(parameters)
     if named and any(isinstance(item, nn.Parameter) for item in given):
@@ -27,6 +27,10 @@ def shared_ones(
         raise ValueError("no parameter to train: all are frozen or heads")
     if len({(parameter.dtype, parameter.device) for _, parameter in shared}) != 1:
         raise ValueError("all parameters must have one dtype and be on one device")
+    if shared[0][1].is_complex():
+        raise ValueError(
+            "complex parameters have no real inner products: give torch.view_as_real of them as parameters"
+        )
     return shared
 
 

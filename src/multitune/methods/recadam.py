@@ -5,7 +5,7 @@ arXiv 2004.12651, Algorithm 1, and where it is silent the authors' code.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
@@ -53,7 +53,7 @@ class RecAdam(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 3e-5,
+        lr: float | Tensor = 3e-5,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
@@ -80,7 +80,7 @@ class RecAdam(Optimizer):
         """One step; returns what ``closure`` returns.
 
         Raises:
-            ValueError: a scheduler has brought lr * gamma to 2 or more.
+            ValueError: a scheduler has brought lr * gamma to 2 or more, or a gradient is sparse; no weight has moved.
         """
         loss = None
         if closure is not None:
@@ -88,6 +88,9 @@ class RecAdam(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             _check_stable(group)
+            if any(p.grad is not None and p.grad.layout != torch.strided for p in group["params"]):
+                raise ValueError("RecAdam takes no sparse gradients: give nn.Embedding sparse=False")
+        for group in self.param_groups:
             for step, parameters in self._parameters_by_step(group).items():
                 self._update(group, parameters, step)
         return loss
@@ -107,24 +110,30 @@ class RecAdam(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], step: int) -> None:
         beta1, beta2 = group["betas"]
-        grads = shards(p.grad for p in params if p.grad is not None)
-        m = shards(self.state[p]["exp_avg"] for p in params)
-        v = shards(self.state[p]["exp_avg_sq"] for p in params)
-        weights = shards(params)
+        lr = float(group["lr"])
+        grads = _real(p.grad for p in params if p.grad is not None)
+        m = _real(self.state[p]["exp_avg"] for p in params)
+        v = _real(self.state[p]["exp_avg_sq"] for p in params)
+        weights = _real(params)
         torch._foreach_lerp_(m, grads, 1.0 - beta1)
         torch._foreach_mul_(v, beta2)
         torch._foreach_addcmul_(v, grads, grads, 1.0 - beta2)
 
         weight = task_weight(step, group["k"], group["t0"]) if group["recall"] else 1.0
-        rate = group["lr"] * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
+        rate = lr * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
         denominators = torch._foreach_sqrt(v)
         torch._foreach_add_(denominators, group["eps"])
         torch._foreach_addcdiv_(weights, m, denominators, -rate * weight)
         if group["recall"]:
-            pretrained = shards(self.state[p]["pretrained"] for p in params)
-            torch._foreach_lerp_(weights, pretrained, group["lr"] * (1.0 - weight) * group["gamma"])
+            pretrained = _real(self.state[p]["pretrained"] for p in params)
+            torch._foreach_lerp_(weights, pretrained, lr * (1.0 - weight) * group["gamma"])
         if group["weight_decay"]:
-            torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(weights, 1.0 - lr * group["weight_decay"])
+
+
+def _real(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """This process's shards; complex ones as pairs of real numbers with moments of their own, as in torch's Adam."""
+    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in shards(tensors)]
 
 
 def _check_settings(group: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ class TaskSampler(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state`` was taken."""
-        self._generator.set_state(state["generator"])
+        self._generator.set_state(state["generator"].cpu())  # torch.load(map_location=...) may have moved it
 
 
 @final

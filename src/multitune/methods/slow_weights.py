@@ -1,6 +1,6 @@
 """The slow weights phi of a two-loop method, beside the fast weights theta that the parameters hold."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -88,9 +88,11 @@ class SlowWeights:
         outer.zero_grad()
 
     @torch.no_grad()
-    def restart(self) -> None:
-        """theta <- phi: the next trajectory begins at the slow weights."""
-        torch._foreach_copy_(shards(self.copies), shards(self.copies.values()))
+    def restart(self, parameters: Collection[Tensor] | None = None) -> None:
+        """theta <- phi, of all parameters or of some: the next trajectory begins at the slow weights."""
+        begin = self.copies if parameters is None else parameters
+        if begin:
+            torch._foreach_copy_(shards(begin), shards(self.copies[p] for p in begin))
 
     @torch.no_grad()
     def show(self) -> None:

@@ -122,7 +122,7 @@ class SWEP(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Continue with the generator's state of ``state_dict()``."""
-        self._generator.set_state(state)
+        self._generator.set_state(state.cpu())  # torch.load(map_location=...) may have moved it
 
 
 @contextmanager

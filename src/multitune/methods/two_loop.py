@@ -225,8 +225,7 @@ class TwoLoop(TwoLoopState):
 
     def _turn_to(self, trajectory: int) -> None:
         self._walks.leave(self.trajectory, list(self._phi.copies), dict(self.inner.state))
-        if self._walks.stands_at_phi(trajectory):
-            self._phi.restart()
+        self._phi.restart(self._walks.at_phi(trajectory, self._phi.copies))
         entries = self._walks.enter(trajectory)
         self._set_inner_state(copied(self._initial) if entries is None else entries)
         self.trajectory = trajectory

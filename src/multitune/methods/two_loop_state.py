@@ -106,9 +106,18 @@ class TwoLoopState(Optimizer, ABC):
         self.inner.zero_grad(set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the inner optimizer; its weights are copied at the next step."""
+        """Add a group to the inner optimizer; its weights are copied at the next step.
+
+        A reset puts its entries back to what they are now.
+        """
+        known = set(self._parameters())
         self.inner.add_param_group(param_group)
         self._count_in_all_groups()
+        new = {p: own for p, own in self.inner.state.items() if p not in known}
+        if self._keep_initial:
+            self._initial |= copied(new)
+        if self._before_first is not None:
+            self._before_first |= copied(new)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resume needs besides the model's own weights, in the middle of an inner loop too.
@@ -276,6 +285,8 @@ class TwoLoopState(Optimizer, ABC):
         if self.current_loop or any(float(group.get("lr", 0.0)) for group in self.param_groups):
             return False
         gradients = [p.grad for p in self._parameters() if p.grad is not None]
+        if any(gradient.layout != torch.strided for gradient in gradients):
+            return False
         return bool(gradients) and float(get_total_norm(gradients, norm_type=1.0)) == 0.0
 
     def _make_state(self) -> None:
@@ -294,8 +305,10 @@ class TwoLoopState(Optimizer, ABC):
         self._drop_copies()
 
     def _set_inner_state(self, entries: Entries) -> None:
+        """Give the inner optimizer entries; a parameter that was added since they were left begins as it is known."""
+        added = {p: own for p, own in self._initial.items() if p not in entries}
         self.inner.state.clear()
-        self.inner.state.update(entries)
+        self.inner.state.update(copied(added) | entries)
 
 
 def _part(entries: Entries, name: str) -> dict[Tensor, Any]:

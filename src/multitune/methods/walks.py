@@ -1,7 +1,7 @@
 """Several trajectories from the same slow weights: those that wait while one is in the parameters, and their mean."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -52,9 +52,10 @@ class Walks:
         """Which of this rank's has its turn after another one."""
         return self.own[(self.own.index(trajectory) + 1) % len(self.own)]
 
-    def stands_at_phi(self, trajectory: int) -> bool:
-        """Whether one that waits has made no step since it was at phi."""
-        return not any(WEIGHTS in own for own in self.waiting.get(trajectory, {}).values())
+    def at_phi(self, trajectory: int, parameters: Iterable[Tensor]) -> list[Tensor]:
+        """The parameters in which one that waits stands at phi: it has made no step since, or not with these."""
+        entries = self.waiting.get(trajectory, {})
+        return [p for p in parameters if WEIGHTS not in entries.get(p, {})]
 
     @torch.no_grad()
     def leave(self, trajectory: int, parameters: Sequence[Tensor], state: Entries) -> None:

@@ -37,9 +37,10 @@ def find(name: str) -> type[Plan]:
     """
     if name.startswith(TORCHJD):
         return combined.torchjd_plan(name.removeprefix(TORCHJD))
-    if name not in METHODS:
-        raise UserError(f"method: {unknown('method', name, listed())}")
-    return METHODS[name]
+    plans = METHODS if name in METHODS else listed()
+    if name not in plans:
+        raise UserError(f"method: {unknown('method', name, plans)}")
+    return plans[name]
 
 
 def listed() -> dict[str, type[Plan]]:

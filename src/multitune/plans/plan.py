@@ -17,8 +17,10 @@ class Plan(BaseModel, ABC):
     """A method as recipes know it: its options, and how a run's update is built from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-    summary: ClassVar[str]
-    paper: ClassVar[str]
+    summary: ClassVar[str] = ""
+    """What it does, in one line of `multitune methods` and of reports."""
+    paper: ClassVar[str] = ""
+    """Where it is described."""
     one_model_per_task: ClassVar[bool] = False
     """Each task trains a model of its own, on its share of the budget."""
     mixes_tasks: ClassVar[bool] = False

@@ -11,6 +11,7 @@ from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
 from multitune.data.sets import any_hub, assistant, calls, folders, hub, hub_sets, own
 from multitune.data.sets.folders import Load
+from multitune.data.sets.handed_over import checked
 from multitune.data.sets.sources import FOLDERS, GLUE
 from multitune.errors import UserError
 
@@ -55,8 +56,9 @@ def is_known(name: str) -> bool:
     return name in DATASETS or hub.is_name(name)
 
 
-def _load_of(name: str) -> Load:
-    return DATASETS[name] if name in DATASETS else partial(any_hub.load, name)
+def _loaded(name: str, wanted: Wanted, bad: BadRecords) -> Corpus:
+    load: Load = DATASETS[name] if name in DATASETS else partial(any_hub.load, name)
+    return checked(name, load(wanted, bad), wanted.kinds)
 
 
 def load(
@@ -104,11 +106,11 @@ def load(
         )
     wanted = Wanted(kinds, paths.get(name), languages, inside, columns, task, renamed, test_only, trained, spelling)
     nothing = others and languages is not None and not (languages or inside)
-    corpus = Corpus(str(task), (), {}, {}, {}) if nothing else _load_of(name)(wanted, bad)
+    corpus = Corpus(str(task), (), {}, {}, {}) if nothing else _loaded(name, wanted, bad)
     _check_folders(corpus.train)
     for other, codes in others.items():
         of_other = replace(wanted, path=paths.get(other), languages=(), unseen=codes, task=corpus.task, trained=())
-        corpus = _with_unseen(corpus, name, other, DATASETS[other](of_other, bad))
+        corpus = _with_unseen(corpus, name, other, _loaded(other, of_other, bad))
     return corpus
 
 
