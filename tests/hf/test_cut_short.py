@@ -1,4 +1,4 @@
-"""What callbacks and an interrupt cut short in a Trainer: epochs, and a step."""
+"""What callbacks, an interrupt and a gradient scaler cut short in a Trainer: epochs, a training, and steps."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,6 +53,75 @@ def test_rows_are_of_their_tasks_after_epochs_that_end_early(tmp_path: Path) -> 
     one.train()
     assert len(one.pairs) == 2 * one.state.global_step > 2 * 8
     assert all(came == told for came, told in one.pairs)
+
+
+class Loops(MultitaskTrainer):
+    """Keeps the languages of each inner loop; ``spoilt`` steps have a gradient that is infinite."""
+
+    def __init__(self, *args: Any, spoilt: tuple[int, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loops: list[list[str]] = []
+        self._spoilt = spoilt
+        if spoilt:
+            self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        assert self.two_loop is not None
+        if self.two_loop.inner_step == 0:
+            self.loops.append([])
+        of = {tuple(row["input_ids"]): row["language"] for row in rows()}
+        self.loops[-1].append(of[tuple(inputs["input_ids"][0].tolist())])
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.state.global_step in self._spoilt:
+            next(weight.grad for weight in model.parameters()).fill_(torch.inf)
+        return loss
+
+
+class Stop(TrainerCallback):
+    """As Ctrl-C in a notebook, once, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._steps = [step]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step in self._steps:
+            self._steps.clear()
+            raise KeyboardInterrupt
+
+
+ORDERS: dict[str, tuple[dict[str, Any], list[list[str]]]] = {
+    "fish": ({}, [["de", "fi", "sw"]]),
+    "sequential_reptile": ({"order": "permuted", "inner_steps": 6}, [["de", "de", "fi", "fi", "sw", "sw"]]),
+    "reptile": ({"inner_steps": 2}, [["de", "de"], ["fi", "fi"], ["sw", "sw"]]),
+}
+"""A method's options, and the languages of its inner loops."""
+
+
+@pytest.mark.parametrize("what", ["epochs", "training", "steps"])
+@pytest.mark.parametrize("method", ORDERS)
+def test_inner_loops_have_their_languages_whatever_is_cut_short(tmp_path: Path, method: str, what: str) -> None:
+    options, expected = ORDERS[method]
+    one = Loops(
+        classifier(),
+        arguments(tmp_path, max_steps=24),
+        train_dataset=rows(),
+        task_column="language",
+        sampling="uniform",
+        method=method,
+        options=options,
+        spoilt=(0, 4, 5, 13) if what == "steps" else (),
+    )
+    if what == "epochs":
+        one.add_callback(CutEpochs(4, 9))
+    if what == "training":
+        one.add_callback(Stop(5))
+        with pytest.raises(KeyboardInterrupt):
+            one.train()
+        one.loops.clear()
+    one.train()
+    assert sum(map(len, one.loops)) == one.state.global_step >= 20
+    whole = one.loops[:-1]  # the last one may be cut by the end
+    assert [sorted(loop) for loop in whole] == (expected * 24)[: len(whole)]
 
 
 class BreakOff(TrainerCallback):

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from accelerate import FullyShardedDataParallelPlugin
 from torch.optim import Adagrad, AdamW
+from torch.utils.data import DataLoader, SequentialSampler
+from transformers import Trainer
 
 from multitune.errors import UserError
-from multitune.hf import MultitaskTrainer
+from multitune.hf import MultitaskMixin, MultitaskTrainer
 from multitune.hf.settings import check, check_inner, check_sharding, plan_of
 from multitune.methods import SequentialReptile
 from tiny import arguments, classifier, rows
@@ -67,6 +69,38 @@ def test_it_is_said_before_the_first_step(tmp_path: Path, settings: dict[str, An
     one = made(tmp_path, **settings)
     with pytest.raises(UserError, match=message):
         one.train()
+
+
+class Repeats(Trainer):
+    """Has an order of its own, as GRPO has, in which a prompt's answers are side by side."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset)
+
+
+class LoadsItself(Trainer):
+    """Makes its batches itself, as the trainers of sentence-transformers do."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        data: Any = self.train_dataset
+        return DataLoader(data, batch_size=2, collate_fn=self.data_collator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Repeats, r"task_column: Own has its own order of examples \(SequentialS"),
+        (LoadsItself, "Own has its own batches"),
+    ],
+)
+def test_a_trainer_that_orders_examples_itself_is_refused_batches_of_one_task(
+    tmp_path: Path, kind: type[Trainer], message: str
+) -> None:
+    own: Any = type("Own", (MultitaskMixin, kind), {})
+    with pytest.raises(UserError, match=message):
+        own(classifier(), arguments(tmp_path), train_dataset=rows(), task_column="language").train()
+    data = rows().remove_columns("language")
+    own(classifier(), arguments(tmp_path, max_steps=2), train_dataset=data, method="lookahead").train()
 
 
 def test_a_wrapped_optimizer_is_not_wrapped_again(tmp_path: Path) -> None:

@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Gemma3Config,
+    PretrainedConfig,
+    ResNetConfig,
+)
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.models.poolers import GAIN
-from multitune.tasks import Classification, HeadMap, Tagging
+from multitune.tasks import CausalLM, Classification, HeadMap, ImageClassification, Tagging, Task
 
 TEXTS = ["ana sees roma", "the old coro and the old bela", "oslo"]
 
@@ -150,3 +157,19 @@ def test_tagging_has_no_new_square_layer(tiny_model: Path) -> None:
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model: cannot load the folder"):
         loaded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "task", "message"),
+    [
+        (Gemma3Config(), CausalLM(()), r"model: '.*' reads images or sound beside text \(it is a gemma3\); choose one"),
+        (Gemma3Config(), Classification(("no", "yes")), "model: '.*' reads images or sound beside text"),
+        (ResNetConfig(), ImageClassification(("no", "yes")), r"layers: .* \(a resnet\) has no one row of layers"),
+    ],
+)
+def test_what_a_configuration_says_is_refused_before_weights_are_read(
+    tmp_path: Path, config: PretrainedConfig, task: Task, message: str
+) -> None:
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        encoders.load(str(tmp_path), HeadMap.of_all(task), layers=1, dropout=None, seed=0)

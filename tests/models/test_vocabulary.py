@@ -1,10 +1,20 @@
 """Vocabulary trimming loses nothing: the same model comes out, other rows bit-identical."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification, PreTrainedModel
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BartConfig,
+    MT5Config,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)
 
 from multitune.errors import UserError
 from multitune.models.vocabulary import TrimmedVocabulary
@@ -76,3 +86,49 @@ def test_padding_keeps_its_number_and_full_is_left_again(tiny_model: Path) -> No
 def test_an_output_layer_that_shares_the_matrix_is_refused(tiny_model: Path) -> None:
     with pytest.raises(UserError, match="trim_vocabulary"):
         TrimmedVocabulary(AutoModelForMaskedLM.from_pretrained(tiny_model), USED)
+
+
+ENDS: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 39}
+PADDED: dict[str, Any] = ENDS | {"pad_token_id": 38, "decoder_start_token_id": 38}
+BART: dict[str, Any] = {
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+}
+SIZES: dict[str, Any] = {
+    "vocab_size": 40,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen3Config(num_key_value_heads=1, head_dim=8, **SIZES, **ENDS, pad_token_id=None),
+        MT5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, **PADDED),
+        BartConfig(vocab_size=40, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, **BART, **ENDS, pad_token_id=0),
+    ],
+    ids=["looks for its padding", "looks for its end, twice embedded", "begins with a token, twice embedded"],
+)
+def test_heads_and_decoders_find_special_tokens_among_the_rows(config: PretrainedConfig) -> None:
+    """A classifier of the last token, or of the end token, sees the same one; both stacks read the same rows."""
+    torch.manual_seed(0)
+    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config).eval()
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = 38  # the tokenizer's own
+    padding = network.config.pad_token_id
+    ids = torch.tensor([[5, 9, 12, 39], [7, 39, padding, padding]])
+    given, before = {"attention_mask": (ids != padding).long()}, network.config.to_dict()
+    with torch.no_grad():
+        whole = network(input_ids=ids, **given).logits
+        vocabulary = TrimmedVocabulary(network, set(ids.flatten().tolist()))
+        torch.testing.assert_close(network(input_ids=vocabulary.rows(ids), **given).logits, whole)
+        with vocabulary.full():
+            torch.testing.assert_close(network(input_ids=ids, **given).logits, whole)
+            assert network.config.to_dict() == before
+    vocabulary.undo()
+    assert network.config.to_dict() == before

@@ -222,6 +222,19 @@ def test_an_answer_stops_where_its_template_ends_a_turn(tmp_path: Path) -> None:
     assert stopped == endless[: endless.index(endless[2]) + 1]
 
 
+def test_a_models_own_settings_of_generation_have_no_say_in_answers(tmp_path: Path) -> None:
+    """As those of Qwen2.5, which sample and penalise what was said before."""
+    loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()
+    examples = encoded(RECORDS[0])
+    inputs, _ = TASK.collate(examples, 4)
+    with torch.no_grad():
+        likeliest = TASK.forward(loaded, inputs, examples)["answers"].tolist()
+        own = loaded.generation_config
+        own.update(do_sample=True, temperature=0.7, repetition_penalty=1.5, no_repeat_ngram_size=2, max_length=20)
+        assert TASK.forward(loaded, inputs, examples)["answers"].tolist() == likeliest
+    assert loaded.generation_config is own
+
+
 def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path) -> None:
     """Also where the model names no token for it, as those of Llama 3 and Qwen: their token 0 is a word."""
     loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @final
 class Events(TrainerCallback):
-    """Tells a trainer's method where its training, its epoch and its step begin, and where the training ends."""
+    """Tells a trainer's method where its training, its epochs and its steps begin and end."""
 
     def __init__(self, trainer: "MultitaskMixin") -> None:
         self._trainer = trainer
@@ -31,6 +31,11 @@ class Events(TrainerCallback):
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:
         self._trainer.begin_step(state.global_step)
+
+    def on_optimizer_step(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        self._trainer.end_step()
 
     def on_train_end(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any

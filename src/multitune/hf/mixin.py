@@ -1,8 +1,7 @@
 """A method at work in a Trainer: where it gets its batches, its optimizer, its gradients and its weights."""
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
@@ -19,8 +18,9 @@ from multitune.hf.draws import draws
 from multitune.hf.metrics import name_after, with_means
 from multitune.hf.order import ExampleOrder
 from multitune.hf.rows import StepRows
-from multitune.hf.settings import check, check_inner, check_sharding, plan_of
+from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, plan_of
 from multitune.hf.setup import setup_of
+from multitune.hf.steps import shape_of_step, steps_of_training
 from multitune.methods.reptile import Reptile
 from multitune.methods.two_loop import TwoLoop
 from multitune.methods.two_loop_state import Weights
@@ -95,7 +95,7 @@ class MultitaskMixin(Trainer):
         self._judged_step = -1
         self._evaluated: tuple[str, str] | None = None
         self._epoch: int | None = None
-        self._left_out = 0  # steps of epochs that callbacks have cut short
+        self._order_is_used = False
         super().__init__(model, args, *more, **kwargs)
         check(self._plan, self.args, own_batches=task_column is not None)
         check_sharding(self._plan, getattr(self.accelerator.state, "fsdp_plugin", None))
@@ -110,16 +110,25 @@ class MultitaskMixin(Trainer):
         """The Trainer's, with the method's order of examples.
 
         Raises:
-            UserError: no such column, rows without a task, or fewer tasks than a step combines.
+            UserError: no such column, rows without a task, fewer tasks than a step combines, or a Trainer that makes
+                its batches in a way of its own.
         """
         if self._task_column is not None and self.train_dataset is not None:
-            self._order = self._new_order(self._task_column)
+            self._order, self._order_is_used = self._new_order(self._task_column), False
         loader = super().get_train_dataloader()
-        self._total_steps = self._steps(loader, self.args.gradient_accumulation_steps)
+        if self._order is not None and not self._order_is_used:
+            raise has_its_own(self, "batches")
+        self._total_steps = steps_of_training(self.args, loader, self.args.gradient_accumulation_steps)
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return super()._get_train_sampler(train_dataset) if self._order is None else self._order
+        own = super()._get_train_sampler(train_dataset)
+        if self._order is None:
+            return own
+        if not isinstance(own, RandomSampler):
+            raise has_its_own(self, f"order of examples ({type(own).__name__})")
+        self._order_is_used = True
+        return self._order
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The Trainer's optimizer, or the one that it was given, with the method around it.
@@ -219,8 +228,10 @@ class MultitaskMixin(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def begin_training(self) -> None:
-        """Say what is known before the first step, forget one that broke off, and let DDP average every row."""
+        """Say what is known before the first step, end what broke off, and let DDP average every row."""
         self._judged_step, self._epoch = -1, None
+        if self.two_loop is not None and self.state.global_step == 0:
+            self.two_loop.close_inner_loop()  # of a training that was interrupted: loops begin with the order of tasks
         self._make_rows()
         for note in self._update.notes if self._update else ():
             logger.warning(note)
@@ -239,7 +250,7 @@ class MultitaskMixin(Trainer):
         length = self._order.steps_per_epoch
         self._epoch = step // length if self._epoch is None else self._epoch + 1
         self._order.set_epoch(self._epoch)
-        self._left_out = max(0, self._epoch * length - step)
+        self._order.left_out = max(0, self._epoch * length - step)
 
     def begin_step(self, step: int) -> None:
         """Tell the method how far training is, and whose micro-batches come.
@@ -252,15 +263,19 @@ class MultitaskMixin(Trainer):
             loop.progress = step / self.state.max_steps
         if self._order is None:
             return
-        tasks = self._order.tasks(step + self._left_out)
+        tasks = self._order.tasks(step)
         if isinstance(loop, Reptile) and loop.task != tasks[0]:
             raise UserError(
                 f"reptile: step {step} has a batch of task {tasks[0]}, and the trajectory is of task {loop.task}: "
-                f"resume with the options, batch sizes and max_steps of the checkpoint, and let no callback end an "
-                f"epoch early"
+                f"resume with the options, batch sizes and max_steps of the checkpoint"
             )
         if self._rows is not None:
             self._rows.begin(tasks)
+
+    def end_step(self) -> None:
+        """Let a step that the gradient scaler has left out count as one of its inner loop, as it does in the order."""
+        if self.two_loop is not None and self.accelerator.optimizer_step_was_skipped:
+            self.two_loop.pass_turn()
 
     def end_training(self) -> None:
         """Close the last inner loop, unless the last step's slow weights were evaluated or saved already.
@@ -367,33 +382,16 @@ class MultitaskMixin(Trainer):
 
     def _new_order(self, column: str) -> ExampleOrder:
         tasks = find_tasks(self.train_dataset, column)
-        count, examples = self._shape_of_step()
+        count, examples = shape_of_step(self, self._plan)
         if isinstance(self._plan, SeveralTasks) and count > len(tasks.names):
             raise UserError(
                 f"gradient_accumulation_steps: {count} distinct tasks a step, and column {column!r} has "
                 f"{len(tasks.names)}; set it to that at most"
             )
-        steps = self._steps(range(sum(tasks.sizes)), count * examples)
+        steps = steps_of_training(self.args, range(sum(tasks.sizes)), count * examples)
         self._names, self._probabilities = (
             tasks.names,
             self._shares.probabilities(tasks.sizes, steps * count * examples),
         )
         draw = draws(self._plan, self._setup(steps), count)
         return ExampleOrder(tasks.examples, draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed)
-
-    def _shape_of_step(self) -> tuple[int, int]:
-        """Tasks of a step, and examples of each, over all ranks."""
-        copies = self.get_tp_size() * self.get_cp_size() * self.get_sp_size()  # ranks that see the same batch
-        ranks = 1 if self.accelerator.split_batches else self.accelerator.num_processes // copies
-        batches, batch = self.args.gradient_accumulation_steps, self._train_batch_size
-        if self._plan.mixes_tasks:
-            return batches * ranks * batch, 1
-        if isinstance(self._plan, SeveralTasks):
-            return batches, ranks * batch
-        return 1, batches * ranks * batch
-
-    def _steps(self, epoch: Sized, step: int) -> int:
-        """Steps of the whole training, as the Trainer counts them, where a step takes so much of an epoch."""
-        if self.args.max_steps > 0:
-            return self.args.max_steps
-        return math.ceil(self.args.num_train_epochs * max(1, math.ceil(len(epoch) / step)))

@@ -34,6 +34,7 @@ class ExampleOrder(Sampler[int]):
         step_size: examples of a step.
         steps_per_epoch: the fewest steps that have as many examples as the data set.
         epoch: the one that is to come, or is under way.
+        left_out: steps of the epochs before it that did not take place, which come next.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ExampleOrder(Sampler[int]):
         self._per_step, self._per_task = tasks_per_step, examples_per_task
         self.step_size = tasks_per_step * examples_per_task
         self.steps_per_epoch = math.ceil(sum(map(len, self._examples)) / self.step_size)
-        self.epoch, self._skip, self._given = 0, 0, 0
+        self.epoch, self._skip, self._given, self.left_out = 0, 0, 0, 0
         self._drawn = array("L")
         self._shuffled: dict[int, tuple[int, list[int]]] = {}
 
@@ -86,7 +87,7 @@ class ExampleOrder(Sampler[int]):
         self.set_epoch(self.epoch + 1)
 
     def _epoch(self) -> Iterator[int]:
-        first = self.epoch * self.steps_per_epoch
+        first = self.epoch * self.steps_per_epoch - self.left_out
         turns = Counter(task for step in range(first) for task in self.tasks(step))
         for step in range(first, first + self.steps_per_epoch):
             for task in self.tasks(step):

@@ -12,7 +12,7 @@ from multitune.mistakes import describe
 from multitune.plans import METHODS, Plan, find
 from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
 from multitune.plans.regularised import RecAdamPlan, SWEPPlan
-from multitune.plans.two_loop import ManyWalks, ReptilePlan, TwoLoopPlan
+from multitune.plans.two_loop import ManyWalks, TwoLoopPlan
 
 if TYPE_CHECKING:
     from accelerate import FullyShardedDataParallelPlugin
@@ -92,11 +92,6 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
             f"train_sampling_strategy: {arguments.train_sampling_strategy} orders the examples, and so do task_column "
             f"and sampling; leave it out"
         )
-    if isinstance(plan, ReptilePlan) and arguments.fp16:
-        raise UserError(
-            "fp16: a step that the gradient scaler leaves out would part reptile's batches from its trajectories; use "
-            "bf16"
-        )
     optim = str(getattr(arguments.optim, "value", arguments.optim))
     if not isinstance(plan, (MixedPlan, SequentialPlan)) and ("layerwise" in optim or "lomo" in optim):
         raise UserError(f"optim: {optim} steps within the backward pass; choose one that steps after it: adamw_torch")
@@ -151,3 +146,11 @@ def check_inner(plan: Plan, optimizer: Optimizer, *, sharded: bool) -> None:
             f"optimizer: {type(optimizer).__name__} has weights of its own for evaluations, and so has the method; "
             f"give one that has not, such as AdamW"
         )
+
+
+def has_its_own(trainer: object, what: str) -> UserError:
+    """What to say of a Trainer that decides itself which example comes when, as GRPO repeats each prompt in a batch."""
+    return UserError(
+        f"task_column: {type(trainer).__name__} has its own {what}, which batches of one task would undo; leave it "
+        f"out, with the method lookahead or mixed"
+    )

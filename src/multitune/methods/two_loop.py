@@ -131,11 +131,7 @@ class TwoLoop(TwoLoopState):
         length = self.loop_length
         if self.inner_step in (0, length - 1):
             outer_lr_at(self._outer_lr, self.progress)  # what is wrong with it is said before the step, not after it
-        if not self.current_loop:
-            self._forget_made_state()
-            self._check_replicas()
-        self._copy_what_trains()
-        self.current_loop = length
+        self._continue_loop(length)
         loss: float | None = self.inner.step(closure)
         self._end_turn()
         return loss
@@ -148,8 +144,7 @@ class TwoLoop(TwoLoopState):
         """
         if self.parameters_hold == "slow":
             raise ValueError("the slow weights are in the model: call train() before pass_turn()")
-        self.current_loop = self.loop_length
-        self._copy_what_trains()
+        self._continue_loop(self.loop_length)
         self._end_turn()
 
     def eval(self) -> None:
@@ -213,6 +208,14 @@ class TwoLoop(TwoLoopState):
         else:
             self._phi.hide()
         self.parameters_hold = weights
+
+    def _continue_loop(self, length: int) -> None:
+        """Go on with an inner loop of so many steps, or begin it; the very first copies the weights."""
+        if not self.current_loop:
+            self._forget_made_state()
+            self._check_replicas()
+        self._copy_what_trains()
+        self.current_loop = length
 
     def _end_turn(self) -> None:
         """Count a step; the next of this rank's trajectories has its turn, and after K turns the inner loop ends."""

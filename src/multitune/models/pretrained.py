@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from multitune.errors import UserError
 from multitune.models.dropout import set_dropout
@@ -45,11 +45,22 @@ def load_model(
 
 
 def configuration(name: str, task: Task, layers: int | None) -> Any:
-    """The configuration of a model with a head for the task."""
+    """The configuration of a model with a head for the task.
+
+    Raises:
+        UserError: it reads more than the task's texts, or has fewer layers than are to be kept, or no number of them.
+    """
     config = fetched(name, AutoConfig.from_pretrained)
+    if task.auto_processor is AutoTokenizer and getattr(config, "text_config", None) is not None:
+        raise UserError(
+            f"model: {name!r} reads images or sound beside text (it is a {config.model_type}); choose one of text alone"
+        )
     task.configure(config)
     if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {name} has only {config.num_hidden_layers} layers, not {layers}")
+        there = getattr(config, "num_hidden_layers", None)
+        if there is None:
+            raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
+        if layers > there:
+            raise UserError(f"layers: {name} has only {there} layers, not {layers}")
         config.num_hidden_layers = layers
     return config

@@ -4,6 +4,9 @@ A token that the training data never contain has an embedding row without gradie
 decay on embeddings must be 0). So training needs only the rows of the tokens that do occur. They are cut out into a
 small matrix; the full matrix keeps the pretrained values, gets the trained rows back whenever the model is evaluated
 or saved, and every other row stays bit-identical.
+
+Some heads look for special tokens among the inputs: a decoder's classifies by the state of the last token that is no
+padding, T5's by that of its end token. So the model's configuration has their row numbers while it trains.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from multitune.errors import UserError
 from multitune.models.heads import Heads
@@ -33,15 +36,19 @@ class TrimmedVocabulary:
     def __init__(self, model: PreTrainedModel | Heads, token_ids: Iterable[int]) -> None:
         embedding = model.get_input_embeddings()
         assert isinstance(embedding, nn.Embedding)
-        if is_tied(model):
+        # An encoder-decoder's two stacks have a module each, with the one matrix.
+        readers = [module for module in model.modules() if getattr(module, "weight", None) is embedding.weight]
+        self._readers = [reader for reader in readers if isinstance(reader, nn.Embedding)]
+        if is_tied(model) or len(self._readers) < len(readers):
             raise UserError("trim_vocabulary: the output layer of this model trains every row; set it to false")
-        self._embedding = embedding
         self._full: nn.Parameter = embedding.weight  # type: ignore[assignment]
         self._trained = self._full.requires_grad
         self._full.requires_grad_(False)
         # Ids up to the padding are kept, so that it keeps its number: RoBERTa computes positions from it.
         up_to_padding = range((embedding.padding_idx if embedding.padding_idx is not None else -1) + 1)
-        self.token_ids = torch.tensor(sorted({*token_ids, *up_to_padding}))
+        self._special = _special_tokens(model, embedding.num_embeddings)
+        special = [token for _, _, token in self._special]
+        self.token_ids = torch.tensor(sorted({*token_ids, *up_to_padding, *special}))
         """The tokens kept, in the full vocabulary's numbers, [rows]."""
         self._row = torch.full((embedding.num_embeddings,), -1)
         self._row[self.token_ids] = torch.arange(len(self.token_ids))
@@ -75,5 +82,19 @@ class TrimmedVocabulary:
         self._full.requires_grad_(self._trained)
 
     def _use(self, weight: nn.Parameter) -> None:
-        self._embedding.weight = weight
-        self._embedding.num_embeddings = len(weight)
+        for reader in self._readers:
+            reader.weight, reader.num_embeddings = weight, len(weight)
+        for config, name, token in self._special:
+            setattr(config, name, token if weight is self._full else int(self._row[token]))
+
+
+def _special_tokens(model: nn.Module, count: int) -> list[tuple[PretrainedConfig, str, int]]:
+    """Each configuration of a model, the name of a special token there, and its number, which is below ``count``."""
+    models = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+    configs = {id(config): config for config in (module.config.get_text_config() for module in models)}
+    return [
+        (config, name, token)
+        for config in configs.values()
+        for name, token in vars(config).items()
+        if name.endswith("_token_id") and isinstance(token, int) and 0 <= token < count
+    ]

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from operator import itemgetter
 from typing import Any, final
 
@@ -13,7 +13,13 @@ import torch
 from numpy.typing import NDArray
 from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from multitune.data.bad import BadRecord
 from multitune.data.chat import ANY, ASSISTANT, spoken
@@ -272,18 +278,26 @@ def _answers(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
         pad = ends[0] if ends else 0
     ids = padded_rows([prompt[::-1] for prompt in prompts], pad).flip(1).to(model.device)
     mask = padded_rows([[1] * len(prompt) for prompt in prompts], 0).flip(1).to(model.device)
-    said = model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=mask,
-        num_beams=1,
-        do_sample=False,
-        max_new_tokens=max(examples[row]["room"] for row in rows),
-        eos_token_id=ends or None,
-        pad_token_id=pad,
-    )[:, ids.shape[1] :]
+    longest = max(examples[row]["room"] for row in rows)
+    with _set_to(model, GenerationConfig(max_new_tokens=longest, eos_token_id=ends or None, pad_token_id=pad)):
+        said = model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]  # type: ignore[operator]
     answers = torch.full((len(examples), said.shape[1]), pad)
     answers[rows] = said.cpu()
     return answers
+
+
+@contextmanager
+def _set_to(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """A context in which these alone decide what is generated, by default the likeliest token each time.
+
+    A model's own would fill them up: Qwen's ``repetition_penalty`` keeps an answer from repeating the question's words.
+    """
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _ends(model: PreTrainedModel, examples: Sequence[Example]) -> list[int]:

@@ -1,0 +1,30 @@
+"""How many steps a Trainer's training has, and how many tasks and examples a step."""
+
+import math
+from collections.abc import Sized
+from typing import TYPE_CHECKING
+
+from multitune.plans import Plan
+from multitune.plans.combined import SeveralTasks
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
+
+
+def shape_of_step(trainer: "Trainer", plan: Plan) -> tuple[int, int]:
+    """Tasks of a step, and examples of each, over all ranks."""
+    copies = trainer.get_tp_size() * trainer.get_cp_size() * trainer.get_sp_size()  # ranks that see the same batch
+    ranks = 1 if trainer.accelerator.split_batches else trainer.accelerator.num_processes // copies
+    batches, batch = trainer.args.gradient_accumulation_steps, trainer._train_batch_size
+    if plan.mixes_tasks:
+        return batches * ranks * batch, 1
+    if isinstance(plan, SeveralTasks):
+        return batches, ranks * batch
+    return 1, batches * ranks * batch
+
+
+def steps_of_training(arguments: "TrainingArguments", epoch: Sized, step: int) -> int:
+    """Steps of the whole training, as the Trainer counts them, where a step takes so much of an epoch."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    return math.ceil(arguments.num_train_epochs * max(1, math.ceil(len(epoch) / step)))
