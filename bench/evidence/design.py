@@ -6,7 +6,7 @@ from pathlib import Path
 from analyse import progress, rows_of
 from choosing import choices_of
 from contrasts import in_knob_half
-from markdown_tables import table
+from markdown_parts import paragraph, table
 from plan import NEXT, OURS, Contender, Plan
 from store import Stored
 
@@ -87,10 +87,12 @@ def chosen(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## What was chosen?"
     yield ""
-    yield f"Ours is `{choices[OURS]}`, the runner-up `{choices[NEXT]}`. Of the contenders that lose at most"
-    yield f"{plan.margins['seen']:g} points on seen languages, these two gain most on the knob half of the unseen"
-    yield "ones. That half serves this choice, and no comparison below has it."
-    yield f"Mean gains over `{plan.baseline}` in points:"
+    yield from paragraph(
+        f"Ours is `{choices[OURS]}`, the runner-up `{choices[NEXT]}`. Of the contenders that lose at most",
+        f"{plan.margins['seen']:g} points on seen languages, these two gain most on the knob half of the unseen ones.",
+        "That half serves this choice, and no comparison below has it.",
+        f"Mean gains over `{plan.baseline}` in points:",
+    )
     yield ""
     gains = sorted(choices["knobs"].items(), key=lambda each: -each[1]["knob_half"])
     rows = [(f"`{name}`", f"{own['seen']:+.2f}", f"{own['knob_half']:+.2f}") for name, own in gains]

@@ -16,7 +16,7 @@ from analyse import LOSSES, Compared, confirmed, of_kind, paired, probed, progre
 from choosing import choices_of, seeds_of
 from design import chosen, contenders, machines, settings, state
 from inference import Estimate, power
-from markdown_tables import table
+from markdown_parts import paragraph, table
 from plan import GRID, PLAN, ROOT, STORE, Plan, read
 from verdicts import BETTER, LEVEL, UNDECIDED, WORSE
 
@@ -81,16 +81,18 @@ def _pilot(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## How much do paired differences spread?"
     yield ""
-    yield f"Contenders minus `{plan.baseline}` on the same seeds, mean over the unseen languages that are reported,"
-    yield "in points:"
-    yield "the SD of this difference from seed to seed, and its standard error by the choice of test rows. The last"
-    yield "three"
-    yield "columns divide the differences of single languages into what goes with the seed, with the language, or"
-    yield "neither."
+    yield from paragraph(
+        f"Contenders minus `{plan.baseline}` on the same seeds, mean over the unseen languages that are reported, in",
+        "points: the SD of this difference from seed to seed, and its standard error by the choice of test rows. The",
+        "last three columns divide the differences of single languages into what goes with the seed, with the",
+        "language, or neither.",
+    )
     yield ""
     if planned := [*_planned(plan, store)]:
-        yield "How many seeds a comparison needs follows from the pilot. A difference of"
-        yield f"{plan.power['of']:g} point is found by {', by '.join(planned)}."
+        yield from paragraph(
+            f"How many seeds a comparison needs follows from the pilot. A difference of {plan.power['of']:g} point is",
+            f"found by {', by '.join(planned)}.",
+        )
         yield ""
     rows = []
     for name, each in found:
@@ -121,14 +123,13 @@ def _main(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
     if not found:
         yield "Not known: no confirming stage has two paired seeds yet."
         return
-    yield f"Contenders minus `{plan.baseline}` in points, on the same seeds, each at its own rate."
-    yield "*These*: the interval for other seeds and other test rows of the same languages; the verdict goes by it."
-    yield "*New*: the interval for other languages, too. All have the level beside them, as 5 % of error are shared"
-    yield "by a look"
-    yield "at half of the seeds and one at the end. p is that of no difference on these unseen languages, times"
-    yield "0.05 over one"
-    yield "minus the level, and corrected over the settings by Holm's method. The plan tests ours; the runner-up"
-    yield "has no p."
+    yield from paragraph(
+        f"Contenders minus `{plan.baseline}` in points, on the same seeds, each at its own rate. *These*: the interval",
+        "for other seeds and other test rows of the same languages; the verdict goes by it. *New*: the interval for",
+        "other languages, too. All have the level beside them, as 5 % of error are shared by a look at half of the",
+        "seeds and one at the end. p is that of no difference on these unseen languages, times 0.05 over one minus the",
+        "level, and corrected over the settings by Holm's method. The plan tests ours; the others have no p.",
+    )
     yield ""
     yield from table(MAIN, [_main_row(each) for each in found])
     yield ""
@@ -168,11 +169,12 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## No momentum, averages, batches of one language, or their order?"
     yield ""
-    yield "Each at its own rate: differences in points on the reported unseen languages, 95 %, for these languages;"
-    yield "no claim, as the same seeds chose among some of them."
-    yield "`lookahead` has the slow weights alone, `sequential` the batches of one language alone."
-    yield "`mixed-no-momentum` lacks momentum as `reptile-permuted` does, `lookahead-12` has its K, too, and"
-    yield "`reptile-random-12` all but the order."
+    yield from paragraph(
+        "Each at its own rate: differences in points on the reported unseen languages, and in the last column on seen",
+        "ones, 95 %, for these languages; no claim, as the same seeds chose among some of them. `lookahead` has the",
+        "slow weights alone, `sequential` the batches of one language alone. `mixed-no-momentum` lacks momentum as",
+        "`reptile-permuted` does, `lookahead-12` has its K, too, and `reptile-random-12` all but the order.",
+    )
     for head, *rows in found.values():
         yield ""
         yield from table(head, rows)
@@ -181,7 +183,8 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
 def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
     """The table's head, and a row for each contender; nothing before there are two pairs.
 
-    What is subtracted is each of the first three: the plan begins with the baseline and two variants of ours.
+    What is subtracted is each of the first three: the plan begins with the baseline and two variants of ours. On seen
+    languages it is the baseline alone.
     """
     stage, drifts = plan.stages[name], dict[str, list[float]]()
     rates = {}
@@ -189,13 +192,16 @@ def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
         rates[row.contender] = plan.rate.at(row.step)
         drifts.setdefault(row.contender, []).extend([] if each.failed else [each.results["drift"]])
     bases = list(stage.contenders[:3])
-    columns = [{one.contender: one.unseen.these for one in paired(plan, store, name, base)} for base in bases]
+    pairs = [{one.contender: one for one in paired(plan, store, name, base)} for base in bases]
+    columns = [{k: one.unseen.these for k, one in column.items()} for column in pairs]
+    columns.append({k: one.seen.these for k, one in pairs[0].items()})
     rows = [
         (f"`{k}`", f"{rates[k]:.3g}", _mean(drifts[k]), *(_interval(column.get(k)) for column in columns))
         for k in stage.contenders
         if any(k in column for column in columns)
     ]
-    return [(f"`{name}`", "Rate", "Drift", *(f"minus `{base}`" for base in bases)), *rows] if rows else []
+    head = (f"`{name}`", "Rate", "Drift", *(f"minus `{base}`" for base in bases), f"seen, minus `{bases[0]}`")
+    return [head, *rows] if rows else []
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -209,9 +215,11 @@ def _why(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## Are gradients aligned, and is less forgotten?"
     yield ""
-    yield "The mean cosine of the languages' gradients, and drift, where the mean loss of the same 64 dev examples of"
-    yield "each language is the same; of the finished models the translations that they find (percent) and the loss of"
-    yield "masked tokens (nats). Means over seeds, in brackets the lowest and the highest; no claim."
+    yield from paragraph(
+        "The mean cosine of the languages' gradients, and drift, where the mean loss of the same 64 dev examples of",
+        "each language is the same; of the finished models the translations that they find (percent) and the loss of",
+        "masked tokens (nats). Means over seeds, in brackets the lowest and the highest; no claim.",
+    )
     for name, own in found.items():
         yield ""
         yield from table(
@@ -244,10 +252,11 @@ def _robust(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## How much does a wrong rate cost?"
     yield ""
-    yield "The unseen score averaged over rates (area over log rate, by its width),"
-    yield f"minus that of `{plan.baseline}`, in points; 95 %. Above zero, the contender is better at a rate that"
-    yield "nobody tuned."
-    yield "A run that diverged has a score of 0."
+    yield from paragraph(
+        f"The unseen score averaged over rates (area over log rate, by its width), minus that of `{plan.baseline}`, in",
+        "points; 95 %. Above zero, the contender is better at a rate that nobody tuned. A run that diverged has a",
+        "score of 0.",
+    )
     yield ""
     rows = []
     for name, own in found.items():
@@ -267,9 +276,10 @@ def _rates(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## Which rate?"
     yield ""
-    yield "Mean scores on dev of the training languages, which is never reported. The best, in bold, is at the rate"
-    yield "that the"
-    yield "contender has in later stages. Where a best stood at an edge, each contender was tried at one more rate."
+    yield from paragraph(
+        "Mean scores on dev of the training languages, which is never reported. The best, in bold, is at the rate that",
+        "the contender has in later stages. Where a best stood at an edge, each contender was tried at one more rate.",
+    )
     stages = progress(plan, store)
     for name, scores in tables.items():
         steps = sorted({step for own in scores.values() for step in own})

@@ -109,7 +109,10 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     )
     assert against_mixed["reptile"].unseen.these.mean == pytest.approx(-against_reptile["mixed"].unseen.these.mean)
     page = rendered(plan, tmp_path)
-    assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` | minus `reptile-permuted` |" in page
+    assert (
+        "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` | minus `reptile-permuted` | seen, minus `mixed` |"
+        in page
+    )
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
     assert "8 of 20 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
