@@ -18,6 +18,7 @@ from choosing import (
     FEWEST,
     Waiting,
     choices_of,
+    comparable,
     dev_scores,
     difference,
     half,
@@ -27,7 +28,7 @@ from choosing import (
     seeds_of,
     wanted,
 )
-from contrasts import Combination, Contrast, contrast, reported
+from contrasts import Combination, Contrast, contrast, languages_of, reported
 from inference import holm
 from plan import PLAN, STORE, Plan, Row, Stage, read
 from store import Stored
@@ -110,7 +111,7 @@ def paired(plan: Plan, store: Path, name: str, baseline: str = "") -> list[Compa
         if contender in steps and contender != baseline:
             two = (contender, steps[contender]), (baseline, steps[baseline])
             both = pairs(plan, store, stage.setting, *two, seeds)
-            if len(both) >= FEWEST:
+            if comparable(both):
                 found.append(_compared(plan, store, stage, contender, both, seeds))
     return found
 
@@ -134,14 +135,16 @@ def confirmed(plan: Plan, store: Path) -> list[Compared]:
 
 
 def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
-    """Contender -> its mean unseen score over the rates (area over log rate, by width) minus the baseline's."""
+    """Contender -> its mean unseen score over the rates (area over log rate, by width) minus the baseline's.
+
+    A rate at which a run diverged counts with a score of 0: it is what robustness is about.
+    """
     stage, rows = plan.stages[name], rows_of(plan, store, name)
-    shares = area_shares([math.log(plan.rate.at(step)) for step in plan.rate.first])
-    weights = dict(zip(plan.rate.first, shares, strict=True))
+    shares = area_shares([math.log(plan.rate.at(step)) for step in stage.steps])
+    weights = dict(zip(stage.steps, shares, strict=True))
     curves: dict[str, dict[int, list[tuple[float, Stored]]]] = {}
     for row, found in rows.items():
-        if not found.failed:
-            curves.setdefault(row.contender, {}).setdefault(row.seed, []).append((weights[row.step], found))
+        curves.setdefault(row.contender, {}).setdefault(row.seed, []).append((weights[row.step], found))
     whole = {
         contender: {seed: own for seed, own in seeds.items() if len(own) == len(weights)}
         for contender, seeds in curves.items()
@@ -150,7 +153,7 @@ def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
     return {
         contender: _area_contrast(plan, store, stage.setting, seeds, base)
         for contender, seeds in whole.items()
-        if len(seeds.keys() & base.keys()) >= FEWEST
+        if len(seeds.keys() & base.keys()) >= FEWEST and languages_of(rows.values(), "unseen")
     }
 
 
@@ -243,7 +246,7 @@ def _area_contrast(
 ) -> Contrast:
     seeds = sorted(ours.keys() & base.keys())
     parts = [[*ours[seed], *((-weight, row) for weight, row in base[seed])] for seed in seeds]
-    languages = reported(plan, setting, list(parts[0][0][1].scores("unseen")))
+    languages = reported(plan, setting, languages_of((row for own in parts for _, row in own), "unseen"))
     return contrast(plan, store, setting, parts, languages, ALPHA)
 
 

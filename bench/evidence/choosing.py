@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from contrasts import Contrast, contrast, in_knob_half, reported
+from contrasts import Contrast, combined, contrast, in_knob_half, languages_of, reported
 from inference import nominal, obrien_fleming, seeds_needed
 from multitune.storage.atomic import write_json
 from plan import NEXT, OURS, Plan, Row, Stage, grid_of
@@ -94,13 +94,14 @@ def level(seen: int, planned: Sequence[int]) -> float | None:
 def pairs(
     plan: Plan, store: Path, setting: str, one: tuple[str, int], other: tuple[str, int], seeds: Sequence[int]
 ) -> dict[int, tuple[Stored, Stored]]:
-    """Seed -> the rows of two contenders at their steps, where both are stored and neither has failed."""
+    """Seed -> the rows of two contenders at their steps, where both are stored."""
     found = {seed: tuple(read(store, plan, Row(setting, *each, seed)) for each in (one, other)) for seed in seeds}
-    return {
-        seed: (ours, theirs)
-        for seed, (ours, theirs) in found.items()
-        if ours is not None and theirs is not None and not ours.failed and not theirs.failed
-    }
+    return {seed: (ours, theirs) for seed, (ours, theirs) in found.items() if ours is not None and theirs is not None}
+
+
+def comparable(paired: Mapping[int, tuple[Stored, Stored]]) -> bool:
+    """Whether there are pairs enough for an interval, and a run that has not diverged."""
+    return len(paired) >= FEWEST and any(not row.failed for two in paired.values() for row in two)
 
 
 def difference(
@@ -112,7 +113,7 @@ def difference(
     alpha: float = 0.05,
 ) -> Contrast:
     """Of the reported languages of a side ("seen", "unseen"), the first of each pair minus the second."""
-    languages = list(next(iter(paired.values()))[0].scores(side))
+    languages = languages_of((row for two in paired.values() for row in two), side)
     languages = reported(plan, setting, languages) if side == "unseen" else languages
     seeds = [((1.0, ours), (-1.0, theirs)) for ours, theirs in paired.values()]
     return contrast(plan, store, setting, seeds, languages, alpha)
@@ -164,11 +165,14 @@ def _pilot(plan: Plan, store: Path, stage: Stage) -> dict[str, float]:
 
 def ours_and_next(plan: Plan, rows: Mapping[Row, Stored]) -> dict[str, Any]:
     """The best and the second contender on the knobs' half, those that lose little enough on seen languages first."""
-    values: dict[str, list[tuple[float, float]]] = {}
+    values: dict[str, list[tuple[float, ...]]] = {}
     base = {row.seed: found for row, found in rows.items() if row.contender == plan.baseline}
+    seen, unseen = (languages_of(rows.values(), side) for side in ("seen", "unseen"))
+    knob = [language for language in unseen if in_knob_half(language)]
     for row, found in rows.items():
-        if row.contender != plan.baseline and not found.failed and not base[row.seed].failed:
-            values.setdefault(row.contender, []).append(_gains(found, base[row.seed]))
+        if row.contender != plan.baseline:
+            gains_of = (_gain(found, base[row.seed], languages) for languages in (seen, knob))
+            values.setdefault(row.contender, []).append(tuple(gains_of))
     gains = {name: np.mean(own, axis=0).tolist() for name, own in values.items()}
     allowed = [name for name, (seen, _) in gains.items() if seen >= -plan.margins["seen"]]
     order = sorted(gains, key=lambda name: (name not in allowed, -gains[name][1]))
@@ -176,12 +180,9 @@ def ours_and_next(plan: Plan, rows: Mapping[Row, Stored]) -> dict[str, Any]:
     return {OURS: order[0], NEXT: order[1], "knobs": table}
 
 
-def _gains(ours: Stored, base: Stored) -> tuple[float, float]:
-    """What is gained on seen languages and on the knobs' half of the unseen ones."""
-    own, other = ours.scores("unseen"), base.scores("unseen")
-    seen = np.mean([score - base.scores("seen")[language] for language, score in ours.scores("seen").items()])
-    knob = np.mean([score - other[language] for language, score in own.items() if in_knob_half(language)])
-    return float(seen), float(knob)
+def _gain(ours: Stored, base: Stored, languages: Sequence[str]) -> float:
+    """What is gained on languages, in points."""
+    return float(np.mean([combined(((1.0, ours), (-1.0, base)), language) for language in languages]))
 
 
 def _steps(
@@ -195,12 +196,12 @@ def _steps(
     """Contender -> the steps of the grid that the stage runs it at."""
     if isinstance(stage.rates, Mapping):
         return {name: [stage.rates[name]] for name in contenders}
-    if stage.rates == "first":
-        return {name: list(plan.rate.first) for name in contenders}
-    if isinstance(stage.rates, tuple):
-        if lacking := [other for other in stage.rates if other not in choices["rates"]]:
+    if stage.steps:
+        return {name: list(stage.steps) for name in contenders}
+    if stage.sources:
+        if lacking := [other for other in stage.sources if other not in choices["rates"]]:
             raise Waiting(f"{lacking[0]} has not chosen the rates yet")
-        chosen = {name: step for other in stage.rates for name, step in choices["rates"][other].items()}
+        chosen = {name: step for other in stage.sources for name, step in choices["rates"][other].items()}
         return {name: [chosen[name]] for name in contenders}
     lowest, highest = min(plan.rate.first) - plan.rate.most, max(plan.rate.first) + plan.rate.most
     every = [
@@ -234,7 +235,7 @@ def _ends_at_half(
     alpha = level(len(first), seeds)
     two = ((name, steps[name][0]) for name in (contenders[1], plan.baseline))
     paired = pairs(plan, store, stage.setting, next(two), next(two), first)
-    if alpha is None or len(first) == len(seeds) or len(paired) < len(first):
+    if alpha is None or len(first) == len(seeds) or len(paired) < len(first) or not comparable(paired):
         return False
     sides = (difference(plan, store, stage.setting, paired, side, alpha) for side in ("unseen", "seen"))
     unseen, seen = sides

@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Contrast:
         test: variance of the mean by resampled test rows, and degrees of freedom.
         by_seed: the difference of each seed.
         by_language: the mean difference of each language.
+        diverged: how many of the runs have no model, and count as a score of 0.
     """
 
     these: Estimate
@@ -39,13 +40,14 @@ class Contrast:
     test: tuple[float, float]
     by_seed: list[float]
     by_language: dict[str, float]
+    diverged: int
 
 
 def contrast(
     plan: Plan, store: Path, setting: str, seeds: Sequence[Combination], languages: Sequence[str], alpha: float
 ) -> Contrast:
     """The mean over seeds (two or more) and languages, with both intervals at level 1 - ``alpha``."""
-    table = np.array([[_value(one, language) for language in languages] for one in seeds])
+    table = np.array([[combined(one, language) for language in languages] for one in seeds])
     shared = plan.settings[setting].cluster.startswith("shared ")
     test = variance_of_rows(seeds, read_clusters(store, setting), languages, shared=shared)
     new, components = crossed(table, alpha) if len(languages) > 1 else (None, None)
@@ -58,6 +60,7 @@ def contrast(
         test=test,
         by_seed=by_seed.tolist(),
         by_language=dict(zip(languages, table.mean(0).tolist(), strict=True)),
+        diverged=sum(row.failed for one in seeds for _, row in one),
     )
 
 
@@ -76,7 +79,7 @@ def variance_of_rows(
         generator = np.random.default_rng(0 if shared else zlib.crc32(language.encode()))
         times = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
         freedom = max(freedom, count - 1) if shared else freedom + count - 1
-        for weight, row in (part for one in seeds for part in one):
+        for weight, row in (part for one in seeds for part in one if not part[1].failed):
             right, of = (np.bincount(labels, part, count) for part in ratio(row.task, row.statistics[language]))
             draws += weight * 100 * _divided(times @ right, times @ of)
     return float((draws / len(seeds) / len(languages)).var(ddof=1)), float(min(freedom, RESAMPLES - 1))
@@ -106,9 +109,15 @@ def reported(plan: Plan, setting: str, unseen: Sequence[str]) -> list[str]:
     return [language for language in unseen if not (divided and in_knob_half(language))]
 
 
-def _value(parts: Combination, language: str) -> float:
-    """The combined score of a language, in points."""
-    return sum(weight * (row.scores("seen") | row.scores("unseen"))[language] for weight, row in parts)
+def languages_of(rows: Iterable[Stored], side: str) -> list[str]:
+    """The languages of a side ("seen", "unseen") that runs were tested on; none where all of the runs diverged."""
+    return next((list(row.scores(side)) for row in rows if not row.failed), [])
+
+
+def combined(parts: Combination, language: str) -> float:
+    """The combined score of a language, in points; a run that diverged has nothing right."""
+    scores = ((weight, row.scores("seen") | row.scores("unseen")) for weight, row in parts if not row.failed)
+    return sum(weight * own[language] for weight, own in scores)
 
 
 def _divided(above: Array, below: Array) -> Array:

@@ -58,13 +58,13 @@ def begin_process() -> None:
 def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:
     """Train, store the rows, remove the run folder; a run that was stopped is resumed.
 
-    A run that diverges is stored as failed.
+    A run that diverges is stored as failed; one that its machine ended is not stored, and resumed at the next call.
 
     Returns:
         A line that says what came of it, and the seconds that it took.
 
     Raises:
-        multitune.Interrupted, multitune.UserError: as ``mt.train`` does.
+        multitune.Interrupted, multitune.UserError, multitune.RunError: as ``mt.train`` does.
     """
     begun, recipe = time.monotonic(), plan.recipe(job.row, job.data)
     folder = work / "runs" / plan.stem(job.row)
@@ -76,9 +76,10 @@ def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:
     common = {"recipe": recipe.model_dump(mode="json"), "task": corpus.task}
     try:
         result = mt.train(recipe, folder, resume=True, corpus=corpus)
-    except mt.RunError as error:
+    except mt.DivergedError as error:
         for row in (job.row, *job.points):
             stores.write(store, plan, row, common | {"data": "", "results": {"failed": str(error)}}, {})
+        shutil.rmtree(folder)
         return f"failed: {error}", time.monotonic() - begun
     results = plain(result)
     common |= {"data": stores.digest(results)}

@@ -8,14 +8,17 @@ python bench/evidence/page.py [--check]
 import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from statistics import fmean
 
 from analyse import LOSSES, Compared, confirmed, of_kind, paired, probed, progress, rate_table, robustness, rows_of
-from choosing import choices_of
-from contrasts import in_knob_half
-from inference import Estimate
-from plan import NEXT, OURS, PLAN, ROOT, STORE, WORDS, Plan, read
+from choosing import choices_of, seeds_of
+from design import chosen, contenders, machines, settings, state
+from inference import Estimate, power
+from markdown_tables import table
+from plan import GRID, PLAN, ROOT, STORE, Plan, read
+from verdicts import BETTER, LEVEL, UNDECIDED, WORSE
 
 PAGE = ROOT / "docs" / "evidence.md"
 BEGIN, END = "<!-- from bench/evidence/store: begin -->", "<!-- from bench/evidence/store: end -->"
@@ -24,19 +27,27 @@ SMALLEST = 0.001
 MOST_NAMED = 3
 DIGITS = {"retrieval": 1, "masked_lm": 2}
 """Of percent, and of nats, which differ by less."""
+WORDED = {BETTER: "*better* than", WORSE: "*worse* than", LEVEL: "*level* with", UNDECIDED: "*undecided* against"}
 MAIN = ("Setting", "Contender", "Seeds", "Level", "Unseen, these", "Unseen, new", "Seen, these", "p", "Verdict")
 
 
 def rendered(plan: Plan, store: Path) -> str:
     """All that stands between the markers."""
-    parts = [_state(plan, store), _chosen(plan, store), _pilot(plan, store), _main(plan, store)]
-    parts += [
+    found = confirmed(plan, store)
+    parts = [
+        _answer(plan, found),
+        state(plan, store),
+        settings(plan, store),
+        contenders(plan, store),
+        chosen(plan, store),
+        _pilot(plan, store),
+        _main(plan, found),
         _causes(plan, store),
         _why(plan, store),
         _robust(plan, store),
         _rates(plan, store),
         _others(plan, store),
-        _machines(plan, store),
+        machines(plan, store),
     ]
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
@@ -47,65 +58,40 @@ def with_section(page: str, section: str) -> str:
     return f"{before}{BEGIN}\n\n{section}\n\n{END}{rest.split(END)[1]}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
-def _state(plan: Plan, store: Path) -> Iterator[str]:
-    """How much of the study has been run."""
-    stages = progress(plan, store)
-    done = sum(each.done for each in stages.values())
-    yield "## How much has been run?"
+def _answer(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
+    """What is said of ours in every setting where that is confirmed, and where the plan's question is open."""
+    yield "## What is the answer so far?"
     yield ""
-    finished = [name for name, each in stages.items() if each.of == each.done]
-    if not done:
-        yield "Nothing yet: the store is empty, and no question of the plan has an answer."
-    elif len(finished) == len(stages):
-        yield f"All of it: {done} rows."
-    else:
-        yield f"{len(finished)} of {len(stages)} stages are finished; what the others would tell is open."
-    yield ""
-    rows = []
-    for name, each in stages.items():
-        left = (each.of or 0) - each.done
-        lacking = f"{left} of {each.of} rows" if each.of is not None else each.waiting
-        rows.append(
-            (f"`{name}`", plan.stages[name].setting, str(each.done), lacking if left or each.of is None else "")
-        )
-    yield from _table(("Stage", "Setting", "Rows stored", "Missing"), rows)
-
-
-def _chosen(plan: Plan, store: Path) -> Iterator[str]:
-    """What was fixed before the runs that confirm."""
-    choices = choices_of(store)
-    if OURS not in choices:
-        return
-    yield "## What was chosen?"
-    yield ""
-    yield f"Ours is `{choices[OURS]}`, the runner-up `{choices[NEXT]}`."
-    yield f"Mean gains over `{plan.baseline}` in points, on seen languages and on the half of the unseen ones"
-    yield "that fixes knobs and is not reported."
-    yield ""
-    gains = sorted(choices["knobs"].items(), key=lambda each: -each[1]["knob_half"])
-    rows = [(f"`{name}`", f"{own['seen']:+.2f}", f"{own['knob_half']:+.2f}") for name, own in gains]
-    yield from _table(("Contender", "Seen", "Knob half"), rows)
+    ours = {each.setting: each for each in reversed(found)}  # the first of a setting is ours
+    places = [stage.setting for stage in plan.stages.values() if stage.kind == "confirm"]
+    known = [ours[place] for place in places if place in ours and ours[place].verdict]
+    for each in known:
+        unseen, seen = (_interval(contrast.these) for contrast in (each.unseen, each.seen))
+        yield f"- {each.setting}: `{each.contender}` is {WORDED[each.verdict]} `{plan.baseline}`,"
+        yield f"  by {unseen} points on unseen languages, {seen} on seen ones."
+    if left := [place for place in places if place not in {each.setting for each in known}]:
+        yield f"- No answer yet in {', '.join(left)}."
 
 
 def _pilot(plan: Plan, store: Path) -> Iterator[str]:
     """The spread of paired differences, of the pilot and every other stage with pairs at one rate a contender."""
-    one_rate = [name for name, stage in plan.stages.items() if stage.rates not in WORDS]
+    one_rate = [name for name, stage in plan.stages.items() if stage.rates != GRID and not stage.steps]
     found = [(name, each) for name in one_rate for each in paired(plan, store, name)]
     if not found:
         return
     yield "## How much do paired differences spread?"
     yield ""
-    yield f"Contenders against `{plan.baseline}` on the same seeds, unseen languages that are reported:"
-    yield "the SD over seeds, the standard error by resampled test rows, and the SDs of seeds, languages and the"
-    yield "rest as crossed random effects, in points."
+    yield f"Contenders minus `{plan.baseline}` on the same seeds, mean over the unseen languages that are reported,"
+    yield "in points:"
+    yield "the SD of this difference from seed to seed, and its standard error by the choice of test rows. The last"
+    yield "three"
+    yield "columns divide the differences of single languages into what goes with the seed, with the language, or"
+    yield "neither."
     yield ""
+    if planned := [*_planned(plan, store)]:
+        yield "How many seeds a comparison needs follows from the pilot. A difference of"
+        yield f"{plan.power['of']:g} point is found by {', by '.join(planned)}."
+        yield ""
     rows = []
     for name, each in found:
         parts = each.unseen.components
@@ -115,28 +101,44 @@ def _pilot(plan: Plan, store: Path) -> Iterator[str]:
             (f"`{name}`", f"`{each.contender}`", str(each.seeds[0]), f"{each.unseen.sd:.2f}", f"{error:.2f}", *spread)
         )
     head = ("Stage", "Contender", "Seeds", "SD", "Test rows", "Seeds' SD", "Languages' SD", "Rest")
-    yield from _table(head, rows)
+    yield from table(head, rows)
 
 
-def _main(plan: Plan, store: Path) -> Iterator[str]:
+def _planned(plan: Plan, store: Path) -> Iterator[str]:
+    """Each stage whose seeds the pilot decides, its seeds, and their power."""
+    choices = choices_of(store)
+    for name, stage in plan.stages.items():
+        if "pilot" in choices and not stage.seeds.count:
+            seeds, pilot = len(seeds_of(plan, stage, choices)), choices["pilot"]
+            found = power(seeds, pilot["sd"], pilot["test_variance"], plan.power["of"])
+            yield f"{seeds} seeds (`{name}`) in {100 * found:.0f} studies of a hundred"
+
+
+def _main(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
     """The main contrast in every setting, with its verdict."""
-    found = confirmed(plan, store)
     yield "## Does a default beat tuned mixed batches?"
     yield ""
     if not found:
         yield "Not known: no confirming stage has two paired seeds yet."
         return
-    yield f"Differences from `{plan.baseline}` in points, for these unseen languages and for new ones like them."
-    yield "The intervals have the level of the look; p, times 0.05 over that level, is corrected by Holm's method over"
-    yield "the settings."
+    yield f"Contenders minus `{plan.baseline}` in points, on the same seeds, each at its own rate."
+    yield "*These*: the interval for other seeds and other test rows of the same languages; the verdict goes by it."
+    yield "*New*: the interval for other languages, too. All have the level beside them, as 5 % of error are shared"
+    yield "by a look"
+    yield "at half of the seeds and one at the end. p is that of no difference on these unseen languages, times"
+    yield "0.05 over one"
+    yield "minus the level, and corrected over the settings by Holm's method. The plan tests ours; the runner-up"
+    yield "has no p."
     yield ""
-    yield from _table(MAIN, [_main_row(each) for each in found])
+    yield from table(MAIN, [_main_row(each) for each in found])
     yield ""
     for each in found:
         ordered = sorted(each.unseen.by_language.items(), key=lambda one: one[1])
         ends = (f"{language} {gain:+.1f}" for language, gain in (*ordered[:MOST_NAMED], *ordered[-MOST_NAMED:]))
         extremes = ", ".join(dict.fromkeys(ends))
         yield f"- {each.setting}, `{each.contender}`: the languages that lose and gain most are {extremes}."
+        if each.unseen.diverged:
+            yield f"  {each.unseen.diverged} runs of the two have diverged: each has a score of 0."
 
 
 def _main_row(each: Compared) -> tuple[str, ...]:
@@ -173,7 +175,7 @@ def _causes(plan: Plan, store: Path) -> Iterator[str]:
     yield "`reptile-random-12` all but the order."
     for head, *rows in found.values():
         yield ""
-        yield from _table(head, rows)
+        yield from table(head, rows)
 
 
 def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
@@ -189,11 +191,15 @@ def _cause_rows(plan: Plan, store: Path, name: str) -> list[tuple[str, ...]]:
     bases = list(stage.contenders[:3])
     columns = [{one.contender: one.unseen.these for one in paired(plan, store, name, base)} for base in bases]
     rows = [
-        (f"`{k}`", f"{rates[k]:.3g}", f"{fmean(drifts[k]):.1f}", *(_interval(column.get(k)) for column in columns))
+        (f"`{k}`", f"{rates[k]:.3g}", _mean(drifts[k]), *(_interval(column.get(k)) for column in columns))
         for k in stage.contenders
         if any(k in column for column in columns)
     ]
     return [(f"`{name}`", "Rate", "Drift", *(f"minus `{base}`" for base in bases)), *rows] if rows else []
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1f}" if values else ""
 
 
 def _why(plan: Plan, store: Path) -> Iterator[str]:
@@ -206,20 +212,20 @@ def _why(plan: Plan, store: Path) -> Iterator[str]:
     yield "The mean cosine of the languages' gradients, and drift, where the mean loss of the same 64 dev examples of"
     yield "each language is the same; of the finished models the translations that they find (percent) and the loss of"
     yield "masked tokens (nats). Means over seeds, in brackets the lowest and the highest; no claim."
-    for name, contenders in found.items():
+    for name, own in found.items():
         yield ""
-        yield from _table(
+        yield from table(
             (f"`{name}`", *(f"{what} at {loss:g}" for what in ("Cosine", "Drift") for loss in LOSSES)),
             [
                 (f"`{k}`", *(_range(v.cosines[at], 3) for at in LOSSES), *(_range(v.drifts[at], 1) for at in LOSSES))
-                for k, v in contenders.items()
+                for k, v in own.items()
             ],
         )
-        places = [(probe, side) for probe, sides in next(iter(contenders.values())).skills.items() for side in sides]
+        places = [(probe, side) for probe, sides in next(iter(own.values())).skills.items() for side in sides]
         yield ""
-        yield from _table(
+        yield from table(
             (f"`{name}`", *(f"{probe.replace('_', ' ')}, {side}" for probe, side in places)),
-            [(f"`{k}`", *(_range(v.skills[p][side], DIGITS[p]) for p, side in places)) for k, v in contenders.items()],
+            [(f"`{k}`", *(_range(v.skills[p][side], DIGITS[p]) for p, side in places)) for k, v in own.items()],
         )
 
 
@@ -233,19 +239,25 @@ def _range(values: Sequence[float], digits: int) -> str:
 
 def _robust(plan: Plan, store: Path) -> Iterator[str]:
     """The area under the score-rate curve."""
-    found = dict(
-        pair for own in of_kind(plan, "robust", partial(robustness, plan, store)).values() for pair in own.items()
-    )
+    found = of_kind(plan, "robust", partial(robustness, plan, store))
     if not found:
         return
-    rates = ", ".join(f"{plan.rate.at(step):.3g}" for step in plan.rate.first)
     yield "## How much does a wrong rate cost?"
     yield ""
-    yield f"The unseen score averaged over the rates {rates} (area over log rate, by its width),"
-    yield f"minus that of `{plan.baseline}`; 95 %."
+    yield "The unseen score averaged over rates (area over log rate, by its width),"
+    yield f"minus that of `{plan.baseline}`, in points; 95 %. Above zero, the contender is better at a rate that"
+    yield "nobody tuned."
+    yield "A run that diverged has a score of 0."
     yield ""
-    rows = [(f"`{k}`", str(len(v.by_seed)), _interval(v.these), _interval(v.new)) for k, v in found.items()]
-    yield from _table(("Contender", "Seeds", "These languages", "New languages"), rows)
+    rows = []
+    for name, own in found.items():
+        rates = [f"{plan.rate.at(step):.3g}" for step in plan.stages[name].steps]
+        for contender, each in own.items():
+            counts = (str(len(each.by_seed)), str(each.diverged))
+            between = f"{rates[0]} to {rates[-1]}"
+            rows.append((between, f"`{contender}`", *counts, _interval(each.these), _interval(each.new)))
+    head = ("Rates", "Contender", "Seeds", "Runs of both that diverged", "These languages", "New languages")
+    yield from table(head, rows)
 
 
 def _rates(plan: Plan, store: Path) -> Iterator[str]:
@@ -255,17 +267,25 @@ def _rates(plan: Plan, store: Path) -> Iterator[str]:
         return
     yield "## Which rate?"
     yield ""
-    yield "Mean scores on dev, which is never reported; the best in bold."
-    for name, table in tables.items():
-        steps = sorted({step for own in table.values() for step in own})
-        rows = [(f"`{k}`", *(_dev(own, step) for step in steps)) for k, own in table.items()]
+    yield "Mean scores on dev of the training languages, which is never reported. The best, in bold, is at the rate"
+    yield "that the"
+    yield "contender has in later stages. Where a best stood at an edge, each contender was tried at one more rate."
+    stages = progress(plan, store)
+    for name, scores in tables.items():
+        steps = sorted({step for own in scores.values() for step in own})
+        rows = [(f"`{k}`", *(_dev(own, step) for step in steps)) for k, own in scores.items()]
         yield ""
-        yield from _table((f"`{name}`", *(f"{plan.rate.at(step):.3g}" for step in steps)), rows)
+        if stages[name].done != stages[name].of:
+            yield f"`{name}` is not finished: some scores are of fewer seeds than others, and nothing is chosen yet."
+            yield ""
+        yield from table((f"`{name}`", *(f"{plan.rate.at(step):.3g}" for step in steps)), rows)
 
 
 def _dev(own: dict[int, float], step: int) -> str:
     if step not in own:
         return ""
+    if own[step] == -inf:
+        return "diverged"
     return f"**{own[step]:.2f}**" if own[step] == max(own.values()) else f"{own[step]:.2f}"
 
 
@@ -284,27 +304,7 @@ def _others(plan: Plan, store: Path) -> Iterator[str]:
         scores = ("diverged" if value is None else f"{value:.2f}" for value in average.values())
         drift = "" if each.failed or each.results["drift"] is None else f"{each.results['drift']:.1f}"
         rows.append((row.setting, f"`{row.contender}`", f"{plan.rate.at(row.step):.3g}", *scores, drift))
-    yield from _table(("Setting", "Contender", "Rate", "Seen", "Unseen", "Drift"), rows)
-
-
-def _machines(plan: Plan, store: Path) -> Iterator[str]:
-    """Where the rows were made, and what is missing to know."""
-    found = [row for name in plan.stages for row in rows_of(plan, store, name).values()]
-    if not found:
-        return
-    processors = sorted({row.processor for row in found})
-    versions = sorted(
-        {", ".join(f"{k} {v}" for k, v in row.results["versions"].items()) for row in found if not row.failed}
-    )
-    failed = sum(row.failed for row in found)
-    yield "## Where was it run?"
-    yield ""
-    yield f"Processors: {'; '.join(processors)}. Versions: {'; '.join(versions)}. Rows that diverged: {failed}."
-    unseen = next((list(row.scores("unseen")) for row in found if row.row["setting"] == "A0" and not row.failed), [])
-    if unseen:
-        halves = ([k for k in unseen if in_knob_half(k) is side] for side in (True, False))
-        knob, rest = (", ".join(half) for half in halves)
-        yield f"Knobs were fixed on {knob}; reported are {rest}."
+    yield from table(("Setting", "Contender", "Rate", "Seen", "Unseen", "Drift"), rows)
 
 
 def main() -> None:

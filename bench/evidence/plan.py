@@ -15,8 +15,8 @@ ROOT = HERE.parents[1]
 PLAN = HERE / "plan.yaml"
 STORE = HERE / "store"
 
-WORDS = ("grid", "first")
-"""What a stage may have in place of rates."""
+GRID = "grid"
+"""In place of a stage's rates: those that it takes to find the best."""
 OURS, NEXT = "ours", "next"
 """Among a stage's contenders: the one that the knobs' stage chose, and its runner-up."""
 
@@ -71,15 +71,25 @@ class Stage:
 
     Attributes:
         kind: pilot, rates, knobs, confirm, cause, why, robust or others.
-        rates: contender -> step of the grid; "grid", which grows; "first", all of the first grid; or the stages that
-            have chosen them.
+        rates: contender -> step of the grid; the steps at which each contender is run; "grid", which grows; or the
+            stages that have chosen them.
     """
 
     setting: str
     kind: str
     contenders: tuple[str, ...]
-    rates: str | tuple[str, ...] | Mapping[str, int]
+    rates: str | tuple[str, ...] | tuple[int, ...] | Mapping[str, int]
     seeds: Seeds
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps of the grid at which each contender is run; () where they are not alike for all."""
+        return tuple(each for each in self.rates if isinstance(each, int)) if isinstance(self.rates, tuple) else ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The stages that have chosen the rates; () where the plan has them."""
+        return tuple(each for each in self.rates if isinstance(each, str)) if isinstance(self.rates, tuple) else ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,7 @@ def _contender(keys: Mapping[str, Any]) -> Contender:
 
 def _stage(keys: Mapping[str, Any]) -> Stage:
     rates = keys["rates"]
-    if isinstance(rates, list) or (isinstance(rates, str) and rates not in WORDS):
+    if isinstance(rates, list) or (isinstance(rates, str) and rates != GRID):
         rates = tuple([rates] if isinstance(rates, str) else rates)
     own = {"contenders": tuple(keys["contenders"]), "rates": rates, "seeds": Seeds(**keys["seeds"])}
     return Stage(**{**keys, **own})
@@ -178,7 +188,7 @@ def _check(plan: Plan) -> None:
         lacking = [each for each in stage.contenders if each not in names]
         if stage.setting not in plan.settings or lacking:
             raise SystemExit(f"plan: stage {name} names what is not there: {[stage.setting, *lacking]}")
-        for other in stage.rates if isinstance(stage.rates, tuple) else ():
+        for other in stage.sources:
             if other not in plan.stages:
                 raise SystemExit(f"plan: stage {name} takes rates from {other}, which is no stage")
 

@@ -192,6 +192,8 @@ def main() -> None:
             raise SystemExit(f"{given.stage or names[0]}: {reason}") from None
         except (KeyboardInterrupt, mt.Interrupted):
             raise SystemExit("stopped; the same command goes on") from None
+        except mt.RunError as error:
+            raise SystemExit(f"{error} (here: the same command goes on)") from None
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Stored:
         return float("-inf") if dev is None else float(dev)
 
     def scores(self, side: str) -> dict[str, float]:
-        """Language -> main score in percent, "seen" or "unseen"."""
+        """Language -> main score in percent, "seen" or "unseen"; empty of a run that diverged."""
         return {} if self.failed else dict(self.results[side])
 
     @cached_property

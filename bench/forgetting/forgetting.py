@@ -153,7 +153,7 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
     """Train, probe, store, remove the run folder; a run that diverges is stored as failed.
 
     Raises:
-        multitune.Interrupted, multitune.UserError: as ``mt.train`` and ``mt.probe`` do.
+        multitune.Interrupted, multitune.UserError, multitune.RunError: as ``mt.train`` and ``mt.probe`` do.
     """
     begun, recipe, folder = time.monotonic(), plan.recipe(run), work / run.stem
     kept: dict[str, Any] = {"run": asdict(run), "recipe": recipe.model_dump(mode="json"), "processor": _processor()}
@@ -162,7 +162,7 @@ def perform(plan: Plan, run: Run, store: Path, work: Path, texts: Path) -> str:
         kept |= _results(results) | {"dev": _dev(folder)}
         if _probed(run):
             kept |= _probes(plain(mt.probe(folder, texts=texts)))
-    except mt.RunError as error:
+    except mt.DivergedError as error:
         kept["failed"] = str(error)
     kept["seconds"] = round(time.monotonic() - begun)
     store.mkdir(exist_ok=True)
@@ -254,6 +254,8 @@ def main() -> None:
         run_all(plan, STORE, given.work.resolve(), given.texts.resolve(), given.jobs, given.hours)
     except KeyboardInterrupt:
         raise SystemExit("stopped; the same command goes on") from None
+    except mt.RunError as error:
+        raise SystemExit(f"{error} (here: the same command goes on)") from None
 
 
 if __name__ == "__main__":

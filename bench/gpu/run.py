@@ -32,11 +32,17 @@ ROOT = Path(__file__).parents[2]
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "mixed": {"method": "mixed", "learning_rate": 2e-4},
     "reptile": {"method": "sequential_reptile", "learning_rate": 3e-4, "options": {"outer_lr": 0.5, "outer_lr_end": 1}},
+    "reptile-permuted": {
+        "method": "sequential_reptile",
+        "learning_rate": 3e-4,
+        "adam_beta1": 0,
+        "options": {"order": "permuted", "inner_steps": 12, "outer_lr": 0.5, "outer_lr_end": 1},
+    },
     "mixed-frozen": {"method": "mixed", "learning_rate": 2e-4, "freeze": ["embeddings"]},
     "mixed-ema": {"method": "mixed", "learning_rate": 2e-4, "average": "ema"},
     "mixed-anchor-10": {"method": "mixed", "learning_rate": 2e-4, "anchor": 10},
 }
-"""The study's contenders that are trained (bench/evidence/plan.yaml)."""
+"""Contenders of bench/evidence/plan.yaml, the one that it chose (K is the number of languages) among them."""
 STEPS = 20
 AT_ONCE = (1, 4, 8)
 TESTS = ("tests/models/test_device.py",)

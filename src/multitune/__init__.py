@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from multitune.commands.report import report
     from multitune.commands.sweep import sweep
     from multitune.commands.train import train
-    from multitune.errors import Interrupted, RunError, UserError
+    from multitune.errors import DivergedError, Interrupted, RunError, UserError
     from multitune.methods import SequentialReptile
     from multitune.methods.combiner import Combiner
     from multitune.recipe import Recipe
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Combiner",
     "Comparison",
+    "DivergedError",
     "Findings",
     "Interrupted",
     "Merged",
@@ -54,6 +55,7 @@ __all__ = [
 _HOMES = {
     "Combiner": "methods.combiner",
     "Comparison": "results.comparison",
+    "DivergedError": "errors",
     "Findings": "results.probes",
     "Interrupted": "errors",
     "Merged": "results.merged",

@@ -60,6 +60,10 @@ class RunError(RuntimeError):
         super().__init__(as_line(message))
 
 
+class DivergedError(RunError):
+    """A run whose losses, gradients or weights are not finite: another rate or other data would help, a retry not."""
+
+
 class AlreadySaid(RunError):
     """Another rank of the run has had an error first, and has said what it was.
 

@@ -1,5 +1,6 @@
 """Between runs and their pretrained model: what is mixed, scored, chosen and written, and which runs do not fit."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
@@ -179,6 +180,38 @@ def test_folders_that_hold_no_run_or_are_taken(tmp_path: Path, runs: Sequence[Pa
         merge([runs[0], tmp_path / "run"], tmp_path / "out")
     with pytest.raises(UserError, match="is not empty; name a new folder"):
         merge(runs, tmp_path)
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cuda:99", "auto"), ("cpu", "cpu")])
+def test_all_weights_are_where_the_first_run_was_or_where_this_machine_has_room(
+    tmp_path: Path, runs: Sequence[Path], monkeypatch: pytest.MonkeyPatch, device: str, asked: str
+) -> None:
+    """Weights on the card and pretrained ones on the CPU have no points between them."""
+    for run in runs:
+        shutil.copytree(run, tmp_path / run.name)
+        file = tmp_path / run.name / "recipe.yaml"
+        file.write_text(file.read_text().replace("device: auto", f"device: {device}"))
+    where: list[str] = []
+
+    def noted(name: str) -> torch.device:
+        where.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(encoders, "chosen", noted)
+    merge([tmp_path / run.name for run in runs], tmp_path / "out", toward_pretrained=True, weights=[0.5], figures=False)
+    assert where == [asked] * len(where)
+    assert len(where) == 6, "two runs and the pretrained model, once to score and once to save"
+
+
+def test_a_pretrained_model_that_has_changed_is_told(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "base")
+    mt.train(recipe(tmp_path / "base", tiny_panx, budget=4), tmp_path / "run")
+    first = merge(tmp_path / "run", tmp_path / "one", toward_pretrained=True, figures=False)
+    assert not [note for note in first.notes if "began at" in note]
+    file = tmp_path / "base" / "model.safetensors"
+    save_file({k: v + 0.1 for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    (note,) = (n for n in merge(tmp_path / "run", tmp_path / "two", toward_pretrained=True).notes if "began at" in n)
+    assert re.match(rf"{tmp_path}/base is not what {tmp_path}/run began at: its weights are \S+ away from it", note)
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {

@@ -1,22 +1,27 @@
 """What the study chooses and concludes from a store that is made up, and what it says of an empty one."""
 
 import json
+import math
 import os
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import multitune as mt
 from analyse import area_shares, at_loss, confirmed, paired, progress, robustness
 from choosing import CHOICES, Waiting, choices_of, freeze, half, ours_and_next, wanted
 from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
 from inference import Estimate
+from job import Job, perform
 from page import rendered
-from plan import PLAN, Plan, Row, grid_of, read
+from plan import PLAN, Plan, Rates, Row, Setting, grid_of, read
 from store import Stored, clusters, read_clusters, write, write_clusters
+from store import read as stored
 from verdicts import verdict
 
 SEEN, UNSEEN = ("en", "de"), tuple("abcdefghijkl")
@@ -47,7 +52,13 @@ def make(plan: Plan, store: Path, row: Row) -> None:
         for side, languages in (("seen", SEEN), ("unseen", UNSEEN))
     }
     average = {side: float(np.mean([*scores[side].values()])) for side in scores}
-    dev = {"shipped": {"dev": 100 * skill}, "drift": 1.0, "average": average, "versions": {"torch": "2"}}
+    dev = {
+        "shipped": {"dev": 100 * skill},
+        "drift": 1.0,
+        "metric": "accuracy",
+        "average": average,
+        "versions": {"torch": "2"},
+    }
     recipe = plan.recipe(row, None).model_dump(mode="json")
     record: dict[str, Any] = {"task": "classification", "data": "x", "recipe": recipe, "results": scores | dev}
     if row.setting == "A0-probed":
@@ -100,13 +111,63 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     page = rendered(plan, tmp_path)
     assert "| `cause-A0` | Rate | Drift | minus `mixed` | minus `reptile` | minus `reptile-permuted` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
-    assert "8 of 19 stages are finished" in page
+    assert "8 of 20 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
     assert "| `knobs-A0` | `reptile` | 8 |" in spread
     assert "rates-A0" not in spread, "its contenders have several rates"
     assert "| `mixed` | 0.122 [0.122, 0.122] |  |  | 1.8 [1.8, 1.8] |" in page, "the loss never falls to 0.7"
     assert "| `sequential` | 70.0 [70.0, 70.0] | 60.0 [60.0, 60.0] | 3.13 [3.13, 3.13] |  |" in page
     assert "rates-D has not chosen the rates yet" in page
+
+
+def diverge(store: Path, plan: Plan, row: Row) -> None:
+    """Have a stored row be that of a run that diverged."""
+    path = (store / plan.stem(row)).with_suffix(".json")
+    record = json.loads(path.read_text()) | {"results": {"failed": "not finite"}, "data": ""}
+    path.write_text(json.dumps(record))
+    write(store, plan, row, {key: record[key] for key in ("recipe", "task", "data", "results")}, {})
+
+
+def test_a_rate_that_diverges_costs_its_share_of_the_area_and_no_seed(plan: Plan, tmp_path: Path) -> None:
+    """The score of 0 at the last of four rates, which is a sixth of the area, over one seed in five."""
+    chosen = {"ours": "reptile", "next": "mixed-ema", "knobs": {}, "rates": {}}
+    (tmp_path / CHOICES).write_text(json.dumps(chosen))
+    finish(plan, tmp_path, "robust-A0")
+    before = robustness(plan, tmp_path, "robust-A0")["reptile"]
+    row = Row("A0", "reptile", 2, 2003)
+    was = stored(tmp_path, plan, row)
+    assert was is not None
+    lost = float(np.mean([score for k, score in was.scores("unseen").items() if not in_knob_half(k)]))
+    diverge(tmp_path, plan, row)
+    after = robustness(plan, tmp_path, "robust-A0")["reptile"]
+    assert (len(after.by_seed), before.diverged, after.diverged) == (5, 0, 1)
+    *_, share = area_shares([math.log(plan.rate.at(step)) for step in plan.stages["robust-A0"].steps])
+    assert share == pytest.approx(1 / 6, rel=0.01)
+    assert after.these.mean == pytest.approx(before.these.mean - share * lost / 5)
+    assert after.by_language.keys() == before.by_language.keys()
+    section = rendered(plan, tmp_path).partition("How much does a wrong rate cost?")[2]
+    assert "| 0.000133 to 0.00045 | `reptile` | 5 | 1 |" in section
+    for seed in range(2000, 2005):
+        for contender in ("reptile", "mixed", "mixed-no-momentum"):
+            for step in plan.stages["robust-A0"].steps:
+                diverge(tmp_path, plan, Row("A0", contender, step, seed))
+    assert robustness(plan, tmp_path, "robust-A0") == {}
+    assert "Rows that diverged: 60." in rendered(plan, tmp_path)
+
+
+def test_a_confirming_run_that_diverges_counts_and_keeps_no_verdict_waiting(plan: Plan, tmp_path: Path) -> None:
+    rates = {"rates-A0": {"mixed": 0, "reptile": 0, "mixed-ema": 0}}
+    chosen = {"ours": "reptile", "next": "mixed-ema", "rates": rates, "pilot": {"sd": 1.0, "test_variance": 0.05}}
+    (tmp_path / CHOICES).write_text(json.dumps(chosen))
+    seeds = sorted({row.seed for row in wanted(plan, tmp_path, "confirm-A0")})
+    for row in wanted(plan, tmp_path, "confirm-A0"):
+        if row.seed in seeds[: half(seeds)]:
+            make(plan, tmp_path, row)
+    diverge(tmp_path, plan, Row("A0", "reptile", 0, seeds[0]))
+    finish(plan, tmp_path, "confirm-A0")
+    (ours, *_) = confirmed(plan, tmp_path)
+    assert (ours.seeds, ours.look, ours.verdict) == ((len(seeds), len(seeds)), "end", "undecided")
+    assert ours.unseen.by_seed[0] < -60, "one of its models is none"
 
 
 def test_ours_is_a_contender_that_loses_little_where_there_is_one(plan: Plan) -> None:
@@ -144,6 +205,38 @@ def test_a_stage_ends_at_half_where_the_first_look_decides(plan: Plan, tmp_path:
     assert (ours.look, ours.verdict) == ("half", "")
 
 
+def tiny_plan(plan: Plan, tiny_model: Path, rate: float) -> Plan:
+    """The plan with a setting of seconds, and a grid around another rate."""
+    recipe = {"data": "panx", "budget": 12, "validate_every": 12, "non_finite_steps": 3}
+    common = {"model": str(tiny_model), "precision": "fp32", "threads": 1, "device": "cpu", "batch_size": 4}
+    settings = {"tiny": Setting(seconds=1, cluster="row", recipe=recipe)}
+    return replace(plan, common=common, settings=settings, rate=Rates(rate, 1.5, (0,), 1))
+
+
+def test_a_run_that_diverges_is_a_result_and_one_that_its_machine_ends_is_none(
+    plan: Plan, tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """What a full disk ended would else be the worst of all rates for ever."""
+    resource, row = pytest.importorskip("resource"), Row("tiny", "mixed", 0, 0)
+    diverging, sound = (tiny_plan(plan, tiny_model, rate) for rate in (1e30, 1e-3))
+    said, _ = perform(diverging, Job(row, (), tiny_panx), tmp_path, tmp_path / "work")
+    found = stored(tmp_path, diverging, row)
+    assert found is not None
+    assert found.failed
+    assert "not finite" in said
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(mt.RunError, match="limit of file sizes"):
+            perform(sound, Job(row, (), tiny_panx), tmp_path, tmp_path / "work")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stored(tmp_path, sound, row) is None
+    perform(sound, Job(row, (), tiny_panx), tmp_path, tmp_path / "work")
+    assert (whole := stored(tmp_path, sound, row)) is not None
+    assert not whole.failed
+
+
 def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["page.py", "--check"])
     runpy.run_path(str(PAGE), run_name="__main__")
@@ -171,8 +264,6 @@ def test_clusters_vary_together_and_shared_ones_over_languages(plan: Plan, tmp_p
     """Copies of a row add no information: a test set of triples varies three times as much as one of single rows."""
     row = Row("A0", "mixed", 0, 0)
     make(plan, tmp_path, row)
-    from store import read as stored
-
     found = stored(tmp_path, plan, row)
     assert found is not None
     found.statistics.update({k: np.repeat(v[: ROWS // 3], 3, axis=0) for k, v in found.statistics.items()})
@@ -213,7 +304,7 @@ def test_scores_are_ratios_of_sums(task: str, rows: list[list[float]], score: fl
 def test_a_verdict_is_the_plans(plan: Plan, unseen: tuple[float, float], seen: tuple[float, float], word: str) -> None:
     def of(low: float, high: float) -> Contrast:
         these = Estimate((low + high) / 2, low, high, 1.0, 9.0, 0.01 if low > 0 or high < 0 else 0.5)
-        return Contrast(these, None, None, 1.0, (0.0, 9.0), [], {})
+        return Contrast(these, None, None, 1.0, (0.0, 9.0), [], {}, 0)
 
     assert verdict(plan, of(*unseen), of(*seen), of(*unseen).these.p, 0.05) == word
     if word == "better":

@@ -12,7 +12,7 @@ from rich.console import Console
 from builders import recipe
 from launching import recipe as launched_recipe
 from multitune.commands.parallel import fitting, threads_each
-from multitune.errors import RunError, UserError
+from multitune.errors import DivergedError, RunError, UserError
 from multitune.jobs.display import DONE, Lines
 from multitune.jobs.job import Job, error_of
 from multitune.jobs.processes import Processes, in_words
@@ -111,7 +111,8 @@ def test_a_card_whose_run_has_ended_is_the_next_ones(tmp_path: Path) -> None:
 
 def test_errors_of_another_process_are_what_they_were() -> None:
     assert type(error_of("UserError", "budget: is wrong", "")) is UserError
-    assert type(error_of("RunError", "it diverged", "")) is RunError
+    assert type(error_of("RunError", "the disk is full", "")) is RunError
+    assert type(error_of("DivergedError", "it diverged", "")) is DivergedError
     fault = error_of("ZeroDivisionError", "division by zero", "Traceback ...")
     assert (type(fault).__name__, str(fault), fault.__notes__) == (
         "ZeroDivisionError",

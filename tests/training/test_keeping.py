@@ -149,6 +149,12 @@ def test_a_run_with_all_of_it_resumes_to_the_same_bits(
     assert_resumes(one, tmp_path, 11, monkeypatch)
 
 
+@pytest.mark.parametrize(("every", "said"), [(39, False), (40, True), (None, False)])
+def test_an_average_of_one_value_is_told(tiny_model: Path, tiny_panx: Path, every: int | None, said: bool) -> None:
+    run = prepared(recipe(tiny_model, tiny_panx, average="snapshots", validate_every=every))
+    assert any("snapshots took one value" in note for note in run.update.notes) == said
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no such part": (
         {"freeze": ["head"]},
@@ -160,6 +166,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an anchor beyond the start": (
         {"anchor": 101},
         "anchor: 101 times the learning rate 0.01 is above 1; choose at most 100",
+    ),
+    "an anchor on nothing": (
+        {"anchor": 1, "freeze": ["encoder"]},
+        "anchor: no weight that pretraining left trains, so that there is nothing to pull; set it to 0",
+    ),
+    "rates of no layer": (
+        {"layer_decay": 0.9, "freeze": ["embeddings", "layers 0-1"]},
+        "layer_decay: no layer and no embedding trains, so that all rates are alike; set it to 1",
     ),
     "two pulls": ({"anchor": 1, "method": "recadam"}, "anchor: recadam pulls back to the pretrained weights itself"),
     "nothing pretrained": (

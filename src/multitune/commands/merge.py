@@ -10,12 +10,13 @@ from torch import Tensor
 
 from multitune import tasks
 from multitune.data.corpus import Record
-from multitune.errors import RunError, UserError
+from multitune.errors import DivergedError, UserError
 from multitune.evaluation import scoring
 from multitune.evaluation.scoring import Encoded
 from multitune.methods.averaging import interpolated, mean_weights
 from multitune.models import encoder as encoders
 from multitune.models import scratch
+from multitune.models.device import chosen
 from multitune.models.encoder import Encoder
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
@@ -74,7 +75,7 @@ def merge(
     Raises:
         UserError: runs that are not finished, do not fit each other or have a model for each language; bad weights; or
             figures need matplotlib, which is missing.
-        RunError: a point diverges.
+        DivergedError: a point diverges.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     shares = _shares(len(folders), toward_pretrained, weights)
@@ -148,7 +149,16 @@ def _read(run: Path) -> _Source:
     recipe = read(run / "recipe.yaml").resolve()
     if load_plan(recipe).one_model_per_task:
         raise UserError(f"{run}: {recipe.method} trains one model per language; merge needs one model for several")
-    return _Source(run, recipe, RunResult.read(run), shipped(run / "model"))
+    return _Source(run, _here(recipe), RunResult.read(run), shipped(run / "model"))
+
+
+def _here(recipe: Recipe) -> Recipe:
+    """The recipe with its device, or where this machine lacks that, ``auto``: the run may be another machine's."""
+    try:
+        chosen(recipe.device)
+    except UserError:
+        return recipe.model_copy(update={"device": "auto"})
+    return recipe
 
 
 def _check_fit(sources: Sequence[_Source], toward_pretrained: bool) -> None:
@@ -203,6 +213,8 @@ class _Merging:
         self._first = sources[0]
         self._corpus = load_with_labels(self._first.recipe, self._first.models)
         self._heads = tasks.of(self._corpus)
+        self._ways: dict[Path, float] = {}
+        """By run, how far its weights are from the pretrained ones that are there now."""
 
     def scored(self, weights: Sequence[float]) -> Merged:
         """All points, and which of them is best on dev."""
@@ -238,21 +250,33 @@ class _Merging:
     def _mixture(self, name: str) -> "_Mixture":
         """The runs' models in one folder of ``model/``, and the pretrained one."""
         heads = HeadMap.of_all(self._first.models[name])
-        encoder = _loaded(self._first, name)
+        encoder = self._loaded(self._first, name)
         pretrained: dict[str, Tensor] = {}
         if self._toward_pretrained:
             start = load_encoder(self._first.recipe, heads, self._corpus)
             pretrained = {k: v.detach() for k, v in start.pretrained_parameters()}
             _check_shapes(encoder, pretrained, self._first.recipe.model, self._first.folder)
-        return _Mixture(encoder, mean_weights(self._models(encoder, name)), pretrained)
+        return _Mixture(encoder, mean_weights(self._models(encoder, name, pretrained)), pretrained)
 
-    def _models(self, encoder: Encoder, name: str) -> Iterator[list[Tensor]]:
-        """The weights of each run, of which the first has ``encoder``."""
-        yield [weight for _, weight in encoder.parameters()]
-        for source in self._sources[1:]:
-            own = {k: v.detach() for k, v in _loaded(source, name).parameters()}
+    def _models(self, encoder: Encoder, name: str, pretrained: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
+        """The weights of each run, of which the first has ``encoder``; their way from ``pretrained`` is noted."""
+        for source in self._sources:
+            model = encoder if source is self._first else self._loaded(source, name)
+            own = {k: v.detach() for k, v in model.parameters()}
             _check_shapes(encoder, own, source.folder, self._first.folder, all_of_them=True)
+            if pretrained and not name:
+                self._ways[source.folder] = _distance(own, pretrained)
             yield [own[k] for k, _ in encoder.parameters()]
+
+    def _loaded(self, source: _Source, name: str) -> Encoder:
+        """A run's model in a folder of ``model/``."""
+        folder, heads, first = source.folder / "model" / name, HeadMap.of_all(source.models[name]), self._first.recipe
+        encoder = encoders.load(
+            str(folder), heads, layers=None, dropout=None, seed=source.recipe.seed, device=first.device
+        )
+        if (weight := encoder.non_finite_weight()) is not None:
+            raise DivergedError(f"{source.folder}: the model has diverged: its weights {weight} are not finite")
+        return encoder
 
     def _encoded(self, encoder: Encoder, name: str, split: Mapping[str, Sequence[Record]]) -> Encoded:
         """A split's languages that the model in a folder scores."""
@@ -290,6 +314,13 @@ class _Merging:
         for source in self._sources:
             if changes := changes_since(source.folder, self._corpus, {}, ["dev", "test"]):
                 yield f"the data changed: {changes} are not those that {source.folder} was made with"
+        for source in self._sources:
+            way, drift = self._ways.get(source.folder), source.result.drift
+            if way is not None and drift is not None and not math.isclose(way, drift, rel_tol=0.01, abs_tol=0.001):
+                yield (
+                    f"{source.recipe.model} is not what {source.folder} began at: its weights are {way:.4g} away from "
+                    f"it, and went {drift:.4g}; points toward it are not points toward where training began"
+                )
         tested = {str(source.folder): source.result.digests for source in self._sources}
         for language, one, other in tested_differently(tested):
             yield f"{one} and {other} were tested on different records of {language}"
@@ -324,22 +355,15 @@ class _Mixture:
         between = interpolated(list(self.pretrained.values()), [ends[name] for name in self.pretrained], weight)
         self.encoder.load_weights(ends | dict(zip(self.pretrained, between, strict=True)))
 
-    @torch.no_grad()
     def drift(self) -> float | None:
         """L2 distance of the weights from the pretrained ones."""
-        if not self.pretrained:
-            return None
-        own = dict(self.encoder.parameters())
-        return finite(math.hypot(*(float((own[name] - weight).norm()) for name, weight in self.pretrained.items())))
+        return finite(_distance(dict(self.encoder.parameters()), self.pretrained)) if self.pretrained else None
 
 
-def _loaded(source: _Source, name: str) -> Encoder:
-    """A run's model in a folder of ``model/``."""
-    folder, heads = source.folder / "model" / name, HeadMap.of_all(source.models[name])
-    encoder = encoders.load(str(folder), heads, layers=None, dropout=None, seed=source.recipe.seed)
-    if (weight := encoder.non_finite_weight()) is not None:
-        raise RunError(f"{source.folder}: the model has diverged: its weights {weight} are not finite")
-    return encoder
+@torch.no_grad()
+def _distance(weights: Mapping[str, Tensor], pretrained: Mapping[str, Tensor]) -> float:
+    """L2 distance of weights from the pretrained ones, heads excluded."""
+    return math.hypot(*(float((weights[name] - weight).norm()) for name, weight in pretrained.items()))
 
 
 def _check_shapes(

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from multitune.data.corpus import Corpus, Record
 from multitune.data.records.rows import joined
 from multitune.data.records.stored import Stored
-from multitune.errors import RunError
+from multitune.errors import DivergedError
 from multitune.evaluation import tokenised
 from multitune.methods.ranks import Ranks
 from multitune.models.encoder import Encoder
@@ -90,7 +90,7 @@ def evaluate(
         ranks: that share the batches, which are the same on any number of them; all get the whole evaluation.
 
     Raises:
-        RunError: the model has diverged: a weight or an output of it is not finite.
+        DivergedError: the model has diverged: a weight or an output of it is not finite.
         StopRequested: ``check`` did, on any rank while it predicted.
     """
     if (weight := encoder.non_finite_weight()) is not None:
@@ -199,8 +199,9 @@ def _is_finite(output: Any) -> bool:
     return all(bool(part.isfinite().all()) for part in parts if isinstance(part, Tensor) and part.is_floating_point())
 
 
-def _diverged(what: str) -> RunError:
-    return RunError(f"the model has diverged: {what} not finite; train anew with a lower learning_rate, or other data")
+def _diverged(what: str) -> DivergedError:
+    advice = "train anew with a lower learning_rate, or other data"
+    return DivergedError(f"the model has diverged: {what} not finite; {advice}")
 
 
 def token_batches(sizes: NDArray[np.int64], tokens: int = TOKENS) -> Iterable[list[int]]:

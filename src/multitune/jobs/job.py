@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multitune.errors import RunError, UserError
+from multitune.errors import DivergedError, RunError, UserError
 from multitune.recipe import Recipe
 
 
@@ -61,7 +61,7 @@ class Ended:
     error: Exception | None = None
 
 
-KINDS = {"UserError": UserError, "RunError": RunError}
+KINDS = {kind.__name__: kind for kind in (UserError, RunError, DivergedError)}
 
 
 def error_of(kind: str, text: str, trace: str) -> Exception:

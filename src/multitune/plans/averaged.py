@@ -14,6 +14,11 @@ from multitune.methods.sharded import shards
 from multitune.methods.swep import EmbeddingModel
 from multitune.plans.update import Setup, Update
 
+ONE_VALUE = (
+    "average: snapshots took one value, that at the end, so that the last weights ship; validate_every must be below "
+    "the budget for more"
+)
+
 
 class AveragedUpdate(Update):
     """Another update with an average of its own; training itself goes on as without.
@@ -32,6 +37,8 @@ class AveragedUpdate(Update):
         self._parameters: list[Tensor] = [weight for _, weight in setup.parameters]
         self._budget, self._gradients, self._taken_at = setup.budget, 0, 0
         self.cost, self.smallest_step, self.notes = inner.cost, inner.smallest_step, inner.notes
+        if interval is not None and interval >= setup.budget > 1:
+            self.notes = (*self.notes, ONE_VALUE)
         self.own_weights = inner.own_weights
 
     def draw(self, most: int) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from multitune.errors import RunError
+from multitune.errors import DivergedError
 from multitune.methods.base import NonFiniteError
 from multitune.methods.losses import Loss
 from multitune.methods.optimizer_state import load_plain, to_plain
@@ -117,7 +117,7 @@ class TwoLoopUpdate(SingleBatchUpdate):
         try:
             self._two_loop.close_inner_loop()
         except NonFiniteWeightsError as error:
-            raise RunError(f"at the end of the budget {error} (learning_rate)") from error
+            raise DivergedError(f"at the end of the budget {error} (learning_rate)") from error
 
     def state_dict(self) -> dict[str, Any]:
         samplers = [sampler.state_dict() for sampler in self._samplers]

@@ -15,6 +15,26 @@ BETA2 = 0.999
 """AdamW's default: how much of the mean of past squared gradients a step keeps."""
 
 
+def check_keeping(
+    recipe: Recipe, names: Collection[str], shares: Mapping[str, float], pretrained: Collection[str]
+) -> None:
+    """Refuse keys that would change nothing.
+
+    Args:
+        recipe: of the run.
+        names: of the weights that train.
+        shares: as of ``make_optimizer``.
+        pretrained: as of ``make_optimizer``.
+
+    Raises:
+        UserError: an anchor without weights that it could pull, or rates by layer where no layer trains.
+    """
+    if recipe.anchor and not pretrained:
+        raise UserError("anchor: no weight that pretraining left trains, so that there is nothing to pull; set it to 0")
+    if recipe.layer_decay < 1.0 and all(shares.get(name, 1.0) == 1.0 for name in names):
+        raise UserError("layer_decay: no layer and no embedding trains, so that all rates are alike; set it to 1")
+
+
 def make_optimizer(
     parameters: NamedParameters,
     recipe: Recipe,

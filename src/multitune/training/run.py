@@ -42,7 +42,7 @@ from multitune.training import launch
 from multitune.training.batching import Batch, Batches, MixedBatches, TaskBatches
 from multitune.training.data_changes import digests_of, own_replay
 from multitune.training.loading import load_encoder, replayed
-from multitune.training.optimizer import make_optimizer
+from multitune.training.optimizer import check_keeping, make_optimizer
 from multitune.training.sampling import probabilities, task_sampler
 
 Taken = dict[str, dict[str, Any]]
@@ -324,6 +324,7 @@ def _update(
     shares = parts.rate_shares(recipe.layer_decay)
     shares |= {name: shares[weight] for name, weight in encoder.adapted.items()}
     embeddings = _embeddings(encoder)
+    check_keeping(recipe, [name for name, _ in encoder.parameters()], shares, pretrained)
     setup = Setup(
         parameters=encoder.parameters(),
         pretrained=pretrained,

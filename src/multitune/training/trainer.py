@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from multitune.data.corpus import Corpus
-from multitune.errors import Interrupted, RunError
+from multitune.errors import DivergedError, Interrupted, RunError
 from multitune.evaluation.scoring import Encoded, Evaluation, evaluate, write_predictions
 from multitune.methods.base import NonFiniteError
 from multitune.methods.ranks import Ranks
@@ -175,7 +175,7 @@ class Trainer:
             elif self._checkpoint_interval and self._passed(self._checkpoint_interval, before):
                 self._save_state()
         if self._now.steps == 0:
-            raise RunError(
+            raise DivergedError(
                 f"no step was taken: a loss or gradient of all {self._now.skipped_steps} was not finite (metrics.jsonl "
                 f"names the batches); {self._advice}"
             )
@@ -335,7 +335,7 @@ class Trainer:
         self._display.say(f"{message}: step skipped{scale}")
         now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
         if now.skipped_in_a_row == run.recipe.non_finite_steps:
-            raise RunError(
+            raise DivergedError(
                 f"{message}, the last of {now.skipped_in_a_row} such steps in a row (metrics.jsonl names the batches); "
                 f"{self._advice}"
             )
