@@ -26,6 +26,7 @@ from choosing import (
     named,
     pairs,
     seeds_of,
+    tested,
     wanted,
 )
 from contrasts import Combination, Contrast, contrast, languages_of, reported
@@ -64,7 +65,7 @@ class Compared:
         alpha: one minus the level of the intervals: that of the look; 0.05 where no look is due.
         look: "half", "end" or "between looks".
         verdict: the plan's word; empty where no look is due.
-        corrected: p of ``unseen`` by Holm's method over the settings of the confirming stages; of the first contender.
+        corrected: p of ``unseen`` by Holm's method over all that confirming stages test; None of the runner-up.
     """
 
     setting: str
@@ -123,14 +124,18 @@ def of_kind(plan: Plan, kind: str, said: Callable[[str], Said]) -> dict[str, Sai
 
 
 def confirmed(plan: Plan, store: Path) -> list[Compared]:
-    """All confirming comparisons, the verdicts of ours corrected over the settings."""
-    stages = of_kind(plan, "confirm", partial(paired, plan, store))
-    first = {own[0].setting: own[0] for own in stages.values()}
-    corrected = holm({setting: min(1.0, each.unseen.these.p * ALPHA / each.alpha) for setting, each in first.items()})
+    """All confirming comparisons, the verdicts of what the plan tests corrected over all of these."""
+    stages, choices = of_kind(plan, "confirm", partial(paired, plan, store)), choices_of(store)
+    found = [(name, each) for name, own in stages.items() for each in own]
+    p_values = {
+        (name, each.contender): min(1.0, each.unseen.these.p * ALPHA / each.alpha)
+        for name, each in found
+        if each.contender in tested(plan, plan.stages[name], choices)
+    }
+    corrected = holm(p_values)
     return [
-        _corrected(plan, each, corrected[each.setting]) if each is own[0] else each
-        for own in stages.values()
-        for each in own
+        _corrected(plan, each, corrected[name, each.contender]) if (name, each.contender) in corrected else each
+        for name, each in found
     ]
 
 

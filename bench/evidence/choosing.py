@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def named(plan: Plan, stage: Stage, choices: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(choices[name] if name in (OURS, NEXT) else name for name in stage.contenders))
 
 
+def tested(plan: Plan, stage: Stage, choices: Mapping[str, Any]) -> list[str]:
+    """The contenders of a confirming stage that the plan tests: all but the baseline and the runner-up."""
+    names = [name for name in stage.contenders if name != NEXT]
+    return [name for name in named(plan, replace(stage, contenders=tuple(names)), choices) if name != plan.baseline]
+
+
 def wanted(plan: Plan, store: Path, name: str) -> list[Row]:
     """The rows that a stage is made of, as far as the store lets one know: seed by seed, contenders side by side.
 
@@ -52,7 +59,10 @@ def wanted(plan: Plan, store: Path, name: str) -> list[Row]:
     contenders = named(plan, stage, choices)
     seeds = seeds_of(plan, stage, choices)
     steps = _steps(plan, store, stage, contenders, seeds, choices)
-    if stage.kind == "confirm" and _ends_at_half(plan, store, stage, contenders, steps, seeds):
+    if stage.kind == "confirm" and all(
+        _ends_at_half(plan, store, stage, {one: steps[one][0], plan.baseline: steps[plan.baseline][0]}, seeds)
+        for one in tested(plan, stage, choices)
+    ):
         seeds = seeds[: half(seeds)]
     return [
         Row(stage.setting, contender, step, seed)
@@ -222,19 +232,12 @@ def _steps(
     )
 
 
-def _ends_at_half(
-    plan: Plan,
-    store: Path,
-    stage: Stage,
-    contenders: Sequence[str],
-    steps: Mapping[str, Sequence[int]],
-    seeds: Sequence[int],
-) -> bool:
-    """Whether the first look is due, and decides."""
+def _ends_at_half(plan: Plan, store: Path, stage: Stage, two: Mapping[str, int], seeds: Sequence[int]) -> bool:
+    """Whether the first look at a contender and the baseline, each at its step, is due, and decides."""
     first = seeds[: half(seeds)]
     alpha = level(len(first), seeds)
-    two = ((name, steps[name][0]) for name in (contenders[1], plan.baseline))
-    paired = pairs(plan, store, stage.setting, next(two), next(two), first)
+    ours, base = two.items()
+    paired = pairs(plan, store, stage.setting, ours, base, first)
     if alpha is None or len(first) == len(seeds) or len(paired) < len(first) or not comparable(paired):
         return False
     sides = (difference(plan, store, stage.setting, paired, side, alpha) for side in ("unseen", "seen"))

@@ -1,8 +1,9 @@
 """Intervals of paired differences: over seeds and test rows, over seeds and languages; looks, many tests, power."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy.stats import nct, norm
 from scipy.stats import t as student_t
 
 Array = NDArray[np.float64]
+Test = TypeVar("Test", bound=Hashable)
 POINTS = 400
 """Of the quadrature in ``obrien_fleming``."""
 
@@ -118,9 +120,9 @@ def nominal(bound: float) -> float:
     return 2 * float(norm.sf(bound))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def holm(p: Mapping[Test, float]) -> dict[Test, float]:
     """p-values corrected for their number (Holm, 1979), by name."""
-    corrected, largest = {}, 0.0
+    corrected, largest = dict[Test, float](), 0.0
     for rank, name in enumerate(sorted(p, key=lambda each: p[each])):
         largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
         corrected[name] = largest

@@ -59,12 +59,11 @@ def with_section(page: str, section: str) -> str:
 
 
 def _answer(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
-    """What is said of ours in every setting where that is confirmed, and where the plan's question is open."""
+    """What is said of all that is tested where that is confirmed, and where the plan's question is open."""
     yield "## What is the answer so far?"
     yield ""
-    ours = {each.setting: each for each in reversed(found)}  # the first of a setting is ours
-    places = [stage.setting for stage in plan.stages.values() if stage.kind == "confirm"]
-    known = [ours[place] for place in places if place in ours and ours[place].verdict]
+    known = [each for each in found if each.verdict and each.corrected is not None]
+    places = dict.fromkeys(stage.setting for stage in plan.stages.values() if stage.kind == "confirm")
     for each in known:
         unseen, seen = (_interval(contrast.these) for contrast in (each.unseen, each.seen))
         yield f"- {each.setting}: `{each.contender}` is {WORDED[each.verdict]} `{plan.baseline}`,"
@@ -128,7 +127,7 @@ def _main(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
         "for other seeds and other test rows of the same languages; the verdict goes by it. *New*: the interval for",
         "other languages, too. All have the level beside them, as 5 % of error are shared by a look at half of the",
         "seeds and one at the end. p is that of no difference on these unseen languages, times 0.05 over one minus the",
-        "level, and corrected over the settings by Holm's method. The plan tests ours; the others have no p.",
+        "level, and corrected over all that is tested by Holm's method. The plan tests no runner-up, which has no p.",
     )
     yield ""
     yield from table(MAIN, [_main_row(each) for each in found])

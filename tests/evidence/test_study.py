@@ -113,7 +113,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     subtracted = " | ".join(f"minus `{base}`" for base in bases)
     assert f"| `cause-A0` | Rate | Drift | {subtracted} | seen, minus `mixed` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
-    assert "8 of 20 stages are finished" in page
+    assert "8 of 21 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
     assert "| `knobs-A0` | `reptile` | 8 |" in spread
     assert "rates-A0" not in spread, "its contenders have several rates"
@@ -205,6 +205,40 @@ def test_a_stage_ends_at_half_where_the_first_look_decides(plan: Plan, tmp_path:
     assert wanted(plan, tmp_path, "confirm-A0") == every
     (ours, *_) = confirmed(plan, tmp_path)
     assert (ours.look, ours.verdict) == ("half", "")
+
+
+def test_a_stage_that_tests_two_goes_on_until_both_are_decided_and_holm_counts_all_tests(
+    plan: Plan, tmp_path: Path
+) -> None:
+    rates = {name: dict.fromkeys(plan.stages[name].contenders, 0) for name in ("rates-A0", "rates-cause-A0")}
+    chosen = {"ours": "reptile", "next": "mixed-ema", "rates": rates, "pilot": {"sd": 1.0, "test_variance": 0.05}}
+    (tmp_path / CHOICES).write_text(json.dumps(chosen))
+    every = wanted(plan, tmp_path, "confirm-momentum-A0")
+    seeds = sorted({row.seed for row in every})
+    for row in every:
+        if row.seed in seeds[: half(seeds)]:
+            make(plan, tmp_path, row)
+    assert [(each.contender, each.verdict) for each in confirmed(plan, tmp_path)] == [
+        ("mixed-no-momentum", ""),
+        ("reptile-random-12", "better"),
+    ]
+    assert wanted(plan, tmp_path, "confirm-momentum-A0") == every
+    finish(plan, tmp_path, "confirm-momentum-A0")
+    two = {each.contender: each for each in confirmed(plan, tmp_path)}
+    assert "- A0: `reptile-random-12` is *better* than `mixed`," in rendered(plan, tmp_path)
+    finish(plan, tmp_path, "confirm-A0")
+    three = {each.contender: each.corrected for each in confirmed(plan, tmp_path)}
+    assert three["mixed-ema"] is None, "the runner-up is not tested"
+    level_one = two["mixed-no-momentum"]
+    assert (
+        level_one.corrected
+        == three["mixed-no-momentum"]
+        == pytest.approx(level_one.unseen.these.p * 0.05 / level_one.alpha)
+    )
+    least = min(
+        each.unseen.these.p * 0.05 / each.alpha for each in confirmed(plan, tmp_path) if each.corrected is not None
+    )
+    assert min(p for p in three.values() if p is not None) == pytest.approx(3 * least)
 
 
 def tiny_plan(plan: Plan, tiny_model: Path, rate: float) -> Plan:
