@@ -211,7 +211,13 @@ def test_a_stage_that_tests_two_goes_on_until_both_are_decided_and_holm_counts_a
     plan: Plan, tmp_path: Path
 ) -> None:
     rates = {name: dict.fromkeys(plan.stages[name].contenders, 0) for name in ("rates-A0", "rates-cause-A0")}
-    chosen = {"ours": "reptile", "next": "mixed-ema", "rates": rates, "pilot": {"sd": 1.0, "test_variance": 0.05}}
+    chosen = {
+        "ours": "reptile",
+        "next": "mixed-ema",
+        "knobs": {},
+        "rates": rates,
+        "pilot": {"sd": 1.0, "test_variance": 0.05},
+    }
     (tmp_path / CHOICES).write_text(json.dumps(chosen))
     every = wanted(plan, tmp_path, "confirm-momentum-A0")
     seeds = sorted({row.seed for row in every})
