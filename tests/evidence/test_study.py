@@ -113,7 +113,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     subtracted = " | ".join(f"minus `{base}`" for base in bases)
     assert f"| `cause-A0` | Rate | Drift | {subtracted} | seen, minus `mixed` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
-    assert "8 of 21 stages are finished" in page
+    assert "8 of 23 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
     assert "| `knobs-A0` | `reptile` | 8 |" in spread
     assert "rates-A0" not in spread, "its contenders have several rates"
