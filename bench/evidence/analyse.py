@@ -244,15 +244,20 @@ def tested_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, Test
 
 
 def _tested(plan: Plan, setting: str, runs: Sequence[Stored]) -> Tested:
-    averages = []
-    for side in ("seen", "unseen"):
-        scores = [run.scores(side) for run in runs]
-        codes = languages_of(runs, side)
-        codes = reported(plan, setting, codes) if side == "unseen" else codes
-        averages.append(float(np.mean([[own.get(code, 0.0) for code in codes] for own in scores])) if codes else 0.0)
+    seen, unseen = (languages_of(runs, side) for side in ("seen", "unseen"))
     drifts = [None if run.failed else run.results["drift"] for run in runs]
     known = [drift for drift in drifts if drift is not None]
-    return Tested(*averages, float(np.mean(known)) if len(known) == len(drifts) else None)
+    return Tested(
+        seen=_average(runs, "seen", seen),
+        unseen=_average(runs, "unseen", reported(plan, setting, unseen)),
+        drift=float(np.mean(known)) if len(known) == len(drifts) else None,
+    )
+
+
+def _average(runs: Sequence[Stored], side: str, languages: Sequence[str]) -> float:
+    """The mean score over runs and languages, 0 where there is none."""
+    scores = [run.scores(side).get(language, 0.0) for run in runs for language in languages]
+    return float(np.mean(scores)) if scores else 0.0
 
 
 def _compared(

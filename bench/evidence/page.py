@@ -303,8 +303,8 @@ def _rates(plan: Plan, store: Path) -> Iterator[str]:
         yield from table((f"`{name}`", *(f"{plan.rate.at(step):.3g}" for step in steps)), rows)
     yield ""
     yield from paragraph(
-        "The same runs on test rows: seen languages / reported unseen ones / how far the weights drifted. Few seeds, no",
-        "claim, and nothing was chosen by these figures.",
+        "The same runs on test rows: seen languages / reported unseen ones / how far the weights drifted. Few seeds,",
+        "no claim, and nothing was chosen by these figures.",
     )
     for name in tables:
         found = tested_table(plan, store, name)
