@@ -218,6 +218,48 @@ def rate_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, float]
     return dev_scores(rows_of(plan, store, name))
 
 
+@dataclass(frozen=True)
+class Tested:
+    """Means over the seeds of one contender at one rate; the averages over languages in percent, 0 where all diverged.
+
+    Attributes:
+        unseen: of the reported languages.
+        drift: distance from the pretrained weights; None where a run diverged.
+    """
+
+    seen: float
+    unseen: float
+    drift: float | None
+
+
+def tested_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, Tested]]:
+    """Contender -> step -> scores on test rows and drift, of a stage that chooses rates."""
+    runs: dict[tuple[str, int], list[Stored]] = {}
+    for row, found in rows_of(plan, store, name).items():
+        runs.setdefault((row.contender, row.step), []).append(found)
+    table: dict[str, dict[int, Tested]] = {}
+    for (contender, step), own in runs.items():
+        table.setdefault(contender, {})[step] = _tested(plan, plan.stages[name].setting, own)
+    return table
+
+
+def _tested(plan: Plan, setting: str, runs: Sequence[Stored]) -> Tested:
+    seen, unseen = (languages_of(runs, side) for side in ("seen", "unseen"))
+    drifts = [None if run.failed else run.results["drift"] for run in runs]
+    known = [drift for drift in drifts if drift is not None]
+    return Tested(
+        seen=_average(runs, "seen", seen),
+        unseen=_average(runs, "unseen", reported(plan, setting, unseen)),
+        drift=float(np.mean(known)) if len(known) == len(drifts) else None,
+    )
+
+
+def _average(runs: Sequence[Stored], side: str, languages: Sequence[str]) -> float:
+    """The mean score over runs and languages, 0 where there is none."""
+    scores = [run.scores(side).get(language, 0.0) for run in runs for language in languages]
+    return float(np.mean(scores)) if scores else 0.0
+
+
 def _compared(
     plan: Plan,
     store: Path,

@@ -12,7 +12,20 @@ from math import inf
 from pathlib import Path
 from statistics import fmean
 
-from analyse import LOSSES, Compared, confirmed, of_kind, paired, probed, progress, rate_table, robustness, rows_of
+from analyse import (
+    LOSSES,
+    Compared,
+    Tested,
+    confirmed,
+    of_kind,
+    paired,
+    probed,
+    progress,
+    rate_table,
+    robustness,
+    rows_of,
+    tested_table,
+)
 from choosing import choices_of, seeds_of
 from design import chosen, contenders, machines, settings, state
 from inference import Estimate, power
@@ -288,6 +301,24 @@ def _rates(plan: Plan, store: Path) -> Iterator[str]:
             yield f"`{name}` is not finished: some scores are of fewer seeds than others, and nothing is chosen yet."
             yield ""
         yield from table((f"`{name}`", *(f"{plan.rate.at(step):.3g}" for step in steps)), rows)
+    yield ""
+    yield from paragraph(
+        "The same runs on test rows: seen languages / reported unseen ones / how far the weights drifted. Few seeds,",
+        "no claim, and nothing was chosen by these figures.",
+    )
+    for name in tables:
+        found = tested_table(plan, store, name)
+        steps = sorted({step for own in found.values() for step in own})
+        rows = [(f"`{k}`", *(_at_rate(own.get(step)) for step in steps)) for k, own in found.items()]
+        yield ""
+        yield from table((f"`{name}`", *(f"{plan.rate.at(step):.3g}" for step in steps)), rows)
+
+
+def _at_rate(found: Tested | None) -> str:
+    if found is None:
+        return ""
+    drift = "" if found.drift is None else f" / {found.drift:.1f}"
+    return f"{found.seen:.1f} / {found.unseen:.1f}{drift}"
 
 
 def _dev(own: dict[int, float], step: int) -> str:

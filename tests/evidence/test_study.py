@@ -113,7 +113,7 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     subtracted = " | ".join(f"minus `{base}`" for base in bases)
     assert f"| `cause-A0` | Rate | Drift | {subtracted} | seen, minus `mixed` |" in page
     assert "| `lookahead` | 0.0002 | 1.0 |" in page
-    assert "8 of 21 stages are finished" in page
+    assert "8 of 23 stages are finished" in page
     spread = page.partition("differences spread?")[2].partition("##")[0]
     assert "| `knobs-A0` | `reptile` | 8 |" in spread
     assert "rates-A0" not in spread, "its contenders have several rates"
@@ -211,7 +211,13 @@ def test_a_stage_that_tests_two_goes_on_until_both_are_decided_and_holm_counts_a
     plan: Plan, tmp_path: Path
 ) -> None:
     rates = {name: dict.fromkeys(plan.stages[name].contenders, 0) for name in ("rates-A0", "rates-cause-A0")}
-    chosen = {"ours": "reptile", "next": "mixed-ema", "rates": rates, "pilot": {"sd": 1.0, "test_variance": 0.05}}
+    chosen = {
+        "ours": "reptile",
+        "next": "mixed-ema",
+        "knobs": {},
+        "rates": rates,
+        "pilot": {"sd": 1.0, "test_variance": 0.05},
+    }
     (tmp_path / CHOICES).write_text(json.dumps(chosen))
     every = wanted(plan, tmp_path, "confirm-momentum-A0")
     seeds = sorted({row.seed for row in every})
