@@ -193,7 +193,7 @@ class Trainer:
         except NonFiniteError as error:
             at_fault = [n for n, number in enumerate(drawn) if number in error.tasks]
             faulty = at_fault if error.places is None else error.places
-            if error.places is not None:
+            if error.places is not None and len(faulty) < len(taken):
                 self._count([batch for place, batch in enumerate(taken) if place not in faulty])
             if error.what == "gradient":
                 self._scale(overflowed=True)
