@@ -69,6 +69,8 @@ class Trainer:
         self._began = time.monotonic()
         """When the run would have begun if it had gone on without a break."""
         self._saved_at: int | None = None
+        self._rate = 0.0
+        """The learning rate of the newest step."""
         self._told = False
         self._advice = ADVICE if run.loss_scale is None else f"set precision to bf16 or fp32, {ADVICE}"
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
@@ -183,7 +185,8 @@ class Trainer:
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
         begins, began = now.gradients, time.monotonic()
-        run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
+        self._rate = learning_rate(recipe, begins)
+        run.update.advance(self._rate, begins / recipe.budget)
         drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
         taken: list[Taken] = []
         losses = (run.next_loss(number, taken) for number in drawn)
@@ -253,8 +256,7 @@ class Trainer:
         if not self._now.losses:
             return
         loss = sum(self._now.losses) / len(self._now.losses)
-        rate = learning_rate(self._run.recipe, self._now.gradients)
-        self._add(Train(**self._when, loss=finite(loss), learning_rate=rate))
+        self._add(Train(**self._when, loss=finite(loss), learning_rate=self._rate))
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
         if not self._told and self._now.gradients >= estimate.FIRST:
             self._told = True
