@@ -274,6 +274,7 @@ class Trainer:
         with run.update.shipped_weights():
             evaluation = self._evaluated(run.dev)
             drift = run.encoder.drift()
+        now.seconds = time.monotonic() - self._began
         now.dev = evaluation.average(run.heads.metric)
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
             now.best = {"average": now.dev, "gradients": now.gradients}
