@@ -77,8 +77,8 @@ class Trainer:
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
         self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
         self._probe_interval = live.interval(recipe, len(self._held_out))
-        if recipe.probe_every == "auto" and self._probe_interval is None:
-            display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
+        if recipe.probe_every is not None and self._probe_interval is None:
+            display.say(f"no probes: {live.why_none(len(self._held_out))}")
 
     def begin(self, *, resume: bool) -> None:
         """Continue from the newest good checkpoint where there is one, else begin anew.
