@@ -280,6 +280,8 @@ def _choose_what_trains(recipe: Recipe, encoder: Encoder, parts: Parts, precisio
 def _check_vocabulary(recipe: Recipe, heads: HeadMap, kind: str) -> None:
     """Raise ``UserError`` where tokens are to be left out that the model says."""
     if recipe.ship_vocabulary == "trimmed" and not heads.can_trim:
+        if heads.replay is not None and any(task.can_trim for task in heads.tasks):
+            raise UserError("ship_vocabulary: a model that learns from replay says all tokens; set it to full")
         raise UserError(f"ship_vocabulary: a model of {kind} says all tokens, or reads none; set it to full")
 
 
