@@ -18,6 +18,7 @@ from multitune.training import trainer
 from multitune.training.checkpoint import Progress
 from multitune.training.estimate import evaluations, of_the_rest
 from multitune.training.loading import load_corpus, load_plan
+from multitune.training.progress import Silent
 from multitune.training.run import prepare
 
 SLOW = 0.3
@@ -79,3 +80,15 @@ def test_what_is_said_of_the_rest_of_a_run_leaves_out_what_is_done(tiny_model: P
     assert left[0] > left[1]
     assert left[0] - left[3] == pytest.approx(4 * (left[0] - left[1]))
     assert of_the_rest(run, Progress(gradients=40, step_seconds=40e3)).startswith(f"about {duration(1e3 * left[3])}, ")
+
+
+def test_a_model_of_one_language_is_called_by_it(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    """What its bar shows, and what is said of its rest, is not all of the run."""
+    shown: list[str] = []
+
+    def display(title: str, budget: int) -> Silent:
+        shown.append(f"{title}: {budget}")
+        return Silent()
+
+    mt.train(recipe(tiny_model, tiny_panx, "stl", budget=9, sampling="uniform"), tmp_path / "run", progress=display)
+    assert shown == ["stl on aa seed 0: 4", "stl on bb seed 0: 5"]

@@ -260,8 +260,7 @@ class Trainer:
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
         if not self._told and self._now.gradients >= estimate.FIRST:
             self._told = True
-            title = f"{self._run.recipe.method} seed {self._run.recipe.seed}"
-            self._display.say(f"{title}: {estimate.of_the_rest(self._run, self._now)}")
+            self._display.say(f"{self._run.title}: {estimate.of_the_rest(self._run, self._now)}")
         self._now.losses = []
 
     def _validate(self) -> None:
