@@ -200,7 +200,8 @@ class Trainer:
                 self._count([batch for place, batch in enumerate(taken) if place not in faulty])
             if error.what == "gradient":
                 self._scale(overflowed=True)
-            self._skip(error.what, [taken[place] for place in faulty])
+            at = [taken[place] for place in faulty]
+            self._skip(error.what, [at] if error.places is None else [[batch] for batch in at])
         else:
             self._count(taken)
             self._scale(overflowed=False)
@@ -325,17 +326,22 @@ class Trainer:
         if self._spent:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
-    def _skip(self, what: str, faulty: Sequence[Taken]) -> None:
-        """Name the batches at fault; stop after as many skipped steps in a row as the recipe allows."""
+    def _skip(self, what: str, steps: Sequence[Sequence[Taken]]) -> None:
+        """Name the batches at fault of each skipped step; stop after as many in a row as the recipe allows.
+
+        Those of several trajectories, which are made together, are one of the row.
+        """
         run, now = self._run, self._now
-        batches = {k: FaultyBatch(**at) for batch in faulty for k, at in batch.items()}
-        self._add(Skip(**self._when, what=what, batches=batches))
-        places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
+        faulty = [{k: FaultyBatch(**at) for batch in step for k, at in batch.items()} for step in steps]
+        for batches in faulty:
+            self._add(Skip(**self._when, what=what, batches=batches))
+        named = (item for batches in faulty for item in batches.items())
+        places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in named)
         message = f"the {what} of {places} is not finite at {now.gradients} gradients"
         halved = run.loss_scale if what == "gradient" else None
         scale = "" if halved is None else f", loss scale {halved.value:g} from now on"
         self._display.say(f"{message}: step skipped{scale}")
-        now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
+        now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + len(steps), now.skipped_in_a_row + 1
         if now.skipped_in_a_row == run.recipe.non_finite_steps:
             raise DivergedError(
                 f"{message}, the last of {now.skipped_in_a_row} such steps in a row (metrics.jsonl names the batches); "
