@@ -17,6 +17,7 @@ from multitune.plans import METHODS
 from multitune.probes import live
 from multitune.results.metrics import read_events
 from multitune.results.probes import Findings
+from multitune.training.progress import Silent
 
 
 def probes(run: Path) -> list[dict[str, Any]]:
@@ -39,6 +40,23 @@ def test_intervals(
     tiny_model: Path, tiny_panx: Path, budget: int, languages: int, every: Any, expected: int | None
 ) -> None:
     assert live.interval(recipe(tiny_model, tiny_panx, budget=budget, probe_every=every), languages) == expected
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def say(self, text: str) -> None:
+        self._said.append(text)
+
+
+def test_probes_of_a_single_language_are_said_to_be_none(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    one, said = recipe(tiny_model, tiny_panx, languages=["aa"], unseen=[], budget=2, probe_every=1), list[str]()
+    mt.train(one, tmp_path / "run", progress=lambda title, budget: Heard(said))
+    assert "no probes: there is a single language, whose gradients have no others to be compared with" in said
+    assert not probes(tmp_path / "run")
 
 
 def test_larger_probes_come_more_seldom(tiny_model: Path, tiny_panx: Path) -> None:

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 from multitune.cli import method_table
 from multitune.cli.layout import fitted
-from multitune.errors import RunError, UserError
+from multitune.errors import DivergedError, RunError, UserError
 from multitune.methods import RecAdam
 from multitune.methods.averaging import WeightAverage
 from multitune.methods.base import NonFiniteError
@@ -209,14 +209,18 @@ def test_fish_meets_each_task_once_in_a_round_where_its_loops_are_shorter() -> N
     assert all(sorted(met[i : i + 3]) == [0, 1, 2] for i in range(0, 12, 3))
 
 
-def test_weights_that_are_not_finite_are_told_and_do_not_ship() -> None:
+@pytest.mark.parametrize("trajectories", [1, 2])
+def test_weights_that_are_not_finite_end_the_run_and_do_not_ship(trajectories: int) -> None:
+    """No later batch could mend them; what is drawn next would be nothing, for ever."""
     net = Net()
-    update = made("sequential_reptile", net, {"inner_steps": 2})
-    steps(update, net, [0.0])
+    update = made("sequential_reptile", net, {"inner_steps": 2, "trajectories": trajectories})
+    drawn = [0] * trajectories
+    update.advance(0.1, 0.0)
+    update.step(drawn, net.losses(drawn))
     with torch.no_grad():
         net.heads[2].weight.fill_(torch.inf)  # type: ignore[operator]
-    with pytest.raises(NonFiniteError, match="the result of a step of task 0 is not finite"):
-        update.step([0], net.losses([0]))
+    with pytest.raises(DivergedError, match="at the end of an inner loop the fast weights are NaN or infinite"):
+        update.step(drawn, net.losses(drawn))
     with pytest.raises(RunError, match="at the end of the budget the fast weights are NaN or infinite"):
         update.finish()
 

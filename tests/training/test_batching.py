@@ -1,5 +1,6 @@
 """Mini-batches: every example once an epoch, lengths alike, a pure function of the seed, of one task or mixed."""
 
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -111,3 +112,14 @@ def test_mixed_batches_resume_anywhere(done: int, epochs: bool) -> None:
     for _ in range(2 * POOL):
         assert batches.next() == again.next()
         assert (batches.place, batches.newest()) == (again.place, again.newest())
+
+
+def test_an_epoch_takes_few_bytes_of_python() -> None:
+    """Lists of all its rows would take 40 bytes an example, of each of many languages."""
+    lengths = torch.arange(60_000) % 50
+    tracemalloc.start()
+    batches = TaskBatches("de", lengths.numpy(), 64, seed=0)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2 * len(lengths)
+    assert sum(len(batches.next()["de"]) for _ in range(-(-60_000 // 64))) == 60_000

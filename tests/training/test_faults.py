@@ -195,6 +195,7 @@ EXPLODING: dict[str, dict[str, Any]] = {
     "swep": {"method": "swep"},
     "sequential": {"method": "sequential"},
     "sequential_reptile": {"method": "sequential_reptile", "options": {"inner_steps": 50}},
+    "fish of two trajectories": {"method": "fish", "options": {"inner_steps": 50, "trajectories": 2}},
     "lookahead": {"method": "lookahead", "options": {"inner_steps": 50}},
 }
 

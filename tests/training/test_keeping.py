@@ -176,6 +176,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "layer_decay: no layer and no embedding trains, so that all rates are alike; set it to 1",
     ),
     "two pulls": ({"anchor": 1, "method": "recadam"}, "anchor: recadam pulls back to the pretrained weights itself"),
+    "recall of nothing": (
+        {"method": "recadam", "freeze": ["encoder"]},
+        "method: recadam recalls the weights that pretraining left, and none of them trains; take mtl, or freeze less$",
+    ),
+    "recall without pretraining": (
+        {"method": "recadam", "model": "scratch:transformer"},
+        "method: scratch:transformer has no pretrained weights that recadam could pull back to$",
+    ),
     "nothing pretrained": (
         {"anchor": 1, "model": "scratch:transformer"},
         "anchor: scratch:transformer has no pretrained",

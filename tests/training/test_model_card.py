@@ -158,16 +158,15 @@ def test_tasks_with_heads_of_their_own_have_a_card_each_and_one_together(
     assert alone["pipeline_tag"] == "token-classification"
 
 
-def test_shipped_says_what_a_card_says() -> None:
-    assert "3 gradient computations" in card(
-        Training(
-            Recipe(data="panx"),
-            HeadMap.of_all(Tagging(("O",))),
-            ["de"],
-            {"de": 1},
-            8,
-            run_result({"de": {"f1": 1.0}}, shipped=Shipped(select="best", gradients=3, dev=1.0)),
-        ),
-        Tagging(("O",)),
-        ["de"],
-    )
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ("last", "8 gradient computations, 5 steps."),
+        ("best", "3 gradient computations (the best on dev of 8), 5 steps in all."),
+    ],
+)
+def test_a_card_says_which_weights_ship_and_how_far_the_run_went(select: str, said: str) -> None:
+    shipped = Shipped(select=select, gradients=8 if select == "last" else 3, dev=1.0)
+    result = run_result({"de": {"f1": 1.0}}, shipped=shipped, steps=5, drift=None)
+    task = Tagging(("O",))
+    assert said in card(Training(Recipe(data="panx"), HeadMap.of_all(task), ["de"], {"de": 1}, 8, result), task, ["de"])

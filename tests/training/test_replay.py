@@ -16,6 +16,7 @@ from multitune.seeds import seeded
 from multitune.tasks import MaskedLanguageModelling
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.run import Run, prepare
+from multitune.training.sampling import probabilities
 
 COMMON = {"replay": {"share": 0.4}, "dropout": 0, "budget": 24}
 
@@ -77,6 +78,12 @@ def test_a_set_without_a_test_split_may_be_replayed_beside_the_choice_of_the_bes
     assert len(prepared(one).examples["replay"]) > 50
 
 
+def test_a_budget_of_which_replay_has_most_is_shared_out_by_unimax(tiny_model: Path, tiny_panx: Path) -> None:
+    """A tenth of one gradient computation is left to two languages, of which neither may have a whole one."""
+    one = recipe(tiny_model, tiny_panx, budget=1, batch_size=8, sampling="unimax", replay={"share": 0.9})
+    assert probabilities(one, [60, 20]).tolist() == pytest.approx([0.05, 0.05, 0.9])
+
+
 def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     for split, count in (("train", 50), ("dev", 5)):
         lines = [f'{{"text": "ana sees {n}", "label": "x"}}\n' for n in range(count)]
@@ -93,6 +100,7 @@ def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path)
         ({"replay": {"share": 1}}, "replay.share: .*less than 1"),
         ({"replay": {"chare": 0.1}}, "replay: unknown key 'chare' .*did you mean 'share'"),
         ({"replay": {"data": "folder", "path": "nowhere"}}, "path: nowhere is not a folder"),
+        ({"ship_vocabulary": "trimmed"}, "ship_vocabulary: a model that learns from replay says all tokens; set it to"),
         (
             {"task": "masked_language_modelling"},
             r"replay: cannot stand beside masked_language_modelling \(data: panx\)",

@@ -60,6 +60,17 @@ def test_skipped_steps_stand_in_results_table_and_report(
     assert (resumed.steps, resumed.skipped_steps, resumed.trained) == (24 - len(skipped), len(skipped), result.trained)
 
 
+def test_each_skipped_step_of_trajectories_is_counted_and_named(tmp_path: Path, tiny_model: Path) -> None:
+    """Eight of them are made together, and each language may have several at fault."""
+    data, options = scored(tmp_path / "data", {"bb": range(32)}), {"trajectories": 2}
+    result = mt.train(recipe(tiny_model, data, "sequential_reptile", options=options), tmp_path / "run")
+    skipped = [line["batches"] for line in lines(tmp_path / "run") if line["event"] == "skip"]
+    assert result.trained == {"aa": result.steps, "bb": 0}
+    assert (result.steps + len(skipped), len(skipped)) == (24, result.skipped_steps)
+    assert all(list(batches) == ["bb"] for batches in skipped)
+    assert len({(batches["bb"]["epoch"], batches["bb"]["position"]) for batches in skipped}) == len(skipped)
+
+
 def test_a_language_without_a_step_is_named(tmp_path: Path, tiny_model: Path) -> None:
     data = scored(tmp_path / "data", {"bb": range(32)})
     result = mt.train(recipe(tiny_model, data, non_finite_steps=24), tmp_path / "run")

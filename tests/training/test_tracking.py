@@ -63,6 +63,35 @@ def test_a_resumed_run_goes_on_in_mlflow(tmp_path: Path, tiny_model: Path, tiny_
         assert [point.step for point in history] == ([0] if steps == (0,) else list(range(steps[-1] + 1)))
 
 
+def test_a_server_that_cannot_be_reached_is_a_mistake_before_the_first_step_and_a_warning_later(
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_panx: Path,
+    mlflow: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = recipe(tiny_model, tiny_panx, method="mtl", options={}, budget=12, validate_every=4, test_limit=4)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(
+            UserError, match=r"--track: mlflow \(MLFLOW_TRACKING_URI\) takes no run: .*127.0.0.1"
+        ) as told:
+            mt.train(one, tmp_path / "run", track="mlflow")
+        assert "\n" not in str(told.value)
+
+    def failing(*_: object, **__: object) -> None:
+        raise mlflow.exceptions.MlflowException("API request failed\nwith exception Connection refused")
+
+    with tracking("mlflow", one, tmp_path, 1) as log:
+        monkeypatch.setattr(mlflow.MlflowClient, "log_batch", failing)
+        for step in (2, 3):
+            log(Train(gradients=step, seconds=1.0, loss=1.0, learning_rate=0.1))
+    (warned,) = caplog.messages
+    assert "mlflow lacks part of the curves, all of which metrics.jsonl has: API request failed" in warned
+
+
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     with tracking(None, recipe(tiny_model, tiny_panx), tmp_path, 0) as log:
         log(Train(gradients=1, seconds=1.0, loss=1.0, learning_rate=0.1))

@@ -334,14 +334,13 @@ def _fit(
     """Train and ship a run whose folder is ready; ``last_owner`` was killed in it, in words."""
     if run.division is not None:
         pseudo_tasks.write(out, run.division)
-    title = f"{run.recipe.method} seed {run.recipe.seed}"
-    with StopSignal() as stop, how.display(title, run.recipe.budget) as display:
+    with StopSignal() as stop, how.display(run.title, run.recipe.budget) as display:
         if last_owner:
             display.say(f"{out}: {last_owner} died without releasing its lock; this run takes the folder over")
         trainer = Trainer(run, out, display, stop, ranks)
         trainer.begin(resume=how.resume)
         for note in run.update.notes:
-            display.say(f"{title}: {note}")
+            display.say(f"{run.title}: {note}")
         trainer.fit(how.track)
         result = trainer.ship(corpus)
         if stop.requested:

@@ -35,6 +35,11 @@ class RecAdamPlan(SeveralTasks):
         from multitune.methods.joint import Joint
         from multitune.plans.combined_update import CombinedUpdate, combiner
 
+        if not setup.pretrained:
+            raise UserError(
+                "method: recadam recalls the weights that pretraining left, and none of them trains; take mtl, or "
+                "freeze less"
+            )
         made = combiner(setup, Joint())
         return CombinedUpdate(setup, self._optimizer(setup), made, self.tasks_per_step)
 

@@ -28,8 +28,8 @@ RISING_FROM, DILOCO = 0.5, 0.7
 STRETCH = 4
 """Steps that each of several trajectories makes before ranks tell each other their losses: often enough to stop soon
 after a signal, and so seldom that a long batch of one is made up for by a short one."""
-RESULT = "result of a step"
-FAULTS = ("loss", "gradient", RESULT)
+WEIGHTS = "weights"
+FAULTS = ("loss", "gradient", WEIGHTS)
 """What may be not finite; ranks tell each other the place in this list."""
 
 
@@ -71,15 +71,28 @@ class TwoLoopUpdate(SingleBatchUpdate):
         return batches
 
     def step(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
-        if self._two_loop.trajectories == 1:
-            return super().step(drawn, losses)
+        """As every update does.
+
+        Raises:
+            DivergedError: an outer step is due, and the fast weights are NaN or infinite: no later batch mends them.
+        """
+        try:
+            return super().step(drawn, losses) if self._two_loop.trajectories == 1 else self._walk(drawn, losses)
+        except NonFiniteWeightsError as error:
+            raise DivergedError(f"at the end of an inner loop {error} (learning_rate)") from error
+
+    def _walk(self, drawn: Sequence[int], losses: Iterable[Loss]) -> list[float]:
+        """A few steps of each of several trajectories."""
         values, faults = torch.zeros(len(drawn), dtype=torch.float64), torch.zeros(len(drawn), dtype=torch.float64)
         for place, loss in enumerate(losses):
             if self._ranks.computes(place):
                 self._step_of_one(drawn, place, loss, values, faults)
         values, faults = self._ranks.sums_on_host([values, faults])
         if places := faults.nonzero().flatten().tolist():
-            what = FAULTS[int(faults[places[0]]) - 1]
+            found = {FAULTS[int(faults[place]) - 1] for place in places}
+            if WEIGHTS in found:
+                raise NonFiniteWeightsError
+            what = "gradient" if "gradient" in found else "loss"
             raise NonFiniteError(what, [drawn[place] for place in places], places)
         read: list[float] = values.tolist()
         return read
@@ -90,12 +103,12 @@ class TwoLoopUpdate(SingleBatchUpdate):
             (values[place],) = super().step([drawn[place]], [loss])
         except NonFiniteError as error:
             faults[place] = 1 + FAULTS.index(error.what)
-            if error.what == RESULT:
+            if error.what == WEIGHTS:
                 return
             try:
                 self._two_loop.pass_turn()
             except NonFiniteWeightsError:
-                faults[place] = 1 + FAULTS.index(RESULT)
+                faults[place] = 1 + FAULTS.index(WEIGHTS)
 
     @property
     def two_loop(self) -> TwoLoop:
@@ -127,13 +140,6 @@ class TwoLoopUpdate(SingleBatchUpdate):
         for sampler, own in zip(self._samplers, state["samplers"], strict=True):
             sampler.load_state_dict(own)
         load_plain(self._two_loop, state["two_loop"])
-
-    def _apply(self, tasks: Sequence[int], norm: float) -> None:
-        try:
-            super()._apply(tasks, norm)
-        except NonFiniteWeightsError as error:
-            self._two_loop.zero_grad()
-            raise NonFiniteError(RESULT, tasks) from error
 
 
 def loop_options(plan: "TwoLoopPlan", inner_steps: int) -> dict[str, Any]:

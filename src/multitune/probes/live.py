@@ -16,6 +16,8 @@ SHARE = 1 / 32
 many as a probe has batches of it. One in a probe takes up to half again as long as one in training: less than 5 % of
 the time in all."""
 DIGITS = 5
+FEWEST = 2
+"""Languages of which a probe compares the gradients, at least."""
 
 
 def interval(recipe: Recipe, languages: int) -> int | None:
@@ -23,12 +25,19 @@ def interval(recipe: Recipe, languages: int) -> int | None:
 
     A single language has no pairs, and a short run of many languages no time to spare for ``auto``.
     """
-    if languages < 2:
+    if languages < FEWEST:
         return None
     if recipe.probe_every != "auto":
         return recipe.probe_every
     probes = int(SHARE * recipe.budget / languages / max(1, recipe.probe_batch / recipe.batch_size))
     return -(-recipe.budget // probes) if probes else None
+
+
+def why_none(languages: int) -> str:
+    """Why a run that was to have probes has none, in words."""
+    if languages < FEWEST:
+        return "there is a single language, whose gradients have no others to be compared with"
+    return "one would take more than 5 % of so short a run"
 
 
 def event(

@@ -56,39 +56,46 @@ class TaskBatches(Batches):
     def __init__(self, name: str, lengths: Lengths, batch_size: int, seed: int) -> None:
         self._examples, self._batch_size = ShuffledExamples(name, lengths, seed), batch_size
         self._epoch, self._position = 0, 0
-        self._order = self._cut(0)
+        self._cut()
 
     def next(self) -> Batch:
         """The next mini-batch; fewer rows than the batch size where the examples run out."""
-        if self._position == len(self._order):
+        if self._position == len(self._ends):
             self._epoch, self._position = self._epoch + 1, 0
-            self._order = self._cut(self._epoch)
+            self._cut()
         self._position += 1
-        return {self._examples.name: self._order[self._position - 1]}
+        return {self._examples.name: self._newest_rows}
 
     @property
     def place(self) -> tuple[str | int, ...]:
         return (self._examples.name, self._epoch, self._position)
 
     def newest(self) -> dict[str, dict[str, Any]]:
-        return {self._examples.name: self.state_dict() | {"rows": self._order[self._position - 1]}}
+        return {self._examples.name: self.state_dict() | {"rows": self._newest_rows}}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._epoch, self._position = state["epoch"], state["position"]
-        self._order = self._cut(self._epoch)
+        self._cut()
 
-    def _cut(self, epoch: int) -> list[list[int]]:
-        """All batches of an epoch, in order."""
-        shuffled, generator = self._examples.epoch(epoch)
-        batches: list[list[int]] = []
+    @property
+    def _newest_rows(self) -> list[int]:
+        begin, end = (int(self._ends[place]) if place >= 0 else 0 for place in (self._position - 2, self._position - 1))
+        rows: list[int] = self._rows[begin:end].tolist()
+        return rows
+
+    def _cut(self) -> None:
+        """Lay out the rows of all batches of this epoch, in order: as tensors, since Python's numbers take 40 bytes."""
+        shuffled, generator = self._examples.epoch(self._epoch)
+        rows, sizes = [], []
         for pool in shuffled.split(self._batch_size * POOL):
             cut = cut_by_length(self._examples.lengths[pool], self._batch_size)
-            order = torch.randperm(len(cut), generator=generator).tolist()
-            batches += [pool[cut[index]].tolist() for index in order]
-        return batches
+            batches = [cut[index] for index in torch.randperm(len(cut), generator=generator).tolist()]
+            rows.append(pool[torch.cat(batches)])
+            sizes += [len(batch) for batch in batches]
+        self._rows, self._ends = torch.cat(rows), torch.tensor(sizes).cumsum(0)
 
 
 class MixedBatches(Batches):

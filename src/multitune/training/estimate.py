@@ -45,24 +45,24 @@ class Estimate:
 
 def of_the_rest(run: Run, now: Progress) -> str:
     """What is left of a run that has taken its first steps, and the memory that it has had so far, in words."""
-    seconds = expected_seconds(run, now.step_seconds / now.gradients, run.recipe.budget - now.gradients)
+    seconds = expected_seconds(run, now.step_seconds / now.gradients, now.gradients)
     return f"about {duration(seconds)}, {size(peak_memory(run.encoder.device))}"
 
 
-def expected_seconds(run: Run, seconds_a_gradient: float, gradients: int) -> float:
-    """Seconds that so many gradient computations of a run take, and all its evaluations."""
-    return seconds_a_gradient * (gradients + evaluations(run))
+def expected_seconds(run: Run, seconds_a_gradient: float, done: int = 0) -> float:
+    """Seconds that a run's gradient computations and evaluations take from the ``done``-th computation on."""
+    return seconds_a_gradient * (run.recipe.budget - done + evaluations(run, done))
 
 
-def evaluations(run: Run) -> float:
-    """What all evaluations of a run cost, in gradient computations, by the tokens that they read.
+def evaluations(run: Run, done: int = 0) -> float:
+    """What a run's evaluations after ``done`` gradient computations cost, in such, by the tokens that they read.
 
     Where a kind of task writes text, they take longer than that.
     """
-    recipe = run.recipe
+    recipe, interval = run.recipe, run.recipe.validation_interval
     lengths = [run.heads.task(language).sizes(rows) for language, rows in run.examples.items()]
     read = recipe.batch_size * float(np.concatenate(lengths).mean())
-    validations = -(-recipe.budget // recipe.validation_interval)
+    validations = -(-recipe.budget // interval) - done // interval
     tokens = validations * _size(run.heads, run.dev) + _size(run.heads, run.test)
     return FORWARD * tokens / read
 
@@ -88,7 +88,7 @@ def tried(run: Run) -> Estimate:
     a_gradient = (time.monotonic() - began) / done
     checkpoint = flatten(_state(run)).bytes
     return Estimate(
-        seconds=expected_seconds(run, a_gradient, recipe.budget),
+        seconds=expected_seconds(run, a_gradient),
         memory_bytes=peak_memory(run.encoder.device) + checkpoint,
         gradients=recipe.budget,
         checkpoint_bytes=checkpoint,

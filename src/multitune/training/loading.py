@@ -249,6 +249,8 @@ def load_plan(recipe: Recipe) -> Plan:
     compiling.check(recipe)
     if recipe.lora is not None and recipe.model.startswith(scratch.PREFIX):
         raise UserError(f"lora: {recipe.model} has no pretrained weights to adapt")
+    if plan.pulls_back and recipe.model.startswith(scratch.PREFIX):
+        raise UserError(f"method: {recipe.model} has no pretrained weights that {recipe.method} could pull back to")
     if recipe.anchor and plan.pulls_back:
         raise UserError(f"anchor: {recipe.method} pulls back to the pretrained weights itself; set options.gamma")
     return plan

@@ -1,18 +1,24 @@
 """A run's curves in MLflow: on the server that MLFLOW_TRACKING_URI names, else in a folder of the run."""
 
 import hashlib
+import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from multitune.errors import UserError, as_line
 from multitune.recipe import Recipe
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+log = logging.getLogger(__name__)
 
 EXPERIMENT = "multitune"
 FOLDER = "mlflow"
@@ -26,13 +32,25 @@ LONGEST = 500
 class MlflowRun:
     """One run in the experiment multitune, from now until it is finished.
 
+    A server that fails meanwhile gets no more of it, and the run itself goes on.
+
     Args:
         recipe: its keys are the run's parameters.
         out: the run folder, whose name the run has.
         resumed: go on with the newest MLflow run of that folder, if there is one.
+
+    Raises:
+        UserError: the server cannot be reached, or refuses.
     """
 
     def __init__(self, recipe: Recipe, out: Path, *, resumed: bool) -> None:
+        self._lost = False
+        try:
+            self._begin(recipe, out, resumed=resumed)
+        except MlflowException as error:
+            raise UserError(f"--track: mlflow (MLFLOW_TRACKING_URI) takes no run: {as_line(str(error))}") from error
+
+    def _begin(self, recipe: Recipe, out: Path, *, resumed: bool) -> None:
         self._client = _client(out)
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         known = self._client.create_experiment(EXPERIMENT) if experiment is None else experiment.experiment_id
@@ -50,11 +68,25 @@ class MlflowRun:
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to each curve."""
         now = int(time.time() * 1000)
-        self._client.log_batch(self._id, metrics=[Metric(_name(k), v, now, step) for k, v in values.items()])
+        with self._losing():
+            self._client.log_batch(self._id, metrics=[Metric(_name(k), v, now, step) for k, v in values.items()])
 
     def finish(self) -> None:
         """Say that nothing more comes."""
-        self._client.set_terminated(self._id)
+        with self._losing():
+            self._client.set_terminated(self._id)
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Inside, a server that fails is warned of, once."""
+        try:
+            yield
+        except MlflowException as error:
+            if not self._lost:
+                log.warning(
+                    "--track: mlflow lacks part of the curves, all of which metrics.jsonl has: %s", as_line(str(error))
+                )
+            self._lost = True
 
 
 def _client(out: Path) -> MlflowClient:

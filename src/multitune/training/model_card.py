@@ -236,7 +236,9 @@ def _facts(training: Training) -> list[str]:
         return []
     drift = "" if result.drift is None else f", {result.drift:.4g} away from the pretrained weights (L2)"
     place = "" if result.device is None else f" on {_text(result.device)} in {_text(result.precision or '')}"
-    steps = f"{result.shipped.gradients} gradient computations, {result.steps} steps{place}{drift}."
+    best = f" (the best on dev of {result.spent})" if result.shipped.select == "best" else ""
+    whole = " in all" if best else ""
+    steps = f"{result.shipped.gradients} gradient computations{best}, {result.steps} steps{whole}{place}{drift}."
     versions = ", ".join(f"{_text(name)} {_text(version)}" for name, version in result.versions.items())
     return [steps, *map(_text, result.notes), f"Versions: {versions}."]
 

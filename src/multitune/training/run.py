@@ -29,7 +29,7 @@ from multitune.models.masks import padding_is
 from multitune.models.packing import use_packing
 from multitune.models.parts import Parts
 from multitune.models.precision import autocast, resolve
-from multitune.plans import Plan
+from multitune.plans import Plan, find
 from multitune.plans.averaged import AveragedUpdate
 from multitune.plans.update import Setup, Update, WordEmbedding
 from multitune.pseudo_tasks import Division
@@ -77,6 +77,12 @@ class Run:
     """Hashes of the records that the run sees; with a model for each language, of all languages' records."""
     compiled: compiling.CompiledLayers | None
     """The encoder's layers; None where they are not compiled."""
+
+    @property
+    def title(self) -> str:
+        """What a person who watches knows it by; where each language has a model, the run is one language's."""
+        one = f" on {self.languages[0]}" if find(self.recipe.method).one_model_per_task else ""
+        return f"{self.recipe.method}{one} seed {self.recipe.seed}"
 
     def loss(self, number: int) -> Tensor:
         """The method's loss of the next mini-batch of the stream with this number."""
@@ -280,6 +286,8 @@ def _choose_what_trains(recipe: Recipe, encoder: Encoder, parts: Parts, precisio
 def _check_vocabulary(recipe: Recipe, heads: HeadMap, kind: str) -> None:
     """Raise ``UserError`` where tokens are to be left out that the model says."""
     if recipe.ship_vocabulary == "trimmed" and not heads.can_trim:
+        if heads.replay is not None and any(task.can_trim for task in heads.tasks):
+            raise UserError("ship_vocabulary: a model that learns from replay says all tokens; set it to full")
         raise UserError(f"ship_vocabulary: a model of {kind} says all tokens, or reads none; set it to full")
 
 

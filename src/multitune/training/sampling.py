@@ -21,7 +21,7 @@ def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
     if recipe.replay is None:
         return _of_languages(recipe, sizes, recipe.budget)
     share = recipe.replay.share
-    languages = _of_languages(recipe, sizes, round(recipe.budget * (1 - share)))
+    languages = _of_languages(recipe, sizes, recipe.budget * (1 - share))
     return torch.cat([languages * (1 - share), torch.tensor([share])])
 
 
@@ -36,7 +36,7 @@ def task_sampler(recipe: Recipe, sizes: Sequence[int], batch_size: int, generato
     return EpochSampler(len(times), generator=generator, times=times)
 
 
-def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: int) -> Tensor:
+def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: float) -> Tensor:
     if recipe.sampling == "epochs":
         return proportional(sizes, 1.0)
     return task_probabilities(

@@ -69,14 +69,16 @@ class Trainer:
         self._began = time.monotonic()
         """When the run would have begun if it had gone on without a break."""
         self._saved_at: int | None = None
+        self._rate = 0.0
+        """The learning rate of the newest step."""
         self._told = False
         self._advice = ADVICE if run.loss_scale is None else f"set precision to bf16 or fp32, {ADVICE}"
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
         self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
         self._probe_interval = live.interval(recipe, len(self._held_out))
-        if recipe.probe_every == "auto" and self._probe_interval is None:
-            display.say("no probes: one would take more than 5 % of so short a run, or there is a single language")
+        if recipe.probe_every is not None and self._probe_interval is None:
+            display.say(f"no probes: {live.why_none(len(self._held_out))}")
 
     def begin(self, *, resume: bool) -> None:
         """Continue from the newest good checkpoint where there is one, else begin anew.
@@ -183,7 +185,8 @@ class Trainer:
     def _step(self) -> None:
         run, recipe, now = self._run, self._run.recipe, self._now
         begins, began = now.gradients, time.monotonic()
-        run.update.advance(learning_rate(recipe, begins), begins / recipe.budget)
+        self._rate = learning_rate(recipe, begins)
+        run.update.advance(self._rate, begins / recipe.budget)
         drawn = run.update.draw((recipe.budget - begins) // run.update.cost)
         taken: list[Taken] = []
         losses = (run.next_loss(number, taken) for number in drawn)
@@ -193,11 +196,12 @@ class Trainer:
         except NonFiniteError as error:
             at_fault = [n for n, number in enumerate(drawn) if number in error.tasks]
             faulty = at_fault if error.places is None else error.places
-            if error.places is not None:
+            if error.places is not None and len(faulty) < len(taken):
                 self._count([batch for place, batch in enumerate(taken) if place not in faulty])
             if error.what == "gradient":
                 self._scale(overflowed=True)
-            self._skip(error.what, [taken[place] for place in faulty])
+            at = [taken[place] for place in faulty]
+            self._skip(error.what, [at] if error.places is None else [[batch] for batch in at])
         else:
             self._count(taken)
             self._scale(overflowed=False)
@@ -253,13 +257,11 @@ class Trainer:
         if not self._now.losses:
             return
         loss = sum(self._now.losses) / len(self._now.losses)
-        rate = learning_rate(self._run.recipe, self._now.gradients)
-        self._add(Train(**self._when, loss=finite(loss), learning_rate=rate))
+        self._add(Train(**self._when, loss=finite(loss), learning_rate=self._rate))
         self._display.step(self._now.gradients, loss, self._now.gradients / self._now.seconds)
         if not self._told and self._now.gradients >= estimate.FIRST:
             self._told = True
-            title = f"{self._run.recipe.method} seed {self._run.recipe.seed}"
-            self._display.say(f"{title}: {estimate.of_the_rest(self._run, self._now)}")
+            self._display.say(f"{self._run.title}: {estimate.of_the_rest(self._run, self._now)}")
         self._now.losses = []
 
     def _validate(self) -> None:
@@ -272,6 +274,7 @@ class Trainer:
         with run.update.shipped_weights():
             evaluation = self._evaluated(run.dev)
             drift = run.encoder.drift()
+        now.seconds = time.monotonic() - self._began
         now.dev = evaluation.average(run.heads.metric)
         if run.recipe.select == "best" and (not now.best or now.dev > now.best["average"]):
             now.best = {"average": now.dev, "gradients": now.gradients}
@@ -323,17 +326,22 @@ class Trainer:
         if self._spent:
             self._display.say(f"probes of gradient similarity and drift took {share:.1%} of the time")
 
-    def _skip(self, what: str, faulty: Sequence[Taken]) -> None:
-        """Name the batches at fault; stop after as many skipped steps in a row as the recipe allows."""
+    def _skip(self, what: str, steps: Sequence[Sequence[Taken]]) -> None:
+        """Name the batches at fault of each skipped step; stop after as many in a row as the recipe allows.
+
+        Those of several trajectories, which are made together, are one of the row.
+        """
         run, now = self._run, self._now
-        batches = {k: FaultyBatch(**at) for batch in faulty for k, at in batch.items()}
-        self._add(Skip(**self._when, what=what, batches=batches))
-        places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in batches.items())
+        faulty = [{k: FaultyBatch(**at) for batch in step for k, at in batch.items()} for step in steps]
+        for batches in faulty:
+            self._add(Skip(**self._when, what=what, batches=batches))
+        named = (item for batches in faulty for item in batches.items())
+        places = ", ".join(f"{k} (epoch {at.epoch}, batch {at.position})" for k, at in named)
         message = f"the {what} of {places} is not finite at {now.gradients} gradients"
         halved = run.loss_scale if what == "gradient" else None
         scale = "" if halved is None else f", loss scale {halved.value:g} from now on"
         self._display.say(f"{message}: step skipped{scale}")
-        now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + 1, now.skipped_in_a_row + 1
+        now.skipped_steps, now.skipped_in_a_row = now.skipped_steps + len(steps), now.skipped_in_a_row + 1
         if now.skipped_in_a_row == run.recipe.non_finite_steps:
             raise DivergedError(
                 f"{message}, the last of {now.skipped_in_a_row} such steps in a row (metrics.jsonl names the batches); "
