@@ -7,6 +7,8 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     M2M100Config,
     M2M100ForConditionalGeneration,
     MBart50Tokenizer,
@@ -209,3 +211,26 @@ def test_one_code_a_language_in_the_tables() -> None:
 )
 def test_the_name_of_a_file_says_the_direction(name: str, expected: tuple[str | None, str]) -> None:
     assert direction(name) == expected
+
+
+def test_a_models_own_settings_change_no_translation() -> None:
+    """BART's come with beams, and refuse three words that were said before."""
+    tokenizer, task = simple(pieces={f"w{n}": n for n in range(4, 30)}), Translation(())
+    torch.manual_seed(3)
+    model = BartForConditionalGeneration(BartConfig(vocab_size=30, pad_token_id=0, eos_token_id=0, **SIZE)).eval()
+    examples = list(
+        task.encode([{"source": "dog w9", "target": "Hund"}, {"source": "w4", "target": "w5"}], tokenizer, 32)
+    )
+    inputs, _ = task.collate(examples, 0)
+    own = model.generation_config
+    plain = task.forward(model, inputs, examples)
+    own.no_repeat_ngram_size, own.repetition_penalty, own.num_beams, own.min_length = 1, 9.0, 4, 8
+    assert task.forward(model, inputs, examples).tolist() == plain.tolist()
+    assert model.generation_config is own
+    with torch.no_grad():
+        logits = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], decoder_input_ids=plain[:, :-1]
+        ).logits
+    said = plain[:, 1:]
+    likeliest = logits.argmax(-1)
+    assert ((said == likeliest) | (plain[:, 1:] == 0)).all()

@@ -17,6 +17,7 @@ from multitune.data.fields import TRANSLATION
 from multitune.data.kind import Text
 from multitune.data.languages import language
 from multitune.results.shown import Shown
+from multitune.tasks.generation import generating, greedy
 from multitune.tasks.language_marks import LanguageMarks
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 
@@ -95,14 +96,8 @@ class Translation(Task):
         """Token ids of translations, [examples, length]; the mark of a language is given."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         given = _given(model, inputs.get("decoder_input_ids"))
-        tokens = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            num_beams=1,
-            do_sample=False,
-            max_new_tokens=LONGEST * ids.shape[1] + 10,
-            **given,
-        )
+        with generating(model, greedy(model, most=LONGEST * ids.shape[1] + 10)):
+            tokens = model.generate(input_ids=ids, attention_mask=mask, **given)  # type: ignore[operator]
         assert isinstance(tokens, torch.Tensor)
         return tokens[:, given["decoder_input_ids"].shape[1] :] if given else tokens
 
@@ -167,7 +162,8 @@ def _given(model: PreTrainedModel, decoder_input_ids: Tensor | None) -> dict[str
     ends = model.config.eos_token_id
     starts = decoder_input_ids[:, 0].tolist()
     both = starts[0] in (ends if isinstance(ends, list) else [ends])
-    return {"decoder_input_ids": decoder_input_ids[:, : 1 + both], "decoder_start_token_id": starts}
+    marked = {"decoder_input_ids": decoder_input_ids[:, : 1 + both], "decoder_start_token_id": starts}
+    return marked | {"forced_bos_token_id": None}
 
 
 def _whole_numbers(sums: NDArray[np.float64]) -> list[list[int]]:
