@@ -137,16 +137,25 @@ OTHERS = {
     "a mark that is a token": (("<2de>",), "de", ["<2de>", "dog"], ["Hund"]),
     "a mark of several": ((), "de", ["<unk>", "dog"], ["Hund"]),
     "Marian": ((), "de_AT", [">>deu<<", "dog"], ["Hund"]),
+    "Marian, a script that the code does not say": ((), "az", [">>aze_Latn<<", "dog"], ["Hund"]),
+    "Marian, one of two scripts": ((), "sr-Latn", [">>srp_Latn<<", "dog"], ["Hund"]),
 }
+MARIAN = (">>deu<<", ">>aze_Latn<<", ">>srp_Cyrl<<", ">>srp_Latn<<")
 
 
 @pytest.mark.parametrize(("added", "code", "source", "target"), OTHERS.values(), ids=OTHERS)
 def test_marks_of_other_models(added: tuple[str, ...], code: str, source: list[str], target: list[str]) -> None:
-    tokenizer = simple(*added, pieces={">>deu<<": 4} if source[0] == ">>deu<<" else {})
+    tokenizer = simple(*added, pieces={name: 4 + n for n, name in enumerate(MARIAN if source[0] in MARIAN else ())})
     record = {"source": "dog", "target": "Hund", "target_language": code}
     (example,) = Translation(()).encode([record], tokenizer, 32)
     assert tokenizer.convert_ids_to_tokens(example["input_ids"]) == source
     assert tokenizer.convert_ids_to_tokens(example["labels"]) == target
+
+
+def test_a_language_that_marian_writes_in_two_scripts() -> None:
+    tokenizer = simple(pieces={name: 4 + n for n, name in enumerate(MARIAN)})
+    with pytest.raises(UserError, match=r"several codes for the language 'sr'; .* srp_Cyrl, srp_Latn$"):
+        LanguageMarks(tokenizer).source_text({"source": "dog", "target_language": "sr"})
 
 
 def test_records_without_a_language_are_not_marked() -> None:
@@ -205,7 +214,7 @@ def test_one_code_a_language_in_the_tables() -> None:
         ),
         *(
             (name, (None, name))
-            for name in ("pt-br", "pt-BR", "zh-Hant", "zh_TW", "reviews", "de-formal", "en-", "en-in")
+            for name in ("pt-br", "pt-BR", "zh-Hant", "zh_TW", "reviews", "de-formal", "en-", "en-in", "de-de", "nn-no")
         ),
     ],
 )
