@@ -236,10 +236,18 @@ def test_a_models_own_settings_change_no_translation() -> None:
     own.no_repeat_ngram_size, own.repetition_penalty, own.num_beams, own.min_length = 1, 9.0, 4, 8
     assert task.forward(model, inputs, examples).tolist() == plain.tolist()
     assert model.generation_config is own
+    own_ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    before = torch.cat([torch.full((2, 1), model.config.decoder_start_token_id), plain[:, :-1]], dim=1)
     with torch.no_grad():
-        logits = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], decoder_input_ids=plain[:, :-1]
-        ).logits
-    said = plain[:, 1:]
-    likeliest = logits.argmax(-1)
-    assert ((said == likeliest) | (plain[:, 1:] == 0)).all()
+        likeliest = model(**own_ids, decoder_input_ids=before).logits.argmax(-1)
+    assert ((plain == likeliest) | (plain == 0)).all()
+    assert len(plain[0].unique()) < plain.shape[1], "something is said twice"
+
+
+def test_texts_that_share_a_batch_do_not_lengthen_a_translation() -> None:
+    tokenizer, task = simple(), Translation(())
+    records = [{"source": source, "target": "Hund"} for source in ("dog", "dog dog dog dog dog dog")]
+    examples = list(task.encode(records, tokenizer, 32))
+    said = task.decode(torch.full((2, 40), 2), examples)
+    assert said[0] == task.decode(torch.full((1, 40), 2), examples[:1])[0]
+    assert [len(ids) for ids in said] == [12, 22]
