@@ -143,6 +143,15 @@ def test_labels_that_the_model_lacks_count_as_wrong_and_are_told(
     assert fewer["cc"]["accuracy"] == pytest.approx(whole * 8 / 6)
 
 
+def test_a_label_of_the_model_that_is_taken_for_another_is_so_where_it_is_predicted(
+    tmp_path: Path, trained: tuple[Path, mt.RunResult]
+) -> None:
+    """Three classes are scored as two, without training anew."""
+    path = written(tmp_path / "new", {"test-cc": rows("cc", range(8))})
+    scores = evaluate(trained[0], {"path": str(path), "labels": {"odd": "even"}})
+    assert scores["cc"]["accuracy"] == 100
+
+
 def test_records_that_were_trained_on_are_never_scored(tmp_path: Path, trained: tuple[Path, mt.RunResult]) -> None:
     """A file with all splits is divided as the run divided it, wherever it lies; of another language all is scored."""
     run, result = trained

@@ -15,9 +15,11 @@ import pytest
 import multitune as mt
 from builders import recipe
 from multitune.cli.app import main
-from multitune.commands.predict import read_texts
+from multitune.commands.predict import _learnt, _record, read_texts
 from multitune.data.lines import LONGEST
 from multitune.errors import UserError
+from multitune.results.predictions import Prediction, prediction_line
+from multitune.tasks import Translation
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +166,31 @@ def test_a_model_for_each_language_is_named(tmp_path: Path, tiny_model: Path, ti
             mt.predict(tmp_path / "run", ["ana"], language=language)
     (found,) = mt.predict(tmp_path / "run", ["ana"], language="aa")
     assert len(found["prediction"]) == 1
+
+
+def test_a_model_of_pairs_is_asked_about_pairs(tmp_path: Path, tiny_model: Path) -> None:
+    rows = [{"premise": f"ana {n}", "hypothesis": "roma", "label": "ab"[n % 2]} for n in range(60)]
+    (tmp_path / "de.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text": "premise", "text_pair": "hypothesis", "label": "label"}
+    own = recipe(tiny_model, tmp_path, budget=1, data="folder", columns=columns)
+    mt.train(own, tmp_path / "run")
+    with pytest.raises(UserError, match="text 2: has no 'text_pair', which the model was trained with"):
+        mt.predict(tmp_path / "run", [{"text": "a", "text_pair": "b"}, {"premise": "a"}])
+    assert [row["prediction"] in ("a", "b") for row in mt.predict(tmp_path / "run", rows[:2])] == [True, True]
+
+
+def test_a_translation_is_into_the_language_that_the_model_learnt(tmp_path: Path) -> None:
+    task = Translation(())
+
+    def asked(row: dict[str, str], *targets: str) -> dict[str, object]:
+        texts = [{"source": "a", "target": "b", "target_language": code} for code in targets]
+        lines = [prediction_line(Prediction("xx", text, "b", [])) for text in texts]
+        (tmp_path / "predictions.jsonl").write_text("".join(lines))
+        return _record(row, task, {}, _learnt(tmp_path, task, None), "text 1")
+
+    assert asked({"source": "c"}, "de", "de")["target_language"] == "de"
+    assert asked({"source": "c", "target_language": "fi"}, "de", "fr")["target_language"] == "fi"
+    with pytest.raises(UserError, match="text 1: has no 'target_language'; the model translates into de, fr"):
+        asked({"source": "c"}, "fr", "de")
+    (tmp_path / "predictions.jsonl").unlink()
+    assert _learnt(tmp_path, task, None) == {}

@@ -103,6 +103,18 @@ def test_splits_and_languages_are_found(
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, BY_COLUMN], ids=["no column", "a column"])
+def test_several_splits_that_are_read_as_one_are_told(
+    tmp_path: Path, columns: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = ("train-00000-of-00002", "train-00001-of-00002", "test_new-00000-of-00001", "test_old-00000-of-00001")
+    corpus = load("hub:a/b", write(tmp_path, {f"data/{kind}.parquet": rows(40) for kind in kinds}), columns=columns)
+    assert sum(map(len, corpus.test.values())) == 80
+    assert [said for said in caplog.messages if "as one split" in said] == [
+        "data: hub:a/b: test_new and test_old are read as one split; path: may name a folder with the files of one"
+    ]
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, BY_COLUMN], ids=["no column", "a column"])
 @pytest.mark.parametrize("splits", [("train",), ("train", "test")])
 def test_missing_splits_are_divided_by_hash(tmp_path: Path, splits: tuple[str, ...], columns: dict[str, str]) -> None:
     files = {f"{split}.parquet": rows(200 if split == "train" else 10) for split in splits}

@@ -200,6 +200,28 @@ def test_entities_that_are_unknown_or_ignored(
     assert task.shown(record, predicted).right == (scores["f1"] == 100)
 
 
+TAKEN = {
+    "a class": ("classification", ("no", "perhaps", "yes"), "perhaps", "no"),
+    "entities, one of which is ignored": (
+        "tagging",
+        KNOWN["tagging"],
+        ["B-LOC", "I-LOC", "B-PER"],
+        ["O", "O", "B-PER"],
+    ),
+    "a part of speech that is not read": ("pos_tagging", KNOWN["pos_tagging"], ["VERB", ""], ["NOUN", ""]),
+    "several labels": ("multi_label", ("no", "perhaps", "yes"), ["no", "perhaps"], ["no"]),
+    "a number": ("regression", (), 0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize(("kind", "labels", "said", "expected"), TAKEN.values(), ids=TAKEN)
+def test_predictions_are_taken_for_others_as_records_are(
+    kind: str, labels: tuple[str, ...], said: object, expected: object
+) -> None:
+    names = {"perhaps": "no", "LOC": "O", "PER": "ignore", "VERB": "NOUN"}
+    assert TASKS[kind](labels).taken_for(said, names) == expected
+
+
 def test_classes_and_parts_of_speech_that_are_unknown_are_wrong() -> None:
     classes = TASKS["classification"](KNOWN["classification"])
     rows = classes.all_statistics(TEXTS, ["yes", "no", "no"])

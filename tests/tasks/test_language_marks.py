@@ -7,6 +7,8 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     M2M100Config,
     M2M100ForConditionalGeneration,
     MBart50Tokenizer,
@@ -135,16 +137,25 @@ OTHERS = {
     "a mark that is a token": (("<2de>",), "de", ["<2de>", "dog"], ["Hund"]),
     "a mark of several": ((), "de", ["<unk>", "dog"], ["Hund"]),
     "Marian": ((), "de_AT", [">>deu<<", "dog"], ["Hund"]),
+    "Marian, a script that the code does not say": ((), "az", [">>aze_Latn<<", "dog"], ["Hund"]),
+    "Marian, one of two scripts": ((), "sr-Latn", [">>srp_Latn<<", "dog"], ["Hund"]),
 }
+MARIAN = (">>deu<<", ">>aze_Latn<<", ">>srp_Cyrl<<", ">>srp_Latn<<")
 
 
 @pytest.mark.parametrize(("added", "code", "source", "target"), OTHERS.values(), ids=OTHERS)
 def test_marks_of_other_models(added: tuple[str, ...], code: str, source: list[str], target: list[str]) -> None:
-    tokenizer = simple(*added, pieces={">>deu<<": 4} if source[0] == ">>deu<<" else {})
+    tokenizer = simple(*added, pieces={name: 4 + n for n, name in enumerate(MARIAN if source[0] in MARIAN else ())})
     record = {"source": "dog", "target": "Hund", "target_language": code}
     (example,) = Translation(()).encode([record], tokenizer, 32)
     assert tokenizer.convert_ids_to_tokens(example["input_ids"]) == source
     assert tokenizer.convert_ids_to_tokens(example["labels"]) == target
+
+
+def test_a_language_that_marian_writes_in_two_scripts() -> None:
+    tokenizer = simple(pieces={name: 4 + n for n, name in enumerate(MARIAN)})
+    with pytest.raises(UserError, match=r"several codes for the language 'sr'; .* srp_Cyrl, srp_Latn$"):
+        LanguageMarks(tokenizer).source_text({"source": "dog", "target_language": "sr"})
 
 
 def test_records_without_a_language_are_not_marked() -> None:
@@ -203,9 +214,40 @@ def test_one_code_a_language_in_the_tables() -> None:
         ),
         *(
             (name, (None, name))
-            for name in ("pt-br", "pt-BR", "zh-Hant", "zh_TW", "reviews", "de-formal", "en-", "en-in")
+            for name in ("pt-br", "pt-BR", "zh-Hant", "zh_TW", "reviews", "de-formal", "en-", "en-in", "de-de", "nn-no")
         ),
     ],
 )
 def test_the_name_of_a_file_says_the_direction(name: str, expected: tuple[str | None, str]) -> None:
     assert direction(name) == expected
+
+
+def test_a_models_own_settings_change_no_translation() -> None:
+    """BART's come with beams, and refuse three words that were said before."""
+    tokenizer, task = simple(pieces={f"w{n}": n for n in range(4, 30)}), Translation(())
+    torch.manual_seed(3)
+    model = BartForConditionalGeneration(BartConfig(vocab_size=30, pad_token_id=0, eos_token_id=0, **SIZE)).eval()
+    examples = list(
+        task.encode([{"source": "dog w9", "target": "Hund"}, {"source": "w4", "target": "w5"}], tokenizer, 32)
+    )
+    inputs, _ = task.collate(examples, 0)
+    own = model.generation_config
+    plain = task.forward(model, inputs, examples)
+    own.no_repeat_ngram_size, own.repetition_penalty, own.num_beams, own.min_length = 1, 9.0, 4, 8
+    assert task.forward(model, inputs, examples).tolist() == plain.tolist()
+    assert model.generation_config is own
+    own_ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    before = torch.cat([torch.full((2, 1), model.config.decoder_start_token_id), plain[:, :-1]], dim=1)
+    with torch.no_grad():
+        likeliest = model(**own_ids, decoder_input_ids=before).logits.argmax(-1)
+    assert ((plain == likeliest) | (plain == 0)).all()
+    assert len(plain[0].unique()) < plain.shape[1], "something is said twice"
+
+
+def test_texts_that_share_a_batch_do_not_lengthen_a_translation() -> None:
+    tokenizer, task = simple(), Translation(())
+    records = [{"source": source, "target": "Hund"} for source in ("dog", "dog dog dog dog dog dog")]
+    examples = list(task.encode(records, tokenizer, 32))
+    said = task.decode(torch.full((2, 40), 2), examples)
+    assert said[0] == task.decode(torch.full((1, 40), 2), examples[:1])[0]
+    assert [len(ids) for ids in said] == [12, 22]

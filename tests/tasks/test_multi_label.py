@@ -46,6 +46,13 @@ def test_scores_are_scikit_learns(seed: int) -> None:
         }
 
 
+def test_labels_that_never_occur_are_left_out_of_macro_f1() -> None:
+    true, found = np.array([[1, 0, 0], [0, 1, 0]], bool), np.array([[1, 0, 0], [1, 1, 0]], bool)
+    records = [{"text": "", "labels": each} for each in named(true)]
+    expected = f1_score(true, found, average="macro", zero_division=np.nan)
+    assert MultiLabel(NAMES).score(records, named(found))["macro_f1"] == pytest.approx(100 * expected)
+
+
 def test_labels_that_the_model_lacks_count_as_wrong_and_ignored_ones_do_not_count() -> None:
     records: list[Record] = [{"text": "", "labels": ["art", "new"]}, {"text": "", "labels": ["sport", None]}]
     scores = MultiLabel(NAMES).score(records, [["art"], ["sport"]])
@@ -54,6 +61,18 @@ def test_labels_that_the_model_lacks_count_as_wrong_and_ignored_ones_do_not_coun
         "macro_f1": pytest.approx(100 * 2 / 3),
         "exact_match": 50.0,
     }
+
+
+def test_a_label_that_is_ignored_is_scored_nowhere_and_one_that_stands_for_two_stands_once() -> None:
+    """A model that is scored on other data has the label all the same."""
+    records: list[Record] = [{"text": "", "labels": each} for each in (["art", "war"], ["sport"], ["sport", "art"])]
+    task, names = MultiLabel(NAMES), {"war": "ignore"}
+    own = [task.relabelled(each, names) for each in records]
+    said = [["art", "war"], ["sport", "war"], ["sport"]]
+    assert task.score(own, said) == task.score(own, [["art"], ["sport"], ["sport"]])
+    assert [task.shown(*pair).right for pair in zip(own, said, strict=True)] == [True, True, False]
+    assert set(task.by_class(task.all_statistics(own, said))) == {"art", "sport"}
+    assert task.relabelled(records[0], {"war": "art"}) == {"text": "", "labels": ["art"]}
 
 
 def test_without_labels_on_either_side_every_record_is_right() -> None:

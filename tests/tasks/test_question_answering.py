@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
@@ -241,3 +241,54 @@ def test_a_words_first_letter_is_in_the_answer_where_the_tokenizer_leaves_it_out
     records = [record("De stad is Amsterdam, in Nederland", answer) for answer in ("Amsterdam", "De", "stad is")]
     said = [prediction["text"] for prediction in there_and_back(records, tokenizer, 64)]
     assert said == ["Amsterdam", "De", "stad is"]
+
+
+def without_accents() -> PreTrainedTokenizerBase:
+    """As mBERT's without capitals."""
+    own = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="[UNK]"))
+    own.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    own.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    own.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return PreTrainedTokenizerFast(tokenizer_object=own, cls_token="[CLS]", sep_token="[SEP]", pad_token="[SEP]")
+
+
+def composed() -> PreTrainedTokenizerBase:
+    """As e5's: letters are put together first."""
+    own = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
+    own.normalizer, own.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Whitespace()
+    own.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 1))
+    return PreTrainedTokenizerFast(tokenizer_object=own, cls_token="<s>", sep_token="</s>", pad_token="</s>")
+
+
+def with_blanks() -> PreTrainedTokenizerBase:
+    """As Llama's and Qwen's: the blank before a word is a part of its token."""
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own = Tokenizer(models.BPE())
+    own.pre_tokenizer = words
+    trainer = trainers.BpeTrainer(special_tokens=["<s>", "</s>"], initial_alphabet=words.alphabet())
+    own.train_from_iterator(["ana sees roma", "  ana"] * 9, trainer)
+    special = [("<s>", 0), ("</s>", 1)]
+    own.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> $B:1 </s>:1", special)
+    return PreTrainedTokenizerFast(tokenizer_object=own, cls_token="<s>", sep_token="</s>", pad_token="</s>")
+
+
+WHOLE = {
+    "signs of vowels": (without_accents, "यह भारत में है", "भारत में"),
+    "one at the end of the text": (without_accents, "वह भारत में", "में"),
+    "an accent written apart": (without_accents, "un cafe\u0301 noir", "cafe\u0301"),
+    "vowel marks of Arabic": (without_accents, "هذا كِتَابٌ هنا", "كِتَابٌ"),
+    "Hangul letter by letter": (
+        composed,
+        unicodedata.normalize("NFD", "내가 서울 산다"),
+        unicodedata.normalize("NFD", "서울"),
+    ),
+    "a blank in the token": (with_blanks, "ana sees roma", "roma"),
+    "several": (with_blanks, "ana   sees roma", "sees roma"),
+}
+
+
+@pytest.mark.parametrize(("make", "context", "answer"), WHOLE.values(), ids=WHOLE)
+def test_answers_are_whole_words_and_no_more(make: Any, context: str, answer: str) -> None:
+    (found,) = there_and_back([record(context, answer)], make(), 64)
+    assert found["text"] == answer
+    assert found["start"] == context.index(answer)

@@ -5,10 +5,12 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sacrebleu import corpus_bleu, corpus_chrf
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
+from transformers.modeling_outputs import TokenClassifierOutput
 
 from multitune.tasks import TASKS, CausalLM, Classification, ImageClassification, PosTagging, Regression, Translation
 from multitune.tasks.regression import ranks
@@ -147,6 +149,16 @@ def test_correlations_with_a_constant_are_zero() -> None:
 def test_accuracy_of_tags_counts_words_not_sentences() -> None:
     records = [{"tags": ["NOUN"] * 9}, {"tags": ["VERB"]}]
     assert PosTagging(("NOUN", "VERB")).score(records, [["NOUN"] * 9, ["_"]]) == {"accuracy": 90.0}
+
+
+@pytest.mark.parametrize("labels", [("NOUN", "_"), ("NOUN",)], ids=["a label", "unknown"])
+def test_a_token_that_is_not_read_is_wrong_whatever_its_tag(labels: tuple[str, ...]) -> None:
+    """Treebanks have _ where a column says nothing, as of most words in FEATS."""
+    task = PosTagging(labels)
+    ((*_, unread),) = task.decode(TokenClassifierOutput(logits=torch.zeros(1, 1, 2)), [{"firsts": [0, -1]}])
+    record = {"tokens": ["a", "b"], "tags": ["NOUN", "_"]}
+    assert task.score([record], [["NOUN", unread]]) == {"accuracy": 50.0}
+    assert task.shown(record, ["NOUN", unread]).right is False
 
 
 @pytest.mark.parametrize("language", ["de", "zh", None])

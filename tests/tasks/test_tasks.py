@@ -70,7 +70,7 @@ def test_tokens_that_are_cut_off_are_predicted_as_outside(tiny_model: object) ->
     (predicted,) = task.decode(TokenClassifierOutput(logits=logits), [example])
     assert predicted == ["B-PER"] * 6 + ["O"] * 24
     (predicted,) = PosTagging(TAGS).decode(TokenClassifierOutput(logits=logits), [example])
-    assert predicted == ["B-PER"] * 6 + ["_"] * 24
+    assert predicted == ["B-PER"] * 6 + [""] * 24
 
 
 def test_batches_are_padded_and_masked() -> None:

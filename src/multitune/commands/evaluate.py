@@ -153,4 +153,4 @@ def _scores(
     encoder = encoders.load(str(folder), one, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     test = {language: corpus.test[language] for language in languages}
     encoded = Encoded.of(test, heads, encoder, recipe.max_length)
-    return finite_scores(scoring.evaluate(encoder, heads, encoded, recipe.precision).scores)
+    return finite_scores(scoring.evaluate(encoder, heads, encoded, recipe.precision, names=recipe.labels).scores)

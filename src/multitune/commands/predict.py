@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from multitune.models.shipped import shipped
 from multitune.recipe import Recipe
 from multitune.recipe_files import read
 from multitune.results.json_files import parsed
+from multitune.results.predictions import FILE, read_predictions
 from multitune.storage.disk import check_readable
 from multitune.tasks import HeadMap, Task
 from multitune.tasks.task import TOGETHER, Example
@@ -31,6 +33,11 @@ JSON_LINES = (".ndjson", ".jsonlines")
 """What else JSON Lines are called: whatever a file is called, its first line tells of them."""
 OPTIONAL = ("target_language",)
 """What a record of some kinds may say that no file's column is."""
+READ = ("text_pair", "target_language")
+"""What a model reads of every record if it reads it of one, although records of its kind may lack it."""
+
+Learnt = Mapping[str, Sequence[str]]
+"""Field in ``READ`` that a model's records have -> the languages that they name; nothing of a text."""
 
 
 def predict(
@@ -72,7 +79,8 @@ def predict(
     for number, each in enumerate(given, 1):
         if own := [name for name in SAID if name in each]:
             raise UserError(f"{place(number)}: has {own[0]!r}, which the model's would replace; give it another name")
-    records = [_record(each, task, columns, place(number)) for number, each in enumerate(given, 1)]
+    learnt = _learnt(run, task, language)
+    records = [_record(each, task, columns, learnt, place(number)) for number, each in enumerate(given, 1)]
     for number, record in enumerate(records, 1):
         if record.keys() != records[0].keys():
             raise UserError(f"{place(number)}: has other fields than the first: {', '.join(record)}")
@@ -148,7 +156,39 @@ def _wanted(lists: Sequence[Sequence[str]]) -> str:
     return f"each is a JSON object with {' or '.join(' and '.join(names) for names in lists)}, or such a row of a table"
 
 
-def _record(row: Mapping[str, Any], task: Task, columns: Mapping[str, str], place: str) -> Record:
+def _learnt(run: Path, task: Task, language: str | None) -> Learnt:
+    """What the model reads of records beside what it must, from the run's test records; nothing where it has none.
+
+    Raises:
+        UserError: these are damaged.
+    """
+    assert task.fields is not None
+    fields = [name for name in READ if name in task.fields.optional]
+    if not fields or not (run / FILE).exists():
+        return {}
+    records = (row.record for row in read_predictions(run) if language in (None, row.language))
+    if "target_language" not in fields:
+        return {name: () for record in islice(records, 1) for name in fields if name in record}
+    named = sorted({record["target_language"] for record in records if "target_language" in record})
+    return {"target_language": named} if named else {}
+
+
+def _completed(record: Record, learnt: Learnt, place: str) -> Record:
+    """The record with the one language that the model translates into.
+
+    Raises:
+        UserError: it lacks what the model reads of every record.
+    """
+    for name, values in learnt.items():
+        if name not in record and len(values) != 1:
+            into = (
+                f"; the model translates into {', '.join(values)}" if values else ", which the model was trained with"
+            )
+            raise UserError(f"{place}: has no {name!r}{into}")
+    return {name: values[0] for name, values in learnt.items() if values} | record
+
+
+def _record(row: Mapping[str, Any], task: Task, columns: Mapping[str, str], learnt: Learnt, place: str) -> Record:
     """The record that a task makes of a mapping with its fields, or with the columns that a recipe has for them.
 
     Raises:
@@ -167,7 +207,8 @@ def _record(row: Mapping[str, Any], task: Task, columns: Mapping[str, str], plac
     checks |= {name: check for name, check in task.fields.checks.items() if name in allowed}
     try:
         known = {name: check(given[name], name) for name, check in checks.items() if name in given}
-        return task.stand_in({task.fields.renamed.get(name, name): value for name, value in known.items()})
+        record = {task.fields.renamed.get(name, name): value for name, value in known.items()}
+        return task.stand_in(_completed(record, learnt, place))
     except BadRecord as error:
         raise UserError(f"{place}: {error}") from error
 

@@ -47,8 +47,11 @@ _OTHER_NAMES = {
     "yid": "ydd",
 }
 """Older codes, and codes of three letters for what models have under one of its standards."""
-_OF_COUNTRIES = ("de-ch", "es-ar", "fr-ca", "pt-br", "zh-tw")
-"""Two codes of languages, the second of which is meant as a country's."""
+_OF_COUNTRIES = (
+    *("am-et", "ar-sa", "de-ch", "es-ar", "et-ee", "fr-be", "fr-ca", "hy-am", "ms-my", "nl-be", "nn-no", "pt-br"),
+    *("sl-si", "sl-sl", "zh-sg", "zh-tw"),
+)
+"""Two codes of languages, the second of which is meant as a country's; so is one that is the first one's (de-de)."""
 _MEANT_AS_COUNTRIES = ("in", "mo")
 """Older codes of languages that stand for India and Macau in en-in and zh-mo."""
 RENEWED = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro"}
@@ -94,7 +97,8 @@ def is_language(tag: str) -> bool:
 def direction(name: str) -> tuple[str | None, str]:
     """Source (if it is said) and target of translations in a file of this name: ``en-de`` is English into German."""
     source, _, target = name.partition("-")
-    if name.lower() in _OF_COUNTRIES or not (_is_code(source) and _is_code(target)):
+    is_pair = _is_code(source) and _is_code(target) and language(source) != language(target)
+    if name.lower() in _OF_COUNTRIES or not is_pair:
         return None, name
     return source, target
 

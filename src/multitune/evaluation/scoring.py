@@ -83,12 +83,14 @@ def evaluate(
     precision: str,
     check: Callable[[], None] = lambda: None,
     ranks: Ranks | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Predict and score a split with the weights that the model holds, as the shipped model would.
 
     Args:
         check: called before each batch and language; it may raise StopRequested to give up.
         ranks: that share the batches, which are the same on any number of them; all get the whole evaluation.
+        names: labels that are taken for others where the model predicts them, as they are in the records.
 
     Raises:
         DivergedError: the model has diverged: a weight or an output of it is not finite.
@@ -99,6 +101,8 @@ def evaluate(
     predictions: dict[str, list[Any]] = {}
     for number, languages in heads.groups(split.examples).items():
         predictions |= _predictions(encoder, heads.tasks[number], languages, split, precision, check, ranks)
+    if names:
+        predictions = {k: [heads.task(k).taken_for(each, names) for each in own] for k, own in predictions.items()}
     statistics: dict[str, NDArray[np.float64]] = {}
     for k, v in split.records.items():
         check()

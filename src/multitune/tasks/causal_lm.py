@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Any, final
 
@@ -27,6 +27,7 @@ from multitune.data.corpus import Record
 from multitune.data.kind import Text
 from multitune.results.shown import Shown
 from multitune.tasks.conversations import Reader, Tokens
+from multitune.tasks.generation import generating
 from multitune.tasks.packed import packed
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, known_labels, logits_at, padded_rows, ratio, sums
 
@@ -279,25 +280,11 @@ def _answers(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
     ids = padded_rows([prompt[::-1] for prompt in prompts], pad).flip(1).to(model.device)
     mask = padded_rows([[1] * len(prompt) for prompt in prompts], 0).flip(1).to(model.device)
     longest = max(examples[row]["room"] for row in rows)
-    with _set_to(model, GenerationConfig(max_new_tokens=longest, eos_token_id=ends or None, pad_token_id=pad)):
+    with generating(model, GenerationConfig(max_new_tokens=longest, eos_token_id=ends or None, pad_token_id=pad)):
         said = model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]  # type: ignore[operator]
     answers = torch.full((len(examples), said.shape[1]), pad)
     answers[rows] = said.cpu()
     return answers
-
-
-@contextmanager
-def _set_to(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """A context in which these alone decide what is generated, by default the likeliest token each time.
-
-    A model's own would fill them up: Qwen's ``repetition_penalty`` keeps an answer from repeating the question's words.
-    """
-    own = model.generation_config
-    model.generation_config = settings
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def _ends(model: PreTrainedModel, examples: Sequence[Example]) -> list[int]:

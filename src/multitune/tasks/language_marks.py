@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +18,8 @@ PREFIX = re.compile(r">>(\w+)<<")
 """The tokens with which the source texts of Marian's models for several languages begin."""
 FEW = 20
 """Codes that a message lists."""
+
+Mark = TypeVar("Mark", int, str)
 
 Codes = dict[Language, int]
 """Language -> the number of its token."""
@@ -48,7 +51,7 @@ class LanguageMarks:
         if code is None or self._forced:
             text: str = record["source"]
             return text
-        return f"{self._prefixes.get(language(code), language_mark(code))} {record['source']}"
+        return f"{_of_language(code, self._prefixes) or language_mark(code)} {record['source']}"
 
     def source_ids(self, record: Record, ids: Sequence[int]) -> Sequence[int]:
         """The tokens of a source text with the token of its language, where the record names that."""
@@ -77,21 +80,31 @@ class LanguageMarks:
         Raises:
             UserError: the model has none, or several.
         """
-        wanted = language(code)
-        fitting = [known for known in self._forced if known.code == wanted.code]
-        exact = [known for known in fitting if wanted.script in (None, known.script)] if len(fitting) > 1 else fitting
-        if len(exact) == 1:
-            return self._forced[exact[0]]
-        if exact:
-            scripts = ", ".join(f"{known.code}_{known.script}" for known in exact)
-            raise UserError(
-                f"model: it has several codes for the language {code!r}; name the file or value one of {scripts}"
-            )
+        number = _of_language(code, self._forced)
+        if number is not None:
+            return number
         names = sorted({known.code for known in self._forced})
         raise UserError(
             f"model: it has no code for the language {code!r}, which names a file or stands in a column; it has "
             f"{first_of(names, FEW)}"
         )
+
+
+def _of_language(code: str, marks: Mapping[Language, Mark]) -> Mark | None:
+    """The mark of a language: the one in its script, where there are several; None where there is none.
+
+    Raises:
+        UserError: several, and the code does not say the script.
+    """
+    wanted = language(code)
+    fitting = [known for known in marks if known.code == wanted.code]
+    exact = [known for known in fitting if wanted.script in (None, known.script)] if len(fitting) > 1 else fitting
+    if len(exact) > 1:
+        scripts = ", ".join(f"{known.code}_{known.script}" for known in exact)
+        raise UserError(
+            f"model: it has several codes for the language {code!r}; name the file or value one of {scripts}"
+        )
+    return marks[exact[0]] if exact else None
 
 
 def _codes(spelt: dict[str, str], numbers: dict[str, int]) -> Codes:

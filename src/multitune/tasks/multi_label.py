@@ -1,6 +1,6 @@
 """Classification of a text or a pair of texts by any number of labels, scored by micro-F1, macro-F1 and exact match."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 
 from multitune.data.corpus import Record
 from multitune.data.fields import MULTI_LABELLED_TEXT
-from multitune.data.kind import readable
+from multitune.data.kind import IGNORE, readable
 from multitune.errors import UserError
 from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, ClassScores, Example, Task, encode_texts, ratio
@@ -24,6 +24,8 @@ TRUE, PREDICTED = 1, 2
 class MultiLabel(Task):
     """Records ``{"text": str, "labels": [str, ...]}``, perhaps none, and ``"text_pair"`` as in classification.
 
+    Labels that the recipe ignores stand in each record as ``"ignored": [str, ...]``: no score depends on them.
+
     A prediction is the list of the labels whose probability, the sigmoid of their logit, is above 1/2. The loss is the
     binary cross-entropy of each label, averaged over records and labels, as that of transformers'
     ``multi_label_classification``.
@@ -35,6 +37,13 @@ class MultiLabel(Task):
     pipeline_tag = "text-classification"
     metric = "micro_f1"
     predicted = ("labels",)
+
+    @classmethod
+    def relabelled(cls, record: Record, names: Mapping[str, str]) -> Record:
+        """The record with some labels taken for others, each once, and a note of those that are ignored."""
+        own = super().relabelled(record, names)
+        ignored = sorted(label for label, new in names.items() if new == IGNORE)
+        return own | {"labels": list(dict.fromkeys(own["labels"]))} | ({"ignored": ignored} if ignored else {})
 
     def configure(self, config: PretrainedConfig) -> None:
         """Say in the model's configuration what the head's outputs are.
@@ -82,9 +91,9 @@ class MultiLabel(Task):
         return [dict(sorted(row, key=lambda each: -each[1])) for row in named]
 
     def shown(self, record: Record, prediction: Any) -> Shown:
-        true = self.labels_of(record)
-        said = ", ".join(prediction) or "no label"
-        return Shown(readable(self.texts(record)), ", ".join(true) or "no label", said, set(true) == set(prediction))
+        true, scored = self.labels_of(record), _scored(record, prediction)
+        said = ", ".join(scored) or "no label"
+        return Shown(readable(self.texts(record)), ", ".join(true) or "no label", said, set(true) == set(scored))
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         """For each label 0, or the sum of 1 where it is true and 2 where it is predicted.
@@ -94,12 +103,12 @@ class MultiLabel(Task):
         row = np.zeros(len(self.labels) + 1)
         true = self.labels_of(record)
         row[list(self._known(true))] += TRUE
-        row[list(self._known(prediction))] += PREDICTED
+        row[list(self._known(_scored(record, prediction)))] += PREDICTED
         row[-1] = sum(self.number(label) == IGNORED for label in set(true))
         return tuple(row.tolist())
 
     def scores(self, rows: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Micro-F1, macro-F1 and exact match in percent, the first two as in scikit-learn.
+        """Micro-F1, macro-F1 and exact match in percent, as in scikit-learn with ``zero_division=nan`` for macro-F1.
 
         Micro-F1 is 2 h / (t + p), with labels true t times in all, predicted p times, and both h times. Macro-F1 is the
         mean of the same of each label, over those that are true or predicted at least once; those that the model lacks
@@ -126,6 +135,11 @@ class MultiLabel(Task):
     def _known(self, labels: Sequence[str | None]) -> set[int]:
         """The numbers of those labels that the model has and the recipe does not ignore."""
         return {self.number(label) for label in labels} - {IGNORED}
+
+
+def _scored(record: Record, prediction: Sequence[str]) -> list[str]:
+    """Those of the predicted labels that the recipe does not ignore."""
+    return [label for label in prediction if label not in record.get("ignored", ())]
 
 
 def _counts(

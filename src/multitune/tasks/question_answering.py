@@ -29,6 +29,8 @@ N_BEST = 20
 """How many of the best starts and ends are paired, and how many pairs a window hands on."""
 KEPT = 5
 """How many of the best answers a prediction lists."""
+HANGUL = frozenset(map(chr, (*range(0x1160, 0x1200), *range(0xD7B0, 0xD800))))
+"""The letters that go on a syllable of Korean that is written letter by letter: its vowel and what ends it."""
 NO_ANSWER = 0
 """The token that a window without the answer points at: the first."""
 
@@ -215,9 +217,11 @@ def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: i
         starts, ends = characters[tokens].T
         floors = np.append(starts[:1], ends[:-1])  # a later window may begin within a word
         if sample != before:
-            before, shown = sample, np.fromiter(map(_is_shown, records[sample]["context"]), dtype=np.bool_)
+            before, context = sample, _Characters(records[sample]["context"])
             floors[:1] = 0
-        starts = _with_lost_characters(starts, floors, shown)
+        starts = _with_lost_characters(starts, floors, context.shown)
+        ends = _with_lost_marks(ends, starts[1:], context.marks)
+        starts = _without_blanks(starts, ends, context.blank)
         yield {name: encoded[name][row] for name in names} | {
             "record": first_record + sample,
             "tokens": tokens.tolist(),
@@ -225,6 +229,22 @@ def _examples(encoded: BatchEncoding, records: Sequence[Record], first_record: i
             "ends": ends.tolist(),
             "answer": _answer(records[sample], tokens, starts, ends),
         }
+
+
+class _Characters:
+    """What the characters of a context are, bool [characters] each.
+
+    Attributes:
+        shown: to be seen.
+        blank: a blank.
+        marks: part of the character before it: an accent, a sign of a vowel, all but the first letter of a syllable of
+            Hangul that is written letter by letter.
+    """
+
+    def __init__(self, context: str) -> None:
+        self.shown = np.fromiter(map(_is_shown, context), dtype=np.bool_)
+        self.blank = np.fromiter(map(str.isspace, context), dtype=np.bool_)
+        self.marks = np.fromiter(map(_is_mark, context), dtype=np.bool_)
 
 
 def _with_lost_characters(
@@ -247,6 +267,36 @@ def _with_lost_characters(
     return moved
 
 
+def _with_lost_marks(
+    ends: NDArray[np.int32], ceilings: NDArray[np.int32], marks: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Where tokens end, moved on over marks just behind them that are in no token.
+
+    A tokenizer that leaves accents out (mBERT's without capitals does so with signs of vowels, too), or joins the
+    letters of a syllable, says of a word's last token that it ends before them.
+
+    Args:
+        ends: characters behind the tokens, [n].
+        ceilings: how far on all but the last may go: where the token behind begins, [n - 1].
+        marks: whether each character of the context is one.
+    """
+    moved = ends.copy()
+    limits = np.append(ceilings, len(marks))[: len(ends)]
+    for token in np.flatnonzero((ends < limits) & np.append(marks, False)[ends]):
+        while moved[token] < limits[token] and marks[moved[token]]:
+            moved[token] += 1
+    return moved
+
+
+def _without_blanks(starts: NDArray[np.int32], ends: NDArray[np.int32], blank: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Where tokens begin, behind the blanks before a word that are a part of its token, as in Llama's and Qwen's."""
+    moved = starts.copy()
+    for token in np.flatnonzero(blank[starts]):
+        while moved[token] + 1 < ends[token] and blank[moved[token]]:
+            moved[token] += 1
+    return moved
+
+
 def _answer(record: Record, tokens: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> tuple[int, int]:
     """The first and the last token that have a character of the first answer, blanks at its edges left out."""
     answers = record["answers"]
@@ -264,6 +314,11 @@ def _answer(record: Record, tokens: NDArray[Any], starts: NDArray[Any], ends: ND
 def _is_shown(character: str) -> bool:
     """Whether a character may be part of a token: not a blank, a mark of direction, a joiner or another of no width."""
     return not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf")
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character is part of the one before it."""
+    return unicodedata.category(character).startswith("M") or character in HANGUL
 
 
 def _spans(example: Example, scores: NDArray[Any], firsts: NDArray[Any], lasts: NDArray[Any]) -> list[Span]:

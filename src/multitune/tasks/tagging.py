@@ -135,15 +135,15 @@ class Tagging(TokenTask):
 
 @final
 class PosTagging(TokenTask):
-    """Parts of speech, scored by accuracy over all tokens; CoNLL-U's mark for "nothing said" is never right."""
+    """Parts of speech, scored by accuracy over all tokens; a token that is not read is wrong: no tag is empty."""
 
     fields = PARTS_OF_SPEECH
     metric = "accuracy"
-    unread = "_"
+    unread = ""
     predicted = ("pos",)
 
     def _phrases(self, tokens: Sequence[str], tags: Sequence[str]) -> str:
-        return ", ".join(f"{tag}: {token}" for tag, token in zip(tags, tokens, strict=True))
+        return ", ".join(f"{tag or '-'}: {token}" for tag, token in zip(tags, tokens, strict=True))
 
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:
         right = sum(true == predicted for true, predicted in zip(record["tags"], prediction, strict=True))

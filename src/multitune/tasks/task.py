@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar, TypeVar
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from multitune.data.corpus import Record
-from multitune.data.kind import Kind, readable
+from multitune.data.kind import IGNORE, Kind, readable
 from multitune.data.records.stored import Stored
 from multitune.results.shown import Shown
 
@@ -197,6 +197,12 @@ class Task(Kind, ABC):
         right = None if self.label_field is None else bool(record[self.label_field] == prediction)
         said = prediction if isinstance(prediction, str) else json.dumps(prediction, ensure_ascii=False)
         return Shown(readable(self.texts(record)), ", ".join(self.labels_of(record)), said, right)
+
+    def taken_for(self, prediction: Any, names: Mapping[str, str]) -> Any:
+        """A prediction with some of its labels taken for others, as ``relabelled`` takes those of a record."""
+        field = self.label_field
+        others = {label: name for label, name in names.items() if name != IGNORE}
+        return prediction if field is None else self.relabelled({field: prediction}, others)[field]
 
     @abstractmethod
     def statistics(self, record: Record, prediction: Any) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from multitune.data.fields import TRANSLATION
 from multitune.data.kind import Text
 from multitune.data.languages import language
 from multitune.results.shown import Shown
+from multitune.tasks.generation import generating, greedy
 from multitune.tasks.language_marks import LanguageMarks
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded_rows, rows_of, together
 
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 
 TOKENIZERS = {"zho": ("zh", "zh"), "yue": ("zh", "zh"), "jpn": ("ja-mecab", "ja"), "kor": ("ko-mecab", "ko")}
 """Language -> sacreBLEU's tokenizer, and what sacreBLEU calls the language; all others have 13a."""
-LONGEST = 2
-"""A translation ends after so many times the tokens of the longest source text in its batch, and ten more."""
+LONGER, MORE = 2, 10
+"""A translation has at most so many times the tokens of its source text, and so many more."""
 
 
 @final
@@ -92,23 +93,18 @@ class Translation(Task):
         return loss
 
     def forward(self, model: PreTrainedModel, inputs: Inputs, examples: Sequence[Example]) -> Tensor:
-        """Token ids of translations, [examples, length]; the mark of a language is given."""
+        """Token ids of translations, [examples, length]; the decoder's start and the mark of a language are given."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         given = _given(model, inputs.get("decoder_input_ids"))
-        tokens = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            num_beams=1,
-            do_sample=False,
-            max_new_tokens=LONGEST * ids.shape[1] + 10,
-            **given,
-        )
+        with generating(model, greedy(model, most=_room(ids.shape[1]))):
+            tokens = model.generate(input_ids=ids, attention_mask=mask, **given)  # type: ignore[operator]
         assert isinstance(tokens, torch.Tensor)
-        return tokens[:, given["decoder_input_ids"].shape[1] :] if given else tokens
+        return tokens[:, given["decoder_input_ids"].shape[1] if given else 1 :]
 
     def decode(self, output: Any, examples: Sequence[Example]) -> list[list[int]]:
-        tokens: list[list[int]] = output.tolist()
-        return tokens
+        """The tokens of each translation, as many as there is room for whatever texts share its batch."""
+        rows = zip(output.tolist(), examples, strict=True)
+        return [ids[: _room(len(example["input_ids"]))] for ids, example in rows]
 
     def join(
         self,
@@ -160,6 +156,11 @@ def _bleu(code: str) -> BLEU:
         return BLEU(tokenize="char")
 
 
+def _room(source_tokens: int) -> int:
+    """The most tokens that a translation may have."""
+    return LONGER * source_tokens + MORE
+
+
 def _given(model: PreTrainedModel, decoder_input_ids: Tensor | None) -> dict[str, Any]:
     """What ``generate`` begins with: the decoder's start and the mark, or the mark alone where that is the start."""
     if decoder_input_ids is None:
@@ -167,7 +168,8 @@ def _given(model: PreTrainedModel, decoder_input_ids: Tensor | None) -> dict[str
     ends = model.config.eos_token_id
     starts = decoder_input_ids[:, 0].tolist()
     both = starts[0] in (ends if isinstance(ends, list) else [ends])
-    return {"decoder_input_ids": decoder_input_ids[:, : 1 + both], "decoder_start_token_id": starts}
+    marked = {"decoder_input_ids": decoder_input_ids[:, : 1 + both], "decoder_start_token_id": starts}
+    return marked | {"forced_bos_token_id": None}
 
 
 def _whole_numbers(sums: NDArray[np.float64]) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Any data set of the Hugging Face Hub: its parquet files, with columns that the user names."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +23,15 @@ from multitune.data.sets.splits import SPLIT
 from multitune.errors import UserError
 from multitune.storage.hub import FAILURES, hub_address, hub_reachable
 
+log = logging.getLogger(__name__)
+
 REVISIONS = ("refs/convert/parquet", "main")
 """Branches that may have parquet files: the one that the Hub makes of every public data set comes first."""
 SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}
 """What a split is called -> which it is."""
 FILE = re.compile(rf"(?:(?P<config>.+)/)?(?P<split>{'|'.join(SPLITS)})(?P<rest>|[-_./][^/]*)\.parquet")
+SHARD = re.compile(r"[-_.]?[0-9].*")
+"""What comes behind the name of a split in that of its file."""
 WITHOUT = "default"
 """The configuration of files that stand in none."""
 SHOWN = 10
@@ -57,6 +62,7 @@ def load(name: str, wanted: Wanted, bad: BadRecords) -> Corpus:
         return _load_by_column(name, tables, layout, content, wanted)
 
     def read(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+        _warn_of_several(name, paths)
         return parquet.placed(paths, columns, fields.record, bad)
 
     by_default = _by_default(name, configs)
@@ -86,6 +92,8 @@ def _load_by_column(
     parts = _parts(name, splits, content)
     ends = [parts[0], parts[2] or parts[1]]
     paths = [sorted(path for each in part.names for path in folder.glob(each)) for part in dict.fromkeys(ends)]
+    for each in paths:
+        _warn_of_several(name, each)
     distinct = paths[:1] if paths[0] == paths[-1] else paths
     sides = [(each, None) for each in distinct]
     return load_splits(tables, layout, parts, sides, replace(wanted, path=str(folder)))
@@ -182,6 +190,17 @@ def _configs(names: Sequence[str]) -> dict[str, dict[str, str]]:
         shards = f"{rest[0]}*.parquet" if rest else ".parquet"
         configs.setdefault(config, {}).setdefault(SPLITS[split], f"{before}{split}{shards}")
     return configs
+
+
+def _warn_of_several(name: str, paths: Sequence[Path]) -> None:
+    """Say where the files of a split are those of several, such as validation_matched and validation_mismatched."""
+    found = sorted({SHARD.sub("", path.stem) for path in paths})
+    if len(found) > 1:
+        log.warning(
+            "data: %s: %s are read as one split; path: may name a folder with the files of one",
+            name,
+            " and ".join(found),
+        )
 
 
 def _by_default(name: str, configs: Mapping[str, Splits]) -> tuple[str, ...]:
