@@ -19,7 +19,7 @@ from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
 from multitune.models.parts import Parts, parts
-from multitune.models.positions import positions
+from multitune.models.positions import count_from_padding, positions
 from multitune.models.pretrained import configuration, load_model
 from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
@@ -110,7 +110,7 @@ class Encoder:
             raise UserError(
                 "ship_vocabulary: this model's vocabulary is not its input embedding's alone; set it to full"
             )
-        self._shipped = ShippedVocabulary(self.tokenizer, token_ids)
+        self._shipped = ShippedVocabulary(self.tokenizer, token_ids, keep_padding=count_from_padding(self.model))
 
     @property
     def embedding_trains(self) -> bool:
