@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from multitune.errors import UserError
-from multitune.models.dropout import set_dropout
+from multitune.models.dropout import set_dropout, set_dropout_of_modules
 from multitune.models.fetching import fetched
 from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.poolers import pass_through
@@ -38,6 +38,8 @@ def load_model(
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
         if other_head:
             new |= renewed_head(name, model, info["missing_keys"])
+    if dropout is not None:
+        set_dropout_of_modules(model, dropout)
     pass_through(model, new)
     for module in task.idle(model):
         module.requires_grad_(False)
