@@ -36,7 +36,7 @@ def load_model(
         if task.auto_model is AutoModelForCausalLM:
             check_own_head(name, before, model)
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-        if other_head:
+        if other_head and not before.is_pretraining:
             new |= renewed_head(name, model, info["missing_keys"])
     if dropout is not None:
         set_dropout_of_modules(model, dropout)
