@@ -14,6 +14,10 @@ from multitune.seeds import global_draws
 from multitune.tasks import Task
 
 
+STAGES = ("depths", "block_sizes")
+"""Keys of configurations whose layers stand in stages, each of another size (Swin, ConvNeXt, Funnel)."""
+
+
 def load_model(
     name: str, task: Task, layers: int | None, dropout: float | None, seed: int
 ) -> tuple[PreTrainedModel, list[str]]:
@@ -59,10 +63,22 @@ def configuration(name: str, task: Task, layers: int | None) -> Any:
         )
     task.configure(config)
     if layers is not None:
-        there = getattr(config, "num_hidden_layers", None)
-        if there is None:
-            raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
-        if layers > there:
-            raise UserError(f"layers: {name} has only {there} layers, not {layers}")
-        config.num_hidden_layers = layers
+        keep_layers(name, config, layers)
     return config
+
+
+def keep_layers(name: str, config: Any, layers: int) -> None:
+    """Let a configuration be that of a model's first layers.
+
+    Raises:
+        UserError: there are fewer, or they stand in no one row.
+    """
+    there = getattr(config, "num_hidden_layers", None)
+    if there is None or any(hasattr(config, of_stages) for of_stages in STAGES):
+        raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
+    if layers > there:
+        raise UserError(f"layers: {name} has only {there} layers, not {layers}")
+    config.num_hidden_layers = layers
+    for key, value in vars(config).items():
+        if "layer" in key and isinstance(value, list | tuple) and len(value) == there:  # what each layer is
+            setattr(config, key, value[:layers])
