@@ -13,7 +13,6 @@ from multitune.models.poolers import pass_through
 from multitune.seeds import global_draws
 from multitune.tasks import Task
 
-
 STAGES = ("depths", "block_sizes")
 """Keys of configurations whose layers stand in stages, each of another size (Swin, ConvNeXt, Funnel)."""
 
@@ -40,6 +39,7 @@ def load_model(
         if task.auto_model is AutoModelForCausalLM:
             check_own_head(name, before, model)
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+        _check_place_of_summary(name, model)
         if other_head and not before.is_pretraining:
             new |= renewed_head(name, model, info["missing_keys"])
     if dropout is not None:
@@ -48,6 +48,15 @@ def load_model(
     for module in task.idle(model):
         module.requires_grad_(False)
     return model, sorted(new)
+
+
+def _check_place_of_summary(name: str, model: PreTrainedModel) -> None:
+    """Refuse a head that reads the last place of a row (XLNet's): of a short text that is padding."""
+    if hasattr(model, "sequence_summary") and getattr(model.config, "summary_type", None) == "last":
+        raise UserError(
+            f"model: {name!r} has a {type(model).__name__}, which reads the end of a row, where short texts are filled "
+            "up; choose another model"
+        )
 
 
 def configuration(name: str, task: Task, layers: int | None) -> Any:
