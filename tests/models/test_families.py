@@ -41,7 +41,7 @@ from multitune.models import encoder as encoders
 from multitune.models.dropout import set_dropout, set_dropout_of_modules
 from multitune.models.encoder import Encoder
 from multitune.models.pretrained import keep_layers
-from multitune.tasks import Classification, HeadMap, Ranking, Tagging, Task
+from multitune.tasks import Classification, HeadMap, ImageClassification, Ranking, Tagging, Task
 
 SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SIZES: dict[str, Any] = {
@@ -217,12 +217,22 @@ def test_a_head_that_reads_the_end_of_a_row_is_refused(tmp_path: Path) -> None:
     loaded(folder, Tagging(("B-X", "I-X", "O")))
 
 
-def test_ranking_by_a_decoders_states_is_refused_and_means_are_of_the_encoders(tmp_path: Path) -> None:
-    folder = saved(tmp_path, "mT5")
+def test_a_family_without_such_a_head_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a xlnet, which has no ModelForImageClassification in transformers; choose"):
+        loaded(saved(tmp_path, "XLNet"), ImageClassification(("a", "b")))
+
+
+def test_ranking_by_a_decoders_states_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it reads with one half and writes with the other"):
-        loaded(folder, Ranking(()))
-    encoder = loaded(folder)
+        loaded(saved(tmp_path, "mT5"), Ranking(()))
+
+
+@pytest.mark.parametrize("task", [Classification(("a", "b")), Tagging(("B-X", "I-X", "O"))])
+def test_means_are_of_an_encoders_states(tmp_path: Path, task: Task) -> None:
+    folder = saved(tmp_path, "mT5")
+    encoder = loaded(folder, task)
     inputs = encoder.tokenizer(["w5 w6", "w7"], padding=True, return_tensors="pt")
     with encoder.evaluating():
-        states = encoder.model.base_model.get_encoder()(**inputs).last_hidden_state
+        body: Any = encoder.model.base_model
+        states = body.get_encoder()(**inputs).last_hidden_state
         torch.testing.assert_close(encoder.mean_states(inputs)[0], states[0].mean(0))

@@ -63,12 +63,19 @@ def configuration(name: str, task: Task, layers: int | None) -> Any:
     """The configuration of a model with a head for the task.
 
     Raises:
-        UserError: it reads more than the task's texts, or has fewer layers than are to be kept, or no number of them.
+        UserError: it reads more than the task's texts, there is no such head for it, or it has fewer layers than are to
+            be kept, or no number of them.
     """
     config = fetched(name, AutoConfig.from_pretrained)
     if task.auto_processor is AutoTokenizer and getattr(config, "text_config", None) is not None:
         raise UserError(
             f"model: {name!r} reads images or sound beside text (it is a {config.model_type}); choose one of text alone"
+        )
+    if type(config) not in task.auto_model._model_mapping:
+        head = task.auto_model.__name__.removeprefix("Auto")
+        raise UserError(
+            f"model: {name!r} is a {config.model_type}, which has no {head} in transformers; choose another model for "
+            "this kind of task"
         )
     task.configure(config)
     if layers is not None:

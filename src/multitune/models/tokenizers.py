@@ -69,13 +69,13 @@ def load_tokenizer(
 
 
 def tell_of_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Name the tokenizer's padding in a model's configuration, where that has none, or looks for its own.
+    """Name the tokenizer's padding in a model's configuration, where that has none, or its head looks for its own.
 
     Decoders classify by the state before the padding that their configuration names, which may be another token.
     """
     config = type(model.config)
     is_decoder = config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
-    if is_decoder or model.config.pad_token_id is None:
+    if (is_decoder and _classifies(model)) or model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
@@ -90,7 +90,11 @@ def _has_token_types(model: PreTrainedModel) -> bool:
 
 def _counts_ends(model: PreTrainedModel) -> bool:
     """Whether a head reads the last end token, as BART's and T5's for sequences do."""
-    return model.config.is_encoder_decoder and type(model).__name__.endswith("ForSequenceClassification")
+    return model.config.is_encoder_decoder and _classifies(model)
+
+
+def _classifies(model: PreTrainedModel) -> bool:
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def _begin_words_with_blanks(tokenizer: PreTrainedTokenizerBase) -> None:
