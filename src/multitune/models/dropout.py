@@ -16,6 +16,10 @@ from multitune.models.masks import mask
 LEVELS = 2**16
 ATTENTION = "multitune_sdpa"
 """The name under which transformers knows ``attention``."""
+PROBABILITIES = ("dropout", "dropout_prob", "dropout_rate", "pdrop")
+"""How the names of dropout probabilities end: T5's is ``dropout_rate``, GPT-2 has ``resid_pdrop``."""
+OF_LAYERS = ("layerdrop", "drop_path_rate")
+"""How those of probabilities end that whole layers are left out."""
 
 
 class QuickDropout(nn.Dropout):
@@ -125,7 +129,16 @@ def use_attention(model: PreTrainedModel) -> None:
 
 
 def set_dropout(config: Any, dropout: float) -> None:
-    """Every dropout probability that the architecture's configuration names."""
-    for key in config.to_dict():
-        if key.endswith(("dropout", "dropout_prob")) and key != "classifier_dropout":
+    """Let every dropout probability that a configuration names be this one; with 0, no layer is left out either."""
+    names = PROBABILITIES if dropout else (*PROBABILITIES, *OF_LAYERS)
+    for key, value in config.to_dict().items():
+        follows = value is None and key == "classifier_dropout"  # it is that of the rest then
+        if key.endswith(names) and not isinstance(value, bool) and not follows:
             setattr(config, key, dropout)
+
+
+def set_dropout_of_modules(model: nn.Module, dropout: float) -> None:
+    """Let dropout that no configuration names be this one: transformers' classifiers of decoders' tokens have 0.1."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from multitune.models.fetching import fetched
 from multitune.models.heads import Heads
 from multitune.models.lora import Adapters
 from multitune.models.parts import Parts, parts
-from multitune.models.positions import positions
+from multitune.models.positions import count_from_padding, positions
 from multitune.models.pretrained import configuration, load_model
 from multitune.models.quiet import quiet
 from multitune.models.remembered import Remembered
@@ -27,7 +28,7 @@ from multitune.models.room import check_room
 from multitune.models.sharding import Sharding, distance, non_finite, of_shards
 from multitune.models.shipped import sign
 from multitune.models.shipped_vocabulary import ShippedVocabulary
-from multitune.models.tokenizers import as_between_calls, load_tokenizer
+from multitune.models.tokenizers import as_between_calls, load_tokenizer, tell_of_padding
 from multitune.models.vocabulary import TrimmedVocabulary, is_tied
 from multitune.recipe import Lora
 from multitune.tasks import HeadMap
@@ -110,7 +111,7 @@ class Encoder:
             raise UserError(
                 "ship_vocabulary: this model's vocabulary is not its input embedding's alone; set it to full"
             )
-        self._shipped = ShippedVocabulary(self.tokenizer, token_ids)
+        self._shipped = ShippedVocabulary(self.tokenizer, token_ids, keep_padding=count_from_padding(self.model))
 
     @property
     def embedding_trains(self) -> bool:
@@ -239,8 +240,11 @@ class Encoder:
         return {name: sent(tensor, self.device) for name, tensor in inputs.items()}
 
     def mean_states(self, inputs: Inputs) -> Tensor:
-        """The last hidden states of an encoder of text, averaged over each example's tokens: [examples, hidden]."""
-        states: Tensor = self.model.base_model(**inputs).last_hidden_state
+        """The last hidden states of the encoder of text, averaged over each example's tokens: [examples, hidden]."""
+        reader: Any = self.model.base_model
+        if self.model.config.is_encoder_decoder:
+            reader = reader.get_encoder()
+        states: Tensor = reader(**inputs).last_hidden_state
         mask = inputs["attention_mask"][..., None]
         return (states * mask).sum(1) / mask.sum(1)
 
@@ -379,13 +383,13 @@ def load(
     auto_processor = heads.tasks[0].auto_processor
     text = auto_processor is AutoTokenizer
     processor = (
-        load_tokenizer(name, words=any(one.split_into_words for one in heads.tasks))
+        load_tokenizer(name, [one for one, _ in loaded], words=any(one.split_into_words for one in heads.tasks))
         if text
         else fetched(name, auto_processor.from_pretrained)
     )
     for one, _ in loaded:
-        if text and one.config.pad_token_id is None:
-            one.config.pad_token_id = processor.pad_token_id
+        if text:
+            tell_of_padding(one, processor)
         use_own_layers(one, where)
     if len(loaded) == 1:
         return Encoder(loaded[0][0], heads, processor, loaded[0][1], where)

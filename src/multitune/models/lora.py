@@ -91,7 +91,9 @@ class Adapters:
     ) -> None:
         self._lora, body = lora, model.base_model
         frozen = [weight for weight in body.parameters() if not weight.requires_grad]
-        self._layers = adapted_layers(body, lora.targets, [*new, *frozen])
+        output = model.get_output_embeddings()  # T5's is in the body, and may be the input's, which must not change
+        leave_out = [*new, *frozen, *([] if output is None else output.parameters())]
+        self._layers = adapted_layers(body, lora.targets, leave_out)
         _freeze(model, new)
         trains = [weight for weight in body.parameters() if weight.requires_grad]
         one_way = isinstance(body.get_submodule(self._layers[0]), Conv1D)

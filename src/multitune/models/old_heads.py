@@ -13,6 +13,11 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+)
 
 from multitune.errors import UserError
 
@@ -20,6 +25,17 @@ log = logging.getLogger(__name__)
 
 LABELLED = (AutoModelForImageClassification, AutoModelForSequenceClassification, AutoModelForTokenClassification)
 """Auto classes whose heads have an output for each label; those of the others serve any data."""
+OF_PRETRAINING = frozenset(
+    architecture
+    for names in (
+        MODEL_FOR_PRETRAINING_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    )
+    for each in names.values()
+    for architecture in ([each] if isinstance(each, str) else each)
+)
+"""Architectures whose heads know no labels: what a new head has of them (ModernBERT's dense layer) is pretrained."""
 
 
 class Purpose(NamedTuple):
@@ -31,6 +47,11 @@ class Purpose(NamedTuple):
     architecture: str | None
     labels: Mapping[Any, str] | None
     problem: str | None
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether such a head was pretrained, without labels."""
+        return self.architecture in OF_PRETRAINING
 
 
 def purpose(config: PretrainedConfig) -> Purpose:

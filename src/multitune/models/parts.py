@@ -1,7 +1,7 @@
 """The parts of a pretrained model that recipes name: its embeddings and its layers."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -21,7 +21,8 @@ class Parts:
 
     Attributes:
         pretrained: all that pretraining left: the part ``encoder``.
-        embeddings: those of the module that holds the word embeddings (or an image's), the layer norm beside them too.
+        embeddings: those below all layers: of the module that holds the word embeddings (or an image's), of all other
+            embeddings (positions, types), and of norms and projections before the first layer.
         layers: "layers", and "decoder layers" where there is a decoder -> number, from 0 -> the names of its weights. A
             layer's number is the first one in a name, as in the groups of ``all_layer``.
     """
@@ -76,9 +77,26 @@ def parts(model: nn.Module, embedding: nn.Module | None, pretrained: Iterable[st
     layers: dict[str, dict[int, list[str]]] = {}
     for name in names:
         if (number := _NUMBER.search(name)) is not None:
-            stack = "decoder layers" if "decoder" in name[: number.start()] else "layers"
-            layers.setdefault(stack, {}).setdefault(int(number[1]), []).append(name)
-    return Parts(names, frozenset(_embeddings(model, embedding, names)), layers)
+            layers.setdefault(_stack(name[: number.start()]), {}).setdefault(int(number[1]), []).append(name)
+    embeddings = {*_embeddings(model, embedding, names), *_below_layers(model, names)}
+    return Parts(names, frozenset(embeddings), layers)
+
+
+def _stack(name: str) -> str:
+    return "decoder layers" if "decoder" in name else "layers"
+
+
+def _below_layers(model: nn.Module, names: Sequence[str]) -> Iterator[str]:
+    """The weights in no layer that are embeddings' by type or name, or come before the first layer of their stack."""
+    tables = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if (number := _NUMBER.search(name)) is not None:
+            first.setdefault(_stack(name[: number.start()]), place)
+    in_none = ((place, name) for place, name in enumerate(names) if _NUMBER.search(name) is None)
+    for place, name in in_none:
+        if name in tables or "embedding" in name or place < first.get(_stack(name), 0):
+            yield name
 
 
 def _embeddings(model: nn.Module, embedding: nn.Module | None, names: Sequence[str]) -> Iterable[str]:

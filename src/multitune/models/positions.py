@@ -14,6 +14,12 @@ def positions(model: nn.Module) -> int | None:
     return min(rooms, default=None)
 
 
+def count_from_padding(model: nn.Module) -> bool:
+    """Whether numbers of positions begin after the padding token's, as in RoBERTa: the token has to keep its number."""
+    named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
+    return any("position" in last and getattr(module, "padding_idx", None) is not None for last, module in named)
+
+
 def _is_table(name: str) -> bool:
     last = name.rpartition(".")[2]
     return last == "wpe" or ("position" in last and "relative" not in last)

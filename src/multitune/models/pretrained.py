@@ -6,12 +6,15 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from multitune.errors import UserError
-from multitune.models.dropout import set_dropout
+from multitune.models.dropout import set_dropout, set_dropout_of_modules
 from multitune.models.fetching import fetched
 from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.poolers import pass_through
 from multitune.seeds import global_draws
 from multitune.tasks import Task
+
+STAGES = ("depths", "block_sizes")
+"""Keys of configurations whose layers stand in stages, each of another size (Swin, ConvNeXt, Funnel)."""
 
 
 def load_model(
@@ -36,31 +39,62 @@ def load_model(
         if task.auto_model is AutoModelForCausalLM:
             check_own_head(name, before, model)
         new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-        if other_head:
+        _check_place_of_summary(name, model)
+        if other_head and not before.is_pretraining:
             new |= renewed_head(name, model, info["missing_keys"])
+    if dropout is not None:
+        set_dropout_of_modules(model, dropout)
     pass_through(model, new)
     for module in task.idle(model):
         module.requires_grad_(False)
     return model, sorted(new)
 
 
+def _check_place_of_summary(name: str, model: PreTrainedModel) -> None:
+    """Refuse a head that reads the last place of a row (XLNet's): of a short text that is padding."""
+    if hasattr(model, "sequence_summary") and getattr(model.config, "summary_type", None) == "last":
+        raise UserError(
+            f"model: {name!r} has a {type(model).__name__}, which reads the end of a row, where short texts are filled "
+            "up; choose another model"
+        )
+
+
 def configuration(name: str, task: Task, layers: int | None) -> Any:
     """The configuration of a model with a head for the task.
 
     Raises:
-        UserError: it reads more than the task's texts, or has fewer layers than are to be kept, or no number of them.
+        UserError: it reads more than the task's texts, there is no such head for it, or it has fewer layers than are to
+            be kept, or no number of them.
     """
     config = fetched(name, AutoConfig.from_pretrained)
     if task.auto_processor is AutoTokenizer and getattr(config, "text_config", None) is not None:
         raise UserError(
             f"model: {name!r} reads images or sound beside text (it is a {config.model_type}); choose one of text alone"
         )
+    if type(config) not in task.auto_model._model_mapping:
+        head = task.auto_model.__name__.removeprefix("Auto")
+        raise UserError(
+            f"model: {name!r} is a {config.model_type}, which has no {head} in transformers; choose another model for "
+            "this kind of task"
+        )
     task.configure(config)
     if layers is not None:
-        there = getattr(config, "num_hidden_layers", None)
-        if there is None:
-            raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
-        if layers > there:
-            raise UserError(f"layers: {name} has only {there} layers, not {layers}")
-        config.num_hidden_layers = layers
+        keep_layers(name, config, layers)
     return config
+
+
+def keep_layers(name: str, config: Any, layers: int) -> None:
+    """Let a configuration be that of a model's first layers.
+
+    Raises:
+        UserError: there are fewer, or they stand in no one row.
+    """
+    there = getattr(config, "num_hidden_layers", None)
+    if there is None or any(hasattr(config, of_stages) for of_stages in STAGES):
+        raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
+    if layers > there:
+        raise UserError(f"layers: {name} has only {there} layers, not {layers}")
+    config.num_hidden_layers = layers
+    for key, value in vars(config).items():
+        if "layer" in key and isinstance(value, list | tuple) and len(value) == there:  # what each layer is
+            setattr(config, key, value[:layers])

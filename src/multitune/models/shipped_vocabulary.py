@@ -37,18 +37,20 @@ class ShippedVocabulary:
         tokenizer: the whole one.
         token_ids: those that must be kept. Others are kept besides: special and added tokens, single characters and
             bytes, and what the algorithm needs.
+        keep_padding: the padding token is to keep its number, from which the model counts positions.
 
     Raises:
         UserError: the tokenizer is of a kind that cannot be cut without changing what it does.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_padding: bool = True
+    ) -> None:
         with as_between_calls(tokenizer):
             self._state: State = json.loads(tokenizer.backend_tokenizer.to_str())
         _check(self._state)
         special = [*tokenizer.all_special_ids, *(added["id"] for added in self._state["added_tokens"])]
-        # Ids up to the padding are kept, so that it keeps its number: RoBERTa computes positions from it.
-        up_to_padding = range((tokenizer.pad_token_id or 0) + 1)
+        up_to_padding = range((tokenizer.pad_token_id or 0) + 1) if keep_padding else ()
         self.token_ids = sorted(_closure(self._state["model"], {*token_ids, *special, *up_to_padding}))
         """The tokens kept, in the whole vocabulary's numbers; their places here are their numbers afterwards."""
         self._row = {token: row for row, token in enumerate(self.token_ids)}
@@ -96,8 +98,14 @@ class ShippedVocabulary:
 
     def _config(self, config: State) -> State:
         """A model's configuration, with the new size and the new numbers of its special tokens."""
-        ids = {key: value for key, value in config.items() if key.endswith("_token_id") and isinstance(value, int)}
-        return config | {"vocab_size": len(self.token_ids)} | {key: self._row.get(token) for key, token in ids.items()}
+        ids = {key: value for key, value in config.items() if key.endswith("_token_id") and value is not None}
+        return config | {"vocab_size": len(self.token_ids)} | {key: self._moved(own) for key, own in ids.items()}
+
+    def _moved(self, token: int | list[int]) -> int | list[int] | None:
+        """The new number of a token, or those of several that are kept; None of one that is not."""
+        if isinstance(token, list):
+            return [self._row[each] for each in token if each in self._row]
+        return self._row.get(token)
 
 
 def _check(state: State) -> None:

@@ -1,11 +1,17 @@
 """Tokenizers: fast ones, that pad, that read words as running text has them, and that ship as they were."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from multitune.errors import UserError
 from multitune.models.fetching import fetched
@@ -31,8 +37,15 @@ def as_between_calls(processor: Processor) -> Iterator[None]:
             backend.enable_padding(**padding)
 
 
-def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, models: Sequence[PreTrainedModel] = (), *, words: bool = False
+) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a model; of ``words``, one that reads each as it stands in running text, after a blank.
+
+    Args:
+        name: of the model.
+        models: those that it is for, with their heads.
+        words: it is to read words.
 
     Raises:
         UserError: no such model, or no network to fetch it.
@@ -47,7 +60,41 @@ def load_tokenizer(name: str, *, words: bool = False) -> PreTrainedTokenizerBase
         if tokenizer.eos_token is None:
             raise UserError(f"model: the tokenizer of {name} has neither a padding token nor an end token to pad with")
         tokenizer.pad_token = tokenizer.eos_token  # masked, so that it does not matter which one it is
+    if not all(map(_has_token_types, models)):
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [each for each in names if each != "token_type_ids"]
+    # An end token that a text spells would be one more, and such a head has to find as many in all rows of a batch.
+    tokenizer.split_special_tokens |= any(map(_counts_ends, models))
     return tokenizer
+
+
+def tell_of_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Name the tokenizer's padding in a model's configuration, where that has none, or its head looks for its own.
+
+    Decoders classify by the state before the padding that their configuration names, which may be another token.
+    """
+    config = type(model.config)
+    is_decoder = config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
+    if (is_decoder and _classifies(model)) or model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _has_token_types(model: PreTrainedModel) -> bool:
+    """Whether a model tells the texts of a pair apart; those that do not may fail at types, or take them for words."""
+    return any(
+        len(weight) > 1
+        for name, weight in model.named_parameters()
+        if "token_type" in name or name.endswith(".seg_embed")
+    )
+
+
+def _counts_ends(model: PreTrainedModel) -> bool:
+    """Whether a head reads the last end token, as BART's and T5's for sequences do."""
+    return model.config.is_encoder_decoder and _classifies(model)
+
+
+def _classifies(model: PreTrainedModel) -> bool:
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def _begin_words_with_blanks(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from multitune.errors import UserError
 from multitune.models.heads import Heads
+from multitune.models.positions import count_from_padding
 
 
 def is_tied(model: PreTrainedModel | Heads) -> bool:
@@ -44,15 +45,17 @@ class TrimmedVocabulary:
         self._full: nn.Parameter = embedding.weight  # type: ignore[assignment]
         self._trained = self._full.requires_grad
         self._full.requires_grad_(False)
-        # Ids up to the padding are kept, so that it keeps its number: RoBERTa computes positions from it.
-        up_to_padding = range((embedding.padding_idx if embedding.padding_idx is not None else -1) + 1)
+        padding = embedding.padding_idx
+        # Where positions are counted from the padding's number, ids up to it are kept, so that it keeps that.
+        kept = [] if padding is None else range(padding + 1) if count_from_padding(model) else [padding]
         self._special = _special_tokens(model, embedding.num_embeddings)
         special = [token for _, _, token in self._special]
-        self.token_ids = torch.tensor(sorted({*token_ids, *up_to_padding, *special}))
+        self.token_ids = torch.tensor(sorted({*token_ids, *kept, *special}))
         """The tokens kept, in the full vocabulary's numbers, [rows]."""
         self._row = torch.full((embedding.num_embeddings,), -1)
         self._row[self.token_ids] = torch.arange(len(self.token_ids))
         self._rows = nn.Parameter(self._full.detach()[self.token_ids].clone())
+        self._paddings = {self._full: padding, self._rows: None if padding is None else int(self._row[padding])}
         self._use(self._rows)
 
     def rows(self, token_ids: Tensor) -> Tensor:
@@ -84,6 +87,8 @@ class TrimmedVocabulary:
     def _use(self, weight: nn.Parameter) -> None:
         for reader in self._readers:
             reader.weight, reader.num_embeddings = weight, len(weight)
+            if reader.padding_idx is not None:
+                reader.padding_idx = self._paddings[weight]
         for config, name, token in self._special:
             setattr(config, name, token if weight is self._full else int(self._row[token]))
 

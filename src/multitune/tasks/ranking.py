@@ -12,6 +12,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTraine
 from multitune.data.corpus import Record
 from multitune.data.fields import RANKED_TEXT
 from multitune.data.kind import Text
+from multitune.errors import UserError
 from multitune.results.shown import Shown
 from multitune.tasks.task import IGNORED, Example, Inputs, Task, padded, padded_rows, ratio, sums, together
 
@@ -47,7 +48,16 @@ class Ranking(Task):
         return (record["text"], record["positive"]) if "positive" in record else (record["text"],)
 
     def configure(self, config: PretrainedConfig) -> None:
-        """Leave the configuration as it is: the outputs are states."""
+        """Leave the configuration as it is: the outputs are states.
+
+        Raises:
+            UserError: the last states are a decoder's, whose tokens are not the text's.
+        """
+        if config.is_encoder_decoder:
+            raise UserError(
+                f"model: it reads with one half and writes with the other (it is a {config.model_type}), and ranking "
+                "needs the states of an encoder or a causal language model; choose another one"
+            )
 
     @classmethod
     def labels_in(cls, config: PretrainedConfig) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from itertools import compress
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -248,12 +249,34 @@ def together(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 def encode_texts(
     records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[tuple[Record, Example]]:
-    """Each record with the example of its text or pair of texts."""
+    """Each record with the example of its text or pair of texts.
+
+    Where the tokenizer is to split special tokens, an end token that a text itself spells is left out: a vocabulary may
+    have its spelling as a piece.
+    """
+    split: bool = tokenizer.split_special_tokens
     for some in together(records):
         pairs = [record["text_pair"] for record in some] if "text_pair" in some[0] else None
         texts = [record["text"] for record in some]
-        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
-        yield from zip(some, rows_of(encoded), strict=True)
+        encoded = tokenizer(
+            texts,
+            pairs,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_special_tokens_mask=split,
+        )
+        rows = rows_of(encoded)
+        if split:
+            added = encoded["special_tokens_mask"]
+            rows = [_without_ends(*each, tokenizer.eos_token_id) for each in zip(rows, added, strict=True)]
+        yield from zip(some, rows, strict=True)
+
+
+def _without_ends(row: Example, added: Sequence[int], end: int | None) -> Example:
+    """A row without end tokens but those that the tokenizer has ``added``, [length]."""
+    kept = [is_added or token != end for token, is_added in zip(row["input_ids"], added, strict=True)]
+    return {name: list(compress(values, kept)) for name, values in row.items()}
 
 
 def rows_of(encoding: BatchEncoding) -> list[Example]:

@@ -56,7 +56,8 @@ def make_optimizer(
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, weight in parameters:
-        decayed = weight.ndim > 1 and "embedding" not in name and name not in embeddings
+        is_bias = name.rpartition(".")[2].endswith("bias")  # XLNet's have a row for each head
+        decayed = weight.ndim > 1 and not is_bias and "embedding" not in name and name not in embeddings
         groups.setdefault((decayed, shares.get(name, 1.0)), []).append(weight)
     made = [_group(recipe, *key, groups[key]) for key in sorted(groups, reverse=True)]
     optimizer = AdamW(made, lr=recipe.learning_rate, betas=(recipe.adam_beta1, BETA2), fused=True)
