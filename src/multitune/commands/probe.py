@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from multitune import pseudo_tasks
 from multitune.commands.given_data import recipe_of
 from multitune.data.corpus import Corpus
-from multitune.data.languages import language as language_of
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
@@ -23,7 +22,7 @@ from multitune.models.encoder import Encoder
 from multitune.models.parts import ENCODER
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
-from multitune.probes import drift, language_model, retention
+from multitune.probes import drift, language_model, retention, spelling
 from multitune.probes import texts as general_texts
 from multitune.probes.gradient_similarity import Similarity, cosines, held_out, mean_cosine, measure
 from multitune.probes.live import rounded, summary
@@ -61,8 +60,6 @@ USED = (
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
 """Test sentences a language, at most, whose masked tokens are predicted."""
-ENGLISH = "eng"
-"""On the other side of all pairs, so that it has none itself."""
 
 
 def probe(
@@ -100,20 +97,24 @@ def probe(
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     heads = HeadMap.of_all(models[""])
     corpus = load_with_labels(recipe, models)
+    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     reads = heads.tasks[0].auto_model is AutoModelForCausalLM
+    encodes = not reads and word_embedding(tuned) is not None
     if texts is not None and not reads:
         raise UserError(
             f"--texts: {run} is no causal language model, which could read them; see --mlm-head and --pairs"
         )
+    for option in ("--pairs", "--mlm-head") if not encodes else ():
+        if (pairs if option == "--pairs" else mlm_head) is not None:
+            raise UserError(f"{option}: is for encoders of text, and {run} is none; leave it out")
     material = _Material(
         head=head,
-        pairs=from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test),
+        pairs=_pairs(pairs, corpus) if encodes else {},
         pairs_from=CLDR if pairs is None else str(pairs),
         texts=_texts(texts, corpus) if reads else None,
         texts_from=general_texts.CLDR if texts is None else str(texts),
     )
     pretrained = load_encoder(recipe, heads, corpus)
-    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
     measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
     if changes := changes_since(run, corpus, overrides or {}, ["dev", "test"]):
@@ -138,6 +139,11 @@ class _Material:
     pairs_from: str
     texts: Mapping[str, Sequence[str]] | None
     texts_from: str
+
+
+def _pairs(folder: str | Path | None, corpus: Corpus) -> dict[str, Pairs]:
+    """Texts of the languages of a run with their translations."""
+    return from_cldr(corpus.test) if folder is None else from_folder(Path(folder), corpus.test)
 
 
 def _texts(folder: str | Path | None, corpus: Corpus) -> dict[str, list[str]]:
@@ -285,7 +291,7 @@ class _Measuring:
 
     def _translations(self, texts: Mapping[str, Pairs], source: str) -> Retrieval | None:
         named = (*self.languages.seen, *self.languages.unseen)
-        left_out = [k for k in named if k not in texts and language_of(k).code != ENGLISH]
+        left_out = [k for k in named if k not in texts and not spelling.is_english(k)]
         if left_out:
             self.notes.append(f"retrieval: no pairs with English for {', '.join(left_out)}")
         if not texts:
