@@ -47,6 +47,17 @@ def test_scores_are_the_model_index_that_the_hub_reads() -> None:
     assert (data.library_name, data.pipeline_tag, data.metrics) == ("transformers", "token-classification", ["f1"])
 
 
+def test_a_card_tells_the_best_weights_from_the_whole_run() -> None:
+    shipped = Shipped(select="best", gradients=3, dev=1.0)
+    result = run_result({"de": {"f1": 50.0, "loss": 1.2344}}, shipped=shipped, steps=8, drift=None)
+    task = Tagging(("O",))
+    text = card(
+        Training(Recipe(data="panx", method="mtl"), HeadMap.of_all(task), ["de"], {"de": 7}, 3, result), task, ["de"]
+    )
+    assert "3 gradient computations, the best on dev of a run of 8 steps." in text
+    assert "| de | yes | 7 | 50.00 | 1.234 |" in text
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_of_languages_labels_and_folders_stay_text(name: str) -> None:
     text = made(name, "de", labels=("O", name), path=f"/secret/{name.replace('/', '')}")

@@ -7,6 +7,7 @@ from multitune.commands.runs import Listed
 from multitune.reports.papers import BASELINE
 from multitune.results import comparison as compared
 from multitune.results.comparison import Comparison, Row
+from multitune.results.decimals import decimals
 from multitune.results.merged import Merged
 from multitune.results.run import SIDES, RunResult, Score, Scores, average, mean, milliseconds_a_gradient
 from multitune.results.sweep import Sweep
@@ -203,7 +204,7 @@ def scores(results: Scores, run: RunResult | None = None) -> Sheet:
     sheet = Sheet("scores", [*([SIDE] if seen else []), LANGUAGE, *map(Column, metrics)], leading=2 if seen else 1)
     for side, own in (("seen", seen), ("unseen", [k for k in results if k not in seen])):
         for k in sorted(own, key=lambda k: -_or_last(results[k].get(main))):
-            sheet.add(*([side] if seen else []), k, *(Number(results[k].get(metric), 1) for metric in metrics))
+            sheet.add(*([side] if seen else []), k, *(Number(results[k].get(m), decimals(m)) for m in metrics))
         sheet.rule()
     return sheet
 
