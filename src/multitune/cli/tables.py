@@ -65,9 +65,11 @@ def summary(comparison: Comparison) -> Sheet:
         sheet.add(Words(method, comparison.chosen[method]), *estimates, *_cost(own))
     for method in dict.fromkeys(run.method for run in comparison.failed if run.method not in comparison.summary):
         sheet.add(method, "failed", *(None for _ in (gain, unseen, gain, *COST)))
+    spent = sorted(run.spent for run in comparison.chosen_runs)
+    cost = " to ".join(map(str, dict.fromkeys((spent[0], spent[-1]))))
     shown = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
+        f"{cost} gradient computations a run, each of ms/grad milliseconds"
     )
     chosen = comparison.chosen_runs
     failed = [f"failed, and in no figure: {run.folder}: {run.error}" for run in comparison.failed]

@@ -28,7 +28,7 @@ def of_run(result: "RunResult") -> str:
                 [language, *(_number(scores[language].get(metric), decimals(metric)) for metric in metrics)]
                 for language in _best_first(scores, result.metric)
             ]
-    caption = f"{result.method}, seed {result.seed}, {result.budget} gradient computations; scores in percent"
+    caption = f"{result.method}, seed {result.seed}, {result.spent} gradient computations; scores in percent"
     return _table(caption, ["language", *metrics], rows)
 
 
