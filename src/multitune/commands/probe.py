@@ -91,7 +91,7 @@ def probe(
         check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
     check_writable(run, Findings.NAME)
-    head = None if mlm_head is None else _head(Path(mlm_head), recipe)
+    head = None if mlm_head is None else _head(Path(mlm_head), run, recipe)
     models = shipped(run / "model")
     if "" not in models:
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
@@ -115,7 +115,7 @@ def probe(
         texts_from=general_texts.CLDR if texts is None else str(texts),
     )
     pretrained = load_encoder(recipe, heads, corpus)
-    about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
+    about = ProbedRun(method=result.method, seed=result.seed, budget=result.spent)
     measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
     if changes := changes_since(run, corpus, overrides or {}, ["dev", "test"]):
         measuring.notes.append(f"the data changed: {changes} are not those that {run} was made with")
@@ -169,17 +169,21 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     return recipe, RunResult.read(run)
 
 
-def _head(run: Path, recipe: Recipe) -> Path:
-    """The model of a run that trained a head for masked tokens on the pretrained encoder of ``recipe``."""
+def _head(run: Path, probed: Path, recipe: Recipe) -> Path:
+    """The model of a run that trained a head for masked tokens on the pretrained encoder of a probed one.
+
+    That one's ``recipe`` may say where the encoder is now; both began where its file says that it was.
+    """
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
     trained = read(run / "recipe.yaml").resolve()
     if TASKS.get(trained.task or "") is not MaskedLanguageModelling or ENCODER not in trained.freeze:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
-    if (trained.model, trained.layers) != (recipe.model, recipe.layers):
+    began = recipe_of(probed).resolve().model
+    if trained.model not in (began, recipe.model) or trained.layers != recipe.layers:
         raise UserError(
             f"--mlm-head: {run} was trained on {trained.model} with layers: {trained.layers}, "
-            f"the run to probe on {recipe.model} with layers: {recipe.layers}"
+            f"the run to probe on {began} with layers: {recipe.layers}"
         )
     return run / "model"
 
