@@ -80,6 +80,12 @@ def test_languages_are_grouped_by_family_and_script(tmp_path: Path) -> None:
     assert HOSTILE not in text
 
 
+def test_texts_and_names_say_their_language_as_browsers_know_it(tmp_path: Path) -> None:
+    text = page.render(evidence(tmp_path, Contents(seen=("arb_Arab", "xquad:de"))))
+    assert '<span class="name" data-language="arb-Arab"></span>' in text
+    assert {'lang="arb-Arab">', 'lang="de">'} <= set(re.findall(r'lang="[^"]*">', text))
+
+
 def test_without_scripts_everything_is_there_and_no_control_is_dead(tmp_path: Path) -> None:
     """Filter and copy buttons appear with the script; what is folded is in <details>, which needs none."""
     text = page.render(evidence(tmp_path, Contents(clusters=2)))

@@ -70,6 +70,7 @@ def _environment() -> Environment:
     environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart, "alike": alike}
     environment.globals |= {"name": full, "anchor": anchor}
     environment.filters |= {"interval": _interval, "signed": _signed, "number": _number, "name": full, "sense": _sense}
+    environment.filters |= {"tag": _tag}
     environment.filters |= {"linked": linked}
     return environment
 
@@ -180,6 +181,11 @@ def _own(name: str) -> str:
 def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
     """A dash where there is none; the typographer's minus."""
     return "–" if value is None else f"{value:{sign}z.{digits}f}".replace("-", "−")
+
+
+def _tag(language: str) -> str:
+    """A language as HTML and browsers know it (BCP 47): ``xquad:de`` is ``de``, ``deu_Latn`` ``deu-Latn``."""
+    return language.rpartition(":")[2].replace("_", "-")
 
 
 def _sense(gain: float | None) -> str:
