@@ -189,6 +189,18 @@ def test_a_page_needs_no_typological_data(tmp_path: Path, monkeypatch: pytest.Mo
     typology._features.cache_clear()
 
 
+def test_a_comparison_without_a_finite_score_has_a_page(tmp_path: Path) -> None:
+    """As of a task of a plugin that cannot score one of the languages."""
+    found = evidence(tmp_path, Contents(grid=({"learning_rate": 1e-4}, {"learning_rate": 2e-4})))
+    assert found.comparison is not None
+    nothing: Any = Sides(None, None)
+    runs = [replace(run, result=replace(run.result, average=nothing)) for run in found.runs]
+    summary = dict.fromkeys(found.methods, nothing)
+    compared = replace(found.comparison, summary=summary, differences={}, pairwise={k: {} for k in summary})
+    given = replace(found, runs=tuple(runs), shown=tuple(runs[:2]), comparison=compared)
+    assert "No method has a score with an interval." in page.render(given)
+
+
 def test_a_single_run_has_a_page(tmp_path: Path) -> None:
     folder = report_folders.comparison(tmp_path / "comparison", Contents())
     text = page.render(load(folder / "mtl-0-seed0"))

@@ -116,7 +116,7 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "typology": typology.source(),
         "entries": entries(evidence.methods),
         "classes": class_lines(evidence),
-        "averages": outcomes.averages(evidence) if evidence.comparison else None,
+        "averages": outcomes.averages(evidence),
         "plane": outcomes.plane(evidence),
         "sweeps": outcomes.sweeps(evidence),
         "paper": evidence.comparison.paper if evidence.comparison else [],
@@ -190,7 +190,8 @@ def _tag(language: str) -> str:
 
 def _sense(gain: float | None) -> str:
     """The class of a gain: better, worse, or empty."""
-    return "" if not gain else "better" if gain > 0 else "worse"
+    shown = 0.0 if gain is None else round(gain, 1)
+    return "" if not shown else "better" if shown > 0 else "worse"
 
 
 def _interval(estimate: Interval | float | None) -> str:

@@ -98,6 +98,8 @@ def of_one(evidence: Evidence) -> str:
     results = [run.result for run in evidence.shown]
     averages = {side: mean(result.average[side] for result in results) for side in SIDES}
     scores = [f"{score:.1f} on {side} languages" for side, score in averages.items() if score is not None]
+    if not scores:
+        return f"{full(results[0].method)}: no score is finite."
     seeds = f", the mean over {len(results)} seeds" if len(results) > 1 else ""
     return f"{full(results[0].method)}: {results[0].metric} {', '.join(scores)}{seeds}."
 
