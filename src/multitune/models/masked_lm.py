@@ -5,6 +5,7 @@ from torch import nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
 from multitune.models.fetching import fetched
+from multitune.models.pretrained import keep_layers
 from multitune.models.quiet import quiet
 
 
@@ -23,7 +24,8 @@ def load(name: str, layers: int | None) -> PreTrainedModel | None:
     config = fetched(name, AutoConfig.from_pretrained)
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
-    config.num_hidden_layers = layers or config.num_hidden_layers
+    if layers is not None:
+        keep_layers(config, layers)
     with quiet(), torch.random.fork_rng(devices=[]):
         model, info = fetched(
             name, AutoModelForMaskedLM.from_pretrained, config=config, dtype=torch.float32, output_loading_info=True

@@ -19,4 +19,5 @@ def pass_through(model: nn.Module, new: Collection[str]) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and f"{name}.weight" in new and module.in_features == module.out_features:
             nn.init.eye_(module.weight).mul_(GAIN)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:  # ModernBERT's has none
+                nn.init.zeros_(module.bias)

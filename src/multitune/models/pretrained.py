@@ -62,5 +62,13 @@ def configuration(name: str, task: Task, layers: int | None) -> Any:
             raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
         if layers > there:
             raise UserError(f"layers: {name} has only {there} layers, not {layers}")
-        config.num_hidden_layers = layers
+        keep_layers(config, layers)
     return config
+
+
+def keep_layers(config: Any, layers: int) -> None:
+    """Make a configuration one of the model's first layers: also its lists with an entry a layer, ``layer_types``."""
+    there, config.num_hidden_layers = config.num_hidden_layers, layers
+    for name, value in list(vars(config).items()):
+        if "layer" in name and isinstance(value, list) and len(value) == there:
+            setattr(config, name, value[:layers])
