@@ -235,6 +235,8 @@ otherwise.
 | sharded, any method | n P (R - 1) / R, and twice that in bf16 | 1/R of 4 (joint: 5), of 4 + n with rows, of 5 with two loops |
 
 Flops per gradient: 6 per parameter and token with LoRA (forward, forward again, backward to the inputs), 8 in full.
+Beside these vectors a rank holds activations, in bytes per token 2 for each number of the layers' inputs and of four MLPs'
+insides and 4 for each logit; with LoRA also the model in bf16, and sharded two layers with the embeddings in bf16 and fp32.
 """  # noqa: E501 - rows of tables
 
 

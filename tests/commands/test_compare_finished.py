@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import multitune as mt
 from builders import comparison_file
+from multitune.cli import tables
 from multitune.cli.app import app
 from multitune.errors import UserError
 
@@ -55,6 +56,18 @@ def test_seeds_of_one_setting_are_one_method(made: tuple[Path, mt.Comparison], t
     found = mt.compare_finished(folders)
     assert list(found.summary) == ["mtl"]
     assert [run.seed for run in found.runs] == [0, 1]
+
+
+def test_a_run_that_was_stopped_early_has_not_cost_the_same(
+    made: tuple[Path, mt.Comparison], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, other = made[0] / "mtl-seed0", tmp_path / "other"
+    shutil.copytree(made[0] / "sequential_reptile-seed0", other)
+    results = json.loads((other / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps(results | {"stopped": 4}))
+    found = mt.compare_finished([run, other])
+    assert "costs are not equal" in caplog.text
+    assert "4 to 6 gradient computations a run" in tables.summary(found).notes[0]
 
 
 def test_what_cannot_be_compared_is_refused(made: tuple[Path, mt.Comparison], tmp_path: Path) -> None:

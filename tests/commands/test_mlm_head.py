@@ -1,5 +1,6 @@
 """Texts of any data set as masked language modelling, heads on a frozen encoder, and a probe that asks them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def test_the_probe_asks_the_trained_head(tmp_path: Path, head: Path, tiny_model:
     assert average.pretrained is not None
     assert average.tuned is not None
     assert average.pretrained < average.tuned, "tuned for entities, the encoder tells the head less"
-    again = probe(tmp_path / "run", mlm_head=head)
+    shutil.copytree(tiny_model, tmp_path / "moved")
+    again = probe(tmp_path / "run", {"model": str(tmp_path / "moved")}, mlm_head=head)
     assert again.masked_lm == found.masked_lm
 
 

@@ -69,6 +69,15 @@ def test_heads_are_left_out() -> None:
     assert found.norms.tolist() == pytest.approx([3, 4, 3, 1])
 
 
+def test_gradients_that_are_all_zero_have_no_direction() -> None:
+    """As of one text alone, which has no negatives."""
+    x, _ = quadratics(OPTIMA)
+    found = similarity("ab", layers(x), (0.0 * x["layer_0"].sum() for _ in "ab"))
+    assert found.grams == {}
+    assert found.norms.tolist() == [0.0, 0.0]
+    assert mean_cosine(found.gram) == 0.0
+
+
 def test_layers_without_gradient_are_left_out() -> None:
     x, losses = quadratics(OPTIMA[[0, 1]])
     found = similarity("ab", layers(x), losses)

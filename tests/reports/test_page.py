@@ -80,6 +80,12 @@ def test_languages_are_grouped_by_family_and_script(tmp_path: Path) -> None:
     assert HOSTILE not in text
 
 
+def test_texts_and_names_say_their_language_as_browsers_know_it(tmp_path: Path) -> None:
+    text = page.render(evidence(tmp_path, Contents(seen=("arb_Arab", "xquad:de"))))
+    assert '<span class="name" data-language="arb-Arab"></span>' in text
+    assert {'lang="arb-Arab">', 'lang="de">'} <= set(re.findall(r'lang="[^"]*">', text))
+
+
 def test_without_scripts_everything_is_there_and_no_control_is_dead(tmp_path: Path) -> None:
     """Filter and copy buttons appear with the script; what is folded is in <details>, which needs none."""
     text = page.render(evidence(tmp_path, Contents(clusters=2)))
@@ -181,6 +187,18 @@ def test_a_page_needs_no_typological_data(tmp_path: Path, monkeypatch: pytest.Mo
     assert "nearest in typology" not in text
     typology._rows.cache_clear()
     typology._features.cache_clear()
+
+
+def test_a_comparison_without_a_finite_score_has_a_page(tmp_path: Path) -> None:
+    """As of a task of a plugin that cannot score one of the languages."""
+    found = evidence(tmp_path, Contents(grid=({"learning_rate": 1e-4}, {"learning_rate": 2e-4})))
+    assert found.comparison is not None
+    nothing: Any = Sides(None, None)
+    runs = [replace(run, result=replace(run.result, average=nothing)) for run in found.runs]
+    summary = dict.fromkeys(found.methods, nothing)
+    compared = replace(found.comparison, summary=summary, differences={}, pairwise={k: {} for k in summary})
+    given = replace(found, runs=tuple(runs), shown=tuple(runs[:2]), comparison=compared)
+    assert "No method has a score with an interval." in page.render(given)
 
 
 def test_a_single_run_has_a_page(tmp_path: Path) -> None:

@@ -298,13 +298,13 @@ def test_charts_keep_their_marks_in_the_frame_and_in_order(tmp_path: Path) -> No
                 assert [mark.x > other.x for other in line.marks] == [point.x > other.x for other in series.points]
                 assert [mark.y < other.y for other in line.marks] == [point.y > other.y for other in series.points]
         assert all(LEFT <= tick.at <= WIDTH for tick in chart.x_ticks)
-    bars = rows_chart(outcomes.averages(found)).bars
+    bars = rows_chart(outcomes.averages(found)[0]).bars
     assert all(bar.low is not None and bar.high is not None and bar.low < bar.value.x < bar.high for bar in bars)
 
 
 def test_a_description_has_the_numbers(tmp_path: Path) -> None:
     found = evidence(tmp_path, PLAIN)
-    assert "Joint training 50, Sequential Reptile 60" in described(outcomes.averages(found))
+    assert "Joint training 50, Sequential Reptile 60" in described(outcomes.averages(found)[0])
     assert "Joint training 12.5 at 24 to 50 at 96" in described(training_curves.curves(found)["dev"]["gradients"])
 
 

@@ -1,14 +1,18 @@
 """What the report concludes from a comparison's intervals."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builders import run_result
 from multitune.reports import verdict
-from multitune.results.comparison import Comparison, Estimates, Interval
+from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval
 from multitune.results.run import Sides
 from report_folders import Contents, evidence
+
+NOTHING: Estimates = Sides(None, None)
 
 
 def comparison(seen: dict[str, float], unseen: dict[str, float], half: float) -> Comparison:
@@ -73,6 +77,44 @@ def test_the_headline_says_what_the_intervals_bear(given: Any, said: str) -> Non
     leads = verdict.leads(comparison(*given))
     assert verdict.headline(leads, one_seed=False) == said
     assert verdict.headline(leads, one_seed=True) == said.replace("Ship", "One seed points to")
+
+
+def test_a_method_that_cannot_be_compared_is_not_beaten() -> None:
+    """Two of its three seeds failed, so that nothing has an interval."""
+    whole = comparison({"a": 50, "b": 60, "c": 40}, {}, 2)
+    run = run_result({"de": {"f1": 40.0}}, method="c")
+    runs = [ComparedRun(**vars(run), folder="c-seed0", grid={})]
+    summary = whole.summary | {"c": NOTHING}
+    pairwise = {
+        one: {other: NOTHING if "c" in (one, other) else gain for other, gain in own.items()}
+        for one, own in whole.pairwise.items()
+    }
+    given = replace(whole, runs=runs, summary=summary, pairwise=pairwise)
+    (lead,) = verdict.leads(given)
+    assert list(lead.uncompared) == ["c"]
+    said = "Ship b: ahead of every method that it was compared with on seen languages."
+    assert verdict.headline([lead], one_seed=False) == said
+    alone = replace(given, summary={"b": whole.summary["b"], "c": NOTHING}, pairwise={"b": {"c": NOTHING}, "c": {}})
+    said = "Not settled: too few runs finished to compare b with another method."
+    assert verdict.headline(verdict.leads(alone), one_seed=False) == said
+
+
+def test_where_no_other_method_has_scores_nothing_is_beaten() -> None:
+    """A model for each language has none for the unseen ones."""
+    whole = comparison({"a": 50, "b": 60}, {"a": 40, "b": 45}, 2)
+    of_a = Sides(whole.summary["a"].seen, None)
+    gain = Sides(whole.pairwise["b"]["a"].seen, None)
+    leads = verdict.leads(
+        replace(whole, summary=whole.summary | {"a": of_a}, pairwise=whole.pairwise | {"b": {"a": gain}})
+    )
+    said = "Ship b: ahead of every other method on seen languages, with nothing to compare with on unseen languages."
+    assert verdict.headline(leads, one_seed=False) == said
+
+
+def test_several_seeds_of_one_method_are_told_by_their_mean(tmp_path: Path) -> None:
+    one = evidence(tmp_path, Contents(methods=("mtl",), seeds=3))
+    said = "Joint training: accuracy 52.0 on seen languages, 32.0 on unseen languages, the mean over 3 seeds."
+    assert verdict.of_one(one) == said
 
 
 def test_caveats(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from builders import run_result
+from multitune.cli import tables
 from multitune.results.comparison import ComparedRun, Comparison, FailedRun, Interval
 from multitune.results.run import Sides
 
@@ -30,6 +31,13 @@ def test_a_run_shows_each_language_by_its_score() -> None:
         ["unseen, mean of 1", "50.0", ""],
         ["th", "50.0", "–"],
     ]
+
+
+def test_losses_have_the_decimals_that_tell_them_apart() -> None:
+    scores: dict[str, dict[str, float | None]] = {"de": {"exact_match": 12.34, "loss": 1.2344, "loss_per_byte": 0.5678}}
+    shown = run_result(scores)._repr_html_()
+    assert cells(shown)[2] == ["de", "12.3", "1.234", "0.568"]
+    assert "12.3 1.234 0.568" in " ".join(cell.beside() for cell in tables.scores(scores).rows[0])
 
 
 @pytest.fixture

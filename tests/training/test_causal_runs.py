@@ -239,6 +239,8 @@ def test_a_finished_run_is_probed_with_its_own_head(tmp_path: Path, chat: Recipe
     (tmp_path / "texts").mkdir()
     for name in ("aa", "cc", "zz"):
         (tmp_path / "texts" / f"{name}.txt").write_text("light kitchen\nluz cocina\n")
+    with pytest.raises(UserError, match=r"--pairs: is for encoders of text, and .*run is none; leave it out"):
+        probe(tmp_path / "run", pairs=tmp_path / "texts")
     found = probe(tmp_path / "run", texts=tmp_path / "texts")
     assert Findings.read(tmp_path / "run") == found
     read = found.next_tokens

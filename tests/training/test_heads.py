@@ -14,7 +14,7 @@ from builders import corpus, quick, stop_after
 from multitune import tasks
 from multitune.data import sets
 from multitune.data.corpus import Corpus, Head
-from multitune.errors import Interrupted
+from multitune.errors import Interrupted, UserError
 from multitune.evaluation.scoring import read_statistics
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
@@ -214,3 +214,16 @@ def test_each_task_ships_the_adapters_with_its_own_head(
         heads[name] = names - adapters
     assert heads["parts"] == {"classifier.weight", "classifier.bias"}
     assert heads["even"] == heads["parts"] | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+
+
+def test_frozen_encoders_leave_nothing_to_combine_or_to_probe(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These heads come without a pooler, so that the tasks share no weight that trains."""
+    keys: dict[str, Any] = {"freeze": ["encoder"], "probe_every": 5}
+    with pytest.raises(UserError, match="freeze: the tasks share no weights that train"):
+        mt.train(recipe(tiny_model, monkeypatch, "answers", "parts", method="pcgrad", **keys), tmp_path / "combined")
+    mt.train(recipe(tiny_model, monkeypatch, "answers", "parts", method="sequential", **keys), tmp_path / "alone")
+    events = [json.loads(line)["event"] for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
+    assert "validate" in events
+    assert "probe" not in events

@@ -47,6 +47,12 @@ def test_scores_are_the_model_index_that_the_hub_reads() -> None:
     assert (data.library_name, data.pipeline_tag, data.metrics) == ("transformers", "token-classification", ["f1"])
 
 
+def test_a_card_shows_losses_with_the_digits_that_tell_them_apart() -> None:
+    result, task = run_result({"de": {"f1": 50.0, "loss": 1.2344}}), Tagging(("O",))
+    training = Training(Recipe(data="panx", method="mtl"), HeadMap.of_all(task), ["de"], {"de": 7}, 3, result)
+    assert "| de | yes | 7 | 50.00 | 1.234 |" in card(training, task, ["de"])
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_of_languages_labels_and_folders_stay_text(name: str) -> None:
     text = made(name, "de", labels=("O", name), path=f"/secret/{name.replace('/', '')}")

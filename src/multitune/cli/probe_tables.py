@@ -40,7 +40,7 @@ def _cosines(findings: Findings) -> list[Sheet]:
         sheet.add(language, *map(Number, row))
     note = f"held-out batches, languages by family; mean {similarity.cosine:.2f}"
     if proximity is not None:
-        note += f"; with genealogical distance: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.3f}"
+        note += f"; with genealogical distance: Spearman {proximity.spearman:+.2f}, p = {proximity.p:.4f}"
     sheet.notes = [note]
     return [sheet]
 

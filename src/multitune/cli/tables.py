@@ -7,6 +7,7 @@ from multitune.commands.runs import Listed
 from multitune.reports.papers import BASELINE
 from multitune.results import comparison as compared
 from multitune.results.comparison import Comparison, Row
+from multitune.results.decimals import decimals
 from multitune.results.merged import Merged
 from multitune.results.run import SIDES, RunResult, Score, Scores, average, mean, milliseconds_a_gradient
 from multitune.results.sweep import Sweep
@@ -64,9 +65,11 @@ def summary(comparison: Comparison) -> Sheet:
         sheet.add(Words(method, comparison.chosen[method]), *estimates, *_cost(own))
     for method in dict.fromkeys(run.method for run in comparison.failed if run.method not in comparison.summary):
         sheet.add(method, "failed", *(None for _ in (gain, unseen, gain, *COST)))
+    spent = sorted(run.spent for run in comparison.chosen_runs)
+    cost = " to ".join(map(str, dict.fromkeys((spent[0], spent[-1]))))
     shown = (
         f"averages over languages in percent, 95 % intervals ({comparison.interval}); "
-        f"{comparison.chosen_runs[0].budget} gradient computations a run, each of ms/grad milliseconds"
+        f"{cost} gradient computations a run, each of ms/grad milliseconds"
     )
     chosen = comparison.chosen_runs
     failed = [f"failed, and in no figure: {run.folder}: {run.error}" for run in comparison.failed]
@@ -203,7 +206,7 @@ def scores(results: Scores, run: RunResult | None = None) -> Sheet:
     sheet = Sheet("scores", [*([SIDE] if seen else []), LANGUAGE, *map(Column, metrics)], leading=2 if seen else 1)
     for side, own in (("seen", seen), ("unseen", [k for k in results if k not in seen])):
         for k in sorted(own, key=lambda k: -_or_last(results[k].get(main))):
-            sheet.add(*([side] if seen else []), k, *(Number(results[k].get(metric), 1) for metric in metrics))
+            sheet.add(*([side] if seen else []), k, *(Number(results[k].get(m), decimals(m)) for m in metrics))
         sheet.rule()
     return sheet
 

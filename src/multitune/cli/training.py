@@ -329,12 +329,13 @@ def synthetic(
     from multitune.cli import alignment_tables, synthetic_tables
     from multitune.experiments import alignment
     from multitune.experiments.synthetic import run
-    from multitune.storage.disk import disk_explained
+    from multitune.storage.disk import check_writable, disk_explained
 
     if not no_figures:
         from multitune.experiments import synthetic_figures  # says at once where matplotlib is missing
     with disk_explained(out):
         out.mkdir(parents=True, exist_ok=True)
+    check_writable(out, "synthetic.json")
     results, causes = run(seed), alignment.run(seed)
     results.write(out / "synthetic.json")
     causes.write(out / "alignment.json")

@@ -86,10 +86,10 @@ def _check_alike(finished: Sequence[_Finished]) -> None:
         for own, theirs, what in zip(_measured(first), _measured(other), ("score", "labels", "languages"), strict=True):
             if own != theirs:
                 raise UserError(f"compare: {first.folder} and {other.folder} have other {what}: {own}; {theirs}")
-        if other.result.budget != first.result.budget:
+        if other.result.spent != first.result.spent:
             log.warning(
                 "costs are not equal: %s had %d gradient computations, %s %d",
-                *(first.folder, first.result.budget, other.folder, other.result.budget),
+                *(first.folder, first.result.spent, other.folder, other.result.spent),
             )
 
 

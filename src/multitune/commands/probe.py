@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from multitune import pseudo_tasks
 from multitune.commands.given_data import recipe_of
 from multitune.data.corpus import Corpus
-from multitune.data.languages import language as language_of
 from multitune.errors import UserError
 from multitune.evaluation.scoring import Encoded
 from multitune.mistakes import check_used
@@ -23,7 +22,7 @@ from multitune.models.encoder import Encoder
 from multitune.models.parts import ENCODER
 from multitune.models.precision import resolve
 from multitune.models.shipped import shipped
-from multitune.probes import drift, language_model, retention
+from multitune.probes import drift, language_model, retention, spelling
 from multitune.probes import texts as general_texts
 from multitune.probes.gradient_similarity import Similarity, cosines, held_out, mean_cosine, measure
 from multitune.probes.live import rounded, summary
@@ -61,8 +60,6 @@ USED = (
 """Recipe keys that decide what is measured when the run is given; ``model`` says where the pretrained one is now."""
 SENTENCES = 100
 """Test sentences a language, at most, whose masked tokens are predicted."""
-ENGLISH = "eng"
-"""On the other side of all pairs, so that it has none itself."""
 
 
 def probe(
@@ -94,27 +91,31 @@ def probe(
         check_readable(Path(folder or run))
     recipe, result = _read(run, overrides or {})
     check_writable(run, Findings.NAME)
-    head = None if mlm_head is None else _head(Path(mlm_head), recipe)
+    head = None if mlm_head is None else _head(Path(mlm_head), run, recipe)
     models = shipped(run / "model")
     if "" not in models:
         raise UserError(f"{run}: each of its tasks has a model of its own; probe needs one model for several tasks")
     heads = HeadMap.of_all(models[""])
     corpus = load_with_labels(recipe, models)
+    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
     reads = heads.tasks[0].auto_model is AutoModelForCausalLM
+    encodes = not reads and word_embedding(tuned) is not None
     if texts is not None and not reads:
         raise UserError(
             f"--texts: {run} is no causal language model, which could read them; see --mlm-head and --pairs"
         )
+    for option in ("--pairs", "--mlm-head") if not encodes else ():
+        if (pairs if option == "--pairs" else mlm_head) is not None:
+            raise UserError(f"{option}: is for encoders of text, and {run} is none; leave it out")
     material = _Material(
         head=head,
-        pairs=from_cldr(corpus.test) if pairs is None else from_folder(Path(pairs), corpus.test),
+        pairs=_pairs(pairs, corpus) if encodes else {},
         pairs_from=CLDR if pairs is None else str(pairs),
         texts=_texts(texts, corpus) if reads else None,
         texts_from=general_texts.CLDR if texts is None else str(texts),
     )
     pretrained = load_encoder(recipe, heads, corpus)
-    tuned = encoders.load(str(run / "model"), heads, layers=None, dropout=None, seed=recipe.seed, device=recipe.device)
-    about = ProbedRun(method=result.method, seed=result.seed, budget=result.budget)
+    about = ProbedRun(method=result.method, seed=result.seed, budget=result.spent)
     measuring = _Measuring(recipe, corpus, heads, pretrained, tuned, say)
     if changes := changes_since(run, corpus, overrides or {}, ["dev", "test"]):
         measuring.notes.append(f"the data changed: {changes} are not those that {run} was made with")
@@ -140,6 +141,11 @@ class _Material:
     texts_from: str
 
 
+def _pairs(folder: str | Path | None, corpus: Corpus) -> dict[str, Pairs]:
+    """Texts of the languages of a run with their translations."""
+    return from_cldr(corpus.test) if folder is None else from_folder(Path(folder), corpus.test)
+
+
 def _texts(folder: str | Path | None, corpus: Corpus) -> dict[str, list[str]]:
     """Texts in the languages of a run and a few others."""
     languages = general_texts.with_others(dict.fromkeys([*corpus.train, *corpus.test]))
@@ -163,17 +169,21 @@ def _read(run: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, RunResult]:
     return recipe, RunResult.read(run)
 
 
-def _head(run: Path, recipe: Recipe) -> Path:
-    """The model of a run that trained a head for masked tokens on the pretrained encoder of ``recipe``."""
+def _head(run: Path, probed: Path, recipe: Recipe) -> Path:
+    """The model of a run that trained a head for masked tokens on the pretrained encoder of a probed one.
+
+    That one's ``recipe`` may say where the encoder is now; both began where its file says that it was.
+    """
     if not (run / "recipe.yaml").exists() or not (run / "model").exists():
         raise UserError(f"--mlm-head: {run} holds no finished run with a model/; see recipes/mlm_head.yaml")
     trained = read(run / "recipe.yaml").resolve()
     if TASKS.get(trained.task or "") is not MaskedLanguageModelling or ENCODER not in trained.freeze:
         raise UserError(f"--mlm-head: {run} did not train a head for masked tokens alone; see recipes/mlm_head.yaml")
-    if (trained.model, trained.layers) != (recipe.model, recipe.layers):
+    began = recipe_of(probed).resolve().model
+    if trained.model not in (began, recipe.model) or trained.layers != recipe.layers:
         raise UserError(
             f"--mlm-head: {run} was trained on {trained.model} with layers: {trained.layers}, "
-            f"the run to probe on {recipe.model} with layers: {recipe.layers}"
+            f"the run to probe on {began} with layers: {recipe.layers}"
         )
     return run / "model"
 
@@ -285,7 +295,7 @@ class _Measuring:
 
     def _translations(self, texts: Mapping[str, Pairs], source: str) -> Retrieval | None:
         named = (*self.languages.seen, *self.languages.unseen)
-        left_out = [k for k in named if k not in texts and language_of(k).code != ENGLISH]
+        left_out = [k for k in named if k not in texts and not spelling.is_english(k)]
         if left_out:
             self.notes.append(f"retrieval: no pairs with English for {', '.join(left_out)}")
         if not texts:

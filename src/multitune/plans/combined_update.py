@@ -90,8 +90,14 @@ def combiner(
     """The combiner of a run's parameters (and ``more``); ``mean`` gives a step the size of a joint one.
 
     Raises:
-        UserError: more buckets than any parameter has rows, or for a method that reads the gradients themselves.
+        UserError: more buckets than any parameter has rows, or for a method that reads the gradients themselves; or
+            tasks share no weight.
     """
+    if not more and all(name in setup.task_heads for name, _ in setup.parameters):
+        raise UserError(
+            "freeze: the tasks share no weights that train, so that this method has no gradients to combine; take "
+            "method: sequential, or freeze less"
+        )
     group = setup.ranks if setup.split.size == 1 else setup.split
     try:
         return Combiner(

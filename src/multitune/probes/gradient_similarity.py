@@ -43,8 +43,9 @@ class Similarity:
 
     @property
     def gram(self) -> Tensor:
-        """The Gram matrix of the gradients of all weights, [tasks, tasks]."""
-        return torch.stack(list(self.grams.values())).sum(0)
+        """The Gram matrix of the gradients of all weights, [tasks, tasks]; zeros where no weight has a gradient."""
+        none = torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
+        return torch.stack([none, *self.grams.values()]).sum(0)
 
     @property
     def norms(self) -> Tensor:

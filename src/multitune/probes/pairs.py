@@ -11,7 +11,7 @@ import torch
 from multitune.data import squad
 from multitune.data.lines import numbered
 from multitune.errors import UserError
-from multitune.probes import genealogy
+from multitune.probes import spelling
 from multitune.seeds import seeded
 
 MOST_NAMES, FEWEST_NAMES = 100, 20
@@ -39,14 +39,11 @@ def from_cldr(languages: Iterable[str]) -> dict[str, Pairs]:
         from multitune.data.sets import cldr
     except ModuleNotFoundError as error:
         raise UserError("the retrieval probe needs babel: pip install 'multitune[offline]', or --pairs") from error
-    english = cldr.names("en")
-
-    def names(language: str) -> dict[str, str]:
-        """By the code as it stands, or the shorter one that CLDR knows."""
-        base = language.rpartition(":")[2]
-        return cldr.names(base) or cldr.names(genealogy.code(base) or base)
-
-    of_cldr = {language: _told_apart(english, names(language), language) for language in languages}
+    english = cldr.names(["en"])
+    names = {
+        language: cldr.names(spelling.for_cldr(language), spelling.script_said(language)) for language in languages
+    }
+    of_cldr = {language: _told_apart(english, own, language) for language, own in names.items()}
     return {language: pairs for language, pairs in of_cldr.items() if len(pairs.texts) >= FEWEST_NAMES}
 
 
@@ -78,35 +75,40 @@ def from_folder(folder: Path, languages: Iterable[str]) -> dict[str, Pairs]:
 
 def _tatoeba(folder: Path, language: str) -> Pairs | None:
     """Line n of one file translates line n of the other."""
-    for english in sorted(folder.glob("tatoeba.*-eng.eng")):
-        code = english.name.removeprefix("tatoeba.").removesuffix("-eng.eng")
-        if genealogy.distance(code, language) == 0:
-            sides = [[text for _, text in numbered(file)] for file in (english, english.with_suffix(f".{code}"))]
-            if len(sides[0]) != len(sides[1]):
-                raise UserError(f"{english}: {len(sides[0])} lines, but its translation has {len(sides[1])}")
-            return Pairs(*sides)
-    return None
+    by_code = {_between(file.name, "tatoeba.", "-eng.eng"): file for file in folder.glob("tatoeba.*-eng.eng")}
+    code = _translated(by_code, language)
+    if code is None:
+        return None
+    english = by_code[code]
+    sides = [[text for _, text in numbered(file)] for file in (english, english.with_suffix(f".{code}"))]
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(f"{english}: {len(sides[0])} lines, but its translation has {len(sides[1])}")
+    return Pairs(*sides)
 
 
 def _sib200(folder: Path, language: str) -> Pairs | None:
     """The same sentences in every language, by their numbers."""
-    for other in sorted(folder.glob("???_????")):
-        if _translates(other.name, language):
-            return _with_one_key(by_number(folder / "eng_Latn" / "test.tsv"), by_number(other / "test.tsv"))
-    return None
+    code = _translated((other.name for other in folder.glob("???_????")), language)
+    if code is None:
+        return None
+    return _with_one_key(by_number(folder / "eng_Latn" / "test.tsv"), by_number(folder / code / "test.tsv"))
 
 
 def _xquad(folder: Path, language: str) -> Pairs | None:
     """The same questions in every language, by their ids."""
-    for other in sorted(folder.glob("xquad.*.json")):
-        if _translates(other.name.split(".")[1], language):
-            return _with_one_key(_questions(folder / "xquad.en.json"), _questions(other))
-    return None
+    code = _translated((_between(other.name, "xquad.", ".json") for other in folder.glob("xquad.*.json")), language)
+    if code is None:
+        return None
+    return _with_one_key(_questions(folder / "xquad.en.json"), _questions(folder / f"xquad.{code}.json"))
 
 
-def _translates(code: str, language: str) -> bool:
-    """Whether a file's code means a language, and one that English texts are translated into."""
-    return genealogy.distance(code, language) == 0 and genealogy.distance("en", language) != 0
+def _translated(codes: Iterable[str], language: str) -> str | None:
+    """The code of a language among those of files, if it is one that English texts are translated into."""
+    return None if spelling.is_english(language) else spelling.of_language(codes, language)
+
+
+def _between(name: str, first: str, last: str) -> str:
+    return name.removeprefix(first).removesuffix(last)
 
 
 def _with_one_key(english: Mapping[str, str], own: Mapping[str, str]) -> Pairs:

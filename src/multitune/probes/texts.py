@@ -7,7 +7,7 @@ import torch
 
 from multitune.data.lines import numbered
 from multitune.errors import UserError
-from multitune.probes import genealogy
+from multitune.probes import genealogy, spelling
 from multitune.probes.pairs import by_number
 from multitune.seeds import seeded
 
@@ -39,8 +39,7 @@ def from_cldr(languages: Iterable[str]) -> dict[str, list[str]]:
         raise UserError("the texts of the probe need babel: pip install 'multitune[offline]', or --texts") from error
     texts = {}
     for language in languages:
-        base = language.rpartition(":")[2]
-        names = list((cldr.names(base) or cldr.names(genealogy.code(base) or base)).values())
+        names = list(cldr.names(spelling.for_cldr(language), spelling.script_said(language)).values())
         chosen = _chosen(names, language, MOST // 2 * NAMES)
         if chosen:
             texts[language] = [", ".join(chosen[at : at + NAMES]) for at in range(0, len(chosen), NAMES)]
@@ -64,27 +63,19 @@ def from_folder(folder: Path, languages: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _of_files(folder: Path, languages: Sequence[str]) -> dict[str, list[str]]:
-    """Under the run's name of a language, where it has one."""
-    found: dict[str, list[str]] = {}
-    for file in sorted(folder.glob("*.txt")):
-        name = next((own for own in languages if _is_of(file.stem, own)), file.stem)
-        lines = [line.strip() for _, line in numbered(file) if line.strip()]
-        if lines:
-            found[name] = _chosen(lines, file.stem, MOST)
-    return found
+    """Under the run's name of a language, where it has one; files of other languages under their own."""
+    files = {file.stem: file for file in sorted(folder.glob("*.txt"))}
+    stems = {own: stem for own in languages if (stem := spelling.of_language(files, own)) is not None}
+    stems |= {stem: stem for stem in files if stem not in stems.values()}
+    read = {stem: [line.strip() for _, line in numbered(file) if line.strip()] for stem, file in files.items()}
+    in_order = sorted(stems.items(), key=lambda named: named[1])
+    return {name: _chosen(read[stem], stem, MOST) for name, stem in in_order if read[stem]}
 
 
 def _of_sib200(folder: Path, languages: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for language in languages:
-        for other in sorted(folder.glob("???_????")):
-            if language not in found and _is_of(other.name, language):
-                found[language] = _chosen(list(by_number(other / "test.tsv").values()), other.name, MOST)
-    return found
-
-
-def _is_of(name: str, language: str) -> bool:
-    return name == language or genealogy.distance(name, language) == 0
+    names = [other.name for other in folder.glob("???_????")]
+    found = {language: name for language in languages if (name := spelling.of_language(names, language)) is not None}
+    return {k: _chosen(list(by_number(folder / name / "test.tsv").values()), name, MOST) for k, name in found.items()}
 
 
 def _chosen(texts: Sequence[str], name: str, most: int) -> list[str]:

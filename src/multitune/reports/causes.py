@@ -108,7 +108,7 @@ def divergence(evidence: Evidence) -> list[Rows]:
     for side in SIDES:
         known = {run.method: run.probes.next_tokens for run in first_runs(evidence) if run.probes}
         values = {method: read.average_divergence[side] for method, read in known.items() if read}
-        rows = tuple(Row(method, method, value) for method, value in values.items() if value is not None)
+        rows = tuple(Row(full(method), method, value) for method, value in values.items() if value is not None)
         groups += [(f"{side} languages", rows)] if rows else []
     title = "Divergence of the next token from the pretrained model (lower is closer)"
     return [Rows("divergence", title, "KL, nats a token", tuple(groups))] if groups else []

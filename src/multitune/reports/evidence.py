@@ -90,6 +90,13 @@ class Evidence:
         return len({run.seed for run in self.runs} | {run.seed for run in self.failed})
 
     @property
+    def averaged(self) -> str:
+        """What scores are the means over, in words; empty of a single seed."""
+        if self.seeds == 1:
+            return ""
+        return "mean over the seeds that finished" if self.failed else f"mean over {self.seeds} seeds"
+
+    @property
     def failed(self) -> list[FailedRun]:
         """The runs of the comparison that failed."""
         return self.comparison.failed if self.comparison else []

@@ -49,8 +49,7 @@ def save(drawn: Iterable[Picture], out: Path) -> list[Path]:
 
 def pictures(evidence: Evidence) -> Iterator[Picture]:
     """All that the evidence allows."""
-    if evidence.comparison is not None:
-        yield outcomes.averages(evidence)
+    yield from outcomes.averages(evidence)
     yield from outcomes.plane(evidence)
     yield from outcomes.sweeps(evidence)
     for by_cost in training_curves.curves(evidence).values():

@@ -14,16 +14,17 @@ FLAT = 2.0
 SIDE_TITLES = {"seen": "languages seen in training", "unseen": "unseen languages"}
 
 
-def averages(evidence: Evidence) -> Rows:
-    """Each method's average with its 95 % interval."""
-    assert evidence.comparison is not None
+def averages(evidence: Evidence) -> list[Rows]:
+    """Each method's average with its 95 % interval, in one picture; none of a single run, or without intervals."""
+    if evidence.comparison is None:
+        return []
     groups = []
     for side in SIDES:
         intervals = {method: sides[side] for method, sides in evidence.comparison.summary.items()}
         rows = tuple(Row(full(k), k, v.mean, v.low, v.high) for k, v in intervals.items() if v is not None)
         if rows:
             groups.append((f"{len(evidence.languages(side))} {SIDE_TITLES[side]}", rows))
-    return Rows("averages", "Average over languages", f"{evidence.metric}, %", tuple(groups))
+    return [Rows("averages", "Average over languages", f"{evidence.metric}, %", tuple(groups))] if groups else []
 
 
 def plane(evidence: Evidence) -> list[Plot]:
@@ -53,7 +54,8 @@ def sweeps(evidence: Evidence) -> list[Plot]:
         for key, value in run.grid.items():
             values.setdefault(key, set()).add(str(value))
     keys = [key for key, tried in values.items() if len(tried) > 1]
-    return [_sweep(evidence, key, side) for key in keys for side in SIDES if evidence.languages(side)]
+    plots = [_sweep(evidence, key, side) for key in keys for side in SIDES]
+    return [plot for plot in plots if plot.series]
 
 
 def _bulk(values: Sequence[float]) -> tuple[float, float]:

@@ -70,6 +70,7 @@ def _environment() -> Environment:
     environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart, "alike": alike}
     environment.globals |= {"name": full, "anchor": anchor}
     environment.filters |= {"interval": _interval, "signed": _signed, "number": _number, "name": full, "sense": _sense}
+    environment.filters |= {"tag": _tag}
     environment.filters |= {"linked": linked}
     return environment
 
@@ -115,7 +116,7 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "typology": typology.source(),
         "entries": entries(evidence.methods),
         "classes": class_lines(evidence),
-        "averages": outcomes.averages(evidence) if evidence.comparison else None,
+        "averages": outcomes.averages(evidence),
         "plane": outcomes.plane(evidence),
         "sweeps": outcomes.sweeps(evidence),
         "paper": evidence.comparison.paper if evidence.comparison else [],
@@ -182,9 +183,15 @@ def _number(value: float | None, digits: int = 1, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}z.{digits}f}".replace("-", "−")
 
 
+def _tag(language: str) -> str:
+    """A language as HTML and browsers know it (BCP 47): ``xquad:de`` is ``de``, ``deu_Latn`` ``deu-Latn``."""
+    return language.rpartition(":")[2].replace("_", "-")
+
+
 def _sense(gain: float | None) -> str:
     """The class of a gain: better, worse, or empty."""
-    return "" if not gain else "better" if gain > 0 else "worse"
+    shown = 0.0 if gain is None else round(gain, 1)
+    return "" if not shown else "better" if shown > 0 else "worse"
 
 
 def _interval(estimate: Interval | float | None) -> str:

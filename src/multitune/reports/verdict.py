@@ -1,6 +1,6 @@
 """Which method to ship, by how much it leads, and how sure that is: sentences from a comparison's intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from multitune.reports.evidence import Evidence
@@ -8,7 +8,7 @@ from multitune.reports.method_names import full
 from multitune.results.comparison import Comparison, Interval
 from multitune.results.digests import named, tested_differently
 from multitune.results.metrics import Validate
-from multitune.results.run import SIDES, Side
+from multitune.results.run import SIDES, Side, mean
 
 STILL_RISING = 2.0
 """Points of dev score gained between the last two validations above which a run was cut off while it learnt."""
@@ -20,12 +20,14 @@ class Lead:
 
     Attributes:
         ahead: other method -> what the leader's average gains over the other's.
+        uncompared: methods that were scored on this side, too few of whose runs finished for an interval.
     """
 
     side: Side
     leader: str
     score: Interval
     ahead: Mapping[str, Interval]
+    uncompared: Sequence[str] = ()
 
     @property
     def beaten(self) -> dict[str, Interval]:
@@ -57,6 +59,8 @@ def headline(leads: list[Lead], *, one_seed: bool) -> str:
     """One sentence: the method to ship, or why there is none; a single seed points to a method, and settles nothing."""
     if not leads:
         return "No method has a score with an interval."
+    if not any(lead.ahead for lead in leads):
+        return f"Not settled: too few runs finished to compare {full(leads[0].leader)} with another method."
     sides = " and ".join(lead.side for lead in leads)
     unbeaten = [method for method in leads[0].unbeaten if all(method in lead.unbeaten for lead in leads)]
     if not unbeaten:
@@ -68,11 +72,20 @@ def headline(leads: list[Lead], *, one_seed: bool) -> str:
         )
         return f"Not settled: {names} cannot be told apart on {sides} languages."
     (only,) = unbeaten
-    ahead = [lead.side for lead in leads if lead.unbeaten == [only]]
-    level = [lead.side for lead in leads if lead.unbeaten != [only]]
-    said = [f"ahead of every other method on {' and '.join(ahead)} languages"] if ahead else []
-    said += [f"level with the best on {' and '.join(level)} languages"] if level else []
-    return f"{'One seed points to' if one_seed else 'Ship'} {full(only)}: {', '.join(said)}."
+    return f"{'One seed points to' if one_seed else 'Ship'} {full(only)}: {', '.join(_standings(leads))}."
+
+
+def _standings(leads: Sequence[Lead]) -> list[str]:
+    """How the one method that nothing beats stands on each side, sides of one standing together."""
+    others = (
+        "every method that it was compared with" if any(lead.uncompared for lead in leads) else "every other method"
+    )
+    places = {
+        f"ahead of {others}": [lead.side for lead in leads if lead.ahead and not lead.rivals],
+        "level with the best": [lead.side for lead in leads if lead.rivals],
+        "with nothing to compare with": [lead.side for lead in leads if not lead.ahead],
+    }
+    return [f"{place} on {' and '.join(sides)} languages" for place, sides in places.items() if sides]
 
 
 def is_of_one_seed(evidence: Evidence) -> bool:
@@ -81,10 +94,14 @@ def is_of_one_seed(evidence: Evidence) -> bool:
 
 
 def of_one(evidence: Evidence) -> str:
-    """What a single method scores."""
-    result = evidence.shown[0].result
-    scores = [f"{score:.1f} on {side} languages" for side in SIDES if (score := result.average[side]) is not None]
-    return f"{full(result.method)}: {result.metric} {', '.join(scores)}."
+    """What a single method scores: the mean over its seeds."""
+    results = [run.result for run in evidence.shown]
+    averages = {side: mean(result.average[side] for result in results) for side in SIDES}
+    scores = [f"{score:.1f} on {side} languages" for side, score in averages.items() if score is not None]
+    if not scores:
+        return f"{full(results[0].method)}: no score is finite."
+    seeds = f", the mean over {len(results)} seeds" if len(results) > 1 else ""
+    return f"{full(results[0].method)}: {results[0].metric} {', '.join(scores)}{seeds}."
 
 
 def caveats(evidence: Evidence) -> list[str]:
@@ -152,7 +169,10 @@ def _lead(comparison: Comparison, side: Side) -> Lead | None:
         return None
     leader = max(measured, key=lambda method: measured[method].mean)
     ahead = {other: sides[side] for other, sides in comparison.pairwise[leader].items()}
-    return Lead(side, leader, measured[leader], {other: gain for other, gain in ahead.items() if gain is not None})
+    scored = dict.fromkeys(run.method for run in comparison.runs if run.scores[side])
+    uncompared = [method for method in scored if method != leader and ahead.get(method) is None]
+    known = {other: gain for other, gain in ahead.items() if gain is not None}
+    return Lead(side, leader, measured[leader], known, uncompared)
 
 
 def _last_gain(evidence: Evidence, method: str) -> float:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from multitune.results.decimals import decimals
+
 if TYPE_CHECKING:
     from multitune.results.comparison import Comparison, Interval
     from multitune.results.run import RunResult, Score, Scores
@@ -23,10 +25,10 @@ def of_run(result: "RunResult") -> str:
         if scores:
             rows.append([f"{side}, mean of {len(scores)}", _number(average), *[""] * (len(metrics) - 1)])
             rows += [
-                [language, *(_number(scores[language].get(metric)) for metric in metrics)]
+                [language, *(_number(scores[language].get(metric), decimals(metric)) for metric in metrics)]
                 for language in _best_first(scores, result.metric)
             ]
-    caption = f"{result.method}, seed {result.seed}, {result.budget} gradient computations; scores in percent"
+    caption = f"{result.method}, seed {result.seed}, {result.spent} gradient computations; scores in percent"
     return _table(caption, ["language", *metrics], rows)
 
 
@@ -55,8 +57,8 @@ def _best_first(scores: "Scores", metric: str) -> list[str]:
     return sorted(scores, key=lost)
 
 
-def _number(score: "Score") -> str:
-    return NONE if score is None else f"{score:.1f}"
+def _number(score: "Score", digits: int = 1) -> str:
+    return NONE if score is None else f"{score:.{digits}f}"
 
 
 def _estimate(interval: "Interval | None", sign: str = "") -> str:

@@ -15,6 +15,7 @@ from multitune.models.offline_models import OFFLINE
 from multitune.plans import find
 from multitune.recipe import Recipe
 from multitune.recipe_files import to_yaml
+from multitune.results.decimals import decimals
 from multitune.results.run import SIDES, RunResult, Score, Scores, average
 from multitune.storage.atomic import write_text
 from multitune.storage.hub import is_repository
@@ -199,9 +200,9 @@ def _scores(training: Training, languages: Sequence[str]) -> str:
     for side, scores in tables:
         yes = "yes" if side == "seen" else "no"
         for language, own in scores.items():
-            rows.append([language, yes, str(training.examples[language]), *(_number(own.get(m)) for m in metrics)])
+            rows.append([language, yes, str(training.examples[language]), *(_number(own.get(m), m) for m in metrics)])
         if len(scores) > 1 and training.heads.shared is not None:
-            rows.append(["mean", yes, "", *(_number(average(_all(scores, metric), metric)) for metric in metrics)])
+            rows.append(["mean", yes, "", *(_number(average(_all(scores, m), m), m) for m in metrics)])
     table = "\n".join(
         f"| {' | '.join(cell if n == 1 else _text(cell) for cell in row)} |" for n, row in enumerate(rows)
     )
@@ -212,8 +213,8 @@ def _all(scores: Scores, metric: str) -> Scores:
     return {language: {metric: own.get(metric)} for language, own in scores.items()}
 
 
-def _number(score: Score) -> str:
-    return "–" if score is None else f"{score:.2f}"
+def _number(score: Score, metric: str) -> str:
+    return "–" if score is None else f"{score:.{max(2, decimals(metric))}f}"
 
 
 def _recipe(training: Training) -> list[str]:

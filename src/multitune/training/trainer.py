@@ -77,7 +77,10 @@ class Trainer:
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
         self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
         self._probe_interval = live.interval(recipe, len(self._held_out))
-        if recipe.probe_every is not None and self._probe_interval is None:
+        if self._probe_interval and len(run.encoder.own_heads) == len(run.encoder.parameters()):
+            self._probe_interval = None
+            display.say("no probes: the tasks share no weights that train")
+        elif recipe.probe_every is not None and self._probe_interval is None:
             display.say(f"no probes: {live.why_none(len(self._held_out))}")
 
     def begin(self, *, resume: bool) -> None:

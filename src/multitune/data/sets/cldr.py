@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterable
 
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
@@ -39,14 +40,32 @@ def words(language: str) -> dict[str, list[str]]:
     return {kind: names or plain["city"] for kind, names in plain.items()}
 
 
-def names(language: str) -> dict[str, str]:
-    """What a language calls the world's countries and languages: CLDR's code -> name; empty where CLDR has none."""
-    try:
-        locale = Locale.parse(language, sep="-")
-    except (UnknownLocaleError, ValueError):  # the latter for what is no code at all
+def names(spellings: Iterable[str], script: str | None = None) -> dict[str, str]:
+    """What a language calls the world's countries and languages: CLDR's code -> name; empty where CLDR has none.
+
+    Args:
+        spellings: of the language's code; the first that CLDR knows counts.
+        script: (ISO 15924) that the names have to be written in; None for any.
+    """
+    locale = next((one for code in spellings if (one := _known(code)) and script in (None, _script(one))), None)
+    if locale is None:
         return {}
     countries = {f"territory {code}": name for code, name in _countries(locale).items()}
     return countries | {f"language {code}": name for code, name in locale.languages.items() if len(code) == 2}
+
+
+def _known(code: str) -> Locale | None:
+    try:
+        return Locale.parse(code, sep="-")
+    except (UnknownLocaleError, ValueError):  # the latter for what is no code at all
+        return None
+
+
+def _script(locale: Locale) -> str | None:
+    """What CLDR writes a locale in; Korean's mixed script is ``Hang``, as names of data sets have it."""
+    likely = get_global("likely_subtags").get(locale.language, "").split("_")
+    script = locale.script or (likely[1] if len(likely) > 1 else None)
+    return "Hang" if script == "Kore" else script
 
 
 def _countries(locale: Locale) -> dict[str, str]:
