@@ -100,7 +100,7 @@ def _of_language(code: str, marks: Mapping[Language, Mark]) -> Mark | None:
     fitting = [known for known in marks if known.code == wanted.code]
     exact = [known for known in fitting if wanted.script in (None, known.script)] if len(fitting) > 1 else fitting
     if len(exact) > 1:
-        scripts = ", ".join(f"{known.code}_{known.script}" for known in exact)
+        scripts = ", ".join(sorted(f"{known.code}_{known.script}" for known in exact))
         raise UserError(
             f"model: it has several codes for the language {code!r}; name the file or value one of {scripts}"
         )
