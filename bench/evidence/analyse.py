@@ -219,7 +219,7 @@ def rate_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, float]
 
 
 @dataclass(frozen=True)
-class Tested:
+class AtRate:
     """Means over the seeds of one contender at one rate; the averages over languages in percent, 0 where all diverged.
 
     Attributes:
@@ -232,22 +232,22 @@ class Tested:
     drift: float | None
 
 
-def tested_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, Tested]]:
+def score_table(plan: Plan, store: Path, name: str) -> dict[str, dict[int, AtRate]]:
     """Contender -> step -> scores on test rows and drift, of a stage that chooses rates."""
     runs: dict[tuple[str, int], list[Stored]] = {}
     for row, found in rows_of(plan, store, name).items():
         runs.setdefault((row.contender, row.step), []).append(found)
-    table: dict[str, dict[int, Tested]] = {}
+    table: dict[str, dict[int, AtRate]] = {}
     for (contender, step), own in runs.items():
-        table.setdefault(contender, {})[step] = _tested(plan, plan.stages[name].setting, own)
+        table.setdefault(contender, {})[step] = _at_rate(plan, plan.stages[name].setting, own)
     return table
 
 
-def _tested(plan: Plan, setting: str, runs: Sequence[Stored]) -> Tested:
+def _at_rate(plan: Plan, setting: str, runs: Sequence[Stored]) -> AtRate:
     seen, unseen = (languages_of(runs, side) for side in ("seen", "unseen"))
     drifts = [None if run.failed else run.results["drift"] for run in runs]
     known = [drift for drift in drifts if drift is not None]
-    return Tested(
+    return AtRate(
         seen=_average(runs, "seen", seen),
         unseen=_average(runs, "unseen", reported(plan, setting, unseen)),
         drift=float(np.mean(known)) if len(known) == len(drifts) else None,

@@ -14,8 +14,8 @@ from statistics import fmean
 
 from analyse import (
     LOSSES,
+    AtRate,
     Compared,
-    Tested,
     confirmed,
     of_kind,
     paired,
@@ -24,7 +24,7 @@ from analyse import (
     rate_table,
     robustness,
     rows_of,
-    tested_table,
+    score_table,
 )
 from choosing import choices_of, seeds_of
 from design import chosen, contenders, machines, settings, state
@@ -307,14 +307,14 @@ def _rates(plan: Plan, store: Path) -> Iterator[str]:
         "no claim, and nothing was chosen by these figures.",
     )
     for name in tables:
-        found = tested_table(plan, store, name)
+        found = score_table(plan, store, name)
         steps = sorted({step for own in found.values() for step in own})
         rows = [(f"`{k}`", *(_at_rate(own.get(step)) for step in steps)) for k, own in found.items()]
         yield ""
         yield from table((f"`{name}`", *(f"{plan.rate.at(step):.3g}" for step in steps)), rows)
 
 
-def _at_rate(found: Tested | None) -> str:
+def _at_rate(found: AtRate | None) -> str:
     if found is None:
         return ""
     drift = "" if found.drift is None else f" / {found.drift:.1f}"

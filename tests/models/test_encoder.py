@@ -13,15 +13,12 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     Gemma3Config,
-    ModernBertConfig,
-    ModernBertForMaskedLM,
     PretrainedConfig,
     ResNetConfig,
 )
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
-from multitune.models import masked_lm
 from multitune.models.encoder import Encoder
 from multitune.models.poolers import GAIN
 from multitune.tasks import CausalLM, Classification, HeadMap, ImageClassification, Tagging, Task
@@ -155,31 +152,6 @@ def test_tagging_has_no_new_square_layer(tiny_model: Path) -> None:
     encoder = encoders.load(str(tiny_model), heads, layers=None, dropout=None, seed=0)
     new = {name for name, _ in encoder.parameters()} - {name for name, _ in encoder.pretrained_parameters()}
     assert new == {"classifier.weight", "classifier.bias"}
-
-
-def test_the_first_layers_of_a_model_with_kinds_of_layers_are_one_that_loads(tmp_path: Path, tiny_model: Path) -> None:
-    """Its configuration lists the kind of each layer, and transformers refuses a list of another length."""
-    special: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "cls_token_id"), 0)
-    config = ModernBertConfig(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=4,
-        sep_token_id=0,
-        **special,
-    )
-    ModernBertForMaskedLM(config).save_pretrained(tmp_path / "whole")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_model / name, tmp_path / "whole")
-    encoder = loaded(tmp_path / "whole", layers=3)
-    encoder.save(tmp_path / "cut")
-    saved = AutoConfig.from_pretrained(tmp_path / "cut")
-    assert saved.layer_types == (config.layer_types or [])[:3]
-    assert loaded(tmp_path / "cut").model.config.num_hidden_layers == 3
-    cut = masked_lm.load(str(tmp_path / "whole"), layers=3)
-    assert cut is not None
-    masked_lm.put_in(cut, encoder.head("any"))
 
 
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from transformers import (
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
+from multitune.models import masked_lm
 from multitune.models.dropout import set_dropout, set_dropout_of_modules
 from multitune.models.encoder import Encoder
 from multitune.models.pretrained import keep_layers
@@ -156,6 +157,14 @@ def test_a_model_with_fewer_layers_is_saved_and_read_again(tmp_path: Path, name:
     encoder.save(tmp_path / "cut")
     again = loaded(tmp_path / "cut")
     torch.testing.assert_close(logits(again, ONE[1:]), logits(encoder, ONE[1:]))
+
+
+def test_the_head_of_masked_tokens_is_cut_to_the_layers_of_the_encoder_that_is_put_in(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "ModernBERT")
+    cut = masked_lm.load(str(folder), layers=1)
+    assert cut is not None
+    masked_lm.put_in(cut, loaded(folder, layers=1).head("any"))
+    assert cut.config.layer_types == (ModernBertConfig(**SIZES, **SPECIAL).layer_types or [])[:1]
 
 
 def test_layers_in_stages_are_not_cut() -> None:

@@ -104,8 +104,8 @@ def probe(
         raise UserError(
             f"--texts: {run} is no causal language model, which could read them; see --mlm-head and --pairs"
         )
-    for option in ("--pairs", "--mlm-head") if not encodes else ():
-        if (pairs if option == "--pairs" else mlm_head) is not None:
+    for option, given in (("--pairs", pairs), ("--mlm-head", mlm_head)):
+        if given is not None and not encodes:
             raise UserError(f"{option}: is for encoders of text, and {run} is none; leave it out")
     material = _Material(
         head=head,

@@ -137,11 +137,11 @@ def compiled(recipe: Recipe, encoder: Encoder, precision: str) -> CompiledLayers
 def _compile(layer: nn.Module, mode: str | None) -> None:
     """Let a layer that trains be computed as torch compiles it; no weight gets another name."""
     plain: Callable[..., Any] = layer.forward
-    swift = torch.compile(plain, dynamic=True, mode=mode)
+    in_training = torch.compile(plain, dynamic=True, mode=mode)
 
     def forward(*inputs: Any, **options: Any) -> Any:
         trains = layer.training and torch.is_grad_enabled()
-        return (swift if trains else plain)(*inputs, **options)
+        return (in_training if trains else plain)(*inputs, **options)
 
     layer.forward = forward
 

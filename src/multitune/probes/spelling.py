@@ -14,9 +14,9 @@ def is_english(language: str) -> bool:
 
 
 def of_language(names: Iterable[str], language: str) -> str | None:
-    """Of the names of files that which is a language's: as the run spells it, else the first of the same language.
+    """The file's name that means a language: as the run spells it, else the first of the same language; None without.
 
-    Texts in another script are none of it: ``zho_Hans`` is no file of ``zh-TW``. None without one.
+    Texts in another script are not its own: ``zho_Hans`` is no file of ``zh-TW``.
     """
     found = sorted(name for name in names if _is_of(name, language))
     return next((name for name in found if name in (language, _tag(language))), found[0] if found else None)

@@ -138,7 +138,7 @@ class MultiLabel(Task):
 
 
 def _scored(record: Record, prediction: Sequence[str]) -> list[str]:
-    """Those of the predicted labels that the recipe does not ignore."""
+    """The predicted labels that the recipe does not ignore."""
     return [label for label in prediction if label not in record.get("ignored", ())]
 
 
