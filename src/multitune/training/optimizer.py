@@ -49,7 +49,7 @@ def make_optimizer(
         recipe: of the run.
         shares: name -> the share of the learning rate that a weight has; those that it lacks have all of it.
         pretrained: the names of the weights that pretraining left, which ``anchor`` pulls back.
-        embeddings: the names of those of embeddings, beside all whose names say so: what models call ``embed_tokens``.
+        embeddings: the names of embeddings' weights that do not say so themselves, such as ``embed_tokens``.
 
     Raises:
         UserError: the anchor is too strong for the learning rate.
