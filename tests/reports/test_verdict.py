@@ -124,4 +124,5 @@ def test_caveats(tmp_path: Path) -> None:
         "a quarter of the final score since the last validation"
     )
     several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
-    assert [line.split()[0] for line in several] == ["Intervals", "Still"]
+    assert [line.split()[0] for line in several] == ["Several", "Intervals", "Still"]
+    assert "nothing about others" in several[0]

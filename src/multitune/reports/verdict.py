@@ -113,6 +113,10 @@ def caveats(evidence: Evidence) -> list[str]:
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
+    elif evidence.comparison is not None:
+        remarks.append(
+            "Several seeds: the intervals say how sure the seeds make it on these test examples, nothing about others."
+        )
     remarks += _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
