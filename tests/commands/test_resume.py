@@ -106,6 +106,23 @@ def test_stl_without_all_its_models_is_not_scored(
         evaluate(tmp_path / "run")
 
 
+@pytest.mark.parametrize("method", ["mtl", "stl"])
+def test_a_run_that_saves_no_model_leaves_none_of_an_interrupt(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """It was half-trained, and would be taken for what results.json has the scores of."""
+    lora: dict[str, Any] = {"rank": 2, "targets": ["query"]}
+    one = recipe(tiny_model, tiny_panx, method, budget=12, save_model=False, lora=lora)
+    stop_after(6, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(one, tmp_path / "run")
+    assert {path.parent.name for path in (tmp_path / "run").rglob("*.safetensors")} >= {"adapter", "model"}
+    mt.train(one, tmp_path / "run", resume=True)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    with pytest.raises(UserError, match=r"holds no (finished run|model)"):
+        evaluate(tmp_path / "run")
+
+
 def test_a_run_that_is_stopped_before_its_first_step_resumes_to_the_same_bits(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
