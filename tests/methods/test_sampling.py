@@ -194,6 +194,17 @@ def test_state_continues_where_it_was_taken(make: Callable[[torch.Generator], Ta
     assert [first.draw(5) for _ in range(20)] == [second.draw(5) for _ in range(20)]
 
 
+def test_a_state_from_before_the_first_draw_keeps_the_first_epoch() -> None:
+    """An inner loop that begins then has nothing to drop."""
+    first, second = EpochSampler(9, generator=generator(5)), EpochSampler(9, generator=generator(6))
+    second.draw(4)
+    second.load_state_dict(first.state_dict())
+    second.load_state_dict(second.state_dict())
+    for sampler in (first, second):
+        sampler.begin(9)
+    assert first.draw(30) == second.draw(30)
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [

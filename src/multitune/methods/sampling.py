@@ -258,7 +258,8 @@ class EpochSampler(TaskSampler):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._order, self._drawn = self._shuffled(), state["drawn"]
+        self._before, self._drawn = self._generator.get_state(), state["drawn"]
+        self._order = self._shuffled() if self._drawn else None  # before the first draw there is no order to drop
 
     def _shuffled(self) -> Tensor:
         self._before = self._generator.get_state()

@@ -24,7 +24,7 @@ from multitune.results import metrics, predictions
 from multitune.results.json_files import finite
 from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When
 from multitune.results.run import RunResult, finite_scores
-from multitune.storage.atomic import replaced
+from multitune.storage.atomic import remove, replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
 from multitune.training import checkpoint, estimate, launch
 from multitune.training.checkpoint import Damaged, Progress, RunState
@@ -156,6 +156,9 @@ class Trainer:
                 self._save_model(result, "dev" if corpus.test_is_dev else "test")
             if not self._leads:
                 return result
+        if not run.recipe.save_model:  # an interrupt has written what was learnt by then
+            for kind in ("model", "adapter"):
+                remove(out / kind)
         with replaced(out / predictions.FILE) as beside:
             write_predictions(beside, run.heads, run.test, evaluation)
         result.write(out)
