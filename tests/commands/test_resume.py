@@ -95,6 +95,19 @@ def test_a_half_trained_model_is_scored_with_a_warning(
     assert caplog.messages == []
 
 
+def test_without_save_model_no_half_trained_model_is_left(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand beside the results of the finished run, and be taken for the model that they are of."""
+    one, run = recipe(tiny_model, tiny_panx, budget=12, save_model=False), tmp_path / "run"
+    stop_after(6, monkeypatch)
+    with pytest.raises(Interrupted, match=r"^stopped after 6 of 12 gradients; --resume goes on from there$"):
+        mt.train(one, run)
+    mt.train(one, run, resume=True)
+    assert (run / "results.json").exists()
+    assert not (run / "model").exists()
+
+
 def test_stl_without_all_its_models_is_not_scored(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,8 @@ def train(
         UserError: anything wrong with the recipe, the data, the model or the folder, which another run may have.
         RunError: the disk is full, memory is short, or losses stay not finite; the newest checkpoint stays.
             Or another of the processes that share the run has ended.
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the newest checkpoint and ``model/`` hold what was learnt.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the newest checkpoint holds what was learnt, and so does ``model/``
+            where the recipe writes one.
     """
     how = _How(resume, overwrite, progress, track)
     with launch.joined() as ranks, watched(not callable(progress) and ranks.rank == 0 and wanted(progress)):

@@ -352,16 +352,18 @@ class Trainer:
             )
 
     def _end_early(self, stop: StopRequested) -> None:
-        """Save what was learnt, as a checkpoint and as a model, and raise ``Interrupted``."""
+        """Save what was learnt, as a checkpoint and, if the recipe wants one, a model, and raise ``Interrupted``."""
+        recipe, holds = self._run.recipe, ""
         if self._saved_at != self._now.gradients:
             self._save_state(early=True)
         self._writer.wait()
-        with self._run.update.shipped_weights():
-            self._save_model()
+        if recipe.save_model:  # the end would not write another one in its place
+            with self._run.update.shipped_weights():
+                self._save_model()
+            holds = f"{self._out / 'model'} holds what was learnt, "
         self._ranks.meet()  # a launcher that sees one of them end stops the others
         raise Interrupted(
-            f"stopped after {self._now.gradients} of {self._run.recipe.budget} gradients; {self._out / 'model'} holds "
-            f"what was learnt, --resume goes on from there",
+            f"stopped after {self._now.gradients} of {recipe.budget} gradients; {holds}--resume goes on from there",
             stop.signal,
         ) from stop
 
