@@ -341,6 +341,11 @@ def test_the_recipe_repeats_every_run(tmp_path: Path, contents: Contents) -> Non
         assert again == run.recipe
 
 
+def test_the_page_says_why_records_were_left_out(tmp_path: Path) -> None:
+    text = page.render(evidence(tmp_path, Contents()))
+    assert "1 record was left out, because the recipe ignores all of their labels." in text
+
+
 def test_the_command_repeats_seeds_and_grid(tmp_path: Path) -> None:
     assert repeat.command(evidence(tmp_path / "seeds", Contents(seeds=3))) == "multitune compare recipe.yaml --seeds 3"
     grid = "--grid learning_rate=0.0001,0.0003 --grid options.inner_steps=10"
