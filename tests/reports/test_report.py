@@ -341,6 +341,19 @@ def test_the_recipe_repeats_every_run(tmp_path: Path, contents: Contents) -> Non
         assert again == run.recipe
 
 
+def test_a_page_that_cannot_be_written_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs limits of file sizes, which POSIX has")
+    folder = report_folders.comparison(tmp_path / "comparison", Contents())
+    before, (soft, hard) = sorted(folder.iterdir()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            page.write(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(folder.iterdir()) == before
+
+
 def test_the_page_says_why_records_were_left_out(tmp_path: Path) -> None:
     text = page.render(evidence(tmp_path, Contents()))
     assert "1 record was left out, because the recipe ignores all of their labels." in text
