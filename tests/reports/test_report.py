@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 import string
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -357,6 +358,12 @@ def test_a_page_that_cannot_be_written_leaves_the_folder_as_it_was(tmp_path: Pat
 def test_the_page_says_why_records_were_left_out(tmp_path: Path) -> None:
     text = page.render(evidence(tmp_path, Contents()))
     assert "1 record was left out, because the recipe ignores all of their labels." in text
+
+
+def test_the_command_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    found = evidence(tmp_path, Contents(grid=({"model": "my models/a"}, {"model": "my models/b"})))
+    expected = ["multitune", "compare", "recipe.yaml", "--grid", "model=my models/a,my models/b"]
+    assert shlex.split(repeat.command(found)) == expected
 
 
 def test_the_command_repeats_seeds_and_grid(tmp_path: Path) -> None:
