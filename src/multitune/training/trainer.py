@@ -6,9 +6,6 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from signal import Signals
-from typing import Any
-
-from torch import Tensor
 
 from multitune.data.corpus import Corpus
 from multitune.errors import DivergedError, Interrupted, RunError
@@ -26,7 +23,7 @@ from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate,
 from multitune.results.run import RunResult, finite_scores
 from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
-from multitune.training import checkpoint, estimate, launch
+from multitune.training import checkpoint, estimate, launch, run_state
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.metrics_log import MetricsLog
@@ -102,7 +99,8 @@ class Trainer:
         launch.check_alike(self._ranks, parts)
 
     def _go_on(self, *, resume: bool) -> RunState | None:
-        resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
+        restore = partial(run_state.restore, self._run)
+        resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, restore) if resume else (None, [])
         state, damages = resumed
         if self._leads:
             self._log.restore("" if state is None else state.log)
@@ -371,29 +369,9 @@ class Trainer:
         state = {"weights": dict(self._run.encoder.parameters()), "update": self._run.update.state_dict()}
         state = gathered(state, here=self._leads)  # over ranks all of them give their part
         if self._leads:
-            self._writer.save(self._state(**state), early=early)
+            parts = run_state.taken(self._run, self._now, self._recipe, self._log.text(), **state)
+            self._writer.save(parts, early=early)
         self._saved_at = self._now.gradients
-
-    def _state(self, weights: dict[str, Tensor], update: dict[str, Any]) -> RunState:
-        return RunState(
-            progress=self._now,
-            recipe=self._recipe,
-            digests=self._run.digests,
-            log=self._log.text(),
-            weights=weights,
-            update=update,
-            batches={language: batches.state_dict() for language, batches in self._run.batches.items()},
-        )
-
-    def _restore(self, state: RunState) -> None:
-        """Put a checkpoint's state into the run; raises ``Damaged`` where it does not fit."""
-        try:
-            self._run.encoder.load_weights(state.weights)
-            self._run.update.load_state_dict(state.update)
-            for language, batches in self._run.batches.items():
-                batches.load_state_dict(state.batches[language])
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise Damaged(f"it does not fit the run: {str(error).splitlines()[0]}") from error
 
     def _restore_best(self) -> None:
         """Put the state of the best validation into the run.
@@ -405,7 +383,7 @@ class Trainer:
         if gradients == self._now.gradients:
             return
         try:
-            self._restore(checkpoint.load(self._checkpoints, gradients, self._run.recipe))
+            run_state.restore(self._run, checkpoint.load(self._checkpoints, gradients, self._run.recipe))
         except Damaged as damage:
             raise RunError(
                 f"select: best: the best weights, those after {gradients} gradients, are lost: their checkpoint in "
