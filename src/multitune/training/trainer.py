@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import Signals
@@ -15,7 +15,7 @@ from multitune.methods.ranks import Ranks
 from multitune.methods.sharded import gathered
 from multitune.models.loss_scale import following
 from multitune.probes import live
-from multitune.probes.gradient_similarity import Diverged, held_out, measure
+from multitune.probes.gradient_similarity import Diverged
 from multitune.recipe_files import to_yaml
 from multitune.results import metrics, predictions
 from multitune.results.json_files import finite
@@ -29,6 +29,7 @@ from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.metrics_log import MetricsLog
 from multitune.training.optimizer import learning_rate
 from multitune.training.outcome import result_of, write_model
+from multitune.training.probing import Probes
 from multitune.training.progress import Display
 from multitune.training.run import Run, Taken
 from multitune.training.run_folder import CHECKPOINTS
@@ -72,13 +73,7 @@ class Trainer:
         self._advice = ADVICE if run.loss_scale is None else f"set precision to bf16 or fp32, {ADVICE}"
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
-        self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
-        self._probe_interval = live.interval(recipe, len(self._held_out))
-        if self._probe_interval and len(run.encoder.own_heads) == len(run.encoder.parameters()):
-            self._probe_interval = None
-            display.say("no probes: the tasks share no weights that train")
-        elif recipe.probe_every is not None and self._probe_interval is None:
-            display.say(f"no probes: {live.why_none(len(self._held_out))}")
+        self._probes = Probes(run, display.say)
 
     def begin(self, *, resume: bool) -> None:
         """Continue from the newest good checkpoint where there is one, else begin anew.
@@ -171,7 +166,7 @@ class Trainer:
             self._step()
             if self._passed(self._log_interval, before) or self._spent:
                 self._report()
-            if self._leads and self._probe_interval and (self._passed(self._probe_interval, before) or self._spent):
+            if self._leads and self._probes.interval and (self._passed(self._probes.interval, before) or self._spent):
                 self._probe()
             if self._validation_due:
                 self._validate()
@@ -312,11 +307,9 @@ class Trainer:
 
     def _probe(self) -> None:
         """Measure what the papers argue with, on the weights that would ship now."""
-        run, now, began = self._run, self._now, time.monotonic()
+        now, began = self._now, time.monotonic()
         try:
-            with run.update.shipped_weights(), nullcontext() if run.loss_scale is None else run.loss_scale.off():
-                similarity = measure(run.encoder, run.heads, self._held_out, run.precision)
-                moved = run.encoder.moved()
+            similarity, moved = self._probes.measured()
         except Diverged as error:
             self._display.say(f"no probe at {now.gradients} gradients: {error}")
             return
