@@ -1,11 +1,15 @@
 """Doing again what is done, and going on with what is not: ``--resume``, and ``evaluate`` of a run that was stopped."""
 
 import logging
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import multitune as mt
 from builders import comparison_file, recipe, stop_after
@@ -14,6 +18,7 @@ from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe_files import to_yaml
 from multitune.storage.cores import usable_cores
 from multitune.training import trainer
+from multitune.training.progress import Silent
 
 
 @pytest.mark.parametrize("method", ["mtl", "stl"])
@@ -106,6 +111,26 @@ def test_without_save_model_no_half_trained_model_is_left(
     mt.train(one, run, resume=True)
     assert (run / "results.json").exists()
     assert not (run / "model").exists()
+
+
+class StoppedAtOnce(Silent):
+    """A display before whose first line Ctrl-C comes."""
+
+    def __enter__(self) -> "StoppedAtOnce":
+        os.kill(os.getpid(), signal.SIGINT)
+        return self
+
+
+def test_a_run_that_is_stopped_before_its_first_step_meets_the_same_tasks(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    one = recipe(tiny_model, tiny_panx, "fish", budget=12, validate_every=6)
+    mt.train(one, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="stopped after 0 of 12 gradients"):
+        mt.train(one, tmp_path / "run", progress=lambda *_: StoppedAtOnce())
+    mt.train(one, tmp_path / "run", resume=True)
+    weights, whole = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("run", "whole"))
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
 
 
 def test_stl_without_all_its_models_is_not_scored(

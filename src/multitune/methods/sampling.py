@@ -258,7 +258,9 @@ class EpochSampler(TaskSampler):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._order, self._drawn = self._shuffled(), state["drawn"]
+        self._before, self._order, self._drawn = self._generator.get_state(), None, 0
+        if state["drawn"]:  # else the first draw begins the epoch, as it would have
+            self._order, self._drawn = self._shuffled(), state["drawn"]
 
     def _shuffled(self) -> Tensor:
         self._before = self._generator.get_state()
