@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from rich.cells import cell_len
@@ -20,7 +20,7 @@ from multitune.data.records.balance import balance
 from multitune.evaluation.lengths import Lengths
 from multitune.plans import listed
 from multitune.results import comparison as compared
-from multitune.results.comparison import ComparedRun, Comparison, Interval, Pair
+from multitune.results.comparison import ComparedRun, Comparison, FailedRun, Interval, Pair
 from multitune.results.probes import (
     BeforeAfter,
     Drift,
@@ -250,6 +250,19 @@ def test_programs_get_the_values_behind_the_text(capsys: pytest.CaptureFixture[s
     assert [next(iter(csv.DictReader(io.StringIO(part)))).keys() for part in parts] == [
         sheet.records()[0].keys() for sheet in both
     ]
+
+
+def test_the_row_of_a_method_that_failed_stands_under_the_same_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    """An estimate has columns for its interval, which ``failed`` in its place does not have."""
+    failed = FailedRun("pcgrad", 0, "pcgrad-seed0", {"learning_rate": 0.1}, "no memory")
+    at_a_point = replace(comparison({"learning_rate": 0.1}), failed=[failed])
+    sheet = tables.summary(at_a_point)
+    output.show([sheet], as_json=False, as_csv=True)
+    *_, first, last = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert len(first) == len(last)
+    output.show([sheet], as_json=False, as_csv=True)
+    *_, row = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert {name: value for name, value in row.items() if value} == {"method": "pcgrad", "seen_accuracy": "failed"}
 
 
 def test_a_sheet_without_rows_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,20 +1,24 @@
 """Doing again what is done, and going on with what is not: ``--resume``, and ``evaluate`` of a run that was stopped."""
 
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import multitune as mt
-from builders import comparison_file, recipe, shipped_files, stop_after
+from builders import comparison_file, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe_files import to_yaml
 from multitune.storage.cores import usable_cores
 from multitune.training import trainer
+from multitune.training.progress import Silent
 
 
 @pytest.mark.parametrize("method", ["mtl", "stl"])
@@ -96,6 +100,39 @@ def test_a_half_trained_model_is_scored_with_a_warning(
     assert caplog.messages == []
 
 
+def test_without_save_model_no_half_trained_model_is_left(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand beside the results of the finished run, and be taken for the model that they are of."""
+    one, run = recipe(tiny_model, tiny_panx, budget=12, save_model=False), tmp_path / "run"
+    stop_after(6, monkeypatch)
+    with pytest.raises(Interrupted, match=r"^stopped after 6 of 12 gradients; --resume goes on from there$"):
+        mt.train(one, run)
+    mt.train(one, run, resume=True)
+    assert (run / "results.json").exists()
+    assert not (run / "model").exists()
+
+
+class StoppedAtOnce(Silent):
+    """A display before whose first line Ctrl-C comes."""
+
+    def __enter__(self) -> "StoppedAtOnce":
+        os.kill(os.getpid(), signal.SIGINT)
+        return self
+
+
+def test_a_run_that_is_stopped_before_its_first_step_meets_the_same_tasks(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    one = recipe(tiny_model, tiny_panx, "fish", budget=12, validate_every=6)
+    mt.train(one, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="stopped after 0 of 12 gradients"):
+        mt.train(one, tmp_path / "run", progress=lambda *_: StoppedAtOnce())
+    mt.train(one, tmp_path / "run", resume=True)
+    weights, whole = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("run", "whole"))
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
 def test_stl_without_all_its_models_is_not_scored(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,42 +141,6 @@ def test_stl_without_all_its_models_is_not_scored(
         mt.train(recipe(tiny_model, tiny_panx, "stl", budget=12), tmp_path / "run")
     with pytest.raises(UserError, match="model: holds no model; a finished run with save_model: true has one"):
         evaluate(tmp_path / "run")
-
-
-@pytest.mark.parametrize("method", ["mtl", "stl"])
-def test_a_run_that_saves_no_model_leaves_none_of_an_interrupt(
-    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    """It was half-trained, and would be taken for what results.json has the scores of."""
-    lora: dict[str, Any] = {"rank": 2, "targets": ["query"]}
-    one = recipe(tiny_model, tiny_panx, method, budget=12, save_model=False, lora=lora)
-    stop_after(6, monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.train(one, tmp_path / "run")
-    assert {path.parent.name for path in (tmp_path / "run").rglob("*.safetensors")} >= {"adapter", "model"}
-    mt.train(one, tmp_path / "run", resume=True)
-    assert not list((tmp_path / "run").rglob("*.safetensors"))
-    with pytest.raises(UserError, match=r"holds no (finished run|model)"):
-        evaluate(tmp_path / "run")
-
-
-def test_a_run_that_is_stopped_before_its_first_step_resumes_to_the_same_bits(
-    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = recipe(tiny_model, tiny_panx, "fish", budget=6)
-    mt.train(one, tmp_path / "whole")
-    begin = trainer.Trainer.begin
-
-    def then_stopped(self: trainer.Trainer, *, resume: bool) -> None:
-        begin(self, resume=resume)
-        signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "begin", then_stopped)
-        with pytest.raises(Interrupted, match="stopped after 0 of 6 gradients"):
-            mt.train(one, tmp_path / "parts")
-    mt.train(one, tmp_path / "parts", resume=True)
-    assert shipped_files(tmp_path / "parts") == shipped_files(tmp_path / "whole")
 
 
 def removing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:

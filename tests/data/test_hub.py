@@ -463,6 +463,29 @@ def test_shards_come_in_order(tmp_path: Path) -> None:
     assert [record["tokens"][0] for record in corpus.train["de"]] == ["0", "1", "2"]
 
 
+SHARDS: dict[str, tuple[list[str], str | None]] = {
+    # files of train: what is missing
+    "all": (["train-00000-of-00002", "train-00001-of-00002"], None),
+    "with a hash": (["train-00000-of-00002-0a1b2c3d", "train-00001-of-00002-4e5f6a7b"], None),
+    "the last": (["train-00000-of-00002"], "train-00001-of-00002"),
+    "the first": (["train-00001-of-00003", "train-00002-of-00003"], "train-00000-of-00003"),
+    "most": (["train-00001-of-00004-0a1b2c3d"], "train-00000-of-00004, train-00002-of-00004, train-00003-of-00004"),
+    "no numbers": (["train-x"], None),
+}
+
+
+@pytest.mark.parametrize(("files", "missing"), SHARDS.values(), ids=SHARDS)
+def test_part_of_the_shards_is_no_data_set(tmp_path: Path, files: list[str], missing: str | None) -> None:
+    """As a download leaves them that broke off; another language's are nobody's business."""
+    write(tmp_path, "PAN-X", [SENTENCE], *(f"PAN-X.de/{file}.parquet" for file in files))
+    write(tmp_path, "PAN-X", [SENTENCE], *shard("PAN-X.de", "validation"), "PAN-X.sw/train-00000-of-00009.parquet")
+    if missing is None:
+        assert len(load("panx", tmp_path, languages=["de"]).train["de"]) == len(files)
+        return
+    with pytest.raises(UserError, match=f"only some of the files of 'de' are there; missing: {missing}; download them"):
+        load("panx", tmp_path, languages=["de"])
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The Hub's cache, empty, and no network."""
@@ -592,7 +615,10 @@ def test_downloads(cache: Path, server: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
     other_tool = cached(cache, "google/xtreme")  # has another file of the repository, and no list of what is missing
     write(other_tool, "PAN-X", [SENTENCE], *shard("PAN-X.af", "test"))
+    half = SENTENCE | {"tokens": ["half", "in", "Oslo"]}
+    write(other_tool, "PAN-X", [half], "PAN-X.de/train-00001-of-00002.parquet", *shard("PAN-X.de", "validation"))
     german = load("panx", languages=["de"])
+    assert [record["tokens"][0] for record in german.train["de"]] == ["Anna"]
     with pytest.raises(
         UserError, match=r"the repository has no such file; looked for PAN-X\.sw/train-\*\.parquet, .*dev-"
     ):

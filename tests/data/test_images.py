@@ -141,6 +141,8 @@ SHAPES = {
     "pickled": ({"x": np.array([{}], dtype=object), "y": np.array([1])}, "pickled"),
     "no y": ({"x": np.zeros((1, 2, 2), np.uint8)}, "must have x"),
     "floats": ({"x": np.zeros((1, 2, 2)), "y": np.array([1])}, "uint8"),
+    "transparent": ({"x": np.zeros((1, 2, 2, 4), np.uint8), "y": np.array([1])}, "channels, 1 (grey) or 3 (RGB)"),
+    "channels first": ({"x": np.zeros((1, 3, 8, 8), np.uint8), "y": np.array([1])}, "shape [1, 3, 8, 8]; its last"),
     "fewer labels": ({"x": np.zeros((2, 2, 2), np.uint8), "y": np.array([1])}, "2 whole numbers"),
     "labels that are no whole numbers": ({"x": np.zeros((1, 2, 2), np.uint8), "y": np.array([0.5])}, "whole numbers"),
     "fewer flags": ({"x": np.zeros((1, 2, 2), np.uint8), "y": np.array([1]), "test": np.zeros(2, bool)}, "test"),

@@ -176,6 +176,22 @@ def test_an_inner_loop_that_begins_early_drops_what_is_left() -> None:
     assert sorted(sampler.draw(8)) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.parametrize("drawn", [0, 2, 4, 6])
+@pytest.mark.parametrize(
+    "make", [lambda g: EpochSampler(4, generator=g), lambda g: PermutedSampler(uniform(4), 4, generator=g)]
+)
+def test_an_inner_loop_that_begins_after_loading_is_the_one_that_would_have_begun(
+    make: Callable[[torch.Generator], EpochSampler | PermutedSampler], drawn: int
+) -> None:
+    first, second = make(generator(5)), make(generator(6))
+    for _ in range(drawn):
+        first.draw(1)
+    second.load_state_dict(first.state_dict())
+    for sampler in (first, second):
+        sampler.begin(4)
+    assert first.draw(12) == second.draw(12)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -183,6 +183,15 @@ def test_pairs_from_sib200_go_by_number(tmp_path: Path) -> None:
     assert pairs.from_folder(tmp_path, ["en", "de"]) == {"de": Pairs(["two"], ["zwei"])}
 
 
+def test_files_without_a_pair_in_common_are_none(tmp_path: Path) -> None:
+    """Those of another version of the set, whose numbers are others, and empty ones."""
+    sib200(tmp_path, row="9\tnews\tzwei")
+    (tmp_path / "tatoeba.deu-eng.eng").touch()
+    (tmp_path / "tatoeba.deu-eng.deu").touch()
+    with pytest.raises(UserError, match=r"--pairs: .* has no pairs for de; it must hold"):
+        pairs.from_folder(tmp_path, ["de"])
+
+
 def test_bad_folders_of_pairs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--pairs: .* has no pairs for de, fi; it must hold Tatoeba's files"):
         pairs.from_folder(tmp_path, ["de", "fi"])

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 import string
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -339,6 +340,30 @@ def test_the_recipe_repeats_every_run(tmp_path: Path, contents: Contents) -> Non
     for run in found.runs:
         again = given.resolve(run.method, {"seed": run.result.seed} | report_folders.overrides(run.grid))
         assert again == run.recipe
+
+
+def test_a_page_that_cannot_be_written_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs limits of file sizes, which POSIX has")
+    folder = report_folders.comparison(tmp_path / "comparison", Contents())
+    before, (soft, hard) = sorted(folder.iterdir()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            page.write(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(folder.iterdir()) == before
+
+
+def test_the_page_says_why_records_were_left_out(tmp_path: Path) -> None:
+    text = page.render(evidence(tmp_path, Contents()))
+    assert "1 record was left out, because the recipe ignores all of their labels." in text
+
+
+def test_the_command_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    found = evidence(tmp_path, Contents(grid=({"model": "my models/a"}, {"model": "my models/b"})))
+    expected = ["multitune", "compare", "recipe.yaml", "--grid", "model=my models/a,my models/b"]
+    assert shlex.split(repeat.command(found)) == expected
 
 
 def test_the_command_repeats_seeds_and_grid(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import multitune as mt
 from builders import recipe
 from multitune.errors import UserError
 from multitune.results.metrics import Train
+from multitune.training import run_folder
 from multitune.training.tracking import tracking
 
 
@@ -90,6 +91,21 @@ def test_a_server_that_cannot_be_reached_is_a_mistake_before_the_first_step_and_
             log(Train(gradients=step, seconds=1.0, loss=1.0, learning_rate=0.1))
     (warned,) = caplog.messages
     assert "mlflow lacks part of the curves, all of which metrics.jsonl has: API request failed" in warned
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+@pytest.mark.usefixtures("mlflow")
+def test_a_run_that_was_tracked_can_be_overwritten(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, name: str
+) -> None:
+    """Its curves are its own files."""
+    one = recipe(tiny_model, tiny_panx)
+    with run_folder.opened(tmp_path / "run", one, resume=False), tracking(name, one, tmp_path / "run", 0) as log:
+        log(Train(gradients=1, seconds=1.0, loss=1.0, learning_rate=0.1))
+        (tmp_path / "run" / "metrics.jsonl").touch()
+    assert (tmp_path / "run" / name).is_dir()
+    with run_folder.opened(tmp_path / "run", one, resume=False, overwrite=True):
+        assert not (tmp_path / "run" / name).exists()
 
 
 def test_without_a_tracker_nothing_is_written(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:

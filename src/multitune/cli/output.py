@@ -79,8 +79,9 @@ def _print_csv(sheets: Sequence[Sheet]) -> None:
         if number:
             print()
         rows = sheet.records()
-        writer.writerow(rows[0] if rows else [column.key for column in sheet.columns])
-        writer.writerows(row.values() for row in rows)
+        names = dict.fromkeys(name for row in rows for name in row) or [column.key for column in sheet.columns]
+        writer.writerow(names)
+        writer.writerows([row.get(name) for name in names] for row in rows)  # that of a failed run has fewer
 
 
 def _print_text(sheets: Sequence[Sheet]) -> None:

@@ -8,7 +8,7 @@ from multitune.commands.attempts import Planned
 from multitune.commands.compare import plan_comparison
 from multitune.commands.grid import Grid
 from multitune.commands.init import recipe_for
-from multitune.commands.train import language_recipes
+from multitune.commands.single_language import language_recipes
 from multitune.data.corpus import Corpus
 from multitune.models import lora
 from multitune.models.device import chosen

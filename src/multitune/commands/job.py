@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from multitune.commands.train import train, train_language
+from multitune.commands.single_language import train_language
+from multitune.commands.train import train
 from multitune.errors import Interrupted, UserError
 from multitune.jobs.job import KINDS, Tell
 from multitune.recipe_files import RecipeFile

@@ -50,7 +50,7 @@ from multitune.storage.disk import check_readable, check_writable
 from multitune.tasks import TASKS, HeadMap, MaskedLanguageModelling
 from multitune.training.data_changes import changes_since
 from multitune.training.loading import LIMITS, READING, load_encoder, load_plan, load_with_labels
-from multitune.training.run import word_embedding
+from multitune.training.method import word_embedding
 from multitune.versions import versions
 
 USED = (

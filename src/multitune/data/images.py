@@ -30,6 +30,8 @@ LARGEST_ARRAYS = 4 * 2**30
 """Bytes of an npz file's arrays, unpacked."""
 ARRAYS = {f"{name}.npy": name for name in ("x", "y", "test")}
 """Members of an npz file -> the array in each."""
+CHANNELS = (1, 3)
+"""How many an array of an npz file may have; image files of other modes are converted."""
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 """Formats that image files may have. Pillow knows others, among them EPS, which it hands to Ghostscript to run."""
 DAMAGED = (
@@ -53,8 +55,8 @@ def read(path: str | Path, bad: BadRecords | None = None) -> Iterator[Record]:
 
     Args:
         path: a folder, a ``.zip`` file, or an ``.npz`` file with ``x`` (uint8, [images, height, width] or [images,
-            height, width, channels]), ``y`` (whole numbers, [images]) and perhaps ``test`` (truth values, [images]);
-            records then have ``"test"`` too.
+            height, width, 1 or 3 channels]), ``y`` (whole numbers, [images]) and perhaps ``test`` (truth values,
+            [images]); records then have ``"test"`` too.
         bad: takes the bad images; None raises at the first.
 
     Raises:
@@ -227,6 +229,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]] | str:
         return f"the npz file is damaged or holds pickled objects ({(str(error) or repr(error)).splitlines()[0]})"
     if not {"x", "y"} <= set(arrays) or arrays["x"].dtype != np.uint8 or arrays["x"].ndim not in (3, 4):
         return "must have x, uint8 [images, height, width] or [images, height, width, channels], and y [images]"
+    if arrays["x"].ndim == 4 and arrays["x"].shape[3] not in CHANNELS:
+        return f"x has the shape {list(arrays['x'].shape)}; its last axis is an image's channels, 1 (grey) or 3 (RGB)"
     if not arrays["x"].size:
         return f"x is empty: it has the shape {list(arrays['x'].shape)}"
     if arrays["y"].dtype.kind not in "iu" or any(array.shape != arrays["x"].shape[:1] for array in _flat(arrays)):

@@ -25,6 +25,10 @@ class Pairs:
     texts: list[str]
     translations: list[str]
 
+    def __bool__(self) -> bool:
+        """Whether there are any: of none, no share can be found."""
+        return bool(self.texts)
+
 
 def from_cldr(languages: Iterable[str]) -> dict[str, Pairs]:
     """Names of countries and languages in English, and in each language that CLDR has enough of them for.
@@ -64,7 +68,7 @@ def from_folder(folder: Path, languages: Iterable[str]) -> dict[str, Pairs]:
     """
     names = list(languages)
     candidates = {name: _tatoeba(folder, name) or _sib200(folder, name) or _xquad(folder, name) for name in names}
-    pairs = {name: each for name, each in candidates.items() if each is not None}
+    pairs = {name: each for name, each in candidates.items() if each}
     if not pairs:
         raise UserError(
             f"--pairs: {folder} has no pairs for {', '.join(names)}; it must hold Tatoeba's files (tatoeba.deu-eng.deu "

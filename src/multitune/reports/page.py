@@ -26,6 +26,7 @@ from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
 from multitune.results.run import SIDES, Sides, mean, milliseconds_a_gradient
 from multitune.screen.stages import stage
+from multitune.storage.atomic import write_text
 
 FILE = "report.html"
 NO_GAINS: Estimates = Sides(seen=None, unseen=None)
@@ -37,12 +38,9 @@ def write(folder: Path) -> Path:
     Raises:
         UserError: the folder holds neither, or a file in it is damaged.
     """
-    path = folder / FILE
-    beside = path.with_name(f".{FILE}.part")
     with stage("writing the report"):
-        beside.write_text(render(load(folder)), encoding="utf-8")
-    beside.replace(path)
-    return path
+        write_text(folder / FILE, render(load(folder)))
+    return folder / FILE
 
 
 def render(evidence: Evidence) -> str:

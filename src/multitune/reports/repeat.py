@@ -1,5 +1,6 @@
 """What a colleague types to run it again: a recipe and a command."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def command(evidence: Evidence) -> str:
     for point in [*(run.grid for run in evidence.runs), *(run.grid for run in evidence.failed)]:
         for key, value in point.items():
             values.setdefault(key, {})[str(value)] = None
-    grid = [f"--grid {key}={','.join(points)}" for key, points in values.items()]
+    grid = [f"--grid {shlex.quote('='.join((key, ','.join(points))))}" for key, points in values.items()]
     seeds = [f"--seeds {evidence.seeds}"] if evidence.seeds > 1 else []
     paper = [f"--paper {evidence.comparison.paper[0].table}"] if evidence.comparison.paper else []
     return " ".join(["multitune compare recipe.yaml", *seeds, *grid, *paper])

@@ -13,6 +13,8 @@ FAILURES = cast(tuple[type[Exception], ...], (OSError, *HfHubHTTPError.__bases__
 """Of a download; among them the errors of the client's HTTP library, which differs between its versions."""
 LONGEST_NAME = 96
 """Characters of a repository's name, its owner's included."""
+PROXIED = {"http", "https", "all"}
+"""Kinds of address that a proxy is for; NO_PROXY, which says where none is, is kept beside them."""
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 
@@ -25,14 +27,19 @@ def hub_reachable() -> bool:
     """Whether the Hub takes connections: its client would retry for a minute. A proxy hides that: yes."""
     if HF_HUB_OFFLINE:
         return False
-    if urllib.request.getproxies():
+    if not PROXIED.isdisjoint(urllib.request.getproxies()):
         return True
-    hub = urlsplit(ENDPOINT)
     try:
-        socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
+        socket.create_connection(host_and_port(ENDPOINT), timeout=5).close()
     except OSError:
         return False
     return True
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Where the server of a web address listens; without a port in it at the one of its scheme."""
+    server = urlsplit(address)
+    return server.hostname or "", server.port or (80 if server.scheme == "http" else 443)
 
 
 def is_repository(name: str) -> bool:

@@ -11,7 +11,8 @@ from multitune.methods.base import NonFiniteError
 from multitune.recipe_files import to_yaml
 from multitune.screen.words import duration, size
 from multitune.tasks import HeadMap
-from multitune.training.checkpoint import KEPT, Progress, RunState, flatten
+from multitune.training import run_state
+from multitune.training.checkpoint import KEPT, Progress, flatten
 from multitune.training.memory import peak_memory
 from multitune.training.optimizer import learning_rate
 from multitune.training.run import Run, Taken
@@ -86,7 +87,8 @@ def tried(run: Run) -> Estimate:
             done += _step(run, done)
         done -= warm
     a_gradient = (time.monotonic() - began) / done
-    checkpoint = flatten(_state(run)).bytes
+    weights, update = dict(run.encoder.parameters()), run.update.state_dict()
+    checkpoint = flatten(run_state.taken(run, Progress(), to_yaml(recipe), "", weights, update)).bytes
     return Estimate(
         seconds=expected_seconds(run, a_gradient),
         memory_bytes=peak_memory(run.encoder.device) + checkpoint,
@@ -104,15 +106,3 @@ def _step(run: Run, begins: int) -> int:
     with suppress(NonFiniteError):
         update.step(drawn, (run.next_loss(number, taken) for number in drawn))
     return update.cost * len(drawn)
-
-
-def _state(run: Run) -> RunState:
-    return RunState(
-        progress=Progress(),
-        recipe=to_yaml(run.recipe),
-        digests=run.digests,
-        log="",
-        weights=dict(run.encoder.parameters()),
-        update=run.update.state_dict(),
-        batches={language: batches.state_dict() for language, batches in run.batches.items()},
-    )

@@ -31,6 +31,7 @@ WRITTEN = (
         "report.html",
         "figures",
         "tensorboard",
+        "mlflow",
         CHECKPOINTS,
         *BEGUN,
     ),

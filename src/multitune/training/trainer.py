@@ -2,13 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import Signals
-from typing import Any
-
-from torch import Tensor
 
 from multitune.data.corpus import Corpus
 from multitune.errors import DivergedError, Interrupted, RunError
@@ -18,20 +15,21 @@ from multitune.methods.ranks import Ranks
 from multitune.methods.sharded import gathered
 from multitune.models.loss_scale import following
 from multitune.probes import live
-from multitune.probes.gradient_similarity import Diverged, held_out, measure
+from multitune.probes.gradient_similarity import Diverged
 from multitune.recipe_files import to_yaml
 from multitune.results import metrics, predictions
 from multitune.results.json_files import finite
 from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When
 from multitune.results.run import RunResult, finite_scores
-from multitune.storage.atomic import remove, replaced
+from multitune.storage.atomic import replaced
 from multitune.storage.interrupt import StopRequested, StopSignal
-from multitune.training import checkpoint, estimate, launch
+from multitune.training import checkpoint, estimate, launch, run_state
 from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.metrics_log import MetricsLog
 from multitune.training.optimizer import learning_rate
 from multitune.training.outcome import result_of, write_model
+from multitune.training.probing import Probes
 from multitune.training.progress import Display
 from multitune.training.run import Run, Taken
 from multitune.training.run_folder import CHECKPOINTS
@@ -75,13 +73,7 @@ class Trainer:
         self._advice = ADVICE if run.loss_scale is None else f"set precision to bf16 or fp32, {ADVICE}"
         self._log_interval = max(1, min(LONGEST_WAIT, recipe.budget // LOG_LINES))
         self._validation_interval, self._checkpoint_interval = recipe.validation_interval, recipe.checkpoint_every
-        self._held_out = held_out(run.dev_by_task, recipe.probe_batch)
-        self._probe_interval = live.interval(recipe, len(self._held_out))
-        if self._probe_interval and len(run.encoder.own_heads) == len(run.encoder.parameters()):
-            self._probe_interval = None
-            display.say("no probes: the tasks share no weights that train")
-        elif recipe.probe_every is not None and self._probe_interval is None:
-            display.say(f"no probes: {live.why_none(len(self._held_out))}")
+        self._probes = Probes(run, display.say)
 
     def begin(self, *, resume: bool) -> None:
         """Continue from the newest good checkpoint where there is one, else begin anew.
@@ -102,7 +94,8 @@ class Trainer:
         launch.check_alike(self._ranks, parts)
 
     def _go_on(self, *, resume: bool) -> RunState | None:
-        resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, self._restore) if resume else (None, [])
+        restore = partial(run_state.restore, self._run)
+        resumed = checkpoint.load_newest(self._checkpoints, self._run.recipe, restore) if resume else (None, [])
         state, damages = resumed
         if self._leads:
             self._log.restore("" if state is None else state.log)
@@ -156,9 +149,6 @@ class Trainer:
                 self._save_model(result, "dev" if corpus.test_is_dev else "test")
             if not self._leads:
                 return result
-        if not run.recipe.save_model:  # an interrupt has written what was learnt by then
-            for kind in ("model", "adapter"):
-                remove(out / kind)
         with replaced(out / predictions.FILE) as beside:
             write_predictions(beside, run.heads, run.test, evaluation)
         result.write(out)
@@ -176,7 +166,7 @@ class Trainer:
             self._step()
             if self._passed(self._log_interval, before) or self._spent:
                 self._report()
-            if self._leads and self._probe_interval and (self._passed(self._probe_interval, before) or self._spent):
+            if self._leads and self._probes.interval and (self._passed(self._probes.interval, before) or self._spent):
                 self._probe()
             if self._validation_due:
                 self._validate()
@@ -317,11 +307,9 @@ class Trainer:
 
     def _probe(self) -> None:
         """Measure what the papers argue with, on the weights that would ship now."""
-        run, now, began = self._run, self._now, time.monotonic()
+        now, began = self._now, time.monotonic()
         try:
-            with run.update.shipped_weights(), nullcontext() if run.loss_scale is None else run.loss_scale.off():
-                similarity = measure(run.encoder, run.heads, self._held_out, run.precision)
-                moved = run.encoder.moved()
+            similarity, moved = self._probes.measured()
         except Diverged as error:
             self._display.say(f"no probe at {now.gradients} gradients: {error}")
             return
@@ -355,16 +343,18 @@ class Trainer:
             )
 
     def _end_early(self, stop: StopRequested) -> None:
-        """Save what was learnt, as a checkpoint and as a model, and raise ``Interrupted``."""
+        """Save what was learnt, as a checkpoint and, if the recipe wants one, a model, and raise ``Interrupted``."""
+        recipe, holds = self._run.recipe, ""
         if self._saved_at != self._now.gradients:
             self._save_state(early=True)
         self._writer.wait()
-        with self._run.update.shipped_weights():
-            self._save_model()
+        if recipe.save_model:  # the end would not write another one in its place
+            with self._run.update.shipped_weights():
+                self._save_model()
+            holds = f"{self._out / 'model'} holds what was learnt, "
         self._ranks.meet()  # a launcher that sees one of them end stops the others
         raise Interrupted(
-            f"stopped after {self._now.gradients} of {self._run.recipe.budget} gradients; {self._out / 'model'} holds "
-            f"what was learnt, --resume goes on from there",
+            f"stopped after {self._now.gradients} of {recipe.budget} gradients; {holds}--resume goes on from there",
             stop.signal,
         ) from stop
 
@@ -372,29 +362,9 @@ class Trainer:
         state = {"weights": dict(self._run.encoder.parameters()), "update": self._run.update.state_dict()}
         state = gathered(state, here=self._leads)  # over ranks all of them give their part
         if self._leads:
-            self._writer.save(self._state(**state), early=early)
+            parts = run_state.taken(self._run, self._now, self._recipe, self._log.text(), **state)
+            self._writer.save(parts, early=early)
         self._saved_at = self._now.gradients
-
-    def _state(self, weights: dict[str, Tensor], update: dict[str, Any]) -> RunState:
-        return RunState(
-            progress=self._now,
-            recipe=self._recipe,
-            digests=self._run.digests,
-            log=self._log.text(),
-            weights=weights,
-            update=update,
-            batches={language: batches.state_dict() for language, batches in self._run.batches.items()},
-        )
-
-    def _restore(self, state: RunState) -> None:
-        """Put a checkpoint's state into the run; raises ``Damaged`` where it does not fit."""
-        try:
-            self._run.encoder.load_weights(state.weights)
-            self._run.update.load_state_dict(state.update)
-            for language, batches in self._run.batches.items():
-                batches.load_state_dict(state.batches[language])
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise Damaged(f"it does not fit the run: {str(error).splitlines()[0]}") from error
 
     def _restore_best(self) -> None:
         """Put the state of the best validation into the run.
@@ -406,7 +376,7 @@ class Trainer:
         if gradients == self._now.gradients:
             return
         try:
-            self._restore(checkpoint.load(self._checkpoints, gradients, self._run.recipe))
+            run_state.restore(self._run, checkpoint.load(self._checkpoints, gradients, self._run.recipe))
         except Damaged as damage:
             raise RunError(
                 f"select: best: the best weights, those after {gradients} gradients, are lost: their checkpoint in "

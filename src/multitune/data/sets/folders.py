@@ -3,7 +3,7 @@
 import glob
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,9 @@ Load = Callable[[Wanted, BadRecords], Corpus]
 
 Files = dict[str, tuple[Path, ...]]
 """Language -> its files, those of one split."""
+
+NUMBERED = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?:-[0-9a-f]+)?\.\w+")
+"""The name of a shard, as the Hub's are called: its number, from 0, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +334,22 @@ def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
     return [path] if path.exists() else []
 
 
+def lacking_shards(paths: Iterable[Path]) -> list[str]:
+    """The shards that names of files speak of and that are not among them, as where a download broke off."""
+    there: dict[tuple[str, str], set[int]] = {}
+    for match in (NUMBERED.fullmatch(path.name) for path in paths):
+        if match is not None:
+            there.setdefault((match["split"], match["count"]), set()).add(int(match["number"]))
+    return [
+        f"{split}-{number:0{len(count)}}-of-{count}"
+        for (split, count), numbers in there.items()
+        for number in range(int(count))
+        if number not in numbers
+    ]
+
+
 def _require(key: str, languages: Sequence[str], files: Files, folder: Path, part: Part, layout: Layout) -> None:
+    """Raise ``UserError`` where a language has no file, or not all of its shards."""
     lacking = [language for language in languages if language not in files]
     if lacking:
         code = next((code for code, known in layout.codes.items() if known == lacking[0]), lacking[0])
@@ -339,3 +357,9 @@ def _require(key: str, languages: Sequence[str], files: Files, folder: Path, par
         has = ", ".join(files) or "no language"
         named = ", ".join(map(repr, lacking))
         raise UserError(f"{key}: no data for {named} ({missing}); there is some for: {has}")
+    for language in languages:
+        if shards := lacking_shards(files[language]):
+            raise UserError(
+                f"{files[language][0].parent}: only some of the files of {language!r} are there; missing: "
+                f"{first_of(shards, FEW)}; download them again"
+            )

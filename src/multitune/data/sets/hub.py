@@ -153,4 +153,9 @@ def _cached(download: Callable[..., str]) -> Path | None:
 
 
 def _absent(folder: Path | None, names: Sequence[str]) -> list[str]:
-    return [name for name in names if folder is None or not any(folder.glob(name))]
+    """The names of which the folder has no file, or not all shards: a download may have broken off."""
+    return [name for name in names if folder is None or not _is_whole(list(folder.glob(name)))]
+
+
+def _is_whole(paths: Sequence[Path]) -> bool:
+    return bool(paths) and not folders.lacking_shards(paths)
