@@ -12,6 +12,8 @@ from transformers import (
     AutoModelForTokenClassification,
     DistilBertConfig,
     DistilBertModel,
+    FunnelConfig,
+    FunnelForMaskedLM,
     GPT2Config,
     GPT2Model,
     LlamaConfig,
@@ -42,7 +44,15 @@ from multitune.models import masked_lm
 from multitune.models.dropout import set_dropout, set_dropout_of_modules
 from multitune.models.encoder import Encoder
 from multitune.models.pretrained import keep_layers
-from multitune.tasks import Classification, HeadMap, ImageClassification, Ranking, Tagging, Task
+from multitune.tasks import (
+    Classification,
+    HeadMap,
+    ImageClassification,
+    MaskedLanguageModelling,
+    Ranking,
+    Tagging,
+    Task,
+)
 
 SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SIZES: dict[str, Any] = {
@@ -71,6 +81,10 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], PretrainedConfig]] = {
     "mT5": (MT5Model, MT5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, **SPECIAL)),
     "DistilBERT": (DistilBertModel, DistilBertConfig(vocab_size=20, dim=16, n_layers=2, n_heads=2, hidden_dim=16)),
     "RoBERTa": (RobertaModel, RobertaConfig(**SIZES, type_vocab_size=1)),
+    "Funnel": (
+        FunnelForMaskedLM,
+        FunnelConfig(vocab_size=20, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16),
+    ),
     "XLNet": (XLNetModel, XLNetConfig(vocab_size=20, d_model=16, n_layer=1, n_head=2, d_inner=16, **SPECIAL)),
 }
 PAIRS = [
@@ -165,6 +179,26 @@ def test_the_head_of_masked_tokens_is_cut_to_the_layers_of_the_encoder_that_is_p
     assert cut is not None
     masked_lm.put_in(cut, loaded(folder, layers=1).head("any"))
     assert cut.config.layer_types == (ModernBertConfig(**SIZES, **SPECIAL).layer_types or [])[:1]
+
+
+def test_what_only_the_head_of_masked_tokens_reads_stays_below_it(tmp_path: Path) -> None:
+    """Funnel's classifiers have no decoder."""
+    folder = saved(tmp_path, "Funnel")
+    model, encoder = masked_lm.load(str(folder), layers=None), loaded(folder)
+    assert model is not None
+    before = {name: weight.clone() for name, weight in model.base_model.state_dict().items()}
+    with torch.no_grad():
+        for weight in encoder.model.parameters():
+            weight.add_(1)
+    masked_lm.put_in(model, encoder.head("any"))
+    moved = {name for name, weight in model.base_model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert before.keys() - moved == {name for name in before if name.startswith("decoder.")} != set()
+
+
+def test_a_replay_through_another_body_than_the_tasks_is_refused(tmp_path: Path) -> None:
+    heads = HeadMap.of_all(Classification(("a", "b"))).with_replay(MaskedLanguageModelling(()), ["any"])
+    with pytest.raises(UserError, match="reads a text by a FunnelBaseModel for one task and by a FunnelModel for"):
+        encoders.load(str(saved(tmp_path, "Funnel")), heads, layers=None, dropout=None, seed=0)
 
 
 def test_layers_in_stages_are_not_cut() -> None:
