@@ -70,7 +70,9 @@ def test_several_runs_are_one_processs_job(
         ({"grid": {"budget": [3, 9]}}, "--grid budget: a sweep sets it by itself"),
         ({"grid": {"learning_rate": [1e-3]}}, "--grid: a sweep needs two points or more"),
         ({"grid": {"learning_rate": RATES}, "rungs": 5}, "--rungs: 5 are too many for a budget of 30"),
+        ({"grid": {"learning_rate": RATES}, "rungs": 10**9}, "--rungs: 1000000000 are too many for a budget of 30"),
         ({"grid": {"learning_rate": RATES}, "rungs": 0}, "--rungs: 0 is too few"),
+        ({"grid": {"learning_rate": RATES}, "seeds": 2**40}, "--seeds: 1099511627776 from seed 0 on go beyond"),
         ({"grid": {"batch_size": RATES}}, "batch_size"),
     ],
 )

@@ -210,6 +210,13 @@ def test_command(short: None, tmp_path: Path) -> None:
     assert [margin["learning_rate"] for margin in found["margins"]] == list(LEARNING_RATES)
 
 
+def test_a_seed_beyond_all_that_recipes_may_have(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["synthetic", "--seed", str(2**32), "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == "--seed: 4294967296 is too large; it may be 4294967295"
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_figures(short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "METHODS", {n: METHODS[n] for n in synthetic.FIGURE_3})
     result = CliRunner().invoke(app, ["synthetic", "--out", str(tmp_path), "--no-figures"])

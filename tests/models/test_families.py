@@ -1,5 +1,6 @@
 """Families of models that differ from BERT: dropout, layers, heads, padding, types of tokens, ends of texts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ from transformers import (
     AutoModelForTokenClassification,
     DistilBertConfig,
     DistilBertModel,
+    FunnelConfig,
+    FunnelForMaskedLM,
     GPT2Config,
     GPT2Model,
+    GPTNeoConfig,
+    GPTNeoModel,
     LlamaConfig,
     LlamaModel,
+    LongformerConfig,
+    LongformerModel,
     M2M100Config,
     M2M100ForConditionalGeneration,
     ModernBertConfig,
@@ -26,6 +33,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    ProphetNetConfig,
     Qwen3Config,
     Qwen3Model,
     RobertaConfig,
@@ -41,8 +49,17 @@ from multitune.models import encoder as encoders
 from multitune.models import masked_lm
 from multitune.models.dropout import set_dropout, set_dropout_of_modules
 from multitune.models.encoder import Encoder
-from multitune.models.pretrained import keep_layers
-from multitune.tasks import Classification, HeadMap, ImageClassification, Ranking, Tagging, Task
+from multitune.models.pretrained import configuration, keep_layers
+from multitune.tasks import (
+    CausalLM,
+    Classification,
+    HeadMap,
+    ImageClassification,
+    MaskedLanguageModelling,
+    Ranking,
+    Tagging,
+    Task,
+)
 
 SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SIZES: dict[str, Any] = {
@@ -62,6 +79,15 @@ BOTH: dict[str, Any] = {
     "decoder_ffn_dim": 16,
 }
 GPT2: dict[str, Any] = {"vocab_size": 20, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64}
+GPT_NEO: dict[str, Any] = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 64,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
 FAMILIES: dict[str, tuple[type[PreTrainedModel], PretrainedConfig]] = {
     "ModernBERT": (ModernBertForMaskedLM, ModernBertConfig(**SIZES, **SPECIAL)),
     "ModernBERT's body": (ModernBertModel, ModernBertConfig(**SIZES, **SPECIAL)),
@@ -71,6 +97,12 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], PretrainedConfig]] = {
     "mT5": (MT5Model, MT5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, **SPECIAL)),
     "DistilBERT": (DistilBertModel, DistilBertConfig(vocab_size=20, dim=16, n_layers=2, n_heads=2, hidden_dim=16)),
     "RoBERTa": (RobertaModel, RobertaConfig(**SIZES, type_vocab_size=1)),
+    "Funnel": (
+        FunnelForMaskedLM,
+        FunnelConfig(vocab_size=20, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16),
+    ),
+    "GPT-Neo": (GPTNeoModel, GPTNeoConfig(**GPT_NEO, num_layers=4, attention_types=[[["global", "local"], 2]])),
+    "Longformer": (LongformerModel, LongformerConfig(**SIZES, **SPECIAL, attention_window=[4, 4, 4])),
     "XLNet": (XLNetModel, XLNetConfig(vocab_size=20, d_model=16, n_layer=1, n_head=2, d_inner=16, **SPECIAL)),
 }
 PAIRS = [
@@ -149,7 +181,7 @@ def test_a_classifier_that_the_configuration_follows_or_names_has_the_dropout() 
     assert config.classifier_dropout == 0.0
 
 
-@pytest.mark.parametrize("name", ["ModernBERT", "Qwen3", "mT5", "GPT-2"])
+@pytest.mark.parametrize("name", ["ModernBERT", "Qwen3", "mT5", "GPT-2", "GPT-Neo", "Longformer"])
 def test_a_model_with_fewer_layers_is_saved_and_read_again(tmp_path: Path, name: str) -> None:
     """Some configurations say of each layer what it is."""
     encoder = loaded(saved(tmp_path / "whole", name), layers=1)
@@ -165,6 +197,52 @@ def test_the_head_of_masked_tokens_is_cut_to_the_layers_of_the_encoder_that_is_p
     assert cut is not None
     masked_lm.put_in(cut, loaded(folder, layers=1).head("any"))
     assert cut.config.layer_types == (ModernBertConfig(**SIZES, **SPECIAL).layer_types or [])[:1]
+
+
+def test_what_only_the_head_of_masked_tokens_reads_stays_below_it(tmp_path: Path) -> None:
+    """Funnel's classifiers have no decoder."""
+    folder = saved(tmp_path, "Funnel")
+    model, encoder = masked_lm.load(str(folder), layers=None), loaded(folder)
+    assert model is not None
+    before = {name: weight.clone() for name, weight in model.base_model.state_dict().items()}
+    with torch.no_grad():
+        for weight in encoder.model.parameters():
+            weight.add_(1)
+    masked_lm.put_in(model, encoder.head("any"))
+    moved = {name for name, weight in model.base_model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert before.keys() - moved == {name for name in before if name.startswith("decoder.")} != set()
+
+
+def test_a_replay_through_another_body_than_the_tasks_is_refused(tmp_path: Path) -> None:
+    heads = HeadMap.of_all(Classification(("a", "b"))).with_replay(MaskedLanguageModelling(()), ["any"])
+    with pytest.raises(UserError, match="reads a text by a FunnelBaseModel for one task and by a FunnelModel for"):
+        encoders.load(str(saved(tmp_path, "Funnel")), heads, layers=None, dropout=None, seed=0)
+
+
+def test_a_cut_gpt_neo_says_the_same_of_its_layers_in_both_ways(tmp_path: Path) -> None:
+    """Readers other than transformers expand the patterns, and count them."""
+    loaded(saved(tmp_path / "whole", "GPT-Neo"), layers=3).save(tmp_path / "cut")
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    assert (
+        config["attention_layers"]
+        == ["global", "local", "global"]
+        == GPTNeoConfig.expand_attention_types_params(config["attention_types"])
+    )
+
+
+def test_layers_that_a_model_cannot_do_without_are_told(tmp_path: Path) -> None:
+    """Gemma 4 has settings of its own for some layers, by their number."""
+    gemma4 = pytest.importorskip("transformers.models.gemma4")  # the lowest version of transformers has none
+    gemma4.Gemma4TextConfig(vocab_size=20).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^layers: .* \(a gemma4_text\) cannot be cut to 2: .*per_layer_config.*range \[0, 2"
+    ):
+        configuration(str(tmp_path), CausalLM(()), 2)
+
+
+def test_two_numbers_of_layers_are_not_cut() -> None:
+    with pytest.raises(UserError, match=r"^layers: x \(a prophetnet\) has no one row of layers to cut; leave it out$"):
+        keep_layers("x", ProphetNetConfig(), 2)
 
 
 def test_layers_in_stages_are_not_cut() -> None:

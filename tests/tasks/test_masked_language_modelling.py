@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import (
+    AlbertConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    DebertaV2Config,
+    ElectraConfig,
+    MobileBertConfig,
+    PretrainedConfig,
+    RemBertConfig,
+)
 from transformers.modeling_outputs import MaskedLMOutput
 
 from multitune.errors import UserError
@@ -15,6 +25,23 @@ from multitune.tasks.task import IGNORED
 TASK = MaskedLanguageModelling(())
 TEXTS = ["ana sees roma", "oslo", "the old coro and the old bela " * 20]
 RECORDS = [{"text": text} for text in TEXTS]
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 64,
+}
+FAMILIES: dict[str, PretrainedConfig] = {
+    "BERT": BertConfig(**SIZES),
+    "DeBERTa": DebertaV2Config(**SIZES),
+    "ALBERT": AlbertConfig(**SIZES, embedding_size=8),
+    "ELECTRA": ElectraConfig(**SIZES, embedding_size=8),
+    "RemBERT": RemBertConfig(**SIZES, input_embedding_size=8, output_embedding_size=12),
+    "MobileBERT": MobileBertConfig(**SIZES, embedding_size=8, intra_bottleneck_size=8, num_feedforward_networks=1),
+}
+"""Of the last four, embeddings have other sizes than states; MobileBERT's head goes past its output embeddings."""
 
 
 def test_masks_depend_on_the_text_alone_until_they_are_drawn_anew(tiny_model: Path) -> None:
@@ -59,11 +86,12 @@ def test_most_are_shown_as_the_mask_some_as_another_token_some_as_they_are(tiny_
     assert as_it_is == pytest.approx(0.1, abs=0.02)
 
 
-def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path, family: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_pretrained(tiny_model).eval()
+        model = AutoModelForMaskedLM.from_config(FAMILIES[family]).eval()
     examples = list(TASK.encode(RECORDS, tokenizer, 64))
     inputs, targets = TASK.collate(examples, tokenizer.pad_token_id)
     with torch.no_grad():
@@ -71,7 +99,7 @@ def test_loss_and_predictions_are_those_of_the_full_logits(tiny_model: Path) -> 
         with TASK.fewer_logits(model, targets):
             output = model(**inputs)
         assert model(**inputs).logits.shape == whole.logits.shape, "nothing is left behind"
-    assert output.logits.shape == (11, len(tokenizer))
+    assert output.logits.shape == (11, model.config.vocab_size)
     torch.testing.assert_close(TASK.loss(output, targets), whole.loss)
     predictions = TASK.join(RECORDS, examples, TASK.decode(output, examples), tokenizer)
     assert sum(one["loss"] for one in predictions) / 11 == pytest.approx(whole.loss.item(), rel=1e-5)

@@ -18,6 +18,7 @@ from multitune.evaluation.scoring import evaluate
 from multitune.methods.ranks import Ranks
 from multitune.plans import METHODS, find
 from multitune.plans.two_loop import ManyWalks
+from multitune.pseudo_tasks import clustering
 from multitune.recipe_files import read, to_yaml
 from multitune.training import launch
 from multitune.training.loading import load_corpus, load_plan
@@ -62,6 +63,11 @@ def rank(folder: Path) -> None:
             mt.train(folder / "other.yaml", folder / "two" / "other")
         except UserError as error:
             found["other"] = str(error)
+        os.environ["XDG_CACHE_HOME"], clustering.SEED = str(Path.cwd()), ranks.rank
+        try:
+            mt.train(folder / "clusters.yaml", folder / "two" / "clusters")
+        except UserError as error:
+            found["clusters"] = str(error)
         try:
             launch.check_alike(ranks, {"data": "the same", "versions": {"torch": f"2.{ranks.rank}"}})
         except UserError as error:
@@ -102,6 +108,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     for number in range(RANKS):
         texts(folder / f"other{number}" / "data", seed=number)
     (folder / "other.yaml").write_text(to_yaml(recipe(tiny_model, "data", "mtl")))
+    clusters: dict[str, Any] = {"pseudo_tasks": {"clusters": 4, "pca": 4}, "languages": ["aa"]}
+    (folder / "clusters.yaml").write_text(to_yaml(recipe(tiny_model, data, "mtl", **clusters, batch_size=2)))
     program = "import pathlib, sys, test_launched; test_launched.rank(pathlib.Path(sys.argv[1]))"
     ranks = started("-c", program, str(folder), folder=Path(__file__).parent)
     said = [process.communicate(timeout=400)[1] for process in ranks]
@@ -140,6 +148,13 @@ def test_a_rank_with_other_data_is_refused(runs: Path) -> None:
             "the data of rank 1 differ from those of rank 0"
             in json.loads((runs / f"{number}.json").read_text())["other"]
         )
+
+
+@pytest.mark.check
+def test_a_rank_that_finds_other_pseudo_tasks_is_refused(runs: Path) -> None:
+    for number in range(RANKS):
+        found = json.loads((runs / f"{number}.json").read_text())["clusters"]
+        assert found == "torchrun: the pseudo-tasks of rank 1 differ from those of rank 0; all need the same"
 
 
 @pytest.mark.check

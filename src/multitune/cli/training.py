@@ -326,6 +326,11 @@ def synthetic(
     """
     output.check(as_json=as_json, as_csv=as_csv)
 
+    from multitune.recipe import LARGEST_SEED
+
+    if seed > LARGEST_SEED:
+        raise UserError(f"--seed: {seed} is too large; it may be {LARGEST_SEED}")
+
     from multitune.cli import alignment_tables, synthetic_tables
     from multitune.experiments import alignment
     from multitune.experiments.synthetic import run

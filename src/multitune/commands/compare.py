@@ -20,7 +20,7 @@ from multitune.data.corpus import Corpus
 from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_samples
-from multitune.recipe import Recipe
+from multitune.recipe import LARGEST_SEED, Recipe
 from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
 from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
@@ -168,6 +168,8 @@ def plan_runs(
 ) -> list[Planned]:
     """The runs of all methods and points, then those of the next seed."""
     first = file.resolve(names[0], common).seed
+    if first + seeds - 1 > LARGEST_SEED:
+        raise UserError(f"--seeds: {seeds} from seed {first} on go beyond the largest seed, {LARGEST_SEED}")
     runs = []
     for seed, point, name in product(range(first, first + seeds), at, names):
         recipe = file.resolve(name, merge(common, grids.overrides(point)) | {"seed": seed})

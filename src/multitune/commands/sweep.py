@@ -102,10 +102,9 @@ def _budgets(budget: int, rungs: int, grid: Grid, points: Sequence[Point]) -> li
         raise UserError("--grid: a sweep needs two points or more; name several values of a key")
     if rungs < 1:
         raise UserError(f"--rungs: {rungs} is too few; name 1 or more")
-    budgets = [budget // FACTOR ** (rungs - number) for number in range(1, rungs + 1)]
-    if not budgets[0]:
+    if rungs > budget.bit_length() or not budget // FACTOR ** (rungs - 1):
         raise UserError(f"--rungs: {rungs} are too many for a budget of {budget}, a third of which is left in each")
-    return budgets
+    return [budget // FACTOR ** (rungs - number) for number in range(1, rungs + 1)]
 
 
 def _ranked(comparison: Comparison, folder: str, budget: int, points: Sequence[Point], keep: int) -> Rung:

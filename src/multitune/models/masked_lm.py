@@ -39,6 +39,11 @@ def load(name: str, layers: int | None) -> PreTrainedModel | None:
 
 
 def put_in(masked_lm: PreTrainedModel, encoder: PreTrainedModel) -> None:
-    """Give the language model the weights of ``encoder``'s body, and keep its head."""
-    missing = masked_lm.base_model.load_state_dict(encoder.base_model.state_dict(), strict=False).missing_keys
-    assert not missing, f"the fine-tuned model lacks {missing}"
+    """Give the language model the weights of ``encoder``'s body, and keep its head.
+
+    What a body has for its head alone stays as pretrained, too, where ``encoder``'s has another head and goes without:
+    Funnel's decoder, a pooler.
+    """
+    own, given = masked_lm.base_model.state_dict(), encoder.base_model.state_dict()
+    assert own.keys() & given.keys(), "the fine-tuned model is of another family"
+    masked_lm.base_model.load_state_dict(own | given, strict=False)

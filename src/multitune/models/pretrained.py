@@ -1,5 +1,6 @@
 """What a model's folder or its name on the Hub gives: its configuration and its weights, with the head of a task."""
 
+import re
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from multitune.tasks import Task
 
 STAGES = ("depths", "block_sizes")
 """Keys of configurations whose layers stand in stages, each of another size (Swin, ConvNeXt, Funnel)."""
+OF_EACH_LAYER = re.compile(r".*layer.*|.*_types|attention_window|intermediate_size|activation_sparsity_pattern")
+"""Keys of configurations that may have a list with a value for each layer."""
 
 
 def load_model(
@@ -64,7 +67,7 @@ def configuration(name: str, task: Task, layers: int | None) -> Any:
 
     Raises:
         UserError: it reads more than the task's texts, there is no such head for it, or it has fewer layers than are to
-            be kept, or no number of them.
+            be kept, no number of them, or is no model without the others.
     """
     config = fetched(name, AutoConfig.from_pretrained)
     if task.auto_processor is AutoTokenizer and getattr(config, "text_config", None) is not None:
@@ -80,7 +83,18 @@ def configuration(name: str, task: Task, layers: int | None) -> Any:
     task.configure(config)
     if layers is not None:
         keep_layers(name, config, layers)
+        _check_cut(name, config, task, layers)
     return config
+
+
+def _check_cut(name: str, config: Any, task: Task, layers: int) -> None:
+    """Refuse a configuration of which no model can be made once it was saved: it says more of the layers left out."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            fetched(name, lambda *_, **__: task.auto_model.from_config(type(config).from_dict(config.to_dict())))
+    except UserError as error:
+        why = str(error.__cause__).strip().splitlines()[-1]
+        raise UserError(f"layers: {name} (a {config.model_type}) cannot be cut to {layers}: {why}") from error
 
 
 def keep_layers(name: str, config: Any, layers: int) -> None:
@@ -90,11 +104,14 @@ def keep_layers(name: str, config: Any, layers: int) -> None:
         UserError: there are fewer, or they stand in no one row.
     """
     there = getattr(config, "num_hidden_layers", None)
-    if there is None or any(hasattr(config, of_stages) for of_stages in STAGES):
+    in_stages = any(hasattr(config, of_stages) for of_stages in STAGES)
+    if there is None or in_stages or config.model_type == "prophetnet":  # whose two numbers cannot be set as one
         raise UserError(f"layers: {name} (a {config.model_type}) has no one row of layers to cut; leave it out")
     if layers > there:
         raise UserError(f"layers: {name} has only {there} layers, not {layers}")
     config.num_hidden_layers = layers
     for key, value in vars(config).items():
-        if "layer" in key and isinstance(value, list | tuple) and len(value) == there:  # what each layer is
+        if OF_EACH_LAYER.fullmatch(key) and isinstance(value, list | tuple) and len(value) == there:
             setattr(config, key, value[:layers])
+    if config.model_type == "gpt_neo":  # it says the same once more, as patterns with how often each comes
+        config.attention_types = [[list(config.attention_layers), 1]]

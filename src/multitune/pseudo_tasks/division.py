@@ -13,6 +13,7 @@ from pathlib import Path
 
 from multitune.data.corpus import Corpus, Record
 from multitune.data.kind import readable
+from multitune.data.records.digest import digest
 from multitune.errors import UserError
 from multitune.models import scratch
 from multitune.models.encoder import Encoder
@@ -42,6 +43,11 @@ class Division:
     train: dict[str, list[Record]]
     dev: dict[str, list[Record]]
     description: Clusters
+
+    @property
+    def assignment(self) -> tuple[str, dict[str, str]]:
+        """Hashes of which training record and which dev records are in which task."""
+        return self.description.hash, {task: digest(records) for task, records in self.dev.items()}
 
 
 def check(recipe: Recipe, corpus: Corpus) -> None:

@@ -317,14 +317,22 @@ def logits_at(model: PreTrainedModel, chosen: Tensor) -> Iterator[None]:
     assert isinstance(output, nn.Module)
     places = chosen.flatten().nonzero()[:, 0]
 
-    def choose(_: nn.Module, states: tuple[Tensor]) -> tuple[Tensor]:
-        return (states[0].flatten(0, 1)[places.to(states[0].device, non_blocking=True)],)
+    def of_chosen(whole: Tensor) -> Tensor:
+        return whole.flatten(0, 1)[places.to(whole.device, non_blocking=True)]
 
-    handle = output.register_forward_pre_hook(choose)
+    def choose(_: nn.Module, states: tuple[Tensor]) -> tuple[Tensor]:
+        return (of_chosen(states[0]),)
+
+    def choose_late(_: nn.Module, inputs: Any, outputs: Any) -> None:
+        if outputs.logits.ndim > 2:  # a head (MobileBERT's) has read the output's weights, and not called it
+            outputs.logits = of_chosen(outputs.logits)
+
+    handles = output.register_forward_pre_hook(choose), model.register_forward_hook(choose_late)
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def known_labels(targets: Tensor, count: int) -> Tensor:

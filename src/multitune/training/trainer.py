@@ -91,6 +91,7 @@ class Trainer:
         weights = [weight for _, weight in run.encoder.parameters()] if state is None else [*state.weights.values()]
         parts = {"versions": versions(), "recipe's keys": self._recipe, "data": run.digests}
         parts |= {"checkpoints": self._now.gradients} | ({} if self._shares_weights else {"weights": weights})
+        parts |= {} if run.division is None else {"pseudo-tasks": run.division.assignment}
         launch.check_alike(self._ranks, parts)
 
     def _go_on(self, *, resume: bool) -> RunState | None:
