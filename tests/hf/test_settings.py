@@ -71,6 +71,26 @@ def test_it_is_said_before_the_first_step(tmp_path: Path, settings: dict[str, An
         one.train()
 
 
+class ArgumentsThird(Trainer):
+    """Takes another model before the settings, as TRL's DPO does; GRPO takes rewards there."""
+
+    def __init__(self, model: Any = None, ref_model: Any = None, args: Any = None, **kwargs: Any) -> None:
+        super().__init__(model, args, **kwargs)
+        self.ref_model = ref_model
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+def test_the_settings_are_found_wherever_a_trainer_takes_them(tmp_path: Path, by_place: bool) -> None:
+    own: Any = type("Own", (MultitaskMixin, ArgumentsThird), {})
+    settings = arguments(tmp_path, gradient_accumulation_steps=2, max_steps=2)
+    given = (classifier(), None, settings) if by_place else ()
+    named = {} if by_place else {"args": settings, "model": classifier()}
+    one = own(*given, train_dataset=rows(), task_column="language", method="mtl", **named)
+    assert one.args is settings
+    assert one.ref_model is None
+    assert one.train().global_step == 2
+
+
 class Repeats(Trainer):
     """Has an order of its own, as GRPO has, in which a prompt's answers are side by side."""
 

@@ -20,7 +20,7 @@ from multitune.hf.order import ExampleOrder
 from multitune.hf.rows import StepRows
 from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, plan_of
 from multitune.hf.setup import setup_of
-from multitune.hf.steps import shape_of_step, steps_of_training
+from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.reptile import Reptile
 from multitune.methods.two_loop import TwoLoop
 from multitune.methods.two_loop_state import Weights
@@ -52,9 +52,7 @@ class MultitaskMixin(Trainer):
     the name that it has with one data set: ``metric_for_best_model="loss"`` is the mean loss.
 
     Args:
-        model: as the Trainer takes it.
-        args: the Trainer's.
-        more: what else the Trainer takes by place.
+        given: what the Trainer takes by place, in its order.
         task_column: the column of ``train_dataset`` that has each row's task, such as its language.
         method: as recipes name it.
         options: of the method, as in recipes. ``tasks_per_step`` is ``gradient_accumulation_steps``.
@@ -69,9 +67,7 @@ class MultitaskMixin(Trainer):
 
     def __init__(
         self,
-        model: Any = None,
-        args: Any = None,
-        *more: Any,
+        *given: Any,
         task_column: str | None = None,
         method: str = "sequential_reptile",
         options: Mapping[str, Any] | None = None,
@@ -81,7 +77,7 @@ class MultitaskMixin(Trainer):
         **kwargs: Any,
     ) -> None:
         self._shares = Shares(sampling, sampling_exponent, sampling_epochs)
-        self._plan = plan_of(method, options or {}, 1 if args is None else args.gradient_accumulation_steps)
+        self._plan = plan_of(method, options or {}, accumulation_of([*given, *kwargs.values()]))
         if task_column is None and not self._plan.mixes_tasks:
             raise UserError(f"task_column: {method} needs it: the column of train_dataset that has each row's language")
         self._task_column = task_column
@@ -96,7 +92,7 @@ class MultitaskMixin(Trainer):
         self._evaluated: tuple[str, str] | None = None
         self._epoch: int | None = None
         self._order_is_used = False
-        super().__init__(model, args, *more, **kwargs)
+        super().__init__(*given, **kwargs)
         check(self._plan, self.args, own_batches=task_column is not None)
         check_sharding(self._plan, getattr(self.accelerator.state, "fsdp_plugin", None))
         self.add_callback(Events(self))
