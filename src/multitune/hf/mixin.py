@@ -17,8 +17,8 @@ from multitune.hf.callback import Events
 from multitune.hf.draws import draws
 from multitune.hf.metrics import name_after, with_means
 from multitune.hf.order import ExampleOrder
-from multitune.hf.rows import StepRows
-from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, plan_of
+from multitune.hf.rows import StepRows, share_of_items
+from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
 from multitune.hf.setup import setup_of
 from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.reptile import Reptile
@@ -180,7 +180,7 @@ class MultitaskMixin(Trainer):
         """
         if self._rows is None or not model.training or num_items_in_batch is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        share = self._share_of_items(inputs)
+        share = share_of_items(self, inputs)
         outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return (outcome[0] * share, outcome[1]) if return_outputs else outcome * share
 
@@ -224,7 +224,12 @@ class MultitaskMixin(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def begin_training(self) -> None:
-        """Say what is known before the first step, end what broke off, and let DDP average every row."""
+        """Say what is known before the first step, end what broke off, and let DDP average every row.
+
+        Raises:
+            UserError: a class below this one has replaced what brings the method's batches, or its optimizer.
+        """
+        self._check_parts()
         self._judged_step, self._epoch = -1, None
         if self.two_loop is not None and self.state.global_step == 0:
             self.two_loop.close_inner_loop()  # of a training that was interrupted: loops begin with the order of tasks
@@ -322,6 +327,7 @@ class MultitaskMixin(Trainer):
             self._rows.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        self._check_parts()
         super()._load_optimizer_and_scheduler(checkpoint)
         self._make_rows()
         if self._rows is not None and checkpoint is not None:
@@ -334,12 +340,21 @@ class MultitaskMixin(Trainer):
             return optimizer
         check_inner(self._plan, optimizer, sharded=self.accelerator.is_fsdp2)
         if not self._total_steps:
-            self.get_train_dataloader()
+            loader = self.get_train_dataloader()  # of a class below, perhaps, which does not come here
+            self._total_steps = steps_of_training(self.args, loader, self.args.gradient_accumulation_steps)
         if isinstance(self._plan, SeveralTasks):
             return optimizer
         self._update = self._plan.build(self._setup(self._total_steps, optimizer, model))
         assert isinstance(self._update, TwoLoopUpdate)
         return self._update.two_loop
+
+    def _check_parts(self) -> None:
+        if self._task_column is not None and self._order is None:
+            raise has_its_own(self, "batches")
+        if isinstance(self._plan, (MixedPlan, SequentialPlan)):
+            return
+        if getattr(self.optimizer, "optimizer", self.optimizer) is not self._own_optimizer:
+            raise leaves_out_method(self)
 
     def _make_rows(self) -> None:
         """Prepare to combine gradients, once accelerate has placed and divided the weights that they are of."""
@@ -361,16 +376,6 @@ class MultitaskMixin(Trainer):
         """What a method has to know, with an optimizer or, for its draws alone, without."""
         named = () if model is None else model.named_parameters()
         return setup_of(named, self._probabilities, steps, self._seed, optimizer)
-
-    def _share_of_items(self, inputs: Mapping[str, Any]) -> float | Tensor:
-        """This rank's share of a micro-batch's items (labels that count), times the number of ranks."""
-        ranks = self.accelerator.num_processes
-        if ranks == 1 or not self.args.average_tokens_across_devices or "labels" not in inputs:
-            return 1.0
-        labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
-        own = labels.ne(-100).sum()
-        share: Tensor = own * ranks / self.accelerator.reduce(own, "sum").clamp(min=1)
-        return share
 
     @property
     def _seed(self) -> int:
