@@ -14,14 +14,13 @@ from torch.utils.data import DataLoader, RandomSampler
 from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
-from multitune.hf.draws import draws
+from multitune.hf.draws import check_turn, draws
 from multitune.hf.metrics import name_after, with_means
-from multitune.hf.order import ExampleOrder
+from multitune.hf.order import Draw, ExampleOrder
 from multitune.hf.rows import StepRows, share_of_items
 from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
 from multitune.hf.setup import setup_of
 from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
-from multitune.methods.reptile import Reptile
 from multitune.methods.two_loop import TwoLoop
 from multitune.methods.two_loop_state import Weights
 from multitune.models.sharding import reshard
@@ -82,6 +81,7 @@ class MultitaskMixin(Trainer):
             raise UserError(f"task_column: {method} needs it: the column of train_dataset that has each row's language")
         self._task_column = task_column
         self._order: ExampleOrder | None = None
+        self._draw: Draw | None = None
         self._names: Sequence[Any] = ()
         self._probabilities = torch.ones(1, dtype=torch.float64)
         self._total_steps = 0
@@ -257,7 +257,7 @@ class MultitaskMixin(Trainer):
         """Tell the method how far training is, and whose micro-batches come.
 
         Raises:
-            UserError: the batches are not those that Reptile needs.
+            UserError: the batches are not those of the inner loop.
         """
         loop = self.two_loop
         if loop is not None:
@@ -265,11 +265,7 @@ class MultitaskMixin(Trainer):
         if self._order is None:
             return
         tasks = self._order.tasks(step)
-        if isinstance(loop, Reptile) and loop.task != tasks[0]:
-            raise UserError(
-                f"reptile: step {step} has a batch of task {tasks[0]}, and the trajectory is of task {loop.task}: "
-                f"resume with the options, batch sizes and max_steps of the checkpoint"
-            )
+        check_turn(self._draw, loop, step, tasks[0])
         if self._rows is not None:
             self._rows.begin(tasks)
 
@@ -394,5 +390,7 @@ class MultitaskMixin(Trainer):
             tasks.names,
             self._shares.probabilities(tasks.sizes, steps * count * examples),
         )
-        draw = draws(self._plan, self._setup(steps), count)
-        return ExampleOrder(tasks.examples, draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed)
+        self._draw = draws(self._plan, self._setup(steps), count)
+        return ExampleOrder(
+            tasks.examples, self._draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed
+        )
