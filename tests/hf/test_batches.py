@@ -1,7 +1,7 @@
 """Batches of one task: whose, how often, in which order, and where a resumed training goes on."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
-from datasets import Dataset
-from torch.utils.data import DataLoader
+from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader, IterableDataset
 
 from multitune.errors import UserError
 from multitune.hf import OneTaskBatches
@@ -142,6 +142,16 @@ def test_a_loader_takes_it() -> None:
         assert len(set(batch["language"])) == 1
 
 
+class Streamed(IterableDataset[Any]):
+    """Knows its length, as many streams do."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(ROWS)
+
+    def __len__(self) -> int:
+        return len(ROWS)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -156,7 +166,12 @@ def test_a_loader_takes_it() -> None:
         ({"dataset": [{"language": ["de", "sw"]}]}, "row 0's value of 'language' is a list; a task has one name or"),
         ({"dataset": [{"language": torch.ones(2)}]}, "row 0's value of 'language' is a Tensor; a task has one name or"),
         ({"dataset": []}, "train_dataset: has no rows"),
-        ({"dataset": DATA.to_iterable_dataset()}, "train_dataset: IterableDataset has no length.*not streamed"),
+        ({"dataset": [{"language": float("nan")}]}, "train_dataset: row 0 has no value of 'language'"),
+        ({"dataset": [{"language": np.float32("nan")}]}, "train_dataset: row 0 has no value of 'language'"),
+        ({"dataset": DATA.to_iterable_dataset()}, "train_dataset: IterableDataset has no rows by number.*not streamed"),
+        ({"dataset": Streamed()}, "train_dataset: Streamed has no rows by number.*not streamed"),
+        ({"dataset": {"de": DATA, "sw": DATA}}, "train_dataset: is a dict; give one data set whose column 'language'"),
+        ({"dataset": DatasetDict({"de": DATA})}, "train_dataset: is a DatasetDict; .*concatenate_datasets"),
     ],
 )
 def test_what_is_wrong_is_said(options: dict[str, Any], message: str) -> None:

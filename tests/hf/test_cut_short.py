@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from multitune.errors import UserError
 from multitune.hf import MultitaskTrainer
 from tiny import SIZES, arguments, classifier, rows, same, trainer, weights
 
@@ -122,6 +123,37 @@ def test_inner_loops_have_their_languages_whatever_is_cut_short(tmp_path: Path, 
     assert sum(map(len, one.loops)) == one.state.global_step >= 20
     whole = one.loops[:-1]  # the last one may be cut by the end
     assert [sorted(loop) for loop in whole] == (expected * 24)[: len(whole)]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "first", "then", "message"),
+    [
+        ("fish", {}, {"save_only_model": True}, {}, "step 4: an inner loop begins there either"),
+        (
+            "reptile",
+            {"inner_steps": 3},
+            {"save_only_model": True},
+            {},
+            "reptile: step 4 has a batch of task 1, and the ",
+        ),
+        (
+            "sequential_reptile",
+            {"order": "permuted", "inner_steps_end": 1},
+            {},
+            {"max_steps": 90},
+            "step [4-9]: an inner",
+        ),
+    ],
+)
+def test_batches_of_other_inner_loops_are_refused(
+    tmp_path: Path, method: str, options: dict[str, Any], first: dict[str, Any], then: dict[str, Any], message: str
+) -> None:
+    """Else each inner loop would go on with parts of two orders of the languages."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4, "max_steps": 24}
+    trainer(tmp_path, method, options, **(settings | first)).train()
+    again = trainer(tmp_path / "again", method, options, **(settings | then))
+    with pytest.raises(UserError, match=message):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
 class BreakOff(TrainerCallback):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from accelerate import FullyShardedDataParallelPlugin
-from torch.optim import Adagrad, AdamW
+from torch.optim import SGD, Adagrad, AdamW
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
 
@@ -69,6 +69,79 @@ def test_it_is_said_before_the_first_step(tmp_path: Path, settings: dict[str, An
     one = made(tmp_path, **settings)
     with pytest.raises(UserError, match=message):
         one.train()
+
+
+class ArgumentsThird(Trainer):
+    """Takes another model before the settings, as TRL's DPO does; GRPO takes rewards there."""
+
+    def __init__(self, model: Any = None, ref_model: Any = None, args: Any = None, **kwargs: Any) -> None:
+        super().__init__(model, args, **kwargs)
+        self.ref_model = ref_model
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+def test_the_settings_are_found_wherever_a_trainer_takes_them(tmp_path: Path, by_place: bool) -> None:
+    own: Any = type("Own", (MultitaskMixin, ArgumentsThird), {})
+    settings = arguments(tmp_path, gradient_accumulation_steps=2, max_steps=2)
+    given = (classifier(), None, settings) if by_place else ()
+    named = {} if by_place else {"args": settings, "model": classifier()}
+    one = own(*given, train_dataset=rows(), task_column="language", method="mtl", **named)
+    assert one.args is settings
+    assert one.ref_model is None
+    assert one.train().global_step == 2
+
+
+class OwnOptimizer(MultitaskTrainer):
+    """As transformers' documentation advises, without the method's."""
+
+    def create_optimizer(self, model: Any = None) -> AdamW:
+        self.optimizer = AdamW(self.model.parameters())  # type: ignore[union-attr]
+        return self.optimizer
+
+
+class OwnLoader(MultitaskTrainer):
+    """Its batches, of all languages at once."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        data: Any = self.train_dataset
+        return DataLoader(data.remove_columns("language"), batch_size=2, collate_fn=self.data_collator)
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "gradvac"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (OwnOptimizer, "create_optimizer: OwnOptimizer makes its optimizer past the method; give it by"),
+        (OwnLoader, "task_column: OwnLoader has its own batches"),
+    ],
+)
+def test_a_class_that_leaves_the_method_out_is_refused(
+    tmp_path: Path, kind: type[MultitaskTrainer], message: str, method: str
+) -> None:
+    """Else it would train without the method, or on batches that mix the languages, and not say so."""
+    settings = arguments(tmp_path, gradient_accumulation_steps=2)
+    with pytest.raises(UserError, match=message):
+        kind(classifier(), settings, train_dataset=rows(), task_column="language", method=method).train()
+
+
+def test_batches_of_ones_own_and_an_optimizer_below_the_mixin_are_taken(tmp_path: Path) -> None:
+    loops = {}
+    for kind in (OwnLoader, MultitaskTrainer):
+        one = kind(classifier(), arguments(tmp_path, max_steps=1000), train_dataset=rows(), method="lookahead")
+        one.create_optimizer()
+        assert one.two_loop is not None
+        loops[kind] = one.two_loop.loop_length
+    assert loops[OwnLoader] == loops[MultitaskTrainer] > 1  # K fits the steps
+    below: Any = type("Below", (MultitaskMixin, type("Own", (Trainer,), {"create_optimizer": _with_sgd})), {})
+    two = below(classifier(), arguments(tmp_path, max_steps=2), train_dataset=rows(), task_column="language")
+    two.train()
+    assert type(two.two_loop.inner) is SGD
+
+
+def _with_sgd(self: Any, model: Any = None) -> SGD:
+    if self.optimizer is None:
+        self.optimizer = SGD(self.model.parameters(), lr=0.1)
+    return self.optimizer
 
 
 class Repeats(Trainer):

@@ -354,7 +354,10 @@ def scalar(net: Net) -> Tensor:
         (lambda n: Combiner([*n.parameters(), n.never.weight], Joint()), "given twice"),
         (lambda n: Combiner([], Joint()), "no parameter to train"),
         (lambda n: Combiner(n.parameters(), Joint(), heads=n.parameters()), "no parameter to train"),
-        (lambda n: Combiner([n.never.weight, nn.Parameter(torch.ones(2))], Joint()), "one dtype"),
+        (
+            lambda n: Combiner([("a", n.never.weight), ("b", nn.Parameter(torch.ones(2)))], Joint()),
+            "one dtype and be on one device: a has torch.float64 on cpu, b torch.float32 on cpu; cast those that train",
+        ),
         (lambda n: Combiner([nn.Parameter(torch.ones(2, dtype=torch.complex64))], Joint()), "torch.view_as_real"),
         (lambda n: Combiner(n.parameters(), Joint(), reduction="max"), 'must be "sum" or "mean"'),  # type: ignore[arg-type]
         (

@@ -1,12 +1,13 @@
 """Batches each of which is of one task, for any DataLoader."""
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, IterableDataset
 
 from multitune.errors import UserError
 from multitune.hf.order import ExampleOrder
@@ -83,16 +84,21 @@ def find_tasks(dataset: Any, column: str) -> Tasks:
         column: its name.
 
     Raises:
-        UserError: no length, no such column, or a row whose value is missing or cannot name a task.
+        UserError: several data sets, no length, no such column, or a row whose value is missing or cannot name a task.
     """
-    if not hasattr(dataset, "__len__"):
+    if isinstance(dataset, Mapping):
         raise UserError(
-            f"train_dataset: {type(dataset).__name__} has no length, and batches of one task need all rows' values of "
-            f"{column!r} before the first step: give a data set that is not streamed"
+            f"train_dataset: is a {type(dataset).__name__}; give one data set whose column {column!r} names each row's "
+            f"task, such as datasets.concatenate_datasets makes of several"
+        )
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise UserError(
+            f"train_dataset: {type(dataset).__name__} has no rows by number, and batches of one task need all rows' "
+            f"values of {column!r} before the first step: give a data set that is not streamed"
         )
     examples: dict[Any, list[int]] = {}
     for number, name in enumerate(map(_plain, _values(dataset, column))):
-        if name is None:
+        if name is None or (isinstance(name, float) and math.isnan(name)):  # pandas' missing value
             raise UserError(f"train_dataset: row {number} has no value of {column!r}")
         if isinstance(name, Tensor) or not isinstance(name, Hashable):
             raise UserError(

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from multitune.errors import UserError
 from multitune.hf.order import Draw
+from multitune.methods.reptile import Reptile
 from multitune.methods.sampling import EpochSampler, PermutedSampler, SystematicSampler
 from multitune.methods.schedule import Schedule, inner_steps_at
+from multitune.methods.two_loop import TwoLoop
 from multitune.plans import Plan
 from multitune.plans.combined import SeveralTasks, TorchJDPlan
 from multitune.plans.two_loop import FishPlan, ReptilePlan, SequentialReptilePlan, TwoLoopPlan
@@ -36,10 +39,14 @@ class InnerLoops:
     Args:
         inner_steps: K, or a schedule of the progress.
         total: steps of the training.
+
+    Attributes:
+        starts: the steps asked for so far with which a loop begins.
     """
 
     def __init__(self, inner_steps: int | Schedule, total: int) -> None:
         self._inner_steps, self._total, self._left = inner_steps, total, 0
+        self.starts: set[int] = set()
 
     def steps_at(self, step: int) -> int:
         """K of a loop that begins with a step."""
@@ -48,6 +55,8 @@ class InnerLoops:
     def begins(self, step: int) -> bool:
         """Whether a loop begins with this step, the next one."""
         begins = self._left == 0
+        if begins:
+            self.starts.add(step)
         self._left = (self.steps_at(step) if begins else self._left) - 1
         return begins
 
@@ -75,7 +84,34 @@ class Permuted:
     def __init__(self, sampler: PermutedSampler | EpochSampler, loops: InnerLoops) -> None:
         self._sampler, self._loops = sampler, loops
 
+    def begins(self, step: int) -> bool:
+        """Whether a loop begins with a step that was asked for."""
+        return step in self._loops.starts
+
     def __call__(self, step: int) -> Sequence[int]:
         if self._loops.begins(step):
             self._sampler.begin(self._loops.steps_at(step))
         return self._sampler.draw(1)
+
+
+def check_turn(draw: Draw | None, loop: TwoLoop | None, step: int, task: int) -> None:
+    """Make sure that a step's batches, drawn long before, are those that the optimizer is at.
+
+    Args:
+        draw: the tasks of a step, once it was asked for this one.
+        loop: the optimizer; None where it has no inner loops.
+        step: the one to come.
+        task: of its batches.
+
+    Raises:
+        UserError: they are not, after a resume that has changed either.
+    """
+    if isinstance(loop, Reptile) and loop.task != task:
+        what = f"reptile: step {step} has a batch of task {task}, and the trajectory is of task {loop.task}"
+    elif loop is not None and isinstance(draw, Permuted) and draw.begins(step) != (loop.inner_step == 0):
+        what = f"step {step}: an inner loop begins there either in the order of tasks or in the optimizer, not in both"
+    else:
+        return
+    raise UserError(
+        f"{what}; resume with the options, batch sizes and max_steps of the checkpoint, saved without save_only_model"
+    )

@@ -1,14 +1,18 @@
 """Scores by language, and their mean."""
 
 from collections.abc import Mapping, MutableMapping
+from numbers import Real
 from statistics import fmean
+from typing import Any
 
 NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
 """Numbers of an evaluation whose mean over data sets would tell nothing."""
+LOGGED = "eval_"
+"""What TRL's trainers put before the names of the metrics that they log themselves, whatever the prefix."""
 
 
-def with_means(by_name: Mapping[str, Mapping[str, float]], prefix: str) -> tuple[dict[str, float], dict[str, float]]:
-    """All data sets' metrics under their names, and the means of those that all of them have.
+def with_means(by_name: Mapping[str, Mapping[str, Any]], prefix: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """All data sets' metrics under their names, and the means of the numbers that all of them have.
 
     Args:
         by_name: data set -> what its evaluation gave. A metric is called ``{prefix}_{name}_{metric}``, or where a
@@ -26,7 +30,7 @@ def with_means(by_name: Mapping[str, Mapping[str, float]], prefix: str) -> tuple
     common = [
         metric
         for metric in next(iter(scores.values()), {})
-        if metric not in NO_SCORES and all(metric in own for own in scores.values())
+        if metric not in NO_SCORES and all(isinstance(own.get(metric), Real) for own in scores.values())
     ]
     return all_of_them, {f"{prefix}_{metric}": fmean(own[metric] for own in scores.values()) for metric in common}
 
@@ -37,11 +41,12 @@ def name_after(metrics: MutableMapping[str, float], prefix: str, name: str) -> N
     Callbacks get them next, and would take them for the means.
     """
     own, general = f"{prefix}_{name}_", f"{prefix}_"
-    for key in [key for key in metrics if key.startswith(general) and not key.startswith(own)]:
-        metrics[own + key.removeprefix(general)] = metrics.pop(key)
+    for key in [key for key in metrics if key.startswith((general, LOGGED)) and not key.startswith(own)]:
+        plain = key.removeprefix(general if key.startswith(general) else LOGGED)
+        metrics[own + plain] = metrics.pop(key)
 
 
-def _scores(metrics: Mapping[str, float], own: str, general: str) -> dict[str, float]:
+def _scores(metrics: Mapping[str, Any], own: str, general: str) -> dict[str, Any]:
     return {
         key.removeprefix(own) if key.startswith(own) else key.removeprefix(general): value
         for key, value in metrics.items()

@@ -14,14 +14,13 @@ from torch.utils.data import DataLoader, RandomSampler
 from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
-from multitune.hf.draws import draws
+from multitune.hf.draws import check_turn, draws
 from multitune.hf.metrics import name_after, with_means
-from multitune.hf.order import ExampleOrder
-from multitune.hf.rows import StepRows
-from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, plan_of
+from multitune.hf.order import Draw, ExampleOrder
+from multitune.hf.rows import StepRows, share_of_items
+from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
 from multitune.hf.setup import setup_of
-from multitune.hf.steps import shape_of_step, steps_of_training
-from multitune.methods.reptile import Reptile
+from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.two_loop import TwoLoop
 from multitune.methods.two_loop_state import Weights
 from multitune.models.sharding import reshard
@@ -52,9 +51,7 @@ class MultitaskMixin(Trainer):
     the name that it has with one data set: ``metric_for_best_model="loss"`` is the mean loss.
 
     Args:
-        model: as the Trainer takes it.
-        args: the Trainer's.
-        more: what else the Trainer takes by place.
+        given: what the Trainer takes by place, in its order.
         task_column: the column of ``train_dataset`` that has each row's task, such as its language.
         method: as recipes name it.
         options: of the method, as in recipes. ``tasks_per_step`` is ``gradient_accumulation_steps``.
@@ -69,9 +66,7 @@ class MultitaskMixin(Trainer):
 
     def __init__(
         self,
-        model: Any = None,
-        args: Any = None,
-        *more: Any,
+        *given: Any,
         task_column: str | None = None,
         method: str = "sequential_reptile",
         options: Mapping[str, Any] | None = None,
@@ -81,11 +76,12 @@ class MultitaskMixin(Trainer):
         **kwargs: Any,
     ) -> None:
         self._shares = Shares(sampling, sampling_exponent, sampling_epochs)
-        self._plan = plan_of(method, options or {}, 1 if args is None else args.gradient_accumulation_steps)
+        self._plan = plan_of(method, options or {}, accumulation_of([*given, *kwargs.values()]))
         if task_column is None and not self._plan.mixes_tasks:
             raise UserError(f"task_column: {method} needs it: the column of train_dataset that has each row's language")
         self._task_column = task_column
         self._order: ExampleOrder | None = None
+        self._draw: Draw | None = None
         self._names: Sequence[Any] = ()
         self._probabilities = torch.ones(1, dtype=torch.float64)
         self._total_steps = 0
@@ -96,7 +92,7 @@ class MultitaskMixin(Trainer):
         self._evaluated: tuple[str, str] | None = None
         self._epoch: int | None = None
         self._order_is_used = False
-        super().__init__(model, args, *more, **kwargs)
+        super().__init__(*given, **kwargs)
         check(self._plan, self.args, own_batches=task_column is not None)
         check_sharding(self._plan, getattr(self.accelerator.state, "fsdp_plugin", None))
         self.add_callback(Events(self))
@@ -184,7 +180,7 @@ class MultitaskMixin(Trainer):
         """
         if self._rows is None or not model.training or num_items_in_batch is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        share = self._share_of_items(inputs)
+        share = share_of_items(self, inputs)
         outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return (outcome[0] * share, outcome[1]) if return_outputs else outcome * share
 
@@ -228,7 +224,12 @@ class MultitaskMixin(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def begin_training(self) -> None:
-        """Say what is known before the first step, end what broke off, and let DDP average every row."""
+        """Say what is known before the first step, end what broke off, and let DDP average every row.
+
+        Raises:
+            UserError: a class below this one has replaced what brings the method's batches, or its optimizer.
+        """
+        self._check_parts()
         self._judged_step, self._epoch = -1, None
         if self.two_loop is not None and self.state.global_step == 0:
             self.two_loop.close_inner_loop()  # of a training that was interrupted: loops begin with the order of tasks
@@ -256,7 +257,7 @@ class MultitaskMixin(Trainer):
         """Tell the method how far training is, and whose micro-batches come.
 
         Raises:
-            UserError: the batches are not those that Reptile needs.
+            UserError: the batches are not those of the inner loop.
         """
         loop = self.two_loop
         if loop is not None:
@@ -264,11 +265,7 @@ class MultitaskMixin(Trainer):
         if self._order is None:
             return
         tasks = self._order.tasks(step)
-        if isinstance(loop, Reptile) and loop.task != tasks[0]:
-            raise UserError(
-                f"reptile: step {step} has a batch of task {tasks[0]}, and the trajectory is of task {loop.task}: "
-                f"resume with the options, batch sizes and max_steps of the checkpoint"
-            )
+        check_turn(self._draw, loop, step, tasks[0])
         if self._rows is not None:
             self._rows.begin(tasks)
 
@@ -326,6 +323,7 @@ class MultitaskMixin(Trainer):
             self._rows.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        self._check_parts()
         super()._load_optimizer_and_scheduler(checkpoint)
         self._make_rows()
         if self._rows is not None and checkpoint is not None:
@@ -338,12 +336,21 @@ class MultitaskMixin(Trainer):
             return optimizer
         check_inner(self._plan, optimizer, sharded=self.accelerator.is_fsdp2)
         if not self._total_steps:
-            self.get_train_dataloader()
+            loader = self.get_train_dataloader()  # of a class below, perhaps, which does not come here
+            self._total_steps = steps_of_training(self.args, loader, self.args.gradient_accumulation_steps)
         if isinstance(self._plan, SeveralTasks):
             return optimizer
         self._update = self._plan.build(self._setup(self._total_steps, optimizer, model))
         assert isinstance(self._update, TwoLoopUpdate)
         return self._update.two_loop
+
+    def _check_parts(self) -> None:
+        if self._task_column is not None and self._order is None:
+            raise has_its_own(self, "batches")
+        if isinstance(self._plan, (MixedPlan, SequentialPlan)):
+            return
+        if getattr(self.optimizer, "optimizer", self.optimizer) is not self._own_optimizer:
+            raise leaves_out_method(self)
 
     def _make_rows(self) -> None:
         """Prepare to combine gradients, once accelerate has placed and divided the weights that they are of."""
@@ -366,16 +373,6 @@ class MultitaskMixin(Trainer):
         named = () if model is None else model.named_parameters()
         return setup_of(named, self._probabilities, steps, self._seed, optimizer)
 
-    def _share_of_items(self, inputs: Mapping[str, Any]) -> float | Tensor:
-        """This rank's share of a micro-batch's items (labels that count), times the number of ranks."""
-        ranks = self.accelerator.num_processes
-        if ranks == 1 or not self.args.average_tokens_across_devices or "labels" not in inputs:
-            return 1.0
-        labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
-        own = labels.ne(-100).sum()
-        share: Tensor = own * ranks / self.accelerator.reduce(own, "sum").clamp(min=1)
-        return share
-
     @property
     def _seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -393,5 +390,7 @@ class MultitaskMixin(Trainer):
             tasks.names,
             self._shares.probabilities(tasks.sizes, steps * count * examples),
         )
-        draw = draws(self._plan, self._setup(steps), count)
-        return ExampleOrder(tasks.examples, draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed)
+        self._draw = draws(self._plan, self._setup(steps), count)
+        return ExampleOrder(
+            tasks.examples, self._draw, tasks_per_step=count, examples_per_task=examples, seed=self._seed
+        )

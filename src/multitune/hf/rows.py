@@ -1,14 +1,17 @@
 """A step's gradients in a Trainer: one row for each micro-batch, which is of one task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, Any, final
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multitune.errors import UserError
 from multitune.plans.combined_update import CombinedUpdate
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 FILE = "combiner.safetensors"
 """A combining method's state, in a checkpoint's folder."""
@@ -62,3 +65,14 @@ class StepRows:
         if not (folder / FILE).is_file():
             raise UserError(f"{folder}: has no {FILE}, so it was saved by another method or with save_only_model")
         self._update.combiner.load_state_dict(load_file(folder / FILE))
+
+
+def share_of_items(trainer: "Trainer", inputs: Mapping[str, Any]) -> float | Tensor:
+    """This rank's share of a micro-batch's items (labels that count), times the number of ranks."""
+    ranks = trainer.accelerator.num_processes
+    if ranks == 1 or not trainer.args.average_tokens_across_devices or "labels" not in inputs:
+        return 1.0
+    labels = inputs["labels"][..., 1:] if trainer._loss_shifts_labels else inputs["labels"]
+    own = labels.ne(-100).sum()
+    share: Tensor = own * ranks / trainer.accelerator.reduce(own, "sum").clamp(min=1)
+    return share

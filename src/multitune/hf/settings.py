@@ -154,3 +154,12 @@ def has_its_own(trainer: object, what: str) -> UserError:
         f"task_column: {type(trainer).__name__} has its own {what}, which batches of one task would undo; leave it "
         f"out, with the method lookahead or mixed"
     )
+
+
+def leaves_out_method(trainer: object) -> UserError:
+    """What to say of a class that has replaced ``create_optimizer``, as transformers' documentation advises."""
+    name = type(trainer).__name__
+    return UserError(
+        f"create_optimizer: {name} makes its optimizer past the method; give it by optimizer_cls_and_kwargs or "
+        f"optimizers, or put the mixin below: class {name}(MultitaskMixin, ...) around a Trainer that makes it"
+    )

@@ -1,14 +1,22 @@
 """How many steps a Trainer's training has, and how many tasks and examples a step."""
 
 import math
-from collections.abc import Sized
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sized
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
 
 from multitune.plans import Plan
 from multitune.plans.combined import SeveralTasks
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
+
+
+def accumulation_of(given: Iterable[Any]) -> int:
+    """Micro-batches of a step, by the settings that are somewhere among a Trainer's arguments: DPO's come third."""
+    settings = next((one for one in given if isinstance(one, TrainingArguments)), None)
+    return 1 if settings is None else settings.gradient_accumulation_steps
 
 
 def shape_of_step(trainer: "Trainer", plan: Plan) -> tuple[int, int]:
@@ -23,7 +31,7 @@ def shape_of_step(trainer: "Trainer", plan: Plan) -> tuple[int, int]:
     return 1, batches * ranks * batch
 
 
-def steps_of_training(arguments: "TrainingArguments", epoch: Sized, step: int) -> int:
+def steps_of_training(arguments: TrainingArguments, epoch: Sized, step: int) -> int:
     """Steps of the whole training, as the Trainer counts them, where a step takes so much of an epoch."""
     if arguments.max_steps > 0:
         return arguments.max_steps

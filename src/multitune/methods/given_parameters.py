@@ -25,8 +25,14 @@ def shared_ones(
     shared = [(name, p) for name, p in pairs if p.requires_grad and id(p) not in head_ids]
     if not shared:
         raise ValueError("no parameter to train: all are frozen or heads")
-    if len({(parameter.dtype, parameter.device) for _, parameter in shared}) != 1:
-        raise ValueError("all parameters must have one dtype and be on one device")
+    (name, first), *_ = shared
+    for other, parameter in shared:
+        if (parameter.dtype, parameter.device) != (first.dtype, first.device):
+            raise ValueError(
+                f"all parameters must have one dtype and be on one device: {name} has {first.dtype} on {first.device}, "
+                f"{other} {parameter.dtype} on {parameter.device}; cast those that train before the optimizer is made, "
+                f"as in `p.data = p.data.float()`"
+            )
     if shared[0][1].is_complex():
         raise ValueError(
             "complex parameters have no real inner products: give torch.view_as_real of them as parameters"
