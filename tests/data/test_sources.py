@@ -483,8 +483,24 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_skip_bad_leaves_something(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="skip_bad: leaves no train record of de"):
+    with pytest.raises(UserError, match="skip_bad: leaves no good record of de, fi"):
         load_corpus(bad_recipe(tmp_path, skip_bad=True).model_copy(update={"columns": {"text": "a", "label": "b"}}))
+
+
+@pytest.mark.parametrize("skip_bad", [True, False])
+def test_a_language_without_a_good_record_is_named_with_the_key_that_leaves_it_out(
+    tmp_path: Path, *, skip_bad: bool
+) -> None:
+    unlabelled = [{"sentence": line["sentence"], "intent": ""} for line in LINES]
+    written(tmp_path, {"de.jsonl": LINES, "fi.jsonl": LINES, "pl.jsonl": unlabelled})
+    recipe = Recipe(data="folder", path=str(tmp_path), columns=COLUMNS, skip_bad=skip_bad)
+    said = r"no good record of pl.*, languages: \[de, fi\] leaves pl out"
+    with pytest.raises(UserError, match=said):
+        load_corpus(recipe)
+    assert counts(load_corpus(recipe.model_copy(update={"languages": ("de", "fi")})).test).keys() == {"de", "fi"}
+    unseen = recipe.model_copy(update={"languages": ("de",), "unseen": ("fi", "pl")})
+    with pytest.raises(UserError, match=r"no good record of pl.*, unseen: \[fi\] leaves pl out"):
+        load_corpus(unseen)
 
 
 def test_real_captions_say_what_they_are_translated_into() -> None:
