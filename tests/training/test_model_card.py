@@ -68,6 +68,17 @@ def test_names_of_languages_labels_and_folders_stay_text(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "name"),
+    [("/secret/tickets", "tickets"), ("tickets.csv", "tickets.csv"), ({"folder": "a/b"}, "b"), (".", "folder")],
+)
+def test_own_data_go_by_the_last_name_of_their_path(path: str | dict[str, str], name: str) -> None:
+    text = made("de", data="folder", path=path)
+    assert f"fine-tuned on {name} (de)" in text
+    (results,) = metadata(text)["model-index"]
+    assert (results["name"], results["results"][0]["dataset"]["name"]) == (f"multilingual-e5-small-{name}-mtl", name)
+
+
+@pytest.mark.parametrize(
     ("language", "code"),
     [
         ("de", "de"),
