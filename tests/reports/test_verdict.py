@@ -10,7 +10,7 @@ from builders import run_result
 from multitune.reports import verdict
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval
 from multitune.results.run import Sides
-from report_folders import Contents, evidence
+from report_folders import HOSTILE, Contents, evidence
 
 NOTHING: Estimates = Sides(None, None)
 
@@ -118,10 +118,11 @@ def test_several_seeds_of_one_method_are_told_by_their_mean(tmp_path: Path) -> N
 
 
 def test_caveats(tmp_path: Path) -> None:
-    said = verdict.caveats(evidence(tmp_path, Contents()))
+    said = verdict.caveats(evidence(tmp_path, Contents(examples=11)))
     assert said[0].startswith("One seed")
     assert "Joint training (+12.5), Sequential Reptile (+15.0)" in said[1], (
         "a quarter of the final score since the last validation"
     )
     several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
-    assert [line.split()[0] for line in several] == ["Intervals", "Still"]
+    assert [line.split()[0] for line in several] == ["Few", "Intervals", "Still"]
+    assert several[0].startswith(f"Few test examples: de 3, ar 3, {HOSTILE} 3, fr 3 and ja 3; in an average all")

@@ -1,5 +1,6 @@
 """Which method to ship, by how much it leads, and how sure that is: sentences from a comparison's intervals."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from multitune.results.digests import named, tested_differently
 from multitune.results.metrics import Validate
 from multitune.results.run import SIDES, Side, mean
 
+FEW_EXAMPLES = 10
+"""Test examples of a language that are pointed out as few, or fewer."""
 STILL_RISING = 2.0
 """Points of dev score gained between the last two validations above which a run was cut off while it learnt."""
 
@@ -113,7 +116,7 @@ def caveats(evidence: Evidence) -> list[str]:
         remarks.append(
             "One seed: the intervals say how sure the test examples make it, nothing about how seeds differ."
         )
-    remarks += _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
+    remarks += _few_examples(evidence) + _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
@@ -127,6 +130,13 @@ def caveats(evidence: Evidence) -> list[str]:
             f"{', '.join(rising)}. A longer run may change the order."
         )
     return remarks
+
+
+def _few_examples(evidence: Evidence) -> list[str]:
+    """Languages with so few test examples that one of them moves a score by ten points or more."""
+    counts = Counter(each.language for run in evidence.shown[:1] for each in run.predictions())
+    few = [f"{language} {count}" for language, count in counts.items() if count <= FEW_EXAMPLES]
+    return [f"Few test examples: {named(few)}; in an average all languages count alike."] if few else []
 
 
 def _unknown_labels(evidence: Evidence) -> list[str]:
