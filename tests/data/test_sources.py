@@ -498,6 +498,8 @@ def test_a_language_without_a_good_record_is_named_with_the_key_that_leaves_it_o
     with pytest.raises(UserError, match=said):
         load_corpus(recipe)
     assert counts(load_corpus(recipe.model_copy(update={"languages": ("de", "fi")})).test).keys() == {"de", "fi"}
+    with pytest.raises(UserError, match=r"no good record of pl.* lists (them|the bad ones)\)$"):
+        load_corpus(recipe.model_copy(update={"languages": ("pl",)}))
     unseen = recipe.model_copy(update={"languages": ("de",), "unseen": ("fi", "pl")})
     with pytest.raises(UserError, match=r"no good record of pl.*, unseen: \[fi\] leaves pl out"):
         load_corpus(unseen)

@@ -146,7 +146,7 @@ def _good(recipe: Recipe, corpus: Corpus, bad: BadRecords) -> Corpus:
     emptied = _emptied(corpus)
     lost, way_out = _lost(corpus, emptied), _without(corpus, emptied)
     if not recipe.skip_bad:
-        bad.refuse(lost, way_out or "skip_bad: true leaves them out")
+        bad.refuse(lost, way_out)
     if lost:
         raise UserError(f"skip_bad: leaves {lost} (multitune data lists the bad ones{way_out and f', {way_out}'})")
     if corpus.skipped:
