@@ -342,7 +342,8 @@ def test_what_is_trained_on_and_scored_is_counted(tmp_path: Path, caplog: pytest
     }
     folder = written(tmp_path, files)
     load("folder", folder, columns=COLUMNS)
-    (told,) = caplog.messages
+    told, few = caplog.messages
+    assert few.endswith("fi 1")
     assert told.endswith(
         "word for word, so that scores on them say little: test: de 3 of 12, fi 1 of 1; dev: sw 4 of 13"
     )
@@ -503,6 +504,20 @@ def test_a_language_without_a_good_record_is_named_with_the_key_that_leaves_it_o
     unseen = recipe.model_copy(update={"languages": ("de",), "unseen": ("fi", "pl")})
     with pytest.raises(UserError, match=r"no good record of pl.*, unseen: \[fi\] leaves pl out"):
         load_corpus(unseen)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "few"),
+    [((19, 1), ""), ((20, 1), "fi 1"), ((99, 5), ""), ((100, 5), "fi 5"), ((120, 6), ""), ((1, 1), "")],
+)
+def test_languages_with_few_test_records_beside_many_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sizes: tuple[int, int], few: str
+) -> None:
+    test = {f"test-{code}.jsonl": LINES[:size] for code, size in zip(("de", "fi"), sizes, strict=True)}
+    written(tmp_path, {"train-de.jsonl": LINES[121:], "dev-de.jsonl": LINES[120:121], **test})
+    load_corpus(Recipe(data="folder", path=str(tmp_path), columns=COLUMNS))
+    said = f"few test records, which averages over languages count like the {sizes[0]} of de: {few}"
+    assert caplog.messages == ([said] if few else [])
 
 
 def test_real_captions_say_what_they_are_translated_into() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from builders import run_result
-from multitune.reports import verdict
+from multitune.reports import page, verdict
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval
 from multitune.results.run import Sides
 from report_folders import HOSTILE, Contents, evidence
@@ -126,3 +127,10 @@ def test_caveats(tmp_path: Path) -> None:
     several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
     assert [line.split()[0] for line in several] == ["Few", "Intervals", "Still"]
     assert several[0].startswith(f"Few test examples: de 3, ar 3, {HOSTILE} 3, fr 3 and ja 3; in an average all")
+
+
+def test_the_headline_ends_with_what_averages_hang_on(tmp_path: Path) -> None:
+    few, many = (evidence(tmp_path / str(number), Contents(examples=number)) for number in (5, 6))
+    said = f" Averages hang on few test examples: de 5, ar 5, {HOSTILE} 5, fr 5 and ja 5."
+    assert (verdict.chance(few), verdict.chance(many)) == (said, "")
+    assert f"languages.{escape(said)}</p>" in page.render(few)

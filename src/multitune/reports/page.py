@@ -23,6 +23,7 @@ from multitune.reports.examples import examples
 from multitune.reports.method_names import anchor, entries, full, linked
 from multitune.reports.pictures import HeatMap, described
 from multitune.reports.sureness import Sureness
+from multitune.reports.verdict import Lead
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
 from multitune.results.run import SIDES, Sides, mean, milliseconds_a_gradient
@@ -106,9 +107,7 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
     return {
         "evidence": evidence,
         "alone": alone,
-        "headline": verdict.headline(leads, one_seed=verdict.is_of_one_seed(evidence))
-        if len(evidence.methods) > 1
-        else verdict.of_one(evidence),
+        "headline": _headline(evidence, leads) + verdict.chance(evidence),
         "leads": leads,
         "caveats": verdict.caveats(evidence),
         "leader": leader,
@@ -139,6 +138,13 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
         "recipe": repeat.recipe(evidence),
         "command": repeat.command(evidence),
     }
+
+
+def _headline(evidence: Evidence, leads: list[Lead]) -> str:
+    """The answer in a sentence."""
+    if len(evidence.methods) == 1:
+        return verdict.of_one(evidence)
+    return verdict.headline(leads, one_seed=verdict.is_of_one_seed(evidence))
 
 
 def _method_line(evidence: Evidence, method: str, alone: Sureness | None) -> MethodLine:

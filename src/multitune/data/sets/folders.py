@@ -135,6 +135,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     }
     reading.refuse_too_few()
     reading.say_what_was_done()
+    reading.warn_of_few(test)
     return Corpus(
         task=layout.task,
         labels=labels,
