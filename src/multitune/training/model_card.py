@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCardData, metadata_load, try_to_load_from_cache
 
-from multitune.data.languages import RENEWED
+from multitune.data.languages import RENEWED, is_iso_639
 from multitune.data.sets import hub_sets
 from multitune.models import scratch
 from multitune.models.offline_models import OFFLINE
@@ -247,7 +247,8 @@ def _facts(training: Training) -> list[str]:
 def _code(language: str) -> str | None:
     """ISO 639's code of a language by the name that a user gives it; None where the name is not one."""
     match = _LANGUAGE.fullmatch(language)
-    return RENEWED.get(match[1], match[1]) if match else None
+    code = RENEWED.get(match[1], match[1]) if match else ""
+    return code if is_iso_639(code) else None
 
 
 def _license(recipe: Recipe) -> str | None:
