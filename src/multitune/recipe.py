@@ -1,6 +1,7 @@
 """One run as a value: its keys, each with its type, its default and what it means."""
 
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
@@ -263,6 +264,13 @@ class Recipe(BaseModel):
     the model smaller and leaves its predictions for these data as they are."""
     keep_checkpoints: bool = False
     """Leave the newest checkpoints when the run is finished."""
+
+    @property
+    def data_name(self) -> str:
+        """What a reader knows the data by: the set's name; of a user's own the last name of their path."""
+        path = self.path.get(self.data) if isinstance(self.path, dict) else self.path
+        last = PurePath(path).name.strip(".") if self.data == "folder" and path is not None else ""
+        return last or self.data
 
     @property
     def probe_batch(self) -> int:

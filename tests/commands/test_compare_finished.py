@@ -12,6 +12,7 @@ from builders import comparison_file
 from multitune.cli import tables
 from multitune.cli.app import app
 from multitune.errors import UserError
+from multitune.results.predictions import read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,20 @@ def test_it_is_the_comparison_that_the_runs_could_have_been_made_in(
     done = CliRunner().invoke(app, ["compare", *folders, "--json", "-q"])
     rows = json.loads(done.stdout)["summary"]["rows"]
     assert [row["method"] for row in rows] == ["mtl", "sequential_reptile"]
+
+
+def test_a_runs_own_page_has_the_intervals_that_a_comparison_gives_it(made: tuple[Path, mt.Comparison]) -> None:
+    for run in made[1].runs:
+        text = (made[0] / run.folder / "report.html").read_text(encoding="utf-8")
+        for each in (made[1].summary[run.method].seen, made[1].summary[run.method].unseen):
+            assert each is not None
+            assert f"<td>{each.mean:.1f} [{each.low:.1f}, {each.high:.1f}]</td>" in text
+        (unseen,) = run.unseen
+        own = made[1].summary[run.method].unseen  # the average of one language is that language
+        assert own is not None
+        number = len([each for each in read_predictions(made[0] / run.folder) if each.language == unseen])
+        cells = f'<td class="text">[{own.low:.1f}, {own.high:.1f}]</td><td data-value="{number}">{number}</td>'
+        assert cells in text
 
 
 def test_settings_of_one_method_go_by_their_folders(made: tuple[Path, mt.Comparison], tmp_path: Path) -> None:

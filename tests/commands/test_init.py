@@ -113,6 +113,14 @@ def treebank(folder: Path) -> Path:
     return folder
 
 
+def tags_a_line(folder: Path) -> Path:
+    """Files of tokens and tags as CoNLL-2003 has them: a mark, CRLF, IOB2, no line end after the last sentence."""
+    sentences = [f"# id {n}\nana{n} NNP B-PER\nsees VB O" for n in range(64)]
+    for code in ("de", "sw"):
+        (folder / f"{code}.conll").write_text("\ufeff" + "\n\n".join(sentences), encoding="utf-8", newline="\r\n")
+    return folder
+
+
 SHAPES: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
     # what is there, languages, budget
     "one file": (one_file, sorted(LANGUAGES), 54),
@@ -123,6 +131,7 @@ SHAPES: dict[str, tuple[Callable[[Path], Path], list[str], int]] = {
     "a table of a spreadsheet": (spreadsheet, sorted(LANGUAGES), 54),
     "a file a language": (file_a_language, ["de", "fr"], 18),
     "a treebank": (treebank, ["de"], 6),
+    "a tag a line": (tags_a_line, ["de", "sw"], 19),
 }
 
 
@@ -131,6 +140,25 @@ def test_what_the_data_may_be(tmp_path: Path, write: Callable[[Path], Path], lan
     file = init(write(tmp_path))
     assert file.run["budget"] == budget
     assert list(load_corpus(file.resolve()).train) == languages
+
+
+@pytest.mark.parametrize(("tag", "kind"), [("B-LOC", "tagging"), ("O", "tagging"), ("NOUN", "pos_tagging")])
+def test_tags_say_whether_they_are_of_entities(tmp_path: Path, tag: str, kind: str) -> None:
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}-de.conll").write_text(f"Ulm {tag}\n\n" * 32)
+    corpus = load_corpus(init(tmp_path).resolve())
+    assert (corpus.task, corpus.test["de"][0]) == (kind, {"tokens": ["Ulm"], "tags": [tag]})
+
+
+def test_another_scheme_of_own_tags_is_told_and_converted(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}-de.conll").write_text("Bad I-LOC\nUlm I-LOC\nAalen B-LOC\n\n" * 8)
+    with pytest.raises(UserError, match=r"train-de.conll:1: 'I-LOC' after 'O' is not IOB2: .* scheme: iob1 converts"):
+        load_corpus(init(tmp_path).resolve())
+    corpus = load_corpus(init(tmp_path, {"scheme": "iob1"}).resolve())
+    assert corpus.train["de"][0]["tags"] == ["B-LOC", "I-LOC", "B-LOC"]
+    with pytest.raises(UserError, match="no column 'form' for tokens; token and tag are the first and last"):
+        load_corpus(init(tmp_path, {"columns": {"tokens": "form", "tags": "tag"}}).resolve())
 
 
 def test_a_treebank_beside_another_table_is_told(tmp_path: Path) -> None:
@@ -207,6 +235,13 @@ def run_folder(folder: Path) -> None:
 
 MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no file": (lambda folder: None, "none.csv", "none.csv: cannot be read: No such file"),
+    "no folder": (lambda folder: None, "none/such", "none/such: cannot "),
+    "tags in a file of text": (lambda folder: (folder / "a.txt").write_text("a O\n"), "a.txt", "its tag a line .conll"),
+    "a folder of such": (
+        lambda folder: [(folder / f"{split}-de.txt").write_text("a O\n") for split in ("train", "dev")],
+        ".",
+        "it has dev-de.txt, train-de.txt: call a file with a token and its tag a line .conll",
+    ),
     "no table": (lambda folder: None, ".", "has no table; the name of one ends in .jsonl, .csv"),
     "no row": (lambda folder: (folder / "a.csv").write_text("text,label\n"), "a.csv", "a.csv: holds no row"),
     "an array": (lambda folder: (folder / "a.jsonl").write_text("[\n1]"), "a.jsonl", "a.jsonl:1: a JSON array"),
@@ -214,7 +249,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "semicolons": (
         lambda folder: (folder / "a.csv").write_text("lang;text\nde;x\n"),
         "a.csv",
-        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv and tabs "
+        "those of a .tsv, not ';'; save it with commas",
     ),
     "semicolons, and commas in each text": (
         lambda folder: (folder / "a.csv").write_text("lang;text\nde;x, y\n"),
@@ -227,7 +263,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "a.csv",
         "a.csv:1: a carriage return in a value without quotes; a line feed",
     ),
-    "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','"),
+    "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','; call it .csv"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),
     "a workbook": (
         lambda folder: (folder / "a.xlsx").write_bytes(b"PK\3\4"),

@@ -93,6 +93,13 @@ def test_files_that_are_no_lines(tmp_path: Path, name: str, content: bytes) -> N
         read_texts(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["new.conll", "new.conllu", "new.conll.gz"])
+def test_words_a_line_are_not_taken_for_texts(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("Ulm B-LOC\nlacht O\n")
+    with pytest.raises(UserError, match=rf"{name}: has a word a line; predict reads a sentence a line"):
+        read_texts(tmp_path / name)
+
+
 def test_json_lines_by_another_name(tmp_path: Path) -> None:
     for name in ("a.ndjson", "a.json", "a.txt"):
         (tmp_path / name).write_text('{"text": "a"}\n')

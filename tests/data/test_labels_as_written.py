@@ -161,6 +161,12 @@ def test_labels_that_look_alike_are_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert r"' News', 'News', 'News ', 'Ne\u200bws', 'news'; strip_labels: true takes off blanks" in caplog.text
 
 
+def test_all_labels_that_look_alike_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own(tmp_path, "text,label\na,News\nb,news\nc,Sport\nd,sport\n", name="xx.csv")
+    (told,) = [each for each in caplog.messages if "differ by blanks" in each]
+    assert told.endswith("are labels of their own: 'News', 'news'; 'Sport', 'sport'; labels: takes one for another")
+
+
 def test_blanks_are_taken_off_where_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     corpus = own(tmp_path, TABLE, name="xx.csv", strip_labels=True)
     assert corpus.labels == ("News", "Ne\u200bws", "Sport", "news")

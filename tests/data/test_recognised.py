@@ -65,6 +65,10 @@ FOUND: dict[str, tuple[Sequence[str], Columns]] = {
         ("sentence1", "sentence2", "share:score"),
         {"text": "sentence1", "text_pair": "sentence2", "score": "score"},
     ),
+    "two texts by letters": (
+        ("sentence_A", "sentence_B", "share:similarity", "few:origin"),
+        {"text": "sentence_A", "text_pair": "sentence_B", "score": "similarity"},
+    ),
     "entities": (("tokens", "few:ner_tags", "all:id"), {"tokens": "tokens", "tags": "ner_tags"}),
     "parts of speech": (("words", "upos"), {"tokens": "words", "pos": "upos"}),
     "translation": (
@@ -155,6 +159,24 @@ SAID: dict[str, tuple[Sequence[str], Mapping[str, str], Columns]] = {
     "a label of splits": (("text", "part:set"), {"label": "set"}, {"text": "text", "label": "set"}),
     "another kind": (("source", "target", "text", "few:label"), {"text": "text"}, {"text": "text", "label": "label"}),
 }
+
+
+LACKING: dict[str, tuple[Sequence[str], str]] = {
+    "answers": (
+        ("context", "question", "long:answer", "all:start"),
+        'has context and question, but no answers, which are {"text": [...], "answer_start": [...]}; if a column holds '
+        "them, say 'columns={context: context, question: question, answers: COLUMN}'",
+    ),
+    "the tags of tokens": (("words", "all:id"), "has words, but no tags, which are one a token"),
+    "translations": (("src", "all:id"), "has src, but no target; if"),
+}
+
+
+@pytest.mark.parametrize(("names", "said"), LACKING.values(), ids=LACKING)
+def test_what_lacks_of_a_kind_is_told(names: Sequence[str], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        columns_of(Table("t.jsonl", rows(*names)), {})
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize(("names", "given", "columns"), SAID.values(), ids=SAID)

@@ -342,14 +342,15 @@ def test_what_is_trained_on_and_scored_is_counted(tmp_path: Path, caplog: pytest
     }
     folder = written(tmp_path, files)
     load("folder", folder, columns=COLUMNS)
-    (told,) = caplog.messages
+    told, few = caplog.messages
+    assert few.endswith("fi 1")
     assert told.endswith(
         "word for word, so that scores on them say little: test: de 3 of 12, fi 1 of 1; dev: sw 4 of 13"
     )
     caplog.clear()
     for options in ({"test_only": True}, {"languages": ("ar",)}, {"languages": ()}):
         load("folder", folder, columns=COLUMNS, **options)
-    assert not caplog.messages
+    assert not [each for each in caplog.messages if "word for word" in each]
 
 
 def test_a_divided_file_has_no_copies_and_published_sets_are_not_searched(
@@ -367,6 +368,18 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
     "no folder": ("multi30k", {"path": None}, {}, "path: is missing; data: multi30k needs the folder with train.en.gz"),
     "not a folder": ("squad", {"path": Path("nowhere")}, {}, "nowhere is not a folder; data: squad needs"),
     "empty folder": ("udpos", {}, {}, "has no train-xx.tsv, dev-xx.tsv, test-xx.tsv"),
+    "an empty folder of one's own": (
+        "folder",
+        {},
+        {},
+        "has no train-xx, dev-xx, test-xx or train-xx, dev-xx or xx; their names end in .jsonl, .csv, .tsv, .conll, ",
+    ),
+    "a language that has no file": (
+        "folder",
+        {"unseen": ["sw"], "columns": {"text": "text", "label": "label"}},
+        {f"{split}-de.csv": "text,label\na,b\n" for split in ("train", "dev", "test")},
+        r"test-sw.csv\); there is some for: de",
+    ),
     "nothing to train on": ("xquad", {}, {"xquad.de.json": "{}"}, "data: xquad has no training data"),
     "a language twice": ("panx", {"languages": ["de"], "unseen": ["de"]}, {}, "'de' is named 2 times"),
     "a folder for no set": ("panx", {"path": {"panx": "x", "xnli": "y"}}, {}, "'xnli' is a folder for no data set"),
@@ -483,8 +496,40 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_skip_bad_leaves_something(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="skip_bad: leaves no train record of de"):
+    with pytest.raises(UserError, match="skip_bad: leaves no good record of de, fi"):
         load_corpus(bad_recipe(tmp_path, skip_bad=True).model_copy(update={"columns": {"text": "a", "label": "b"}}))
+
+
+@pytest.mark.parametrize("skip_bad", [True, False])
+def test_a_language_without_a_good_record_is_named_with_the_key_that_leaves_it_out(
+    tmp_path: Path, *, skip_bad: bool
+) -> None:
+    unlabelled = [{"sentence": line["sentence"], "intent": ""} for line in LINES]
+    written(tmp_path, {"de.jsonl": LINES, "fi.jsonl": LINES, "pl.jsonl": unlabelled})
+    recipe = Recipe(data="folder", path=str(tmp_path), columns=COLUMNS, skip_bad=skip_bad)
+    said = r"no good record of pl.*, languages: \[de, fi\] leaves pl out"
+    with pytest.raises(UserError, match=said):
+        load_corpus(recipe)
+    assert counts(load_corpus(recipe.model_copy(update={"languages": ("de", "fi")})).test).keys() == {"de", "fi"}
+    with pytest.raises(UserError, match=r"no good record of pl.* lists (them|the bad ones)\)$"):
+        load_corpus(recipe.model_copy(update={"languages": ("pl",)}))
+    unseen = recipe.model_copy(update={"languages": ("de",), "unseen": ("fi", "pl")})
+    with pytest.raises(UserError, match=r"no good record of pl.*, unseen: \[fi\] leaves pl out"):
+        load_corpus(unseen)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "few"),
+    [((19, 1), ""), ((20, 1), "fi 1"), ((99, 5), ""), ((100, 5), "fi 5"), ((120, 6), ""), ((1, 1), "")],
+)
+def test_languages_with_few_test_records_beside_many_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sizes: tuple[int, int], few: str
+) -> None:
+    test = {f"test-{code}.jsonl": LINES[:size] for code, size in zip(("de", "fi"), sizes, strict=True)}
+    written(tmp_path, {"train-de.jsonl": LINES[121:], "dev-de.jsonl": LINES[120:121], **test})
+    load_corpus(Recipe(data="folder", path=str(tmp_path), columns=COLUMNS))
+    said = f"few test records, which averages over languages count like the {sizes[0]} of de: {few}"
+    assert caplog.messages == ([said] if few else [])
 
 
 def test_real_captions_say_what_they_are_translated_into() -> None:

@@ -54,6 +54,17 @@ def test_balance() -> None:
     ]
 
 
+def test_a_language_without_a_label_has_the_least_of_none() -> None:
+    train = {"aa": [{"label": "x"}], "bb": [{"label": "x"}, {"label": "y"}], "cc": []}
+    assert balance(Corpus("classification", ("x", "y"), train, {}, {}), TASKS) == [
+        Balance("x", 2, 200 / 3, (50.0, "bb"), (100.0, "aa")),
+        Balance("y", 1, 100 / 3, (0.0, "aa"), (50.0, "bb")),
+    ]
+    assert balance(Corpus("classification", ("x",), {"cc": []}, {}, {}), TASKS) == [
+        Balance("x", 0, 0.0, (0.0, ""), (0.0, ""))
+    ]
+
+
 def test_a_model_made_for_its_data_has_no_tokenizer_yet(caplog: pytest.LogCaptureFixture) -> None:
     corpus = Corpus("classification", ("a", "b"), {}, {}, {"aa": [{"text": "x", "label": "a"}]})
     assert measure(corpus, "scratch:transformer", 16) == {}

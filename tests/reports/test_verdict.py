@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from builders import run_result
-from multitune.reports import verdict
+from multitune.reports import page, verdict
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, Interval
 from multitune.results.run import Sides
-from report_folders import Contents, evidence
+from report_folders import HOSTILE, Contents, evidence
 
 NOTHING: Estimates = Sides(None, None)
 
@@ -118,11 +119,19 @@ def test_several_seeds_of_one_method_are_told_by_their_mean(tmp_path: Path) -> N
 
 
 def test_caveats(tmp_path: Path) -> None:
-    said = verdict.caveats(evidence(tmp_path, Contents()))
+    said = verdict.caveats(evidence(tmp_path, Contents(examples=11)))
     assert said[0].startswith("One seed")
     assert "Joint training (+12.5), Sequential Reptile (+15.0)" in said[1], (
         "a quarter of the final score since the last validation"
     )
     several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
-    assert [line.split()[0] for line in several] == ["Several", "Intervals", "Still"]
+    assert [line.split()[0] for line in several] == ["Several", "Few", "Intervals", "Still"]
     assert "nothing about others" in several[0]
+    assert several[1].startswith(f"Few test examples: de 3, ar 3, {HOSTILE} 3, fr 3 and ja 3; in an average all")
+
+
+def test_the_headline_ends_with_what_averages_hang_on(tmp_path: Path) -> None:
+    few, many = (evidence(tmp_path / str(number), Contents(examples=number)) for number in (5, 6))
+    said = f" Averages hang on few test examples: de 5, ar 5, {HOSTILE} 5, fr 5 and ja 5."
+    assert (verdict.chance(few), verdict.chance(many)) == (said, "")
+    assert f"languages.{escape(said)}</p>" in page.render(few)

@@ -49,7 +49,7 @@ def data(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fals
     if (more := len(bad) - LISTED) > 0 and not machine:
         print(f"and {more} more")
     if stopped:
-        raise UserError(f"{one.data}: {counted(len(bad), 'bad record')}; a run stops unless skip_bad: true")
+        raise UserError(f"{one.data_name}: {counted(len(bad), 'bad record')}; a run stops unless skip_bad: true")
 
 
 def cache(

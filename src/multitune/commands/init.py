@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune import plugins
-from multitune.data import separated, tabular
+from multitune.data import conll, separated, tabular
 from multitune.data.bad import BadRecords, first_of
 from multitune.data.sets import any_hub, hub
 from multitune.data.sets.recognised import Table, columns_of
@@ -28,6 +29,8 @@ PASSES = 3
 LARGEST_BUDGET = 200
 """Gradient computations: a first answer takes a minute or two."""
 TREEBANK = {"tokens": "form", "pos": "upos"}
+PREFIXED = re.compile(r"[BIESLU]-")
+"""The beginning of a tag of an entity."""
 CHAT_MODEL = "offline:smollm2"
 """For conversations and completions, which no encoder learns."""
 BEGIN = 100
@@ -42,6 +45,10 @@ NOT_READ = {
     ".tab": "call it .tsv",
 }
 """Endings of other files with rows -> what to do with them."""
+ENDINGS = {",": "call it .csv", "\t": "call it .tsv"}
+"""What separates the columns of a file with another ending -> what to do with it."""
+TEXT = "call a file with a token and its tag a line .conll, and one with tabs between columns .tsv"
+"""What to do with files whose names do not say what they hold."""
 FEW = 8
 """Columns that a warning names."""
 WIDTH = 100
@@ -72,9 +79,14 @@ def way_out(path: Path) -> str | None:
     return NOT_READ.get(path.suffix.lower())
 
 
+def _advice(path: Path) -> str | None:
+    """What is to be done with a file that may hold rows, so that it can be trained on."""
+    return TEXT if path.suffix.lower() in (".txt", ".bio", ".iob", ".iob2") else way_out(path)
+
+
 def _check_ending(path: Path) -> None:
     """Raise ``UserError`` where a file is a table in a format that is not read."""
-    if (advice := way_out(path)) is not None:
+    if path.is_file() and (advice := _advice(path)) is not None:
         raise UserError(
             f"{path}: is no recipe, and no table: the name of one ends in {', '.join(tabular.READERS)}; {advice}"
         )
@@ -168,6 +180,8 @@ class _Files:
 
 def _files(path: Path) -> _Files:
     """The files of a path, as ``data: folder`` reads them."""
+    if not path.exists():
+        raise UserError(f"{path}: cannot be read: No such file or directory")
     if not path.is_dir():
         _check_ending(path)
         return _Files([path], 0.8, by_file=False)
@@ -175,12 +189,19 @@ def _files(path: Path) -> _Files:
         raise UserError(f"{path}: is the folder of a run; its recipe is {path / 'recipe.yaml'}")
     tables = sorted(file for suffix in tabular.suffixes() for file in path.glob(f"[!.]*{suffix}"))
     if not tables:
-        raise UserError(f"{path}: has no table; the name of one ends in {', '.join(tabular.suffixes())}")
+        raise UserError(f"{path}: has no table; the name of one ends in {', '.join(tabular.suffixes())}{_others(path)}")
     whole = [file for file in tables if tabular.stem_of(file) == "train"]
     by_split = [file for file in tables if file.name.startswith("train-")]
     if len(tables) > 1 and (whole or by_split):  # one alone is divided, whatever it is called
         return _Files(whole or by_split, 1.0, by_file=not whole, by_split=True)
     return _Files(tables, 0.8, by_file=len(tables) > 1)
+
+
+def _others(folder: Path) -> str:
+    """What a folder holds instead of tables, and what to do with it."""
+    files = sorted(file for file in folder.glob("[!.]*") if file.is_file())
+    advice = next((f": {advice}" for file in files if (advice := _advice(file)) is not None), "")
+    return f"; it has {first_of([file.name for file in files], FEW)}{advice}" if files else ""
 
 
 def _of_hub(name: str, languages: object) -> _Files:
@@ -195,7 +216,7 @@ def _recognised(files: _Files, given: object, most: int) -> tuple[dict[str, str]
     said = {str(field): str(column) for field, column in given.items()} if isinstance(given, dict) else {}
     nameless = [path for path in files.paths if tabular.suffix_of(path) not in tabular.OBJECTS]
     if nameless:
-        columns = said or _of_treebanks(files.paths, nameless[0])
+        columns = said or _of_nameless(files.paths, nameless[0])
         bad = BadRecords()
         rows = chain.from_iterable(tabular.rows(path, columns, bad) for path in files.paths)
         return columns, sum(1 for _ in islice(rows, most))
@@ -240,12 +261,12 @@ def _check_separated(path: Path) -> None:
         if len(names) == 1 and mark in names[0]:
             raise UserError(
                 f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
-                f"not {mark!r}"
+                f"not {mark!r}; {ENDINGS.get(mark, 'save it with commas, or as .tsv with tabs')}"
             )
 
 
-def _of_treebanks(paths: Sequence[Path], nameless: Path) -> dict[str, str]:
-    """The columns of CoNLL-U files.
+def _of_nameless(paths: Sequence[Path], nameless: Path) -> dict[str, str]:
+    """The columns of CoNLL and CoNLL-U files.
 
     Args:
         paths: of all files.
@@ -255,6 +276,8 @@ def _of_treebanks(paths: Sequence[Path], nameless: Path) -> dict[str, str]:
         UserError: not all of them are such.
     """
     suffixes = {tabular.suffix_of(path) for path in paths}
+    if suffixes == {".conll"}:
+        return _of_conll(paths)
     if suffixes == {".conllu"}:
         return TREEBANK
     if not suffixes <= tabular.READERS.keys():
@@ -263,10 +286,18 @@ def _of_treebanks(paths: Sequence[Path], nameless: Path) -> dict[str, str]:
         f"{nameless}: a file of this format does not say what its columns hold; "
         + (
             "keep the folder to one format"
-            if ".conllu" in suffixes
+            if suffixes & {".conll", ".conllu"}
             else "say it, e.g. 'columns={text: review, label: stars}'"
         )
     )
+
+
+def _of_conll(paths: Sequence[Path]) -> dict[str, str]:
+    """The columns of files with a tag a token: entities where a tag of the first sentences has a prefix, as B-PER."""
+    token, tag = conll.COLUMNS
+    rows = chain.from_iterable(tabular.rows(path, {"tags": tag}, BadRecords()) for path in paths)
+    tags = {each for _, row in islice(rows, SAMPLE) for each in row["tags"]}
+    return {"tokens": token, "tags" if any(map(PREFIXED.match, tags)) or tags <= {"O"} else "pos": tag}
 
 
 def _rows(paths: list[Path]) -> Iterator[Mapping[str, Any]]:

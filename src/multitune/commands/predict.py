@@ -31,6 +31,8 @@ SAID = ("prediction", "scores")
 """What is said of a text, beside what was given."""
 JSON_LINES = (".ndjson", ".jsonlines")
 """What else JSON Lines are called: whatever a file is called, its first line tells of them."""
+WORDS_A_LINE = (".conll", ".conllu")
+"""Files of sentences, of which no line is a text."""
 OPTIONAL = ("target_language",)
 """What a record of some kinds may say that no file's column is."""
 READ = ("text_pair", "target_language")
@@ -99,6 +101,8 @@ def read_texts(file: Path) -> list[str | dict[str, Any]]:
     if _is_table(file):
         rows = tabular.OBJECTS[tabular.suffix_of(file)](file, None)
         return [plain(dict(row), f"{file}: row {number}") for number, row in enumerate(rows, 1)]
+    if tabular.suffix_of(file) in WORDS_A_LINE:
+        raise UserError(f"{file}: has a word a line; predict reads a sentence a line, its words with blanks between")
     if (advice := way_out(file)) is not None and file.suffix.lower() not in JSON_LINES:
         raise UserError(f"{file}: holds neither lines of text nor a table that is read; {advice}")
     if str(file) == "-":

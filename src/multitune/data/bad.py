@@ -44,8 +44,12 @@ class BadRecords:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._found)
 
-    def refuse(self) -> None:
+    def refuse(self, lost: str = "", way_out: str = "") -> None:
         """Stop where there are any.
+
+        Args:
+            lost: what would be lost where they were left out, in words.
+            way_out: what would help then, if there is anything.
 
         Raises:
             UserError: one line with the first bad record and how many more there are.
@@ -54,8 +58,11 @@ class BadRecords:
             return
         place, problem = self._found[0]
         more = len(self) - 1
-        which = f"{counted(more, 'more bad record')}; " if more else ""
-        raise UserError(f"{place}: {problem} ({which}multitune data lists them, skip_bad: true leaves them out)")
+        which = ", ".join(filter(None, [counted(more, "more bad record") if more else "", lost]))
+        helps = ", ".join(
+            filter(None, ["multitune data lists them", way_out if lost else "skip_bad: true leaves them out"])
+        )
+        raise UserError(f"{place}: {problem} ({'; '.join(filter(None, [which, helps]))})")
 
 
 def counted(number: int, what: str) -> str:

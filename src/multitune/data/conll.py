@@ -8,10 +8,10 @@ has.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from multitune.data.bad import BadRecord, BadRecords, parsed, records
+from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
 from multitune.data.corpus import Placed, Record
 from multitune.data.sentences import sentences, splitter
 from multitune.data.tag_schemes import check_iob2
@@ -19,6 +19,9 @@ from multitune.data.tag_schemes import check_iob2
 log = logging.getLogger(__name__)
 
 Check = Callable[[Sequence[str]], None]
+
+COLUMNS = ("token", "tag")
+"""What a recipe calls the first column of a line, and the last."""
 
 SCHEMES = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "plain tags": "."}
 """The prefixes of each scheme; ``.`` stands for a tag without one."""
@@ -56,6 +59,31 @@ def placed(path: str | Path, bad: BadRecords | None = None, *, strict: bool = Fa
 def unchecked(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
     """Yield what ``placed`` does, with tags of any scheme or none."""
     return _placed(Path(path), bad, lambda tags: None)
+
+
+def rows(path: str | Path, columns: Mapping[str, str], bad: BadRecords | None = None) -> Iterator[Placed]:
+    """Yield ``{field: [value of each word]}`` a sentence, each with its place, as tables of a user's own are read.
+
+    Args:
+        path: as of ``read``.
+        columns: field -> ``token``, the first column of the file, or ``tag``, the last.
+        bad: takes the bad sentences; None raises at the first.
+
+    Raises:
+        UserError: no such column; or as ``read`` does, but for tags.
+    """
+    for field, column in columns.items():
+        if column not in COLUMNS:
+            report(bad, str(path), f"no column {column!r} for {field}; {' and '.join(COLUMNS)} are the first and last")
+            return
+    at = {field: COLUMNS.index(column) for field, column in columns.items()}
+    pairs = _Columns()
+
+    def by_field(lines: Sequence[str]) -> Record:
+        words = pairs.of(lines)
+        return {field: [word[index] for word in words] for field, index in at.items()}
+
+    yield from parsed(sentences(Path(path), bad), by_field, bad)
 
 
 def _placed(path: Path, bad: BadRecords | None, check: Check) -> Iterator[Placed]:

@@ -16,6 +16,12 @@ tn:tsn tr:tur ts:tso tt:tat tw:twi ug:uig uk:ukr ur:urd uz:uzn vi:vie wo:wol xh:
 """
 ISO_639_3 = dict(pair.split(":") for pair in _CODES.split())
 """Code of two letters -> code of three; of a language with several standards (ar, fa, ms) the one that models have."""
+_FURTHER = """
+aa ab ae ak an av ay bi ce ch co cr cu cv dv gv ho hz ia ie ii ik io iu kj kl kr kv kw la lu mh na nd ng no nr nv oj os
+pi rm se to ty ve vo wa za
+"""
+_ISO_639_1 = (ISO_639_3.keys() | frozenset(_FURTHER.split())) - {"ns"}
+"""The table above lacks some of its codes, and has one that is none."""
 _STANDARD = frozenset(ISO_639_3.values())
 _OTHER_NAMES = {
     "iw": "heb",
@@ -91,6 +97,11 @@ def standards(tag: str) -> list[str]:
 def is_language(tag: str) -> bool:
     """Whether this is the code of a language that the table above has, perhaps with a script or a country."""
     return language(tag).code in _STANDARD
+
+
+def is_iso_639(code: str) -> bool:
+    """Whether this is one of the 183 codes of ISO 639-1; of three letters, which have thousands, any may be a code."""
+    return len(code) == 3 or code in _ISO_639_1
 
 
 @cache

@@ -1,10 +1,10 @@
-"""A user's own tables: JSONL, CSV, TSV, CoNLL-U, Parquet or Arrow by their ending, with columns that the user names."""
+"""A user's own tables: JSONL, CSV, TSV, CoNLL, Parquet or Arrow by their ending, with columns that the user names."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from multitune.data import arrow, conllu, jsonl, parquet, separated
+from multitune.data import arrow, conll, conllu, jsonl, parquet, separated
 from multitune.data.bad import BadRecords, parsed, records
 from multitune.data.chat import COMPLETION, MESSAGES
 from multitune.data.corpus import Place, Placed, Record
@@ -20,6 +20,7 @@ READERS: dict[str, Rows] = {
     ".jsonl": jsonl.rows,
     ".csv": separated.rows,
     ".tsv": separated.rows,
+    ".conll": conll.rows,
     ".conllu": conllu.rows,
     ".parquet": parquet.rows,
     **dict.fromkeys(arrow.SUFFIXES, arrow.rows),
@@ -57,8 +58,8 @@ def read(
     ``target_language``, ``source_language``): translation; ``context``, ``question``, ``answers`` (and ``id``):
     question answering; ``messages`` (lists of ``{"role", "content"}``, so JSONL alone), or ``prompt`` and
     ``completion``: chat; ``text``: texts alone. Tokens and tags are lists in JSONL, and have single spaces between in
-    CSV and TSV; in CoNLL-U they are columns such as ``form`` and ``upos``. Answers are ``{"text": [...],
-    "answer_start": [...]}``, so JSONL alone.
+    CSV and TSV; in CoNLL they are columns called ``token`` and ``tag``, in CoNLL-U ``form``, ``upos`` and others.
+    Answers are ``{"text": [...], "answer_start": [...]}``, so JSONL alone.
 
     Args:
         path: a UTF-8 file, plain or gzipped, or a Parquet or Arrow file, whose name ends in one of ``suffixes()``.

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from multitune.probes import typology
-from multitune.reports import by_language, causes, outcomes, papers, repeat, training_curves, verdict
+from multitune.reports import by_language, causes, outcomes, papers, repeat, sureness, training_curves, verdict
 from multitune.reports.charts import SHAPES, plot_chart, rows_chart
 from multitune.reports.classes import class_lines
 from multitune.reports.colours import look
@@ -22,6 +22,8 @@ from multitune.reports.evidence import Evidence, FinishedRun, load
 from multitune.reports.examples import examples
 from multitune.reports.method_names import anchor, entries, full, linked
 from multitune.reports.pictures import HeatMap, described
+from multitune.reports.sureness import Sureness
+from multitune.reports.verdict import Lead
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
 from multitune.results.run import SIDES, Sides, mean, milliseconds_a_gradient
@@ -68,7 +70,7 @@ def _environment() -> Environment:
     environment.globals |= {"plot_chart": plot_chart, "rows_chart": rows_chart, "alike": alike}
     environment.globals |= {"name": full, "anchor": anchor}
     environment.filters |= {"interval": _interval, "signed": _signed, "number": _number, "name": full, "sense": _sense}
-    environment.filters |= {"tag": _tag}
+    environment.filters |= {"tag": _tag, "bounds": _bounds}
     environment.filters |= {"linked": linked}
     return environment
 
@@ -99,16 +101,16 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
     leader = leads[0].leader if leads else evidence.methods[0]
     told, agreements = examples(_ordered(causes.first_runs(evidence), leader))
     maps = causes.heat_maps(evidence)
+    alone = sureness.of_run(evidence.runs[0]) if evidence.comparison is None else None
     return {
         "evidence": evidence,
-        "headline": verdict.headline(leads, one_seed=verdict.is_of_one_seed(evidence))
-        if len(evidence.methods) > 1
-        else verdict.of_one(evidence),
+        "alone": alone,
+        "headline": _headline(evidence, leads) + verdict.chance(evidence),
         "leads": leads,
         "caveats": verdict.caveats(evidence),
         "leader": leader,
         "baseline": evidence.comparison.baseline if evidence.comparison else leader,
-        "methods": [_method_line(evidence, method) for method in evidence.methods if evidence.of(method)],
+        "methods": [_method_line(evidence, method, alone) for method in evidence.methods if evidence.of(method)],
         "groups": by_language.groups(evidence, leader),
         "nearest": by_language.nearest(evidence, leader),
         "typology": typology.source(),
@@ -136,13 +138,21 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _method_line(evidence: Evidence, method: str) -> MethodLine:
+def _headline(evidence: Evidence, leads: list[Lead]) -> str:
+    """The answer in a sentence."""
+    if len(evidence.methods) == 1:
+        return verdict.of_one(evidence)
+    return verdict.headline(leads, one_seed=verdict.is_of_one_seed(evidence))
+
+
+def _method_line(evidence: Evidence, method: str, alone: Sureness | None) -> MethodLine:
     results = [run.result for run in evidence.of(method)]
     comparison = evidence.comparison
+    averages = results[0].average if alone is None else alone.sides
     return MethodLine(
         method=method,
         point=", ".join(f"{key}={value}" for key, value in evidence.of(method)[0].grid.items()),
-        sides=comparison.summary[method] if comparison else results[0].average,
+        sides=comparison.summary[method] if comparison else averages,
         gains=comparison.differences.get(method, NO_GAINS) if comparison else NO_GAINS,
         drift=mean(result.drift for result in results),
         steps=mean(result.steps for result in results),
@@ -193,9 +203,11 @@ def _sense(gain: float | None) -> str:
 
 
 def _interval(estimate: Interval | float | None) -> str:
-    if isinstance(estimate, Interval):
-        return f"{_number(estimate.mean)} [{_number(estimate.low)}, {_number(estimate.high)}]"
-    return _number(estimate)
+    return f"{_number(estimate.mean)} {_bounds(estimate)}" if isinstance(estimate, Interval) else _number(estimate)
+
+
+def _bounds(interval: Interval) -> str:
+    return f"[{_number(interval.low)}, {_number(interval.high)}]"
 
 
 def _signed(interval: Interval | None) -> str:

@@ -1,5 +1,6 @@
 """Which method to ship, by how much it leads, and how sure that is: sentences from a comparison's intervals."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ from multitune.results.digests import named, tested_differently
 from multitune.results.metrics import Validate
 from multitune.results.run import SIDES, Side, mean
 
+FEW_EXAMPLES = 10
+"""Test examples of a language that are pointed out as few, or fewer."""
+CHANCE = 5
+"""Those that are pointed out in the headline."""
 STILL_RISING = 2.0
 """Points of dev score gained between the last two validations above which a run was cut off while it learnt."""
 
@@ -104,6 +109,12 @@ def of_one(evidence: Evidence) -> str:
     return f"{full(results[0].method)}: {results[0].metric} {', '.join(scores)}{seeds}."
 
 
+def chance(evidence: Evidence) -> str:
+    """What stands after the headline where averages hang on a few examples, which no interval shows; else nothing."""
+    few = _tested_on(evidence, CHANCE)
+    return f" Averages hang on few test examples: {named(few)}." if few else ""
+
+
 def caveats(evidence: Evidence) -> list[str]:
     """What the numbers cannot bear."""
     notes = [f"{full(run.method)}: {note}." for run in evidence.shown for note in run.result.notes]
@@ -117,7 +128,7 @@ def caveats(evidence: Evidence) -> list[str]:
         remarks.append(
             "Several seeds: the intervals say how sure the seeds make it on these test examples, nothing about others."
         )
-    remarks += _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
+    remarks += _few_examples(evidence) + _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
         remarks.append("Intervals are 95 % each and not corrected for the number of comparisons.")
     rising = [
@@ -131,6 +142,18 @@ def caveats(evidence: Evidence) -> list[str]:
             f"{', '.join(rising)}. A longer run may change the order."
         )
     return remarks
+
+
+def _few_examples(evidence: Evidence) -> list[str]:
+    """Languages with so few test examples that one of them moves a score by ten points or more."""
+    few = _tested_on(evidence, FEW_EXAMPLES)
+    return [f"Few test examples: {named(few)}; in an average all languages count alike."] if few else []
+
+
+def _tested_on(evidence: Evidence, most: int) -> list[str]:
+    """The languages that have at most so many test examples, each with their number."""
+    counts = Counter(each.language for run in evidence.shown[:1] for each in run.predictions())
+    return [f"{language} {count}" for language, count in counts.items() if count <= most]
 
 
 def _unknown_labels(evidence: Evidence) -> list[str]:

@@ -143,20 +143,50 @@ def _good(recipe: Recipe, corpus: Corpus, bad: BadRecords) -> Corpus:
     Raises:
         UserError: bad records.
     """
+    emptied = _emptied(corpus)
+    lost, way_out = _lost(corpus, emptied), _without(corpus, emptied)
     if not recipe.skip_bad:
-        bad.refuse()
-    splits = (("train", corpus.train), ("dev", corpus.dev), ("test", corpus.test))
-    emptied = {
-        split: [language for language, rows in records.items() if not rows and language in corpus.skipped]
-        for split, records in splits
-    }
-    if any(emptied.values()):
-        left = "; ".join(f"no {split} record of {', '.join(codes)}" for split, codes in emptied.items() if codes)
-        raise UserError(f"skip_bad: leaves {left}; multitune data lists the bad ones")
+        bad.refuse(lost, way_out)
+    if lost:
+        raise UserError(f"skip_bad: leaves {lost} (multitune data lists the bad ones{way_out and f', {way_out}'})")
     if corpus.skipped:
         counts = ", ".join(f"{language} {count}" for language, count in corpus.skipped.items())
         log.warning("skip_bad: %d bad records are left out: %s", len(bad), counts)
     return cut(recipe, corpus)
+
+
+def _emptied(corpus: Corpus) -> dict[str, list[str]]:
+    """Language -> its splits that hold bad records alone."""
+    splits = {"train": corpus.train, "dev": corpus.dev, "test": corpus.test}
+    emptied = {
+        language: [split for split, records in splits.items() if language in records and not records[language]]
+        for language in corpus.skipped
+    }
+    return {language: own for language, own in emptied.items() if own}
+
+
+def _lost(corpus: Corpus, emptied: Mapping[str, Sequence[str]]) -> str:
+    """What is lost where bad records are left out: whole languages, and splits of others."""
+    splits = {"train": corpus.train, "dev": corpus.dev, "test": corpus.test}
+    by_loss: dict[str, list[str]] = {}
+    for language, own in emptied.items():
+        has_more = any(records.get(language) for records in splits.values())
+        for what in [f"{split} record" for split in own] if has_more else ["good record"]:
+            by_loss.setdefault(what, []).append(language)
+    return "; ".join(f"no {what} of {', '.join(codes)}" for what, codes in by_loss.items())
+
+
+def _without(corpus: Corpus, emptied: Collection[str]) -> str:
+    """The keys of a recipe that leave languages out; empty where there is none, or none would be left to train on."""
+    unseen = [code for code in corpus.test if code not in corpus.train]
+    keys = [
+        f"{key}: [{', '.join(code for code in own if code not in emptied)}]"
+        for key, own in (("languages", list(corpus.train)), ("unseen", unseen))
+        if any(code in emptied for code in own)
+    ]
+    if not keys or all(code in emptied for code in corpus.train):
+        return ""
+    return f"{' and '.join(keys)} {'leaves' if len(keys) == 1 else 'leave'} {', '.join(emptied)} out"
 
 
 def cut(recipe: Recipe, corpus: Corpus) -> Corpus:

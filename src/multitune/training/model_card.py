@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCardData, metadata_load, try_to_load_from_cache
 
-from multitune.data.languages import RENEWED
+from multitune.data.languages import RENEWED, is_iso_639
 from multitune.data.sets import hub_sets
 from multitune.models import scratch
 from multitune.models.offline_models import OFFLINE
@@ -65,7 +65,7 @@ class Training:
     def title(self) -> str:
         """The model in a few words, as its model-index calls it."""
         recipe = self.recipe
-        return f"{_last(self.base or recipe.model)}-{recipe.data}-{recipe.method}"
+        return f"{_last(self.base or recipe.model)}-{recipe.data_name}-{recipe.method}"
 
     @property
     def data_sets(self) -> list[str]:
@@ -158,8 +158,8 @@ def _results(training: Training, languages: Sequence[str]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=training.heads.task(language).pipeline_tag or "other",
-            dataset_type=data_sets[0] if len(data_sets) == 1 else training.recipe.data,
-            dataset_name=training.recipe.data,
+            dataset_type=data_sets[0] if len(data_sets) == 1 else training.recipe.data_name,
+            dataset_name=training.recipe.data_name,
             dataset_config=language,
             dataset_split=training.split,
             metric_type=metric,
@@ -180,7 +180,7 @@ def _introduction(training: Training, trained: Sequence[str]) -> str:
     else:
         done = f"{origin}, fine-tuned"
     names = ", ".join(map(_text, trained))
-    return f"{done} on {_text(recipe.data)} ({names}) with multitune's {_text(recipe.method)}."
+    return f"{done} on {_text(recipe.data_name)} ({names}) with multitune's {_text(recipe.method)}."
 
 
 def _list_of_models(folders: Sequence[str]) -> str:
@@ -247,7 +247,8 @@ def _facts(training: Training) -> list[str]:
 def _code(language: str) -> str | None:
     """ISO 639's code of a language by the name that a user gives it; None where the name is not one."""
     match = _LANGUAGE.fullmatch(language)
-    return RENEWED.get(match[1], match[1]) if match else None
+    code = RENEWED.get(match[1], match[1]) if match else ""
+    return code if is_iso_639(code) else None
 
 
 def _license(recipe: Recipe) -> str | None:

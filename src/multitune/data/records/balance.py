@@ -32,10 +32,10 @@ def _of_one_head(head: Head, kind: type[Kind], corpus: Corpus, languages: Sequen
         language: Counter(label for record in corpus.train[language] for label in kind.labels_of(record))
         for language in languages
     }
-    total = sum(counts.values(), start=Counter())
+    total, nowhere = sum(counts.values(), start=Counter()), [(0.0, "")]
     rows = []
     for label in sorted(head.labels, key=lambda label: -total[label]):
-        shares = [(_percent(count[label], count.total()), language) for language, count in counts.items()]
+        shares = [(_percent(count[label], count.total()), code) for code, count in counts.items() if count] or nowhere
         share = _percent(total[label], total.total())
         rows.append(Balance(f"{prefix}{label}", total[label], share, min(shares), max(shares)))
     return rows

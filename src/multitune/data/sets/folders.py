@@ -138,6 +138,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
     }
     reading.refuse_too_few()
     reading.say_what_was_done()
+    reading.warn_of_few(test)
     return Corpus(
         task=layout.task,
         labels=labels,
@@ -256,7 +257,7 @@ def say_a_tenth_validates(wanted: Wanted) -> None:
 
 
 def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
-    needs = f"data: {layouts[0].name} needs the folder with {described(layouts[0])}"
+    needs = f"data: {layouts[0].name} needs the folder with {described(layouts[:1])}"
     if path is None:
         raise UserError(f"path: is missing; {needs}")
     if not Path(path).is_dir():
@@ -278,7 +279,7 @@ def _fitting(layouts: Sequence[Layout], folder: Path, training: bool, *, test_on
             return layout
     if test_only and training:
         return _fitting(layouts, folder, training=False, test_only=True)
-    raise UserError(f"path: {folder} has no {' or '.join(dict.fromkeys(map(described, layouts)))}")
+    raise UserError(f"path: {folder} has no {described(layouts)}")
 
 
 def check_training(layouts: Sequence[Layout], training: bool) -> None:
@@ -292,10 +293,21 @@ def fits(layouts: Sequence[Layout], path: str, *, test_only: bool) -> bool:
     return any(_files(Path(path), layout, layout.reported if test_only else layout.train) for layout in layouts)
 
 
-def described(layout: Layout) -> str:
-    """The names of a layout's files for a reader: train-xx.tsv, dev-xx.tsv."""
-    names = (name for part in (layout.train, layout.dev, layout.test) if part is not None for name in part.names)
-    return ", ".join(dict.fromkeys(name.replace("{}", "xx") + "/".join(layout.suffixes) for name in names))
+def described(layouts: Sequence[Layout]) -> str:
+    """The names of files for a reader: train-xx.tsv, dev-xx.tsv; where names may have several endings, these behind."""
+    endings = layouts[0].suffixes
+    ending = endings[0] if len(endings) == 1 else ""
+    of_each = (
+        ", ".join(dict.fromkeys(name.replace("{}", "xx") + ending for part in _parts(layout) for name in part.names))
+        for layout in layouts
+    )
+    files = " or ".join(dict.fromkeys(of_each))
+    return files if len(endings) == 1 else f"{files}; their names end in {', '.join(endings)}"
+
+
+def _parts(layout: Layout) -> list[Part]:
+    """Train, dev and test, as far as there are any."""
+    return [part for part in (layout.train, layout.dev, layout.test) if part is not None]
 
 
 def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
@@ -353,7 +365,9 @@ def _require(key: str, languages: Sequence[str], files: Files, folder: Path, par
     lacking = [language for language in languages if language not in files]
     if lacking:
         code = next((code for code, known in layout.codes.items() if known == lacking[0]), lacking[0])
-        missing = ", ".join(str(folder / name.replace("{}", code)) + layout.suffixes[0] for name in part.names)
+        paths = [path for own in files.values() for path in own]
+        ending = next((end for end in layout.suffixes if any(path.name.endswith(end) for path in paths)), "")
+        missing = ", ".join(str(folder / name.replace("{}", code)) + ending for name in part.names)
         has = ", ".join(files) or "no language"
         named = ", ".join(map(repr, lacking))
         raise UserError(f"{key}: no data for {named} ({missing}); there is some for: {has}")

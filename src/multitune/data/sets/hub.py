@@ -61,7 +61,7 @@ def load(layouts: Sequence[Layout], hub_set: HubSet, wanted: Wanted, bad: BadRec
         UserError: as ``folders.load`` does; or the Hub does not give the files.
     """
     if wanted.path is None:
-        otherwise = f", or with {folders.described(layouts[0])}" if layouts else ""
+        otherwise = f", or with {folders.described(layouts[:1])}" if layouts else ""
         return folders.load([hub_set.layout], _downloaded(hub_set, wanted, otherwise), bad)
     return folders.load([*layouts, hub_set.layout], wanted, bad)
 

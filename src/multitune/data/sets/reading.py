@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FEW_TESTED = 5
+"""Test records of a language that are pointed out as few, or fewer: each moves its score by 20 points or more."""
+MANY = 20
+"""So many times as many of another language."""
 FEW = 20
 """Labels or languages that a message names: enough to recognise a set by."""
 
@@ -96,6 +100,16 @@ class Reading:
         if found := self._copies.found:
             counts = "; ".join(f"{split}: {_counted(languages)}" for split, languages in found.items())
             log.warning("texts that stand in train word for word, so that scores on them say little: %s", counts)
+
+    def warn_of_few(self, test: Mapping[str, Sequence[Record]]) -> None:
+        """Warn of languages of a user's own files that have a few test records where another one has many."""
+        sizes = {code: len(records) for code, records in test.items()}
+        most = max(sizes, key=lambda code: sizes[code], default="")
+        least = min(FEW_TESTED, sizes.get(most, 0) // MANY)
+        few = [f"{code} {size}" for code, size in sizes.items() if size <= least]
+        if few and self._layout.own:
+            alike = f"which averages over languages count like the {sizes[most]} of {most}"
+            log.warning("few test records, %s: %s", alike, first_of(few, FEW))
 
     def _compared(self, records: Iterable[Record], part: "Part", code: str) -> Iterable[Record]:
         """The records as they are; in a user's own files those that train has, too, are counted."""

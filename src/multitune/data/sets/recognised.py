@@ -24,9 +24,13 @@ NAMES: dict[str, tuple[str, ...]] = {
     "text": (
         *("sentence", "review", "content", "comment", "body", "utterance", "tweet", "message", "document"),
         *("premise", "sentence1", "sentence_1", "question1", "text1", "query", "anchor"),
+        *("sentence_a", "sent_a", "sent1", "text_a", "text_1"),
     ),
     "positive": ("positive_passage", "relevant_passage"),
-    "text_pair": ("hypothesis", "sentence2", "sentence_2", "question2", "text2"),
+    "text_pair": (
+        *("hypothesis", "sentence2", "sentence_2", "question2", "text2"),
+        *("sentence_b", "sent_b", "sent2", "text_b", "text_2"),
+    ),
     "label": (
         *("labels", "class", "category", "sentiment", "intent", "stars", "rating", "topic", "genre", "emotion"),
         "gold_label",
@@ -48,6 +52,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "completion": ("response",),
 }
 """Field -> what its column is also called; one that is called as the field comes first."""
+LOOKS = {"answers": '{"text": [...], "answer_start": [...]}', "tags": "one a token"}
+"""Field -> its values in words, where a reader may have others."""
 LABELS = ("label", "labels", "score")
 """Fields, one of which goes with a text or two."""
 NO_LABELS = ("id", "idx", "index", "unnamed:_0", "level_0", "__index_level_0__", "split", "fold", "")
@@ -129,6 +135,8 @@ def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
         return ways[0]
     has = ", ".join(table.names) or "none"
     if not ways:
+        if (almost := _almost(table.names)) is not None:
+            raise UserError(f"{table.source}: {almost} (columns: {has})")
         raise UserError(
             f"{table.source}: which columns are text and label is not to be told (columns: {has}); say it, e.g. "
             f"{_written({'text': _first(table.names), 'label': _first(table.names[1:])})}"
@@ -136,6 +144,18 @@ def columns_of(table: Table, given: Mapping[str, str]) -> Columns:
     both = " or ".join(map(_written, ways[:2]))
     more = f" (or {len(ways) - 2} more)" if len(ways) > 2 else ""
     raise UserError(f"{table.source}: the columns can be read in {len(ways)} ways; add {both}{more}")
+
+
+def _almost(names: Sequence[str]) -> str | None:
+    """What lacks of a kind of task all of whose other columns are there by name."""
+    for fields in (QUESTION, TRANSLATION, ENTITIES):
+        there = {field: _first(_called(field, names)) for field in fields.required if _called(field, names)}
+        lacking = [field for field in fields.required if field not in there]
+        if there and len(lacking) == 1:
+            say = _written(there | {lacking[0]: "COLUMN"})
+            looks = f", which are {LOOKS[lacking[0]]}" if lacking[0] in LOOKS else ""
+            return f"has {' and '.join(there.values())}, but no {lacking[0]}{looks}; if a column holds them, say {say}"
+    return None
 
 
 def _first(names: Sequence[str]) -> str:
