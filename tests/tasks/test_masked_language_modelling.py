@@ -1,6 +1,7 @@
 """Masked language modelling: which tokens are masked, fixed and anew, and the loss against transformers' own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from multitune.tasks.task import IGNORED
 TASK = MaskedLanguageModelling(())
 TEXTS = ["ana sees roma", "oslo", "the old coro and the old bela " * 20]
 RECORDS = [{"text": text} for text in TEXTS]
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 60,
     "hidden_size": 16,
     "num_hidden_layers": 1,
