@@ -138,7 +138,7 @@ def test_batches_of_ones_own_and_an_optimizer_below_the_mixin_are_taken(tmp_path
     assert type(two.two_loop.inner) is SGD
 
 
-def _with_sgd(self: Any, model: Any = None) -> SGD:
+def _with_sgd(self: Any, model: Any = None) -> Any:
     if self.optimizer is None:
         self.optimizer = SGD(self.model.parameters(), lr=0.1)
     return self.optimizer
