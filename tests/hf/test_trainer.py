@@ -352,6 +352,37 @@ def test_metrics_of_languages_and_their_mean(tmp_path: Path) -> None:
     assert "eval_de_loss" not in one.evaluate(rows(2))
 
 
+class OneTrial(Trainer):
+    """Searches as optuna does, but for what it varies."""
+
+    def hyperparameter_search(
+        self, hp_space: Any = None, compute_objective: Any = None, *more: Any, **given: Any
+    ) -> Any:
+        return compute_objective(self.evaluate())
+
+
+class MultitaskOneTrial(MultitaskMixin, OneTrial):
+    """As the docs mix it into TRL's."""
+
+
+def test_a_search_goes_by_the_means(tmp_path: Path) -> None:
+    """The default objective is the sum of all scores, and would have each language's loss beside them."""
+
+    def scores(predicted: Any) -> dict[str, Any]:
+        right = (predicted.predictions.argmax(-1) == predicted.label_ids).mean()
+        return {"accuracy": float(right), "by_label": {"0": 0.5}}
+
+    held_out = by_language(rows(1))
+    given: dict[str, Any] = {"eval_dataset": held_out, "task_column": "language"}
+    one = MultitaskOneTrial(classifier(), arguments(tmp_path), compute_metrics=scores, **given)
+    assert one.hyperparameter_search() == one.evaluate()["eval_accuracy"]
+    assert (
+        one.hyperparameter_search(compute_objective=lambda found: -found["eval_loss"]) == -one.evaluate()["eval_loss"]
+    )
+    two = MultitaskOneTrial(classifier(), arguments(tmp_path), **given)
+    assert two.hyperparameter_search() == two.evaluate()["eval_loss"]
+
+
 class Noting(Trainer):
     """Logs a metric without its data set's name, as TRL's trainers do."""
 

@@ -1,9 +1,11 @@
 """Scores by language, and their mean."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from numbers import Real
 from statistics import fmean
 from typing import Any
+
+from transformers.trainer_utils import default_compute_objective
 
 NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
 """Numbers of an evaluation whose mean over data sets would tell nothing."""
@@ -44,6 +46,17 @@ def name_after(metrics: MutableMapping[str, float], prefix: str, name: str) -> N
     for key in [key for key in metrics if key.startswith((general, LOGGED)) and not key.startswith(own)]:
         plain = key.removeprefix(general if key.startswith(general) else LOGGED)
         metrics[own + plain] = metrics.pop(key)
+
+
+def objective_of_means(names: Iterable[str], metrics: Mapping[str, Any]) -> float:
+    """What a search of hyperparameters goes by unless it is told: the Trainer's default, of the means alone.
+
+    Args:
+        names: of the data sets, whose own losses and scores it would add up.
+        metrics: of an evaluation of all of them.
+    """
+    own = tuple(f"eval_{name}_" for name in names)
+    return float(default_compute_objective({key: value for key, value in metrics.items() if not key.startswith(own)}))
 
 
 def _scores(metrics: Mapping[str, Any], own: str, general: str) -> dict[str, Any]:

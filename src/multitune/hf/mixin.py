@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
 from multitune.hf.draws import check_turn, draws
-from multitune.hf.metrics import name_after, with_means
+from multitune.hf.metrics import name_after, objective_of_means, with_means
 from multitune.hf.order import Draw, ExampleOrder
 from multitune.hf.rows import StepRows, share_of_items
 from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
@@ -207,6 +208,14 @@ class MultitaskMixin(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
         return metrics | means
 
+    def hyperparameter_search(
+        self, hp_space: Any = None, compute_objective: Any = None, *more: Any, **kwargs: Any
+    ) -> Any:
+        """The Trainer's; of several data sets the default objective is of their means."""
+        if compute_objective is None and isinstance(self.eval_dataset, dict):
+            compute_objective = partial(objective_of_means, tuple(self.eval_dataset))
+        return super().hyperparameter_search(hp_space, compute_objective, *more, **kwargs)
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with the slow weights, where the method has them."""
         self._free_gathered(before="slow")
@@ -292,13 +301,8 @@ class MultitaskMixin(Trainer):
         finally:
             self._evaluated = None
 
-    @contextmanager
-    def _slow_weights(self) -> Iterator[None]:
-        if self.two_loop is None:
-            yield
-            return
-        with self.two_loop.slow_weights():
-            yield
+    def _slow_weights(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.two_loop is None else self.two_loop.slow_weights()
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """End training before what is evaluated and saved last."""
