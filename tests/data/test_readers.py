@@ -146,7 +146,9 @@ def test_real_spans() -> None:
 
 
 def test_real_pairs_of_languages() -> None:
-    for path in real_data("tatoeba").glob("tatoeba.*-eng.eng"):
+    files = sorted(real_data("tatoeba").glob("tatoeba.*-eng.eng"))
+    assert len(files) == 20
+    for path in files:
         other = path.with_suffix(f".{path.name.split('.')[1].removesuffix('-eng')}")
         assert len(list(parallel.read(path, other))) == len(path.read_bytes().splitlines())
 

@@ -33,4 +33,8 @@ def test_every_method_has_a_look_of_its_own() -> None:
         len({(shown.light, shown.marker) for shown in LOOKS.values() if shown is not LOOKS["pretrained"]})
         == len(LOOKS) - 1
     )
-    assert look("torchjd:MGDA") == look("torchjd:MGDA")
+
+
+def test_methods_without_one_have_the_same_in_every_process() -> None:
+    others = [OTHERS.index(look(f"torchjd:{name}")) for name in ("MGDA", "UPGrad", "CAGrad", "Krum")]
+    assert others == [2, 1, 1, 0]
