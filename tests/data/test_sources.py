@@ -495,9 +495,10 @@ def test_skip_bad_counts_them_by_language(tmp_path: Path, caplog: pytest.LogCapt
     assert "2 bad records are left out: de 1, fi 1" in caplog.text
 
 
-def test_skip_bad_leaves_something(tmp_path: Path) -> None:
+def test_skip_bad_leaves_something(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match="skip_bad: leaves no good record of de, fi"):
         load_corpus(bad_recipe(tmp_path, skip_bad=True).model_copy(update={"columns": {"text": "a", "label": "b"}}))
+    assert not [each for each in caplog.messages if "few test records" in each]
 
 
 @pytest.mark.parametrize("skip_bad", [True, False])

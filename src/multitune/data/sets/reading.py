@@ -106,7 +106,7 @@ class Reading:
         sizes = {code: len(records) for code, records in test.items()}
         most = max(sizes, key=lambda code: sizes[code], default="")
         least = min(FEW_TESTED, sizes.get(most, 0) // MANY)
-        few = [f"{code} {size}" for code, size in sizes.items() if size <= least]
+        few = [f"{code} {size}" for code, size in sizes.items() if 0 < size <= least]
         if few and self._layout.own:
             alike = f"which averages over languages count like the {sizes[most]} of {most}"
             log.warning("few test records, %s: %s", alike, first_of(few, FEW))
