@@ -10,6 +10,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BartConfig,
+    BigBirdConfig,
+    BigBirdForQuestionAnswering,
     MT5Config,
     PretrainedConfig,
     PreTrainedModel,
@@ -133,6 +135,22 @@ def test_heads_and_decoders_find_special_tokens_among_the_rows(config: Pretraine
             assert network.config.to_dict() == before
     vocabulary.undo()
     assert network.config.to_dict() == before
+
+
+def test_modules_that_keep_a_special_tokens_number_find_it_among_the_rows() -> None:
+    """BigBird's head for answers leaves the question out, up to the first separator."""
+    torch.manual_seed(0)
+    network = BigBirdForQuestionAnswering(
+        BigBirdConfig(**SIZES, attention_type="original_full", pad_token_id=0, sep_token_id=30)
+    ).eval()
+    ids = torch.tensor([[2, 9, 12, 30, 14, 15, 30], [2, 16, 30, 7, 14, 30, 0]])
+    given = {"attention_mask": (ids != 0).long()}
+    with torch.no_grad():
+        whole = network(input_ids=ids, **given).start_logits
+        vocabulary = TrimmedVocabulary(network, set(ids.flatten().tolist()))
+        torch.testing.assert_close(network(input_ids=vocabulary.rows(ids), **given).start_logits, whole)
+        with vocabulary.full():
+            torch.testing.assert_close(network(input_ids=ids, **given).start_logits, whole)
 
 
 def test_a_padding_token_with_a_large_number_keeps_no_other_rows() -> None:

@@ -6,7 +6,8 @@ small matrix; the full matrix keeps the pretrained values, gets the trained rows
 or saved, and every other row stays bit-identical.
 
 Some heads look for special tokens among the inputs: a decoder's classifies by the state of the last token that is no
-padding, T5's by that of its end token. So the model's configuration has their row numbers while it trains.
+padding, T5's by that of its end token, BigBird's looks for where the question ends. So the model's configuration, and
+what its modules have kept of that, has their row numbers while it trains.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -89,17 +90,18 @@ class TrimmedVocabulary:
             reader.weight, reader.num_embeddings = weight, len(weight)
             if reader.padding_idx is not None:
                 reader.padding_idx = self._paddings[weight]
-        for config, name, token in self._special:
-            setattr(config, name, token if weight is self._full else int(self._row[token]))
+        for holder, name, token in self._special:
+            setattr(holder, name, token if weight is self._full else int(self._row[token]))
 
 
-def _special_tokens(model: nn.Module, count: int) -> list[tuple[PretrainedConfig, str, int]]:
-    """Each configuration of a model, the name of a special token there, and its number, which is below ``count``."""
+def _special_tokens(model: nn.Module, count: int) -> list[tuple[PretrainedConfig | nn.Module, str, int]]:
+    """Whatever has numbers of special tokens below ``count``, configurations and modules, and each name and number."""
     models = (module for module in model.modules() if isinstance(module, PreTrainedModel))
     configs = {id(config): config for config in (module.config.get_text_config() for module in models)}
+    holders: list[PretrainedConfig | nn.Module] = [*configs.values(), *model.modules()]
     return [
-        (config, name, token)
-        for config in configs.values()
-        for name, token in vars(config).items()
+        (holder, name, token)
+        for holder in holders
+        for name, token in vars(holder).items()
         if name.endswith("_token_id") and isinstance(token, int) and 0 <= token < count
     ]
