@@ -158,8 +158,13 @@ def robustness(plan: Plan, store: Path, name: str) -> dict[str, Contrast]:
     return {
         contender: _area_contrast(plan, store, stage.setting, seeds, base)
         for contender, seeds in whole.items()
-        if len(seeds.keys() & base.keys()) >= FEWEST and languages_of(rows.values(), "unseen")
+        if len(seeds.keys() & base.keys()) >= FEWEST and any(map(_has_scores, (seeds, base)))
     }
+
+
+def _has_scores(seeds: Mapping[int, Combination]) -> bool:
+    """Whether a run has not diverged."""
+    return any(not row.failed for own in seeds.values() for _, row in own)
 
 
 def area_shares(places: Sequence[float]) -> list[float]:

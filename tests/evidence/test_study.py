@@ -149,12 +149,15 @@ def test_a_rate_that_diverges_costs_its_share_of_the_area_and_no_seed(plan: Plan
     assert after.by_language.keys() == before.by_language.keys()
     section = rendered(plan, tmp_path).partition("How much does a wrong rate cost?")[2]
     assert "| 0.000133 to 0.00045 | `reptile` | 5 | 1 |" in section
-    for seed in range(2000, 2005):
-        for contender in ("reptile", "mixed", "mixed-no-momentum"):
-            for step in plan.stages["robust-A0"].steps:
-                diverge(tmp_path, plan, Row("A0", contender, step, seed))
+    rows = wanted(plan, tmp_path, "robust-A0")
+    for row in rows:
+        if row.contender in ("reptile", "mixed"):
+            diverge(tmp_path, plan, row)
+    assert robustness(plan, tmp_path, "robust-A0").keys() == {"mixed-no-momentum", "frozen-no-momentum"}
+    for row in rows:
+        diverge(tmp_path, plan, row)
     assert robustness(plan, tmp_path, "robust-A0") == {}
-    assert "Rows that diverged: 60." in rendered(plan, tmp_path)
+    assert f"Rows that diverged: {len(rows)}." in rendered(plan, tmp_path)
 
 
 def test_a_confirming_run_that_diverges_counts_and_keeps_no_verdict_waiting(plan: Plan, tmp_path: Path) -> None:
