@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from multitune.commands.schema import schema
 from multitune.errors import UserError
 from multitune.plans import METHODS, find
 from multitune.recipe_files import parse, read
+from multitune.reports import verdict
 from multitune.tasks import TASKS, Task
 from multitune.training.loading import load_corpus
 
@@ -261,3 +263,46 @@ def test_kinds_that_came_along_say_what_they_must() -> None:
     for kind in TASKS.values():
         assert issubclass(kind, Task)
         assert (kind.fields is None) == (not kind.tokenised)
+
+
+def twins() -> tuple[type[Task], type[Task]]:
+    """Two kinds that differ in their main score alone: the share of right labels rises, that of wrong ones falls."""
+    kind: Any = TASKS["classification"]
+
+    class Right(kind):  # type: ignore[misc]
+        metric = "hits"
+
+        def scores(self, rows: Any, counts: Any) -> dict[str, Any]:
+            return {"hits": kind.scores(self, rows, counts)["accuracy"]}
+
+    class Wrong(Right):
+        metric = "error_rate"
+
+        def scores(self, rows: Any, counts: Any) -> dict[str, Any]:
+            return {"error_rate": 100 - super().scores(rows, counts)["hits"]}
+
+    return Right, Wrong
+
+
+def test_a_main_score_that_falls_chooses_what_its_opposite_chooses(recipe: Path, tmp_path: Path) -> None:
+    """A run's weights, the point of a grid, a sweep and a merge, the leader of a report, the signs of gains."""
+    keys = {"columns": {"text": "comment", "label": "rating"}, "method": "mtl", "select": "best", "validate_every": 20}
+    one = read(recipe).resolve().model_copy(update=keys)
+    rates, found = {"learning_rate": [1e-4, 3e-2]}, {}
+    for name, kind in zip(("right", "wrong"), twins(), strict=True):
+        TASKS["classification"] = kind
+        out = tmp_path / name
+        compared = mt.compare(one, out / "compared", methods=["mtl", "sequential_reptile"], grid=rates)
+        swept = mt.sweep(one, out / "swept", grid=rates, rungs=2)
+        merged = mt.merge(
+            out / "compared" / compared.runs[1].folder, out=out / "merged", toward_pretrained=True, weights=[1, 0]
+        )
+        shipped = [run.shipped.gradients for run in compared.runs]
+        (gained,) = compared.differences.values()
+        assert gained.seen is not None
+        leader = [lead.leader for lead in verdict.leads(compared)]
+        order = [[point.grid for point in rung.points] for rung in swept.rungs]
+        found[name] = (shipped, compared.chosen, astuple(gained.seen), leader, order, swept.winner, merged.chosen)
+        assert "lowest average error_rate" in (out / "compared" / "report.html").read_text() or name == "right"
+    for ours, theirs in zip(found["right"], found["wrong"], strict=True):
+        assert ours == (pytest.approx(theirs) if isinstance(theirs, tuple) else theirs)

@@ -255,7 +255,7 @@ class Recipe(BaseModel):
     select: Literal["last", "best"] = "last"
     """Which weights are evaluated and shipped: those at the end, or the best on dev."""
     patience: Count | None = None
-    """Validations in a row without a higher average on dev after which ``train`` stops; null spends the budget.
+    """Validations in a row without a better average on dev after which ``train`` stops; null spends the budget.
     Comparisons refuse it: their budgets are equal."""
     save_model: bool = True
     """Write ``model/`` at the end."""

@@ -87,6 +87,7 @@ class Estimate:
     interval: Interval | None
     sign: str = ""
     none: str = NONE
+    digits: int = 1
 
     def beside(self) -> str:
         return " ".join(self.below())
@@ -94,7 +95,9 @@ class Estimate:
     def below(self) -> list[str]:
         if self.interval is None:
             return [self.none]
-        mean, low, high = (f"{n:{self.sign}.1f}" for n in (self.interval.mean, self.interval.low, self.interval.high))
+        mean, low, high = (
+            f"{n:{self.sign}.{self.digits}f}" for n in (self.interval.mean, self.interval.low, self.interval.high)
+        )
         return [mean, f"[{low}, {high}]"]
 
     def values(self, key: str) -> dict[str, Plain]:

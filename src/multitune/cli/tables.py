@@ -8,6 +8,7 @@ from multitune.reports.papers import BASELINE
 from multitune.results import comparison as compared
 from multitune.results.comparison import Comparison, Row
 from multitune.results.decimals import decimals
+from multitune.results.falling import gain, rank
 from multitune.results.merged import Merged
 from multitune.results.run import SIDES, RunResult, Score, Scores, average, mean, milliseconds_a_gradient
 from multitune.results.sweep import Sweep
@@ -54,12 +55,13 @@ def summary(comparison: Comparison) -> Sheet:
     seen, unseen = _averages_of(comparison.metric)
     gains_of = (Column(f"{side}_gain", gain, beside=True) for side in SIDES)
     sheet = Sheet("summary", [METHOD, seen, next(gains_of), unseen, next(gains_of), *COST])
+    shown_to = decimals(comparison.metric)
     for method, sides in comparison.summary.items():
         gains = comparison.differences.get(method)
         estimates = (
-            each
+            Estimate(interval, sign, none, shown_to)
             for side in SIDES
-            for each in (Estimate(sides[side]), Estimate(gains[side] if gains else None, "+", none=""))
+            for interval, sign, none in ((sides[side], "", NONE), (gains[side] if gains else None, "+", ""))
         )
         own = [run for run in comparison.chosen_runs if run.method == method]
         sheet.add(Words(method, comparison.chosen[method]), *estimates, *_cost(own))
@@ -98,7 +100,7 @@ def rungs(found: Sweep) -> Sheet:
     for number, rung in enumerate(found.rungs, 1):
         for point in rung.points:
             keys = "-".join(f"{key}={value}" for key, value in point.grid.items())
-            sheet.add(number, rung.budget, "*" if point.kept else "", keys, Number(point.dev, 1))
+            sheet.add(number, rung.budget, "*" if point.kept else "", keys, Number(point.dev, decimals(found.metric)))
     share = found.gradients / found.full_grid
     sheet.notes = [
         f"{found.method}; dev in percent, the mean over {found.seeds} seeds" if found.seeds > 1 else found.method,
@@ -119,16 +121,16 @@ def languages(results: Sequence[RunResult], baseline: str | None = None) -> Shee
     methods = list(dict.fromkeys(run.method for run in results))
     best = _best_but(baseline, results)
     head = "gain" if len(methods) == 2 else f"gain of {best}"
-    gain = [] if best is None else [Column("gain", head)]
-    sheet = Sheet("languages", [SIDE, LANGUAGE, *map(Column, methods), *gain], leading=2)
+    columns = [] if best is None else [Column("gain", head)]
+    sheet = Sheet("languages", [SIDE, LANGUAGE, *map(Column, methods), *columns], leading=2)
+    metric, shown_to = results[0].metric, decimals(results[0].metric)
     for side in SIDES:
         rows = {k: _means(results, k) for k in dict.fromkeys(k for run in results for k in run.scores[side])}
-        order = {
-            k: own[methods[0]] if best is None else _less(own[best], own[baseline or ""]) for k, own in rows.items()
-        }
+        gains = {} if best is None else {k: gain(metric, own[best], own[baseline or ""]) for k, own in rows.items()}
+        order = {k: rank(metric, own[methods[0]]) for k, own in rows.items()} if best is None else gains
         for k in sorted(rows, key=lambda k: -_or_last(order[k])):
-            gained = [] if best is None else [Number(order[k], 1, "+")]
-            sheet.add(side, k, *(Number(score, 1) for score in rows[k].values()), *gained)
+            gained = [] if best is None else [Number(gains[k], shown_to, "+")]
+            sheet.add(side, k, *(Number(score, shown_to) for score in rows[k].values()), *gained)
         sheet.rule()
     seeds = {run.seed for run in results}
     sheet.notes = [f"means over {len(seeds)} seeds"] if len(seeds) > 1 else []
@@ -148,11 +150,8 @@ def _best_but(baseline: str | None, results: Sequence[RunResult]) -> str | None:
     others = dict.fromkeys(run.method for run in results if run.method != baseline)
     if baseline is None or not others:
         return None
-    return max(others, key=lambda name: _or_last(mean(run.average.seen for run in results if run.method == name)))
-
-
-def _less(score: Score, other: Score) -> Score:
-    return None if score is None or other is None else score - other
+    seen = {name: mean(run.average.seen for run in results if run.method == name) for name in others}
+    return max(others, key=lambda name: rank(results[0].metric, seen[name]))
 
 
 def _or_last(score: Score) -> float:
@@ -205,7 +204,7 @@ def scores(results: Scores, run: RunResult | None = None) -> Sheet:
     seen = [] if run is None else [k for k in results if k in run.seen]
     sheet = Sheet("scores", [*([SIDE] if seen else []), LANGUAGE, *map(Column, metrics)], leading=2 if seen else 1)
     for side, own in (("seen", seen), ("unseen", [k for k in results if k not in seen])):
-        for k in sorted(own, key=lambda k: -_or_last(results[k].get(main))):
+        for k in sorted(own, key=lambda k: -rank(main, results[k].get(main))):
             sheet.add(*([side] if seen else []), k, *(Number(results[k].get(m), decimals(m)) for m in metrics))
         sheet.rule()
     return sheet
@@ -263,21 +262,22 @@ def _averages_of(metric: str) -> tuple[Column, Column]:
 
 
 def _averages(result: RunResult) -> tuple[Number, Number]:
-    return Number(result.average.seen, 1), Number(result.average.unseen, 1)
+    digits = decimals(result.metric)
+    return Number(result.average.seen, digits), Number(result.average.unseen, digits)
 
 
 def merged(result: Merged) -> Sheet:
     """One line a point, a star at the chosen one; then the runs as their own results have them."""
     columns = [Column("chosen", "", text=True), Column("weight"), Column("dev"), *_averages_of(result.metric)]
-    sheet = Sheet("merged", [*columns, Column("drift", cost=True)], leading=2)
+    sheet, digits = Sheet("merged", [*columns, Column("drift", cost=True)], leading=2), decimals(result.metric)
     for point in result.points:
         star = "*" if point.weight == result.chosen else ""
         scores = (point.dev, point.average.seen, point.average.unseen)
-        sheet.add(star, f"{point.weight:g}", *(Number(score, 1) for score in scores), Number(point.drift, 1))
+        sheet.add(star, f"{point.weight:g}", *(Number(score, digits) for score in scores), Number(point.drift, 1))
     sheet.rule()
     for run in result.runs:
         scores = (run.dev, run.average.seen, run.average.unseen)
-        sheet.add(f"{run.method} {run.seed}", None, *(Number(score, 1) for score in scores), None)
+        sheet.add(f"{run.method} {run.seed}", None, *(Number(score, digits) for score in scores), None)
     shown = "averages over languages in percent; weight 1: the runs' mean; *: best on dev, written"
     sheet.notes = [shown, *result.notes]
     return sheet

@@ -25,6 +25,7 @@ from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
 from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently
+from multitune.results.falling import is_falling, rank
 from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
 from multitune.screen.places import wanted, watched
 from multitune.screen.stages import stage
@@ -213,7 +214,7 @@ def _check_data(out: Path, runs: Sequence[Planned], corpora: Sequence[Corpus]) -
 def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: Sequence[FailedRun] = ()) -> Comparison:
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
-    Each method is summarised at the point whose dev average is highest; one with a failed seed is chosen only where
+    Each method is summarised at the point whose dev average is best; one with a failed seed is chosen only where
     there is no other. With one seed the intervals come from a paired
     bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
 
@@ -242,7 +243,7 @@ def summarised(out: Path, runs: Sequence[ComparedRun], heads: HeadMap, failed: S
     measured = _over_seeds(shown) if several else _over_examples(out, shown, heads)
 
     def gain(method: str, other: str) -> Estimates:
-        return _sides(lambda side: _gain(measured[method, side], measured[other, side]))
+        return _sides(lambda side: _gain(measured[method, side], measured[other, side], heads.metric))
 
     def own(method: str) -> Estimates:
         return _sides(lambda side: measured[method, side])
@@ -285,19 +286,17 @@ def _chosen(runs: Sequence[ComparedRun], failed: Sequence[FailedRun]) -> dict[st
 
 
 def _best(runs: Sequence[ComparedRun], failed: Sequence[Point]) -> Point:
-    """The point with the highest dev average over seeds, at the largest budget: costs stay equal.
+    """The point with the best dev average over seeds, at the largest budget: costs stay equal.
 
     A mean over the seeds that did not fail would flatter: points where one did come last.
     """
     largest = max(run.budget for run in runs)
     points = [run.grid for run in runs if run.budget == largest]
     whole = [point for point in points if point not in failed]
-    return max(whole or points, key=lambda point: np.mean([_dev(run) for run in runs if run.grid == point]))
-
-
-def _dev(run: RunResult) -> float:
-    """The dev average of the shipped weights; below every other where it is not finite."""
-    return float("-inf") if run.shipped.dev is None else run.shipped.dev
+    return max(
+        whole or points,
+        key=lambda point: np.mean([rank(run.metric, run.shipped.dev) for run in runs if run.grid == point]),
+    )
 
 
 @dataclass(frozen=True)
@@ -328,12 +327,13 @@ def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> di
     return measured
 
 
-def _gain(of: _Measured | None, baseline: _Measured | None) -> _Measured | None:
-    """The difference, over the seeds that both have."""
+def _gain(of: _Measured | None, baseline: _Measured | None, metric: str) -> _Measured | None:
+    """The difference, over the seeds that both have; positive where ``of`` is better."""
     if of is None or baseline is None:
         return None
-    draws = None if of.draws is None or baseline.draws is None else of.draws - baseline.draws
-    return _Measured({k: value - baseline.values[k] for k, value in of.values.items() if k in baseline.values}, draws)
+    more, less = (baseline, of) if is_falling(metric) else (of, baseline)
+    draws = None if more.draws is None or less.draws is None else more.draws - less.draws
+    return _Measured({k: value - less.values[k] for k, value in more.values.items() if k in less.values}, draws)
 
 
 def _sides(measured: Callable[[Side], _Measured | None]) -> Estimates:

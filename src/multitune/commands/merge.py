@@ -24,6 +24,7 @@ from multitune.models.shipped import shipped
 from multitune.recipe import Recipe
 from multitune.recipe_files import to_yaml
 from multitune.results.digests import tested_differently
+from multitune.results.falling import rank
 from multitune.results.json_files import finite
 from multitune.results.merged import Merged, MergedPoint, MergedRun
 from multitune.results.run import FILE, RunResult, Scores, Sides, average, finite_scores
@@ -241,7 +242,7 @@ class _Merging:
             pretrained=self._first.recipe.model if self._toward_pretrained else None,
             metric=self._heads.metric,
             points=points,
-            chosen=max(points, key=lambda point: -math.inf if point.dev is None else point.dev).weight,
+            chosen=max(points, key=lambda point: rank(self._heads.metric, point.dev)).weight,
             precision=precision,
             versions=versions() | self._heads.versions(),
             notes=list(self._notes(len(points))),

@@ -13,6 +13,7 @@ from multitune.commands.init import recipe_for
 from multitune.errors import UserError
 from multitune.recipe_files import AnyRecipe, RecipeFile, merge, to_yaml
 from multitune.results.comparison import Comparison, Point
+from multitune.results.falling import rank
 from multitune.results.sweep import Rung, Sweep, SweptPoint
 from multitune.screen.places import wanted
 from multitune.storage.atomic import write_text
@@ -111,7 +112,7 @@ def _ranked(comparison: Comparison, folder: str, budget: int, points: Sequence[P
     """The points by dev, best first; of equal ones that which stands first in the grid."""
     failed = [run.grid for run in comparison.failed]
     dev = [None if point in failed else _dev(comparison, point) for point in points]
-    order = sorted(range(len(points)), key=lambda n: float("inf") if (own := dev[n]) is None else -own)
+    order = sorted(range(len(points)), key=lambda n: -rank(comparison.metric, dev[n]))
     kept = max(1, min(keep, len(dev) - dev.count(None)))
     return Rung(folder, budget, [SweptPoint(points[n], dev[n], place < kept) for place, n in enumerate(order)])
 

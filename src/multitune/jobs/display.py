@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from multitune.jobs.job import Message
+from multitune.results.decimals import decimals
 from multitune.screen.places import here
 from multitune.screen.stages import Bar, Screen, shown_on
 
@@ -113,7 +114,7 @@ class Lines:
         self._bars[job].show(gradients, *filter(None, told))
 
     def _validated(self, job: str, gradients: int, average: float, metric: str, drift: float) -> None:
-        self._state[job] = f"dev {metric} {average:.1f}"
+        self._state[job] = f"dev {metric} {average:.{decimals(metric)}f}"
         if not self._screen.moves:
             self.say(f"{job}: {gradients}/{self._budgets[job]} gradients, {self._state[job]}, drift {drift:.2f}")
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from multitune.probes import genealogy, typology
 from multitune.probes.typology import Likeness
 from multitune.reports.evidence import Evidence, FinishedRun
+from multitune.results.falling import gain
 from multitune.results.run import SIDES, Side, mean
 
 Score = float | None
@@ -75,8 +76,8 @@ def language_lines(evidence: Evidence, leader: str) -> list[LanguageLine]:
         for language in evidence.languages(side):
             scores = {method: _score(evidence.of(method), side, language) for method in evidence.methods}
             first, other = scores[leader], scores[baseline]
-            gain = None if leader == baseline or first is None or other is None else first - other
-            lines.append(LanguageLine(language, side, scores, gain))
+            ahead = None if leader == baseline else gain(evidence.metric, first, other)
+            lines.append(LanguageLine(language, side, scores, ahead))
     return lines
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from multitune.reports.figures import save
 from multitune.reports.pictures import Plot, Point, Series, pareto_front
+from multitune.results.falling import is_falling, unit
 from multitune.results.merged import Merged, MergedPoint
 from multitune.results.run import Score, Sides
 
@@ -31,10 +32,10 @@ def plane(merged: Merged) -> Plot | None:
     return Plot(
         name="front",
         title="Seen against unseen, by share of the runs",
-        x_label=f"seen {merged.metric}, %",
-        y_label=f"unseen {merged.metric}, %",
+        x_label=f"seen {merged.metric}{unit(merged.metric)}",
+        y_label=f"unseen {merged.metric}{unit(merged.metric)}",
         series=(Series(MEAN, MEAN, tuple(own)), *runs),
-        front=tuple(pareto_front([(point.x, point.y) for point in own])),
+        front=() if is_falling(merged.metric) else tuple(pareto_front([(point.x, point.y) for point in own])),
         names=tuple(_names(own)),
     )
 

@@ -6,6 +6,8 @@ from statistics import quantiles
 from multitune.reports.evidence import Evidence, FinishedRun
 from multitune.reports.method_names import full
 from multitune.reports.pictures import Frame, Plot, Point, Row, Rows, Series, pareto_front
+from multitune.results.decimals import decimals
+from multitune.results.falling import is_falling, unit
 from multitune.results.run import SIDES, Side
 
 FEWEST_FOR_OUTLIERS = 4
@@ -24,13 +26,18 @@ def averages(evidence: Evidence) -> list[Rows]:
         rows = tuple(Row(full(k), k, v.mean, v.low, v.high) for k, v in intervals.items() if v is not None)
         if rows:
             groups.append((f"{len(evidence.languages(side))} {SIDE_TITLES[side]}", rows))
-    return [Rows("averages", "Average over languages", f"{evidence.metric}, %", tuple(groups))] if groups else []
+    return (
+        [Rows("averages", "Average over languages", f"{evidence.metric}{unit(evidence.metric)}", tuple(groups))]
+        if groups
+        else []
+    )
 
 
 def plane(evidence: Evidence) -> list[Plot]:
     """Every run as a point, seen score against unseen, and the Pareto front.
 
-    Learning rate and training length move a method along this plane: only the front tells whether it is better.
+    Learning rate and training length move a method along this plane: only the front tells whether it is better. Of a
+    metric that falls there is none.
     """
     series, scored = [], []
     for method in evidence.methods:
@@ -41,10 +48,13 @@ def plane(evidence: Evidence) -> list[Plot]:
     if len(scored) < 2:
         return []
     title = "Seen against unseen, every run a point"
-    labels = (f"seen {evidence.metric}, %", f"unseen {evidence.metric}, %")
+    shown = f"{evidence.metric}{unit(evidence.metric)}"
     frame = Frame(*(_bulk(values) for values in zip(*scored, strict=True)))
-    front, names = tuple(pareto_front(scored)), tuple(_named(evidence, frame))
-    return [Plot("plane", title, *labels, tuple(series), front=front, names=names, frame=frame)]
+    front = () if is_falling(evidence.metric) else tuple(pareto_front(scored))
+    names = tuple(_named(evidence, frame))
+    return [
+        Plot("plane", title, f"seen {shown}", f"unseen {shown}", tuple(series), front=front, names=names, frame=frame)
+    ]
 
 
 def sweeps(evidence: Evidence) -> list[Plot]:
@@ -81,7 +91,8 @@ def _named(evidence: Evidence, frame: Frame) -> Iterator[tuple[float, float, str
     for run in runs:
         point = places[id(run)]
         if not frame.holds(point.x, point.y):
-            yield point.x, point.y, f"{evidence.label(run)}: {point.x:.1f}, {point.y:.1f}"
+            digits = decimals(evidence.metric)
+            yield point.x, point.y, f"{evidence.label(run)}: {point.x:.{digits}f}, {point.y:.{digits}f}"
     for method in evidence.methods:
         first = next((places[id(run)] for run in evidence.of(method) if _both(run)), None)
         if first is not None and frame.holds(first.x, first.y):
@@ -96,12 +107,13 @@ def _in_plane(evidence: Evidence, run: FinishedRun) -> Point:
     seen, unseen = (run.result.average[side] for side in SIDES)
     assert seen is not None
     assert unseen is not None
-    return Point(seen, unseen, f"{evidence.label(run)}: seen {seen:.1f}, unseen {unseen:.1f}")
+    digits = decimals(evidence.metric)
+    return Point(seen, unseen, f"{evidence.label(run)}: seen {seen:.{digits}f}, unseen {unseen:.{digits}f}")
 
 
 def _sweep(evidence: Evidence, key: str, side: Side) -> Plot:
     values = sorted({run.grid[key] for run in evidence.runs}, key=lambda value: (isinstance(value, str), value))
-    lines: dict[Hashable, list[Point]] = {}
+    lines, digits = dict[Hashable, list[Point]](), decimals(evidence.metric)
     methods: dict[Hashable, str] = {}
     for run in evidence.runs:
         score = run.result.average[side]
@@ -109,7 +121,7 @@ def _sweep(evidence: Evidence, key: str, side: Side) -> Plot:
             others = tuple((k, str(v)) for k, v in run.grid.items() if k != key)
             line = (run.method, run.result.seed, others)
             methods[line] = run.method
-            point = Point(values.index(run.grid[key]), score, f"{evidence.label(run)}: {score:.1f}")
+            point = Point(values.index(run.grid[key]), score, f"{evidence.label(run)}: {score:.{digits}f}")
             lines.setdefault(line, []).append(point)
     series = tuple(
         Series(full(methods[line]), methods[line], tuple(sorted(points, key=lambda point: point.x)))
@@ -118,4 +130,4 @@ def _sweep(evidence: Evidence, key: str, side: Side) -> Plot:
     title = f"{key}: {SIDE_TITLES[side]}"
     ticks = tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
     name = f"sweep-{key}-{side}".replace(".", "-")
-    return Plot(name, title, key, f"{side} {evidence.metric}, %", series, x_ticks=ticks)
+    return Plot(name, title, key, f"{side} {evidence.metric}{unit(evidence.metric)}", series, x_ticks=ticks)

@@ -26,6 +26,8 @@ from multitune.reports.sureness import Sureness
 from multitune.reports.verdict import Lead
 from multitune.results.clusters import Clusters
 from multitune.results.comparison import Estimates, Interval
+from multitune.results.decimals import decimals
+from multitune.results.falling import is_falling, unit
 from multitune.results.run import SIDES, Sides, mean, milliseconds_a_gradient
 from multitune.screen.stages import stage
 from multitune.storage.atomic import write_text
@@ -105,6 +107,9 @@ def _contents(evidence: Evidence) -> dict[str, Any]:
     return {
         "evidence": evidence,
         "alone": alone,
+        "digits": decimals(evidence.metric),
+        "is_falling": is_falling(evidence.metric),
+        "unit": unit(evidence.metric),
         "headline": _headline(evidence, leads) + verdict.chance(evidence),
         "leads": leads,
         "caveats": verdict.caveats(evidence),
@@ -196,22 +201,24 @@ def _tag(language: str) -> str:
     return language.rpartition(":")[2].replace("_", "-")
 
 
-def _sense(gain: float | None) -> str:
+def _sense(gain: float | None, digits: int) -> str:
     """The class of a gain: better, worse, or empty."""
-    shown = 0.0 if gain is None else round(gain, 1)
+    shown = 0.0 if gain is None else round(gain, digits)
     return "" if not shown else "better" if shown > 0 else "worse"
 
 
-def _interval(estimate: Interval | float | None) -> str:
-    return f"{_number(estimate.mean)} {_bounds(estimate)}" if isinstance(estimate, Interval) else _number(estimate)
+def _interval(estimate: Interval | float | None, digits: int) -> str:
+    if isinstance(estimate, Interval):
+        return f"{_number(estimate.mean, digits)} {_bounds(estimate, digits)}"
+    return _number(estimate, digits)
 
 
-def _bounds(interval: Interval) -> str:
-    return f"[{_number(interval.low)}, {_number(interval.high)}]"
+def _bounds(interval: Interval, digits: int) -> str:
+    return f"[{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
 
 
-def _signed(interval: Interval | None) -> str:
+def _signed(interval: Interval | None, digits: int) -> str:
     if interval is None:
         return ""
-    middle, low, high = (_number(value, sign="+") for value in (interval.mean, interval.low, interval.high))
+    middle, low, high = (_number(value, digits, sign="+") for value in (interval.mean, interval.low, interval.high))
     return f"{middle} [{low}, {high}]"

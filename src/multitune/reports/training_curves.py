@@ -7,6 +7,8 @@ import numpy as np
 
 from multitune.reports.evidence import Evidence, FinishedRun
 from multitune.reports.pictures import Plot, Point, Series
+from multitune.results.decimals import decimals
+from multitune.results.falling import unit
 from multitune.results.metrics import Event, Probe, Train, Validate
 
 COSTS = {"gradients": "gradient computations", "seconds": "seconds"}
@@ -28,7 +30,7 @@ class Measure:
 def measures(metric: str) -> list[Measure]:
     """The curves, each against either cost."""
     return [
-        Measure("dev", f"Score on dev: {metric}", f"dev {metric}, %", _scores, digits=1),
+        Measure("dev", f"Score on dev: {metric}", f"dev {metric}{unit(metric)}", _scores, digits=decimals(metric)),
         Measure("loss", "Training loss", "loss", _losses, digits=3, most=25),
         Measure("drift", "Drift from the pretrained weights", "L2 distance", _drifts, digits=2),
         Measure("cosine", "Alignment of the languages' gradients", "mean cosine", _cosines, digits=3),

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from multitune.reports.evidence import Evidence
 from multitune.reports.method_names import full
 from multitune.results.comparison import Comparison, Interval
+from multitune.results.decimals import decimals
 from multitune.results.digests import named, tested_differently
+from multitune.results.falling import rising
 from multitune.results.metrics import Validate
 from multitune.results.run import SIDES, Side, mean
 
@@ -21,7 +23,7 @@ STILL_RISING = 2.0
 
 @dataclass(frozen=True)
 class Lead:
-    """The method with the highest average on one side, and how far it is ahead of each other.
+    """The method with the best average on one side, and how far it is ahead of each other.
 
     Attributes:
         ahead: other method -> what the leader's average gains over the other's.
@@ -102,7 +104,8 @@ def of_one(evidence: Evidence) -> str:
     """What a single method scores: the mean over its seeds."""
     results = [run.result for run in evidence.shown]
     averages = {side: mean(result.average[side] for result in results) for side in SIDES}
-    scores = [f"{score:.1f} on {side} languages" for side, score in averages.items() if score is not None]
+    digits = decimals(evidence.metric)
+    scores = [f"{score:.{digits}f} on {side} languages" for side, score in averages.items() if score is not None]
     if not scores:
         return f"{full(results[0].method)}: no score is finite."
     seeds = f", the mean over {len(results)} seeds" if len(results) > 1 else ""
@@ -194,7 +197,7 @@ def _lead(comparison: Comparison, side: Side) -> Lead | None:
     measured = {method: score for method, score in scores.items() if score is not None}
     if not measured:
         return None
-    leader = max(measured, key=lambda method: measured[method].mean)
+    leader = max(measured, key=lambda method: rising(comparison.metric, measured[method].mean))
     ahead = {other: sides[side] for other, sides in comparison.pairwise[leader].items()}
     scored = dict.fromkeys(run.method for run in comparison.runs if run.scores[side])
     uncompared = [method for method in scored if method != leader and ahead.get(method) is None]
@@ -209,7 +212,7 @@ def _last_gain(evidence: Evidence, method: str) -> float:
         scores = [event.average for event in run.measured(Validate)[-2:]]
         match scores:
             case [float(before), float(last)]:
-                gains.append(last - before)
+                gains.append(rising(evidence.metric, last) - rising(evidence.metric, before))
     return sum(gains) / len(gains) if gains else 0.0
 
 

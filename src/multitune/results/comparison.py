@@ -113,7 +113,7 @@ class Comparison(JsonFile):
         baseline: the method that differences are from: mixed where it is among the methods, else mtl, else the first.
         summary: the average of each method over seen and over unseen languages; null also where all but one of its
             seeds failed.
-        differences: what each other method gains over the baseline.
+        differences: what each other method gains over the baseline; of a metric that falls, how much lower it is.
         pairwise: what each method gains over each other one.
         interval: how low and high were computed.
         paper: the summarised runs beside a table of the paper, once a metric; empty where none was asked for.

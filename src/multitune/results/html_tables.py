@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from multitune.results.decimals import decimals
+from multitune.results.falling import rank
 
 if TYPE_CHECKING:
     from multitune.results.comparison import Comparison, Interval
-    from multitune.results.run import RunResult, Score, Scores
+    from multitune.results.run import RunResult, Score
 
 NONE = "–"
 """What is shown where there is no score."""
@@ -23,10 +24,11 @@ def of_run(result: "RunResult") -> str:
     rows = []
     for side, scores, average in sides:
         if scores:
-            rows.append([f"{side}, mean of {len(scores)}", _number(average), *[""] * (len(metrics) - 1)])
+            digits = decimals(result.metric)
+            rows.append([f"{side}, mean of {len(scores)}", _number(average, digits), *[""] * (len(metrics) - 1)])
             rows += [
                 [language, *(_number(scores[language].get(metric), decimals(metric)) for metric in metrics)]
-                for language in _best_first(scores, result.metric)
+                for language in sorted(scores, key=lambda k: -rank(result.metric, scores[k].get(result.metric)))
             ]
     caption = f"{result.method}, seed {result.seed}, {result.spent} gradient computations; scores in percent"
     return _table(caption, ["language", *metrics], rows)
@@ -36,35 +38,25 @@ def of_comparison(comparison: "Comparison") -> str:
     """A row a method: its averages with their intervals, and what it gains over the baseline."""
     gain = f"gain over {comparison.baseline}"
     head = ["method", f"seen {comparison.metric}", gain, f"unseen {comparison.metric}", gain]
-    rows = []
+    rows, digits = [], decimals(comparison.metric)
     for method, means in comparison.summary.items():
         gains = comparison.differences.get(method)
-        seen = [_estimate(means.seen), "" if gains is None else _estimate(gains.seen, "+")]
-        unseen = [_estimate(means.unseen), "" if gains is None else _estimate(gains.unseen, "+")]
+        seen = [_estimate(means.seen, digits), "" if gains is None else _estimate(gains.seen, digits, "+")]
+        unseen = [_estimate(means.unseen, digits), "" if gains is None else _estimate(gains.unseen, digits, "+")]
         rows.append([method, *seen, *unseen])
     rows += [[failed.method, f"failed: {failed.error}", "", "", ""] for failed in comparison.failed]
     caption = f"averages over languages in percent, 95 % intervals ({comparison.interval})"
     return _table(caption, head, rows)
 
 
-def _best_first(scores: "Scores", metric: str) -> list[str]:
-    """The languages by their score; last those without one."""
-
-    def lost(language: str) -> float:
-        score = scores[language].get(metric)
-        return float("inf") if score is None else -score
-
-    return sorted(scores, key=lost)
-
-
 def _number(score: "Score", digits: int = 1) -> str:
     return NONE if score is None else f"{score:.{digits}f}"
 
 
-def _estimate(interval: "Interval | None", sign: str = "") -> str:
+def _estimate(interval: "Interval | None", digits: int, sign: str = "") -> str:
     if interval is None:
         return NONE
-    mean, low, high = (f"{n:{sign}.1f}" for n in (interval.mean, interval.low, interval.high))
+    mean, low, high = (f"{n:{sign}.{digits}f}" for n in (interval.mean, interval.low, interval.high))
     return f"{mean} [{low}, {high}]"
 
 

@@ -8,6 +8,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from multitune.errors import UserError
+from multitune.results.falling import is_falling
 from multitune.tasks.task import Task
 
 
@@ -45,7 +47,16 @@ class HeadMap:
         """A head for each language, in whose folder its model ships (GLUE).
 
         The ``metric``, ``score``, is each task's own main one, so that an average over tasks is what GLUE's is.
+
+        Raises:
+            UserError: one of these is better where it is lower, so that no average over tasks says anything.
         """
+        for language, task in tasks.items():
+            if is_falling(task.metric):
+                raise UserError(
+                    f"data: {language!r} has a head of its own, and of its main score, {task.metric}, a lower one is "
+                    "better, so that it has no average with others; tasks with heads of their own need scores that rise"
+                )
         own = {language: number for number, language in enumerate(tasks)}
         return HeadMap(tuple(tasks.values()), tuple(tasks), "score", own, shared=None)
 

@@ -55,7 +55,7 @@ class Progress:
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
         best: the best validation so far (average score, gradient count), where the recipe selects it; else empty.
-        peak: the highest average of a validation so far, in percent; null before the first.
+        peak: the best average of a validation so far, in percent; null before the first.
         since_peak: validations since that one.
         steps: steps of the optimizer that were taken.
         skipped_steps: those that were skipped, since a loss or gradient was not finite.

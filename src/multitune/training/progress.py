@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
+from multitune.results.decimals import decimals
 from multitune.screen.places import here
 from multitune.screen.stages import shown_on
 from multitune.training.checkpoint_writer import Written
@@ -91,7 +92,7 @@ class OnScreen:
         self._bar.show(gradients, *filter(None, told))
 
     def validated(self, gradients: int, average: float, metric: str, drift: float) -> None:
-        self._dev = f"dev {metric} {average:.1f}"
+        self._dev = f"dev {metric} {average:.{decimals(metric)}f}"
         if not self._screen.moves:
             self.say(f"{self._title}: {gradients}/{self._budget} gradients, {self._dev}, drift {drift:.2f}")
 
