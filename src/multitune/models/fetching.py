@@ -10,8 +10,17 @@ from multitune.storage.hub import hub_address, hub_reachable
 from multitune.storage.memory import is_out_of_memory
 
 
-def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> Any:
+def fetched(
+    name: str, from_pretrained: Callable[..., Any], is_whole: Callable[[Any], bool] = lambda _: True, **options: Any
+) -> Any:
     """Call a ``from_pretrained`` with errors that tell a user what to do; code of a repository never runs.
+
+    Args:
+        name: of a folder, of a repository of the Hub, which is asked for what its cache here lacks, or of an offline
+            model.
+        from_pretrained: of one of transformers' Auto classes.
+        is_whole: whether what came of the cache has all that belongs to it; transformers does without some files.
+        options: of ``from_pretrained``.
 
     Raises:
         UserError: the model cannot be had, is damaged, or needs code of its own.
@@ -22,19 +31,24 @@ def fetched(name: str, from_pretrained: Callable[..., Any], **options: Any) -> A
             raise UserError(f"model: unknown offline model {name!r}; allowed: {', '.join(OFFLINE)}")
         return from_pretrained(OFFLINE[name].directory(), **options)
     try:
-        return _fetched(name, from_pretrained, options)
+        return _fetched(name, from_pretrained, is_whole, options)
     except Exception as error:  # a model's files are read by several libraries, which raise whatever they meet first
         if is_out_of_memory(error):
             raise
         raise UserError(_cannot_load(name, error)) from error
 
 
-def _fetched(name: str, from_pretrained: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+def _fetched(
+    name: str, from_pretrained: Callable[..., Any], is_whole: Callable[[Any], bool], options: Mapping[str, Any]
+) -> Any:
     try:
-        return from_pretrained(name, local_files_only=True, **options)
-    except OSError:
-        if Path(name).is_dir() or not hub_reachable():
+        loaded = from_pretrained(name, local_files_only=True, **options)
+    except Exception as error:  # where the cache has only some of a tokenizer's files, its class raises what it likes
+        if Path(name).is_dir() or is_out_of_memory(error) or not hub_reachable():
             raise
+    else:
+        if Path(name).is_dir() or is_whole(loaded) or not hub_reachable():
+            return loaded
     return from_pretrained(name, **options)
 
 

@@ -48,13 +48,18 @@ def load_tokenizer(
         words: it is to read words.
 
     Raises:
-        UserError: no such model, or no network to fetch it.
+        UserError: no such model, no network to fetch it, or no tokenizer beside it.
     """
-    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained)
+    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained, _has_pieces)
+    if not _has_pieces(tokenizer):
+        raise UserError(
+            f"model: {name!r} has no tokenizer, or its files are not all there; save it beside the model, as "
+            f"tokenizer.save_pretrained does, or fetch all of a model of the Hub: hf download {name}"
+        )
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
     if words and _reads_bytes(tokenizer):
-        tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
+        tokenizer = fetched(name, AutoTokenizer.from_pretrained, _has_pieces, add_prefix_space=True)
         _begin_words_with_blanks(tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -66,6 +71,15 @@ def load_tokenizer(
     # An end token that a text spells would be one more, and such a head has to find as many in all rows of a batch.
     tokenizer.split_special_tokens |= any(map(_counts_ends, models))
     return tokenizer
+
+
+def _has_pieces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer knows pieces of text: without its files transformers makes one of special tokens alone.
+
+    T5's then has a blank's sign, too.
+    """
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    return not tokenizer.is_fast or len(tokenizer.get_vocab().keys() - added) > 1
 
 
 def tell_of_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
