@@ -397,6 +397,12 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         {"de.jsonl": LINES[:1], "fi.jsonl": LINES, "sw.jsonl": LINES[:2]},
         r"too few records to divide .*: de \(1\), sw \(2\); .* unseen: \[de, sw\]",
     ),
+    "an empty file to divide": (
+        "folder",
+        {"columns": COLUMNS},
+        {"de.jsonl": LINES, "fi.jsonl": LINES[:1], "sw.jsonl": ""},
+        r"sw\.jsonl: holds no record",
+    ),
     "no dev file and no test file": (
         "folder",
         {"columns": COLUMNS},

@@ -63,7 +63,7 @@ class Reading:
         kept = self._keep(self._compared((record for _, record in placed), part, code))
         self.skipped[code] += len(self._bad) - before
         if not kept and not self.skipped[code]:
-            if (paths, code) not in self._divided:
+            if not any(self._divided.get((paths, code), {}).values()):
                 raise UserError(f"{paths[0]}: holds no record")
             self._too_few[code] = paths
         return kept
