@@ -200,6 +200,12 @@ OWN: dict[str, tuple[dict[str, list[Any] | str], dict[str, Any], tuple[dict[str,
         ({"de": 2}, {"de": 1}, {"de": 1}),
         True,
     ),
+    "beside what a Mac leaves": (
+        {"de.jsonl": LINES, "._de.jsonl": "\0\5\x16\7", ".fi.jsonl": LINES},
+        {},
+        ({"de": 166}, {"de": 22}, {"de": 12}),
+        False,
+    ),
     "one file a language": (
         {"de.jsonl": LINES, "fi.jsonl": LINES},
         {"languages": ["de"], "unseen": ["fi"]},

@@ -327,13 +327,14 @@ def _files(folder: Path, layout: Layout, part: Part | None) -> Files:
 
 
 def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
-    """The languages as the names of files spell them."""
+    """The languages as the names of files spell them; what systems hide is none (a Mac leaves ``._de.jsonl``)."""
     telling = next((name for name in part.names if "{}" in name), None)
     if telling is None:
         return list(layout.codes)
     spelt = re.escape(telling).replace(re.escape("{}"), "(.+)").replace(re.escape("*"), "[^/]*")
     pattern = re.compile(spelt + re.escape(suffix))
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.glob(telling.replace("{}", "*") + suffix))
+    found = (path.relative_to(folder) for path in folder.glob(telling.replace("{}", "*") + suffix))
+    paths = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     codes = dict.fromkeys(match[1] for match in map(pattern.fullmatch, paths) if match is not None)
     return [code for code in codes if code in layout.codes or not layout.codes]
 
