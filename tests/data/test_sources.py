@@ -458,6 +458,15 @@ def test_mistakes(
         load(name, **{"path": written(tmp_path, files)} | options)
 
 
+def test_a_link_to_nowhere_is_no_language_less(tmp_path: Path) -> None:
+    files = {f"{split}-{code}.jsonl": LINES[:9] for split in ("train", "dev", "test") for code in ("de", "fi")}
+    written(tmp_path, files)
+    (tmp_path / "train-fi.jsonl").unlink()
+    (tmp_path / "train-fi.jsonl").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"train-fi\.jsonl: cannot be read: No such file or directory"):
+        load("folder", tmp_path, columns=COLUMNS)
+
+
 def test_an_unseen_set_of_another_kind(tmp_path: Path, tiny_panx: Path) -> None:
     xnli = written(tmp_path / "xnli", {"test-de.tsv": PAIRS})
     with pytest.raises(UserError, match="xnli is of kind classification, the model of data: panx of kind tagging"):

@@ -340,11 +340,11 @@ def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
 
 
 def _shards(folder: Path, name: str, code: str, suffix: str) -> list[Path]:
-    """The files of a name, in the order of their numbers; none where there is no such file."""
+    """The files of a name, in the order of their numbers; none where there is no such file, nor a link to one."""
     if "*" in name:
         return sorted(folder.glob(name.replace("{}", glob.escape(code)) + suffix))
     path = folder / (name.replace("{}", code) + suffix)
-    return [path] if path.exists() else []
+    return [path] if path.exists() or path.is_symlink() else []
 
 
 def lacking_shards(paths: Iterable[Path]) -> list[str]:
