@@ -435,6 +435,12 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], dict[str, list[Any] | str], str]]
         {"de_train.jsonl": LINES, "de_test.jsonl": LINES},
         "a file 'de_test', which is not a language",
     ),
+    "no train file": (
+        "folder",
+        {"columns": COLUMNS},
+        {"dev-de.jsonl": LINES[:3], "test-de.jsonl": LINES[:3]},
+        "a file 'dev-de', which is not a language",
+    ),
     "columns of no kind": (
         "folder",
         {"columns": {"txt": "a"}},

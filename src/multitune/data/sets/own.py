@@ -77,15 +77,22 @@ def load_tables(wanted: Wanted, bad: BadRecords) -> Corpus:
     if file is not None and file.is_file():
         only = made(read, *divided(file.name, content), codes=[tabular.stem_of(file)])
         return load([only], replace(wanted, path=str(file.parent)), bad)
-    made = partial(made, read, suffixes=tabular.suffixes())
-    corpus = load([*_of_splits(made, content, wanted), made(*divided("{}", content))], wanted, bad)
-    for language in corpus.test:
-        if OF_SPLIT.search(language):
+    made = partial(made, _unless_split(read, wanted.path), suffixes=tabular.suffixes())
+    return load([*_of_splits(made, content, wanted), made(*divided("{}", content))], wanted, bad)
+
+
+def _unless_split(read: Reader, path: str | None) -> Reader:
+    """The same, but no files of a split for those of a language; raises ``UserError``."""
+
+    def checked(paths: Sequence[Path], code: str, bad: BadRecords) -> Iterator[Placed]:
+        if OF_SPLIT.search(code):
             raise UserError(
-                f"path: {wanted.path} has a file {language!r}, which is not a language; splits are called "
-                "train-xx, dev-xx and test-xx, or train, dev and test where columns: {language: ...} names a column"
+                f"path: {path} has a file {code!r}, which is not a language; splits are called train-xx, dev-xx and "
+                "test-xx, or train, dev and test where columns: {language: ...} names a column"
             )
-    return corpus
+        return read(paths, code, bad)
+
+    return checked
 
 
 def _is_of_one_language(path: str | None) -> bool:
