@@ -1,6 +1,7 @@
 """Folders, zip files and npz files of images: what is read, and that nothing outside them ever is."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     ((place, problem),) = bad
     assert place == f"{folder}/a/link.png"
     assert "leads out of the folder" in problem
+
+
+def test_a_label_whose_folder_has_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    for label in (b"a", b"\xff"):
+        (tmp_path / os.fsdecode(label)).mkdir()
+        (tmp_path / os.fsdecode(label) / "1.png").write_bytes(png())
+    bad = BadRecords()
+    assert [record["label"] for record in images.read(tmp_path, bad)] == ["a"]
+    assert [problem for _, problem in bad] == ["lies in a folder whose name is not UTF-8; rename it"]
 
 
 def test_an_image_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

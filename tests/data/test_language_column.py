@@ -119,6 +119,9 @@ MISTAKES = {
     "no folder": ({}, {"path": "nowhere"}, "path: nowhere is not a folder; it needs train"),
     "no such column": ({"a.jsonl": '{"review": "x", "sentiment": "a"}\n' * 50}, {}, "a.jsonl:1: no key 'lang'"),
     "a name too long for a folder": ({"a.csv": table(**{"a" * 256: 50})}, {}, "cannot be the name of a folder"),
+    "a zero byte": ({"a.jsonl": "".join(
+        json.dumps({"review": f"r{n}", "sentiment": "ab"[n % 2], "lang": "a\0b"}) + "\n" for n in range(60)
+    )}, {}, r"'a\\x00b' cannot be the name of a folder"),
     "a folder's name": ({"a.csv": table(**{"a/b": 50})}, {}, "'a/b' cannot be the name of a folder"),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from abc import ABC
@@ -471,6 +472,14 @@ def test_a_link_to_nowhere_is_no_language_less(tmp_path: Path) -> None:
     (tmp_path / "train-fi.jsonl").symlink_to("nowhere")
     with pytest.raises(UserError, match=r"train-fi\.jsonl: cannot be read: No such file or directory"):
         load("folder", tmp_path, columns=COLUMNS)
+
+
+def test_a_language_whose_file_has_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    for name in (b"de", b"\xff"):
+        (tmp_path / f"{os.fsdecode(name)}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    with pytest.raises(UserError, match=r"languages: '\\udcff' is not UTF-8, so that results cannot name it; rename"):
+        load("folder", tmp_path, columns=COLUMNS)
+    assert set(load("folder", tmp_path, columns=COLUMNS, languages=["de"]).test) == {"de"}
 
 
 def test_an_unseen_set_of_another_kind(tmp_path: Path, tiny_panx: Path) -> None:

@@ -157,6 +157,8 @@ def _decoded(raw: Raw) -> Record:
     label, content = raw
     if label is None:
         raise BadRecord("lies in no folder; each label has a folder of its images")
+    if any(map(fields.is_surrogate, label)):
+        raise BadRecord("lies in a folder whose name is not UTF-8; rename it")
     try:
         data = content()
     except BadRecord:

@@ -144,7 +144,7 @@ def _check_folders(languages: Collection[str]) -> None:
     """Raise ``UserError`` where a language to train on cannot be the name of a folder."""
     for language in languages:
         too_long = len(language.encode(errors="surrogateescape")) > LONGEST_NAME
-        if too_long or language in (".", "..", "README.md") or "/" in language:
+        if too_long or language in (".", "..", "README.md") or "/" in language or "\0" in language:
             raise UserError(f"languages: {language!r} cannot be the name of a folder, which models of a language have")
 
 
