@@ -79,6 +79,28 @@ def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
         list(tabular.read(path))
 
 
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+def test_columns_of_one_name(tmp_path: Path, name: str) -> None:
+    """Those that nobody asks for are no reason to stop."""
+    columns = {"text": [TEXT] * 9, "label": ["a", "b", "c"] * 3}
+    for more in ("note", "label"):
+        table = pa.Table.from_arrays(
+            [*map(pa.array, columns.values()), *[pa.array([1] * 9)] * 2], [*columns, more, more]
+        )
+        path = tmp_path / name
+        if name == "x.parquet":
+            files.write_table(table, path)
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+        if more == "note":
+            assert len(list(tabular.read(path))) == 9
+            assert init(path).run["columns"] == {"text": "text", "label": "label"}
+        else:
+            with pytest.raises(UserError, match=rf"{name}: column 'label' stands 3 times in the file"):
+                list(tabular.read(path))
+
+
 @pytest.mark.parametrize("content", [b"PAR1 and no more", b""])
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.parquet"

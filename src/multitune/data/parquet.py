@@ -83,7 +83,7 @@ def rows(
 
 
 def objects(path: Path, bad: BadRecords | None, kind: Format | None = None) -> Iterator[Values]:
-    """The rows of a file (by default a parquet file) with all of its columns.
+    """The rows of a file (by default a parquet file) with all of its columns, but those of one name.
 
     Raises:
         UserError: as ``placed`` does.
@@ -96,7 +96,7 @@ def objects(path: Path, bad: BadRecords | None, kind: Format | None = None) -> I
     except (ArrowException, OSError, ValueError) as error:
         report(bad, shown(path), f"no {kind.name} file, or it is damaged ({error})")
         return iter(())
-    return (values for _, values in rows(path, {name: name for name in names}, bad, kind))
+    return (values for _, values in rows(path, {name: name for name in names if names.count(name) == 1}, bad, kind))
 
 
 def count_rows(path: Path) -> int:
@@ -121,6 +121,10 @@ def _rows(
         missing = [column for column, *_ in keys.values() if column not in names]
         if missing:
             report(bad, shown(path), f"no column {missing[0]!r}; it has {', '.join(names)}")
+            return
+        twice = [column for column, *_ in keys.values() if names.count(column) > 1]
+        if twice:
+            report(bad, shown(path), f"column {twice[0]!r} stands {names.count(twice[0])} times in the file")
             return
         kinds = {field: features.get(column) for field, (column, *_) in keys.items()}
         for row in kind.unpacked(path, sorted({column for column, *_ in keys.values()})):
