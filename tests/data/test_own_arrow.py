@@ -38,6 +38,21 @@ def test_both_formats_have_the_same_rows(
     assert list(tabular.read(path)) == TABLE.to_pylist()
 
 
+@pytest.mark.parametrize("write", [stream, indexed])
+def test_views_of_texts_are_texts(
+    tmp_path: Path, write: Callable[[pa.Table, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """polars writes them. Many may show one long text, so that rows are taken a few at a time."""
+    texts = ["gut", "schlecht, und das ist nicht kurz", "gut"]
+    table = pa.table({"text": pa.array(texts, pa.string_view()), "label": ["+", "-", "+"]})
+    path = tmp_path / "x.arrow"
+    write(table, path)
+    assert list(tabular.read(path)) == table.to_pylist()
+    (batch,) = table.to_batches()
+    monkeypatch.setattr(parquet, "UNPACKED", 64)
+    assert [part.num_rows for part in parquet.parts(batch)] == [1, 2]
+
+
 def test_a_data_set_that_was_saved_is_one_of_ones_own(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = [{"lang": ("de", "fi")[n % 2], "review": f"a long enough text {n}", "stars": n % 2} for n in range(200)]

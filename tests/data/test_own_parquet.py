@@ -79,6 +79,19 @@ def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
         list(tabular.read(path))
 
 
+def test_views_of_texts_are_texts(tmp_path: Path) -> None:
+    """DataFusion's files have them, also within lists and objects."""
+    view = pa.string_view()
+    columns = {"text": pa.array([TEXT, "yes"], view), "labels": pa.array([["a", "b"], []], pa.list_(view))}
+    columns["data"] = pa.array([{"title": "one"}, {"title": "two"}], pa.struct([("title", view)]))
+    files.write_table(pa.table(columns), tmp_path / "x.parquet")
+    path = tmp_path / "x.parquet"
+    several = tabular.read(path, columns={"text": "text", "labels": "labels"})
+    assert list(several) == [{"text": TEXT, "labels": ["a", "b"]}, {"text": "yes", "labels": []}]
+    of_objects = tabular.read(path, columns={"text": "data.title", "label": "text"})
+    assert list(of_objects) == [{"text": "one", "label": TEXT}, {"text": "two", "label": "yes"}]
+
+
 @pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
 def test_columns_of_one_name(tmp_path: Path, name: str) -> None:
     """Those that nobody asks for are no reason to stop."""

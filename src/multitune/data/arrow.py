@@ -128,7 +128,9 @@ def _check_type(column: str, kind: Any) -> None:
     elif types.is_struct(kind) and kind.num_fields:
         for number in range(kind.num_fields):
             _check_type(column, kind.field(number).type)
-    elif not any(is_such(kind) for is_such in (types.is_primitive, types.is_string, types.is_large_string)):
+    elif not any(
+        is_such(kind) for is_such in (types.is_primitive, types.is_string, types.is_large_string, parquet.is_view)
+    ):
         raise ValueError(f"the column {column!r} has the type {kind}; texts, numbers, and lists and objects of them do")
 
 
