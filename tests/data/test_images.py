@@ -100,6 +100,18 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     assert "leads out of the folder" in problem
 
 
+def test_links_to_folders_are_told(tmp_path: Path) -> None:
+    """They are not followed; a label's images would be missing."""
+    in_folder(tmp_path, {"a/1.png": png(), "b/1.png": png(), "b/.hidden/2.png": png()})
+    (tmp_path / "c").symlink_to("b")
+    (tmp_path / ".d").symlink_to("b")
+    bad = BadRecords()
+    assert [record["label"] for record in images.read(tmp_path, bad)] == ["a", "b"]
+    assert list(bad) == [
+        (str(tmp_path / "c"), "is a link to a folder, and links are not followed; put its images there")
+    ]
+
+
 def test_a_label_whose_folder_has_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     for label in (b"a", b"\xff"):
         (tmp_path / os.fsdecode(label)).mkdir()

@@ -19,6 +19,7 @@ from multitune.data.sets.splits import SPLIT, said_by
 from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, dumped, merge
+from multitune.storage.disk import check_listed, check_readable
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def recipe_for(recipe: AnyRecipe, overrides: Mapping[str, Any] | None = None) ->
     """
     if not isinstance(recipe, str | Path):
         return as_file(recipe)
+    if not hub.is_name(_posix(recipe)):
+        check_readable(Path(recipe))
     if is_data(recipe):
         return init(recipe, overrides)
     _check_ending(Path(recipe))
@@ -185,6 +188,7 @@ def _files(path: Path) -> _Files:
     if not path.is_dir():
         _check_ending(path)
         return _Files([path], 0.8, by_file=False)
+    check_listed(path)
     if (path / "recipe.yaml").exists():
         raise UserError(f"{path}: is the folder of a run; its recipe is {path / 'recipe.yaml'}")
     tables = sorted(file for suffix in tabular.suffixes() for file in path.glob(f"[!.]*{suffix}"))

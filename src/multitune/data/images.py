@@ -6,6 +6,7 @@ file is grey or black and white, else RGB ([height, width, 3]).
 
 import importlib.util
 import io
+import os
 import struct
 import tokenize
 import warnings
@@ -79,11 +80,35 @@ def placed(path: str | Path, bad: BadRecords | None = None) -> Iterator[Placed]:
 
 def _in_folder(root: Path) -> Iterator[tuple[Place, Raw]]:
     inside = root.resolve()
-    files = sorted(file for file in root.rglob("*") if not file.is_dir())
+    files, links = _below(root)
     names = [PurePosixPath(file.relative_to(root)) for file in files]
     for file, label in zip(files, _labels(names), strict=True):
         if not _is_hidden(PurePosixPath(file.relative_to(root))):
             yield Place(str(file)), (label, _read_within(file, inside))
+    for link in links:
+        if not _is_hidden(PurePosixPath(link.relative_to(root))):
+            yield Place(str(link)), (link.name, _refuse_link)
+
+
+def _below(root: Path) -> tuple[list[Path], list[Path]]:
+    """The files below a folder, and the links to folders, which are not followed; sorted.
+
+    Raises:
+        UserError: a folder that the system does not let be read: its images would be missing, and nobody would know.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    files, links = [], []
+    for folder, folders, own in os.walk(root, onerror=refuse):
+        files += [Path(folder, name) for name in own]
+        links += [path for name in folders if (path := Path(folder, name)).is_symlink()]
+    return sorted(files), sorted(links)
+
+
+def _refuse_link() -> bytes:
+    raise BadRecord("is a link to a folder, and links are not followed; put its images there")
 
 
 def _read_within(file: Path, inside: Path) -> Callable[[], bytes]:

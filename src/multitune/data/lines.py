@@ -89,6 +89,12 @@ def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:
     return None
 
 
+def check_readable(path: Path) -> None:
+    """Raise ``UserError`` as all do that read a file: it is no regular one, or the system does not let it be read."""
+    with _opened(path):
+        pass
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Raises UserError where the system does not let it be read, or it is a device, which may have no end."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
 from multitune.data.corpus import Place, Placed, Record
-from multitune.data.lines import LARGEST, LONGEST
+from multitune.data.lines import LARGEST, LONGEST, check_readable
 from multitune.screen.stages import passed
 
 ROWS = 500
@@ -66,7 +66,8 @@ def placed(
         where: which rows are meant; sees class labels as numbers.
 
     Raises:
-        UserError: (without ``bad``) a file that is no parquet file or is damaged, a column that it lacks, a bad row.
+        UserError: a file that the system does not let be read; or (without ``bad``) one that is no parquet file or is
+            damaged, a column that it lacks, a bad row.
     """
     for path in paths:
         rows = _rows(path, columns, bad, where, PARQUET)
@@ -93,6 +94,7 @@ def objects(path: Path, bad: BadRecords | None, kind: Format | None = None) -> I
     from pyarrow import ArrowException
 
     kind = kind or PARQUET
+    check_readable(path)
     try:
         names = kind.schema(path).names
     except (ArrowException, OSError, ValueError) as error:
@@ -116,6 +118,7 @@ def _rows(
     from pyarrow import ArrowException
 
     numbers = count(1)
+    check_readable(path)
     try:
         schema = kind.schema(path)
         names, features = schema.names, _features(schema)

@@ -46,6 +46,19 @@ def check_readable(path: Path) -> None:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def check_listed(folder: Path) -> None:
+    """Find out whether the system lets a folder and what is in it be read, where it would else seem to be empty.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        os.scandir(folder).close()
+        os.stat(f"{folder}/.")  # some can be listed, and what is in them cannot be looked at
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
 def check_writable(folder: Path, what: str) -> None:
     """Raise UserError where ``what`` cannot be written into a folder, before it is computed for long."""
     if not os.access(folder, os.W_OK):

@@ -229,6 +229,8 @@ def _from_set(recipe: Recipe, bad: BadRecords, *, test_only: bool = False, train
                 trained=trained,
                 spelling=LabelSpelling(recipe.strip_labels, recipe.label_names or (), recipe.scheme),
             )
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise RunError(
             f"data: not enough memory to read {recipe.data}; fewer languages or smaller files would help"

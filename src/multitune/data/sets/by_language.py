@@ -19,6 +19,7 @@ from multitune.data.sets.folders import Layout, Part, load, parts_of, say_a_tent
 from multitune.data.sets.splits import SPELT, SPLIT, parts_by_column, split_of
 from multitune.errors import UserError
 from multitune.screen.stages import expect
+from multitune.storage.disk import check_listed
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +271,8 @@ def tables_of(path: str | None) -> list[Path]:
     """The table that a path is, or all tables of the folder that it is, sorted."""
     if path is None or Path(path).is_file():
         return [] if path is None else [Path(path)]
+    if Path(path).is_dir():
+        check_listed(Path(path))
     return sorted({file for suffix in tabular.suffixes() for file in Path(path).glob(f"[!.]*{suffix}")})
 
 

@@ -18,6 +18,7 @@ from multitune.data.records.digest import number_of
 from multitune.data.sets.reading import FEW, Reading
 from multitune.errors import UserError
 from multitune.screen.stages import expect
+from multitune.storage.disk import check_listed
 
 log = logging.getLogger(__name__)
 
@@ -266,6 +267,7 @@ def _folder(path: str | None, layouts: Sequence[Layout]) -> Path:
         raise UserError(f"path: is missing; {needs}")
     if not Path(path).is_dir():
         raise UserError(f"path: {path} is not a folder; {needs}")
+    check_listed(Path(path))
     return Path(path)
 
 
@@ -335,6 +337,9 @@ def _codes(folder: Path, layout: Layout, part: Part, suffix: str) -> list[str]:
     telling = next((name for name in part.names if "{}" in name), None)
     if telling is None:
         return list(layout.codes)
+    for within in folder.iterdir() if "/" in telling else ():
+        if within.is_dir():
+            check_listed(within)
     spelt = re.escape(telling).replace(re.escape("{}"), "(.+)").replace(re.escape("*"), "[^/]*")
     pattern = re.compile(spelt + re.escape(suffix))
     found = (path.relative_to(folder) for path in folder.glob(telling.replace("{}", "*") + suffix))
