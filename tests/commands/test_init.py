@@ -261,7 +261,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "lines of an old Mac": (
         lambda folder: (folder / "a.csv").write_text("a,b\rx,y\r"),
         "a.csv",
-        "a.csv:1: a carriage return in a value without quotes; a line feed",
+        "a.csv:1: carriage returns alone end its lines; save the file with line feeds",
     ),
     "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','; call it .csv"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),

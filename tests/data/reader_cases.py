@@ -181,6 +181,15 @@ BAD: dict[str, tuple[Read, str, bytes, str, int, str]] = {
         1,
         "question 'q1': answer 'ab' is not at its offset 1",
     ),
+    "carriage returns alone": (sentences, "x.tsv", b"a\tB-X\rb\tO\r\rc\tO\r", ":1", 0, "carriage returns alone end"),
+    "carriage returns, and a line feed": (
+        inferences,
+        "x.tsv",
+        b"a\tb\rc\td\r\n",
+        ":1",
+        0,
+        "save the file with line",
+    ),
     "offset as text": (questions, "x.json", dumped(article("ab", question("0"))), ":1", 0, "answer_start is '0'"),
     "offset below zero": (questions, "x.json", dumped(article("ab", question(-2))), ":1", 0, "answer_start is -2"),
     "no question": (

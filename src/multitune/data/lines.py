@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, cast
 
@@ -28,8 +29,8 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
 
     Args:
         path: the file.
-        bad: takes lines that are too long or not UTF-8, and the place where a gzipped file is cut short; None raises
-            instead.
+        bad: takes lines that are too long or not UTF-8, a file whose lines end in carriage returns alone, and the place
+            where a gzipped file is cut short; None raises instead.
 
     Raises:
         UserError: the file cannot be read, or (without ``bad``) it holds a bad line.
@@ -50,9 +51,17 @@ def numbered(path: str | Path, bad: BadRecords | None = None) -> Iterator[tuple[
 
 def numbered_in(file: IO[bytes], name: str, bad: BadRecords | None = None) -> Iterator[tuple[int, str]]:
     """Yield what ``numbered`` does, of an open file; ``name`` is what messages call it."""
-    for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), b""), 1):
+    rows = iter(partial(file.readline, LONGEST + 1), b"")
+    begin = [*islice(rows, 1)]
+    if begin and len(begin[0]) <= LONGEST and _has_carriage_return(begin[0]):
+        begin += islice(rows, 1)
+        if len(begin) == 1:
+            report(bad, f"{name}:1", "carriage returns alone end its lines; save the file with line feeds")
+            return
+    for number, line in enumerate(chain(begin, rows), 1):
         if len(line) > LONGEST:
-            report(bad, f"{name}:{number}", f"a line of more than {LONGEST} bytes")
+            no_end = "; carriage returns alone end none" if _has_carriage_return(line) else ""
+            report(bad, f"{name}:{number}", f"a line of more than {LONGEST} bytes{no_end}")
             _skip_line(file, line)
             continue
         try:
@@ -61,6 +70,10 @@ def numbered_in(file: IO[bytes], name: str, bad: BadRecords | None = None) -> It
             report(bad, f"{name}:{number}", "not UTF-8 text; save the file as UTF-8")
             continue
         yield number, text.rstrip("\r\n")
+
+
+def _has_carriage_return(line: bytes) -> bool:
+    return b"\r" in line.rstrip(b"\r\n")
 
 
 def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:
