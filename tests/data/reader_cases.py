@@ -190,6 +190,12 @@ BAD: dict[str, tuple[Read, str, bytes, str, int, str]] = {
         0,
         "save the file with line",
     ),
+    "a key of SQuAD's twice": (
+        questions,
+        "x.json",
+        dumped(article("ab", question())).replace(b'"context"', b'"context": "cd", "context"'),
+        *("", 0, "not JSON: key 'context' is given twice"),
+    ),
     "offset as text": (questions, "x.json", dumped(article("ab", question("0"))), ":1", 0, "answer_start is '0'"),
     "offset below zero": (questions, "x.json", dumped(article("ab", question(-2))), ":1", 0, "answer_start is -2"),
     "no question": (

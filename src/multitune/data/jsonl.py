@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multitune.data import lines
-from multitune.data.bad import BadRecords, report
+from multitune.data.bad import BadRecord, BadRecords, report
 from multitune.data.corpus import Place
 from multitune.errors import kind_of_value
 
@@ -43,6 +43,15 @@ def objects(path: str | Path, bad: BadRecords | None = None) -> Iterator[dict[st
     return (value for _, value in _numbered(path, bad))
 
 
+def keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON from its pairs; raises ``BadRecord`` where a key stands twice, which JSON itself allows."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise BadRecord(f"key {twice!r} is given twice")
+    return value
+
+
 def _numbered(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file, each with the number of its line."""
     filled = ((number, line) for number, line in lines.numbered(path, bad) if line.strip())
@@ -65,18 +74,10 @@ def _begins_array(line: str, problem: str) -> bool:
     return begin.startswith("[") and (problem.startswith("not JSON") or begin[1:].lstrip().startswith("{"))
 
 
-def _keyed_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"key {twice!r} is given twice")
-    return value
-
-
 def _object(line: str) -> dict[str, Any] | str:
     """The line's object, or what is wrong with it."""
     try:
-        value = json.loads(line, object_pairs_hook=_keyed_once)
+        value = json.loads(line, object_pairs_hook=keyed_once)
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} (column {error.colno})"
     except RecursionError:

@@ -9,6 +9,7 @@ from typing import Any
 from multitune.data import fields, lines
 from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
 from multitune.data.corpus import Place, Placed, Record
+from multitune.data.jsonl import keyed_once
 from multitune.errors import kind_of_value
 
 MOST_BLANKS = 16
@@ -55,11 +56,13 @@ def _questions(file: str, bad: BadRecords | None) -> Iterator[tuple[Place, Raw]]
 
 def _loaded(source: str, file: str, bad: BadRecords | None) -> Any:
     try:
-        return json.loads(source)
+        return json.loads(source, object_pairs_hook=keyed_once)
     except json.JSONDecodeError as error:
         report(bad, f"{file}:{error.lineno}", f"not JSON: {error.msg} (column {error.colno})")
     except RecursionError:
         report(bad, f"{file}:1", "JSON too deeply nested for SQuAD's format")
+    except BadRecord as problem:  # a key twice
+        report(bad, file, f"not JSON: {problem}")
     except ValueError as error:  # a number of more digits than Python converts
         report(bad, f"{file}:1", f"not JSON: {error}")
     return {"data": []}
