@@ -196,6 +196,18 @@ BAD: dict[str, tuple[Read, str, bytes, str, int, str]] = {
         dumped(article("ab", question())).replace(b'"context"', b'"context": "cd", "context"'),
         *("", 0, "not JSON: key 'context' is given twice"),
     ),
+    "offset in bytes": (
+        questions,
+        "x.json",
+        dumped(article("\u0141\u00f3d\u017a ab", question(8))),
+        *(":1", 0, "where the context has ''; it is there in bytes of UTF-8, and offsets count characters"),
+    ),
+    "offset in units of UTF-16": (
+        questions,
+        "x.json",
+        dumped(article("\U0001f468\u200d\U0001f469 ab", question(6))),
+        *(":1", 0, "where the context has ''; it is there in units of UTF-16, and offsets count characters"),
+    ),
     "offset as text": (questions, "x.json", dumped(article("ab", question("0"))), ":1", 0, "answer_start is '0'"),
     "offset below zero": (questions, "x.json", dumped(article("ab", question(-2))), ":1", 0, "answer_start is -2"),
     "no question": (

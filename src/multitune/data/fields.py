@@ -128,7 +128,16 @@ def check_spans(record: Record) -> None:
         if there != answer:
             raise BadRecord(
                 f"answer {_short(answer)} is not at its offset {start}, where the context has {_short(there)}"
+                f"{_counted_otherwise(context, answer, start)}"
             )
+
+
+def _counted_otherwise(context: str, answer: str, start: int) -> str:
+    """A hint where an offset counts what texts consist of in other programming languages; empty elsewhere."""
+    for units, encoding, size in (("bytes of UTF-8", "utf-8", 1), ("units of UTF-16", "utf-16-le", 2)):
+        if context.encode(encoding)[size * start :].startswith(answer.encode(encoding)):
+            return f"; it is there in {units}, and offsets count characters"
+    return ""
 
 
 def check_tags(record: Record) -> None:
