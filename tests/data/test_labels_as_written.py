@@ -157,7 +157,7 @@ TABLE = "text,label\na,News \nb, News\nc,News\nd,Sport\ne,news\nf,Ne\u200bws\n"
 def test_labels_that_look_alike_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     corpus = own(tmp_path, TABLE, name="xx.csv")
     assert len(corpus.labels) == 6
-    assert "labels that differ by blanks, capitals, invisible characters or .0 alone" in caplog.text
+    assert "labels that differ by blanks, capitals, composed accents, invisible characters or .0 alone" in caplog.text
     assert r"' News', 'News', 'News ', 'Ne\u200bws', 'news'; strip_labels: true takes off blanks" in caplog.text
 
 
@@ -176,8 +176,17 @@ def test_blanks_are_taken_off_where_that_is_asked_for(tmp_path: Path, caplog: py
 
 def test_a_label_that_only_dev_writes_with_a_blank(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     own(tmp_path, "text,label\nx,a\ny,b\n", "text,label\nx,b \n", name="xx.csv")
-    said = "xx: 'b ' (1); 'b ' differs from 'b' by blanks, capitals or .0 alone; strip_labels: true takes off blanks"
+    said = "xx: 'b ' (1); 'b ' differs from 'b' by blanks, capitals, composed accents or .0 alone; strip_labels: true"
     assert said in caplog.text
+
+
+def test_labels_that_differ_by_how_accents_are_composed_are_shown_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own(tmp_path, "text,label\na,caf\u00e9\nb,cafe\u0301\nc,Café\n", "text,label\nx,y\u00e9\n", name="xx.csv")
+    assert r"of their own: 'Café', 'cafe\u0301', 'caf\xe9'" in caplog.text
+    own(tmp_path, "text,label\na,b\u00e9\nb,c\n", "text,label\nx,be\u0301\n", name="xx.csv")
+    assert r"'be\u0301' differs from 'b\xe9' by blanks" in caplog.text
 
 
 def test_labels_that_are_blank_once_they_are_stripped(tmp_path: Path) -> None:

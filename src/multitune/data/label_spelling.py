@@ -80,7 +80,10 @@ def stripped(label: str) -> str:
 
 
 def looks(label: str) -> str:
-    """What a reader sees of a label: alike where two differ by blanks, capitals, invisible characters or .0 alone."""
+    """What a reader sees of a label.
+
+    Alike where two differ by blanks, capitals, composed accents, invisible characters or .0 alone.
+    """
     composed = unicodedata.normalize("NFC", label).casefold()
     seen = "".join(character for character in composed if unicodedata.category(character) not in INVISIBLE)
     whole = WHOLE.fullmatch(seen)
@@ -95,6 +98,14 @@ def lookalikes(labels: Collection[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def told_apart(labels: Collection[str]) -> list[str]:
+    """Labels as messages quote them: with code points where the composition of accents alone makes the difference."""
+    composed = [unicodedata.normalize("NFC", label) for label in labels]
+    return [
+        ascii(label) if composed.count(own) > 1 else repr(label) for label, own in zip(labels, composed, strict=True)
+    ]
+
+
 def likely(label: str, known: Collection[str]) -> str:
     """A hint, to be added to a sentence, where a label looks like a known one; empty elsewhere."""
     by_looks = _by_looks(tuple(known))
@@ -102,7 +113,8 @@ def likely(label: str, known: Collection[str]) -> str:
     if meant is None:
         return ""
     way_out = "; strip_labels: true takes off blanks at its edges" if stripped(label) == meant else ""
-    return f"; {label!r} differs from {meant!r} by blanks, capitals or .0 alone{way_out}"
+    one, other = told_apart([label, meant])
+    return f"; {one} differs from {other} by blanks, capitals, composed accents or .0 alone{way_out}"
 
 
 @lru_cache(maxsize=8)

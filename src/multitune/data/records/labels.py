@@ -10,7 +10,7 @@ from itertools import islice
 from multitune.data.bad import first_of
 from multitune.data.corpus import Corpus, Head, Record
 from multitune.data.kind import IGNORE, Kind
-from multitune.data.label_spelling import likely, lookalikes, stripped
+from multitune.data.label_spelling import likely, lookalikes, stripped, told_apart
 from multitune.data.records.rows import View, chosen
 from multitune.errors import UserError, as_line
 
@@ -81,12 +81,12 @@ def warn_of_lookalikes(corpus: Corpus) -> None:
     for head in _heads(corpus):
         if not (groups := lookalikes(head.labels)):
             continue
-        alike = "; ".join(", ".join(map(repr, group)) for group in groups[:FEW])
+        alike = "; ".join(", ".join(told_apart(group)) for group in groups[:FEW])
         more = f"; and {len(groups) - FEW} more" if len(groups) > FEW else ""
         helps = any(len(set(map(stripped, group))) < len(group) for group in groups)
         log.warning(
-            "labels that differ by blanks, capitals, invisible characters or .0 alone are labels of their own: %s; "
-            "%slabels: takes one for another",
+            "labels that differ by blanks, capitals, composed accents, invisible characters or .0 alone are labels of "
+            "their own: %s; %slabels: takes one for another",
             alike + more,
             "strip_labels: true takes off blanks at their edges, " if helps else "",
         )

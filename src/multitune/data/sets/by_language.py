@@ -12,7 +12,7 @@ from multitune.data import fields, tabular
 from multitune.data.bad import BadRecord, BadRecords, first_of
 from multitune.data.corpus import Corpus, Place, Placed, Record, Wanted
 from multitune.data.fields import Fields
-from multitune.data.label_spelling import lookalikes
+from multitune.data.label_spelling import lookalikes, told_apart
 from multitune.data.records.rows import chosen
 from multitune.data.records.spool import Spool
 from multitune.data.sets.folders import Layout, Part, load, parts_of, say_a_tenth_validates
@@ -228,7 +228,7 @@ def _warn_of_lookalikes(languages: Collection[str]) -> None:
         spelt = [code for code in sorted(languages) if code.replace("_", "-") in group]
         log.warning(
             "languages that differ by blanks, capitals, - and _ alone are languages of their own: %s",
-            first_of(list(map(repr, spelt)), FEW),
+            first_of(told_apart(spelt), FEW),
         )
 
 
