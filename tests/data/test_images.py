@@ -159,6 +159,7 @@ def test_arrays(tmp_path: Path) -> None:
     np.testing.assert_array_equal([record["image"] for record in plain], x)
 
 
+X = np.zeros((1, 2, 2), np.uint8)
 SHAPES = {
     "pickled": ({"x": np.array([{}], dtype=object), "y": np.array([1])}, "pickled"),
     "no y": ({"x": np.zeros((1, 2, 2), np.uint8)}, "must have x"),
@@ -167,6 +168,9 @@ SHAPES = {
     "channels first": ({"x": np.zeros((1, 3, 8, 8), np.uint8), "y": np.array([1])}, "shape [1, 3, 8, 8]; its last"),
     "fewer labels": ({"x": np.zeros((2, 2, 2), np.uint8), "y": np.array([1])}, "2 whole numbers"),
     "labels that are no whole numbers": ({"x": np.zeros((1, 2, 2), np.uint8), "y": np.array([0.5])}, "whole numbers"),
+    "flags that are texts": ({"x": X, "y": np.array([1]), "test": np.array(["no"])}, "such as no"),
+    "flags that are no numbers": ({"x": X, "y": np.array([1]), "test": np.array([np.nan])}, "test must hold truth"),
+    "flags that count": ({"x": X, "y": np.array([1]), "test": np.array([3])}, "or 0 and 1; it is of int64, such as 3"),
     "fewer flags": ({"x": np.zeros((1, 2, 2), np.uint8), "y": np.array([1]), "test": np.zeros(2, bool)}, "test"),
 }
 

@@ -262,7 +262,13 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]] | str:
         return f"x is empty: it has the shape {list(arrays['x'].shape)}"
     if arrays["y"].dtype.kind not in "iu" or any(array.shape != arrays["x"].shape[:1] for array in _flat(arrays)):
         return f"y must hold {len(arrays['x'])} whole numbers, one an image, and test as many truth values"
+    if "test" in arrays and not _are_flags(arrays["test"]):
+        return f"test must hold truth values, or 0 and 1; it is of {arrays['test'].dtype}, such as {arrays['test'][0]}"
     return arrays
+
+
+def _are_flags(array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "biu" and bool(np.isin(array, (0, 1)).all())
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
