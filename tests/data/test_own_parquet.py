@@ -1,6 +1,7 @@
 """Parquet files of one's own: rows, class labels, bad rows by number, the columns and the budget that init finds."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", [{"text": TEXT, "stars": 0}])
     with pytest.raises(UserError, match="no column 'label'; it has text, stars"):
         list(tabular.read(path))
+
+
+def test_decimals_are_scores(tmp_path: Path) -> None:
+    """Databases export them."""
+    files.write_table(pa.table({"text": [TEXT] * 2, "score": [Decimal("1.50"), Decimal(-2)]}), tmp_path / "x.parquet")
+    read = tabular.read(tmp_path / "x.parquet", columns={"text": "text", "score": "score"})
+    assert [record["label"] for record in read] == [1.5, -2.0]
 
 
 def test_views_of_texts_are_texts(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -83,7 +84,7 @@ def _is_number(value: Any) -> bool:
     """Whether a value is a number, or text that every program reads as one (Python's float takes 1_000 and ٣ too)."""
     if isinstance(value, str):
         return NUMBER.fullmatch(value.strip()) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def words(value: Any, name: str) -> list[str]:
