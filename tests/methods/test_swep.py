@@ -13,10 +13,15 @@ from transformers import (
     BertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    FunnelConfig,
+    FunnelForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
 
+from multitune.errors import UserError
 from multitune.methods.swep import SWEP, gaussian_divergence
 
 SIZES: dict[str, Any] = {"vocab_size": 30, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
@@ -109,6 +114,24 @@ def test_noise_is_removed_when_the_loss_fails() -> None:
     with pytest.raises(KeyError):
         swep.loss(model, inputs(), fail)
     assert torch.equal(model(**inputs()).logits, before)
+
+
+def funnel() -> Any:
+    sizes: dict[str, Any] = {"vocab_size": 30, "d_model": 8, "n_head": 2, "d_head": 4, "d_inner": 12}
+    return FunnelForSequenceClassification(FunnelConfig(block_sizes=[1, 1], num_decoder_layers=1, **sizes))
+
+
+def longformer() -> Any:
+    sizes = SIZES | DROPOUT | {"max_position_embeddings": 20, "pad_token_id": 1}
+    return LongformerForSequenceClassification(LongformerConfig(hidden_size=8, attention_window=4, **sizes))
+
+
+@pytest.mark.parametrize("make", [funnel, longformer])
+def test_a_model_with_other_states_than_embeddings_is_refused_in_a_line(make: Callable[[], Any]) -> None:
+    model = built(make)
+    with pytest.raises(UserError, match=f"^method: swep needs .*, and {type(model.base_model).__name__} pools states"):
+        swep_for(8).loss(model, inputs(), nll)
+    assert model(**inputs()).logits.isfinite().all(), "the embeddings are its own again"
 
 
 def test_no_gradient_flows_into_the_encoder_through_its_hidden_states() -> None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from multitune.errors import UserError
+
 
 class EmbeddingModel(Protocol):
     """What SWEP needs of a model; every encoder of Hugging Face, with or without a head, has it."""
@@ -94,7 +96,7 @@ class SWEP(nn.Module):
                 batches came before.
 
         Raises:
-            ValueError: no attention mask.
+            ValueError: no attention mask, or a model that pools states (Funnel) or fills rows up itself (Longformer).
         """
         if not self.training:
             return loss_fn(model(**inputs))
@@ -127,9 +129,19 @@ class SWEP(nn.Module):
 
 @contextmanager
 def _scaled_embeddings(model: EmbeddingModel, scale: Tensor) -> Iterator[None]:
-    """Within this context the model's input embeddings come out multiplied by ``scale``."""
+    """Within this context the model's input embeddings come out multiplied by ``scale``.
+
+    Raises:
+        UserError: a forward pass has more of them, or fewer.
+    """
 
     def multiply(_module: nn.Module, _inputs: Any, embeddings: Tensor) -> Tensor:
+        if embeddings.shape != scale.shape:
+            name = type(model.base_model).__name__
+            raise UserError(
+                f"method: swep needs a last hidden state for each word embedding, and {name} pools states or fills "
+                f"rows up by itself; choose another method or model"
+            )
         return embeddings * scale
 
     handle = model.get_input_embeddings().register_forward_hook(multiply)
