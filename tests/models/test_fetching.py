@@ -1,4 +1,4 @@
-"""Models of the Hub: fetched once and whole, whatever the cache lacks."""
+"""Models of the Hub: fetched once and whole, whatever the cache lacks, and told where they cannot be trained."""
 
 import json
 import shutil
@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 from transformers import BertConfig, BertModel, BertTokenizer
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
@@ -123,3 +126,70 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"model' has no tokenizer, or .*save it beside the model, as tokenizer.save_"):
         load(str(folder))
+
+
+CONFIG = "config.json"
+TOLD: dict[str, tuple[dict[str, Any], str]] = {
+    "of a newer transformers": (
+        {"model_type": "brandnew"},
+        "cannot load 'me/model': .*`brandnew`.*hf download me/model",
+    ),
+    "of a package that is missing": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        "cannot load 'me/model': .*requires bitsandbytes.*; no quantized model can be trained",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "message"), TOLD.values(), ids=TOLD)
+def test_what_the_hub_has_given_is_not_said_to_be_missing(hub: Path, keys: dict[str, Any], message: str) -> None:
+    file = bert(hub / "model") / CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+    with pytest.raises(UserError, match=f"^model: {message}"):
+        load("me/model")
+
+
+def test_a_repository_without_weights_is_told_as_one(hub: Path) -> None:
+    (bert(hub / "model") / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"^model: cannot load 'me/model': me/model does not appear to have a file named"
+    ):
+        load("me/model")
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="has an adapter alone; name a model"):
+        load(str(tmp_path))
+
+
+class Settings(QuantizationConfigMixin):
+    """Of a way to quantize that needs no package."""
+
+    def __init__(self, **_: Any) -> None:
+        self.quant_method: Any = "own"
+
+
+class Quantizer(HfQuantizer):
+    """Leaves weights as they are."""
+
+    requires_calibration = False
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+def test_a_model_that_stays_quantized_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of its weights would not train."""
+    monkeypatch.setitem(AUTO_QUANTIZATION_CONFIG_MAPPING, "own", Settings)
+    monkeypatch.setitem(AUTO_QUANTIZER_MAPPING, "own", Quantizer)
+    file = bert(tmp_path / "model") / CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": {"quant_method": "own"}}))
+    with pytest.raises(
+        UserError, match="model' is quantized, so that it cannot be trained; choose what it was made from"
+    ):
+        load(str(tmp_path / "model"))

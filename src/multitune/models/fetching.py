@@ -6,8 +6,13 @@ from typing import Any
 
 from multitune.errors import UserError
 from multitune.models.offline_models import OFFLINE
-from multitune.storage.hub import hub_address, hub_reachable
+from multitune.storage.hub import hub_address, hub_reachable, is_repository
 from multitune.storage.memory import is_out_of_memory
+
+NO_FILE = "does not appear to have a file named"
+"""In what transformers says where a repository, or the cache of one, lacks a file."""
+ADAPTER = "adapter_config.json"
+"""Is in a folder that peft has saved."""
 
 
 def fetched(
@@ -61,16 +66,28 @@ def _cannot_load(name: str, error: Exception) -> str:
     if "ignore_mismatched_sizes" in said:
         return f"model: cannot load {name!r}: its weights have other sizes than its config.json says"
     if Path(name).is_dir():
-        why = said.splitlines()[0] if said else "no reason is given"
-        known = isinstance(error, OSError | ValueError)
-        reason = why if known else f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"
-        return f"model: cannot load the folder {name!r}: {reason}"
+        if (Path(name) / ADAPTER).is_file():
+            return (
+                f"model: {name!r} has an adapter alone; name a model, such as that of the adapter's run or a merged one"
+            )
+        return f"model: cannot load the folder {name!r}: {_reason(said, error)}"
     if "gated repo" in said:
         return (
             f"model: {name!r} is gated: ask for access at {hub_address()}/{name}, and log in with hf auth login (or "
             f"HF_TOKEN)"
         )
+    if is_repository(name) and (NO_FILE in said or not isinstance(error, OSError)):
+        return f"model: cannot load {name!r}: {_reason(said, error)}; if its cache here lacks files: hf download {name}"
     return (
         f"model: cannot load {name!r}: it is no folder, not in the local cache, and the Hub does not give it; name a "
         f"local folder, or one of {', '.join(OFFLINE)}, or fetch it once where there is a network: hf download {name}"
     )
+
+
+def _reason(said: str, error: Exception) -> str:
+    why = said.splitlines()[0].rstrip(".: ") if said else "no reason is given"
+    if isinstance(error, ImportError):
+        return f"{why}{'; no quantized model can be trained' if 'quantiz' in why else ''}"
+    if isinstance(error, OSError | ValueError):
+        return why
+    return f"its files are damaged or do not fit each other ({type(error).__name__}: {why})"

@@ -38,6 +38,8 @@ def load_model(
             output_loading_info=True,
             ignore_mismatched_sizes=other_head,
         )
+        if getattr(model, "is_quantized", False):
+            raise UserError(f"model: {name!r} is quantized, so that it cannot be trained; choose what it was made from")
         check_body(name, model, info["mismatched_keys"])
         if task.auto_model is AutoModelForCausalLM:
             check_own_head(name, before, model)
