@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -17,8 +17,9 @@ from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.models.tokenizers import load_tokenizer
-from multitune.tasks import Classification, HeadMap
+from multitune.tasks import CausalLM, Classification, HeadMap
 from small_hub import at_the_hubs_place
+from tiny_causal import TEMPLATE, make
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "day", "##s"]
 COMMIT = "a" * 40
@@ -117,6 +118,24 @@ def test_a_tokenizer_whose_files_came_half_is_fetched_whole_or_refused(
         with pytest.raises(UserError, match=r"^model: 'me/model' has no tokenizer, or its files are not all there"):
             load("me/model")
     assert len(load("me/model").tokenizer) == len(WORDS)
+
+
+@pytest.mark.parametrize("lacks", ["chat_template.jinja", "generation_config.json"])
+def test_what_says_where_answers_end_is_fetched_too(hub: Path, tmp_path: Path, lacks: str) -> None:
+    """A cache lacks it where another program, or a classifier, has filled it: a model does without."""
+    make(hub / "model")
+    settings = hub / "model" / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": [2, 3]}))
+    heads = HeadMap.of_all(CausalLM(()))
+    encoders.load("me/model", heads, layers=None, dropout=None, seed=0)
+    (cached,) = tmp_path.glob(f"cache/*/snapshots/*/{lacks}")
+    cached.unlink()
+    again = encoders.load("me/model", heads, layers=None, dropout=None, seed=0)
+    assert isinstance(again.tokenizer, PreTrainedTokenizerBase)
+    assert again.tokenizer.chat_template == TEMPLATE
+    assert isinstance(again.model, PreTrainedModel)
+    assert again.model.generation_config is not None
+    assert again.model.generation_config.eos_token_id == [2, 3]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from multitune.errors import UserError
 from multitune.models.dropout import set_dropout, set_dropout_of_modules
@@ -12,6 +13,7 @@ from multitune.models.fetching import fetched
 from multitune.models.old_heads import check_body, check_own_head, purpose, purpose_of_task, renewed_head
 from multitune.models.poolers import pass_through
 from multitune.seeds import global_draws
+from multitune.storage.hub import is_known
 from multitune.tasks import Task
 
 STAGES = ("depths", "block_sizes")
@@ -33,6 +35,7 @@ def load_model(
         model, info = fetched(
             name,
             task.auto_model.from_pretrained,
+            lambda loaded: not loaded[0].can_generate() or is_known(name, GENERATION_CONFIG_NAME),
             config=config,
             dtype=torch.float32,
             output_loading_info=True,

@@ -15,7 +15,11 @@ from transformers import (
 
 from multitune.errors import UserError
 from multitune.models.fetching import fetched
+from multitune.storage.hub import is_known
 from multitune.tasks.task import Processor
+
+CHAT_TEMPLATE = "chat_template.jinja"
+"""The file of a tokenizer that not all have."""
 
 
 @contextmanager
@@ -50,7 +54,11 @@ def load_tokenizer(
     Raises:
         UserError: no such model, no network to fetch it, or no tokenizer beside it.
     """
-    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained, _has_pieces)
+
+    def is_whole(loaded: PreTrainedTokenizerBase) -> bool:
+        return _has_pieces(loaded) and is_known(name, CHAT_TEMPLATE)
+
+    tokenizer: PreTrainedTokenizerBase = fetched(name, AutoTokenizer.from_pretrained, is_whole)
     if not _has_pieces(tokenizer):
         raise UserError(
             f"model: {name!r} has no tokenizer, or its files are not all there; save it beside the model, as "
@@ -59,7 +67,7 @@ def load_tokenizer(
     if not tokenizer.is_fast:
         raise UserError(f"model: {name} has no fast tokenizer, which multitune needs for offsets")
     if words and _reads_bytes(tokenizer):
-        tokenizer = fetched(name, AutoTokenizer.from_pretrained, _has_pieces, add_prefix_space=True)
+        tokenizer = fetched(name, AutoTokenizer.from_pretrained, add_prefix_space=True)
         _begin_words_with_blanks(tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:

@@ -6,6 +6,7 @@ import urllib.request
 from typing import cast
 from urllib.parse import urlsplit
 
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -40,6 +41,11 @@ def host_and_port(address: str) -> tuple[str, int]:
     """Where the server of a web address listens; without a port in it at the one of its scheme."""
     server = urlsplit(address)
     return server.hostname or "", server.port or (80 if server.scheme == "http" else 443)
+
+
+def is_known(repository: str, file: str) -> bool:
+    """Whether the cache has a file of a repository, or knows that there is none."""
+    return try_to_load_from_cache(repository, file) is not None
 
 
 def is_repository(name: str) -> bool:
