@@ -17,7 +17,7 @@ from multitune.methods.sharded import divided_as
 from multitune.models.device import chosen, sent
 from multitune.models.dropout import use_own_layers
 from multitune.models.fetching import fetched
-from multitune.models.heads import Heads
+from multitune.models.heads import Heads, united
 from multitune.models.lora import Adapters
 from multitune.models.parts import Parts, parts
 from multitune.models.positions import count_from_padding, positions
@@ -393,13 +393,7 @@ def load(
         use_own_layers(one, where)
     if len(loaded) == 1:
         return Encoder(loaded[0][0], heads, processor, loaded[0][1], where)
-    bodies = dict.fromkeys(type(one.base_model).__name__ for one, _ in loaded)
-    if len(bodies) > 1:
-        raise UserError(
-            f"model: {name} reads a text by a {' for one task and by a '.join(bodies)} for another, so that they share "
-            "no encoder; choose another model, or leave out replay"
-        )
-    model = Heads([one for one, _ in loaded])
+    model = united(name, [one for one, _ in loaded])
     new = {model.name_of(number, weight) for number, (_, missing) in enumerate(loaded) for weight in missing}
     # A head that does not ship (the replay's) counts as new: drift and methods leave it aside.
     unshipped = [number for number, folder in enumerate(heads.folders) if folder is None]

@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from multitune.errors import UserError
+
 
 class Heads(nn.Module):
     """Models with several heads around one encoder. Each is an ordinary Hugging Face model, and is called as one.
@@ -73,3 +75,18 @@ class Heads(nn.Module):
 
 def _size(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())
+
+
+def united(name: str, models: Sequence[PreTrainedModel]) -> Heads:
+    """Models of one pretrained encoder, each with another head, as one.
+
+    Raises:
+        UserError: transformers has given them encoders of several classes; ``name`` is what recipes call the model.
+    """
+    bodies = dict.fromkeys(type(model.base_model).__name__ for model in models)
+    if len(bodies) > 1:
+        raise UserError(
+            f"model: {name} reads a text by a {' for one task and by a '.join(bodies)} for another, so that they share "
+            "no encoder; choose another model, or leave out replay"
+        )
+    return Heads(models)

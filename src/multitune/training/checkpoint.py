@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from multitune.errors import RunError, UserError
 from multitune.recipe import Recipe
 from multitune.recipe_files import is_text_of
 from multitune.results.digests import Digests
+from multitune.results.falling import rising
 from multitune.storage.atomic import remove, remove_parts, replaced
 from multitune.storage.disk import FULL, TOO_LARGE, error_number
 
@@ -81,6 +83,15 @@ class Progress:
     loss_scale: float | None = None
     steps_at_scale: int = 0
     trained: dict[str, int] = pydantic.Field(default_factory=dict)
+
+    def judge(self, metric: str, dev: float, *, select_best: bool) -> None:
+        """Note the average of a validation of the weights that there are now."""
+        height = partial(rising, metric)
+        if select_best and (not self.best or height(dev) > height(self.best["average"])):
+            self.best = {"average": dev, "gradients": self.gradients}
+        risen = self.peak is None or height(dev) > height(self.peak)
+        self.peak, self.since_peak = (dev, 0) if risen else (self.peak, self.since_peak + 1)
+        self.dev, self.validated = dev, self.gradients
 
 
 @dataclass

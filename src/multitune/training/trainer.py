@@ -18,7 +18,6 @@ from multitune.probes import live
 from multitune.probes.gradient_similarity import Diverged
 from multitune.recipe_files import to_yaml
 from multitune.results import metrics, predictions
-from multitune.results.falling import rising
 from multitune.results.json_files import finite
 from multitune.results.metrics import Event, FaultyBatch, Skip, Train, Validate, When
 from multitune.results.run import RunResult, finite_scores
@@ -273,13 +272,7 @@ class Trainer:
             evaluation = self._evaluated(run.dev)
             drift = run.encoder.drift()
         now.seconds = time.monotonic() - self._began
-        now.dev = evaluation.average(run.heads.metric)
-        height = partial(rising, run.heads.metric)
-        if run.recipe.select == "best" and (not now.best or height(now.dev) > height(now.best["average"])):
-            now.best = {"average": now.dev, "gradients": now.gradients}
-        risen = now.peak is None or height(now.dev) > height(now.peak)
-        now.peak, now.since_peak = (now.dev, 0) if risen else (now.peak, now.since_peak + 1)
-        now.validated = now.gradients
+        now.judge(run.heads.metric, evaluation.average(run.heads.metric), select_best=run.recipe.select == "best")
         scores = finite_scores(evaluation.scores)
         self._add(Validate(**self._when, average=finite(now.dev), drift=finite(drift), dev=scores))
         self._display.validated(now.gradients, now.dev, run.heads.metric, drift)
