@@ -102,8 +102,8 @@ def whole(path: str | Path, bad: BadRecords | None = None) -> str | None:
     return None
 
 
-def check_readable(path: Path) -> None:
-    """Raise ``UserError`` as all do that read a file: it is no regular one, or the system does not let it be read."""
+def check_opens(path: Path) -> None:
+    """Raise ``UserError`` as all do that read a file: no regular one, or the system does not let it be read."""
     with _opened(path):
         pass
 

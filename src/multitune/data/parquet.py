@@ -12,7 +12,7 @@ import numpy as np
 
 from multitune.data.bad import BadRecord, BadRecords, parsed, report
 from multitune.data.corpus import Place, Placed, Record
-from multitune.data.lines import LARGEST, LONGEST, check_readable
+from multitune.data.lines import LARGEST, LONGEST, check_opens
 from multitune.screen.stages import passed
 
 ROWS = 500
@@ -94,7 +94,7 @@ def objects(path: Path, bad: BadRecords | None, kind: Format | None = None) -> I
     from pyarrow import ArrowException
 
     kind = kind or PARQUET
-    check_readable(path)
+    check_opens(path)
     try:
         names = kind.schema(path).names
     except (ArrowException, OSError, ValueError) as error:
@@ -118,7 +118,7 @@ def _rows(
     from pyarrow import ArrowException
 
     numbers = count(1)
-    check_readable(path)
+    check_opens(path)
     try:
         schema = kind.schema(path)
         names, features = schema.names, _features(schema)
