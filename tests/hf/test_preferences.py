@@ -12,7 +12,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 from multitune.errors import UserError
 from multitune.hf import MultitaskMixin
 from test_sft import quiet, trained
-from tiny import same
+from tiny import SETTINGS, same
 from tiny_llama import llama, texts, tokenizer
 
 pytestmark = [
@@ -31,17 +31,7 @@ class MultitaskGRPOTrainer(MultitaskMixin, GRPOTrainer):  # type: ignore[misc]
     """As the docs write it."""
 
 
-SETTINGS: dict[str, Any] = {
-    "max_steps": 4,
-    "per_device_train_batch_size": 2,
-    "learning_rate": 1e-2,
-    "use_cpu": True,
-    "bf16": False,
-    "report_to": [],
-    "disable_tqdm": True,
-    "logging_strategy": "no",
-    "save_strategy": "no",
-}
+OWN = SETTINGS | {"max_steps": 4, "per_device_train_batch_size": 2, "bf16": False}
 
 
 def preferences() -> Dataset:
@@ -61,7 +51,7 @@ def dpo(folder: Path, method: str, **settings: Any) -> MultitaskDPOTrainer:
     data = preferences()
     return MultitaskDPOTrainer(
         llama(),
-        args=DPOConfig(str(folder), **(SETTINGS | settings)),
+        args=DPOConfig(str(folder), **(OWN | settings)),
         train_dataset=data,
         eval_dataset={"de": data.select([0, 2]), "sw": data.select([1, 3])},
         processing_class=chatting(),
@@ -92,7 +82,7 @@ def grpo(folder: Path, **own: Any) -> MultitaskGRPOTrainer:
     return MultitaskGRPOTrainer(
         llama(),
         lambda completions, **_: [float(len(said)) for said in completions],
-        GRPOConfig(str(folder), num_generations=2, max_completion_length=4, **SETTINGS),
+        GRPOConfig(str(folder), num_generations=2, max_completion_length=4, **OWN),
         train_dataset=preferences().select_columns(["prompt", "language"]),
         processing_class=chatting(),
         **own,

@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from multitune.errors import UserError
 from multitune.hf import MultitaskMixin
-from tiny import same
+from tiny import SETTINGS, same
 from tiny_llama import llama, texts, tokenizer
 
 pytestmark = [
@@ -33,17 +33,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sft(folder: Path, lora: bool, method: str = "sequential_reptile", **settings: Any) -> MultitaskSFTTrainer:
-    given: dict[str, Any] = {
-        "max_steps": 14,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 1e-2,
-        "use_cpu": True,
-        "bf16": False,
-        "report_to": [],
-        "disable_tqdm": True,
-        "logging_strategy": "no",
-        "save_strategy": "no",
-    }
+    given = SETTINGS | {"per_device_train_batch_size": 2, "bf16": False}
     options = {"options": settings.pop("options", OPEN if method == "sequential_reptile" else None)}
     adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.1, task_type="CAUSAL_LM")
     held_out = texts(1)

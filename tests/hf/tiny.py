@@ -12,6 +12,17 @@ from multitune.hf import MultitaskTrainer
 
 SIZES = {"de": 24, "fi": 12, "sw": 6}
 Weights = dict[str, Tensor]
+SETTINGS: dict[str, Any] = {
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+    "report_to": [],
+    "disable_tqdm": True,
+    "logging_strategy": "no",
+    "save_strategy": "no",
+    "max_steps": 14,
+}
+"""Of a quiet trainer on the processor, which saves nothing."""
 
 
 def rows(seed: int = 0) -> Dataset:
@@ -46,17 +57,7 @@ def classifier(dropout: float = 0.0) -> BertForSequenceClassification:
 
 
 def arguments(folder: Path, **settings: Any) -> TrainingArguments:
-    given: dict[str, Any] = {
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "use_cpu": True,
-        "report_to": [],
-        "disable_tqdm": True,
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "max_steps": 14,
-    }
-    return TrainingArguments(output_dir=str(folder), **(given | settings))
+    return TrainingArguments(output_dir=str(folder), **(SETTINGS | settings))
 
 
 def trainer(
