@@ -15,7 +15,7 @@ Draws = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sureness:
-    """Of a run, with intervals as comparisons have them: bootstraps over test examples, each language by itself.
+    """How sure the scores of one run are, by intervals as comparisons have them: bootstraps over test examples.
 
     Attributes:
         examples: language -> its test examples.
