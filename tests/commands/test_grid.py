@@ -97,7 +97,7 @@ def test_seeds_at_each_point(tmp_path: Path, tiny_model: Path, tiny_panx: Path) 
     found = mt.compare(file(tiny_model, tiny_panx), tmp_path, grid={"learning_rate": [1e-6, 1e-2]}, **given)
     assert len(found.runs) == 4
     assert [run.seed for run in found.chosen_runs] == [0, 1]
-    assert found.interval == "Student's t over seeds"
+    assert found.interval == "Student's t over seeds and paired bootstrap over test examples"
     again = mt.compare(file(tiny_model, tiny_panx), tmp_path, grid={"learning_rate": [1e-2]}, **given)
     assert again.runs == found.chosen_runs, "runs of one point are found again in its folder"
 

@@ -126,7 +126,7 @@ def test_caveats(tmp_path: Path) -> None:
     )
     several = verdict.caveats(evidence(tmp_path / "seeds", Contents(seeds=2, methods=("mtl", "stl", "fish"))))
     assert [line.split()[0] for line in several] == ["Several", "Few", "Intervals", "Still"]
-    assert "nothing about others" in several[0]
+    assert "nothing about other languages" in several[0]
     assert several[1].startswith(f"Few test examples: de 3, ar 3, {HOSTILE} 3, fr 3 and ja 3; in an average all")
 
 

@@ -26,7 +26,7 @@ from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently
 from multitune.results.falling import is_falling, rank
-from multitune.results.run import FILE, SIDES, RunResult, Score, Side, Sides
+from multitune.results.run import FILE, SIDES, RunResult, Side, Sides
 from multitune.screen.places import wanted, watched
 from multitune.screen.stages import stage
 from multitune.storage.disk import disk_explained
@@ -215,8 +215,8 @@ def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: S
     """Averages and differences with intervals, from finished run folders inside ``out`` and their points of a grid.
 
     Each method is summarised at the point whose dev average is best; one with a failed seed is chosen only where
-    there is no other. With one seed the intervals come from a paired
-    bootstrap over test examples, with several from Student's t over seeds (paired by seed for the differences).
+    there is no other. The intervals of several seeds are Student's t over seeds (paired by seed for the differences)
+    widened by a paired bootstrap over test examples; those of one seed are the latter alone.
 
     Raises:
         UserError: runs that were tested on different records of a language; or what ``RunResult.read`` raises.
@@ -240,13 +240,14 @@ def summarised(out: Path, runs: Sequence[ComparedRun], heads: HeadMap, failed: S
     methods = tuple(chosen)
     baseline = next((method for method in BASELINES if method in methods), methods[0])
     several = len(shown) > len(methods)
-    measured = _over_seeds(shown) if several else _over_examples(out, shown, heads)
+    measured = _measure(out, shown, heads, several=several)
+    interval = _over_both if several else _over_examples
 
     def gain(method: str, other: str) -> Estimates:
-        return _sides(lambda side: _gain(measured[method, side], measured[other, side], heads.metric))
+        return _sides(lambda side: interval(_gain(measured[method, side], measured[other, side], heads.metric)))
 
     def own(method: str) -> Estimates:
-        return _sides(lambda side: measured[method, side])
+        return _sides(lambda side: interval(measured[method, side]))
 
     return Comparison(
         runs=list(runs),
@@ -256,7 +257,7 @@ def summarised(out: Path, runs: Sequence[ComparedRun], heads: HeadMap, failed: S
         summary={method: own(method) for method in methods},
         differences={method: gain(method, baseline) for method in methods if method != baseline},
         pairwise={method: {other: gain(method, other) for other in methods if other != method} for method in methods},
-        interval="Student's t over seeds" if several else "paired bootstrap over test examples",
+        interval=("Student's t over seeds and " if several else "") + "paired bootstrap over test examples",
         failed=list(failed),
     )
 
@@ -301,29 +302,28 @@ def _best(runs: Sequence[ComparedRun], failed: Sequence[Point]) -> Point:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Averages of one method by seed, or one estimate (under 0) with its bootstrap draws."""
+    """Averages of one method by seed, and the bootstrap draws of each."""
 
     values: Mapping[int, float]
-    draws: NDArray[np.float64] | None
+    draws: Mapping[int, NDArray[np.float64]]
 
 
-def _over_seeds(runs: Sequence[RunResult]) -> dict[tuple[str, Side], _Measured | None]:
-    values: dict[tuple[str, Side], dict[int, Score]] = {}
-    for run in runs:
-        for side in SIDES:
-            values.setdefault((run.method, side), {})[run.seed] = run.average[side]
-    known = {key: {seed: value for seed, value in own.items() if value is not None} for key, own in values.items()}
-    return {key: _Measured(own, None) if len(own) == len(values[key]) else None for key, own in known.items()}
-
-
-def _over_examples(out: Path, runs: Sequence[ComparedRun], heads: HeadMap) -> dict[tuple[str, Side], _Measured | None]:
+def _measure(
+    out: Path, runs: Sequence[ComparedRun], heads: HeadMap, *, several: bool
+) -> dict[tuple[str, Side], _Measured | None]:
+    """What each method has on each side; None where a score is not finite. One seed goes by 0, whichever it is."""
+    samples = [read_samples(out / run.folder, heads) for run in runs]
     measured: dict[tuple[str, Side], _Measured | None] = {}
-    for run in runs:
-        samples = read_samples(out / run.folder, heads)
-        for side in SIDES:
-            average, scores = run.average[side], run.scores[side]
-            draws = None if average is None else intervals.bootstrap({k: samples[k] for k in scores}, heads)
-            measured[run.method, side] = None if average is None else _Measured({0: average}, draws)
+    for side in SIDES:
+        finite = [number for number, run in enumerate(runs) if run.average[side] is not None]
+        tested = [{k: samples[number][k] for k in runs[number].scores[side]} for number in finite]
+        draws = dict(zip(finite, intervals.bootstraps(tested, heads), strict=True))
+        for method in dict.fromkeys(run.method for run in runs):
+            own = {run.seed if several else 0: number for number, run in enumerate(runs) if run.method == method}
+            known = {seed: value for seed, number in own.items() if (value := runs[number].average[side]) is not None}
+            whole = len(known) == len(own)
+            drawn = {seed: draws[own[seed]] for seed in known}
+            measured[method, side] = _Measured(known, drawn) if whole else None
     return measured
 
 
@@ -332,20 +332,26 @@ def _gain(of: _Measured | None, baseline: _Measured | None, metric: str) -> _Mea
     if of is None or baseline is None:
         return None
     more, less = (baseline, of) if is_falling(metric) else (of, baseline)
-    draws = None if more.draws is None or less.draws is None else more.draws - less.draws
-    return _Measured({k: value - less.values[k] for k, value in more.values.items() if k in less.values}, draws)
+    seeds = [seed for seed in more.values if seed in less.values]
+    return _Measured(
+        {seed: more.values[seed] - less.values[seed] for seed in seeds},
+        {seed: more.draws[seed] - less.draws[seed] for seed in seeds},
+    )
 
 
-def _sides(measured: Callable[[Side], _Measured | None]) -> Estimates:
-    return Sides(seen=_interval(measured("seen")), unseen=_interval(measured("unseen")))
+def _sides(estimate: Callable[[Side], Interval | None]) -> Estimates:
+    return Sides(seen=estimate("seen"), unseen=estimate("unseen"))
 
 
-def _interval(measured: _Measured | None) -> Interval | None:
-    if measured is None:
+def _over_examples(measured: _Measured | None) -> Interval | None:
+    return None if measured is None else intervals.from_draws(measured.values[0], measured.draws[0])
+
+
+def _over_both(measured: _Measured | None) -> Interval | None:
+    """None where fewer than two seeds are left."""
+    if measured is None or len(measured.values) < 2:
         return None
-    if measured.draws is not None:
-        return intervals.from_draws(measured.values[0], measured.draws)
-    return intervals.from_seeds(np.array([*measured.values.values()])) if len(measured.values) > 1 else None
+    return intervals.from_both(np.array([*measured.values.values()]), np.mean([*measured.draws.values()], axis=0))
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:

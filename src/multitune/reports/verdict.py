@@ -129,7 +129,7 @@ def caveats(evidence: Evidence) -> list[str]:
         )
     elif evidence.comparison is not None:
         remarks.append(
-            "Several seeds: the intervals say how sure the seeds make it on these test examples, nothing about others."
+            "Several seeds: the intervals say how sure seeds and test examples make it, nothing about other languages."
         )
     remarks += _few_examples(evidence) + _unknown_labels(evidence) + _untaken(evidence) + _other_records(evidence)
     if len(evidence.methods) > 2:
