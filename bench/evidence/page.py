@@ -1,4 +1,4 @@
-"""Write what the store says into docs/evidence.md, between its markers.
+"""Write what the store says into docs/evidence.md, between its markers, and draw its picture.
 
 python bench/evidence/page.py [--check]
 
@@ -30,11 +30,14 @@ from choosing import choices_of, seeds_of
 from design import chosen, contenders, machines, settings, state
 from inference import Estimate, power
 from markdown_parts import paragraph, table
+from picture import draw
 from plan import GRID, PLAN, ROOT, STORE, Plan, read
 from verdicts import BETTER, LEVEL, UNDECIDED, WORSE
 
 PAGE = ROOT / "docs" / "evidence.md"
 BEGIN, END = "<!-- from bench/evidence/store: begin -->", "<!-- from bench/evidence/store: end -->"
+PICTURE = Path("figures") / "evidence.png"
+"""Beside the page."""
 SMALLEST = 0.001
 """A smaller p is not spelt out."""
 MOST_NAMED = 3
@@ -83,6 +86,14 @@ def _answer(plan: Plan, found: Sequence[Compared]) -> Iterator[str]:
         yield f"  by {unseen} points on unseen languages, {seen} on seen ones."
     if left := [place for place in places if place not in {each.setting for each in known}]:
         yield f"- No answer yet in {', '.join(left)}."
+    if known:
+        yield ""
+        yield f"![Differences from {plan.baseline} on unseen and on seen languages, with their intervals]({PICTURE})"
+        yield ""
+        yield from paragraph(
+            "Thick lines are the intervals for these languages, by which the verdict goes, thin ones those for other",
+            f"languages, too. Seen languages may lose {plan.margins['seen']:g} points (dotted).",
+        )
 
 
 def _pilot(plan: Plan, store: Path) -> Iterator[str]:
@@ -354,14 +365,17 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=STORE)
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
-    now = given.page.read_text(encoding="utf-8")
-    new = with_section(now, rendered(read(given.plan), given.store))
+    now, plan = given.page.read_text(encoding="utf-8"), read(given.plan)
+    new = with_section(now, rendered(plan, given.store))
     if given.check:
         if now != new:
             raise SystemExit(f"{given.page}: is not what the store gives; python bench/evidence/page.py writes it")
         print(f"{given.page}: is what the store gives")
     else:
         given.page.write_text(new, encoding="utf-8")
+        picture = given.page.parent / PICTURE
+        picture.parent.mkdir(exist_ok=True)
+        draw(plan, confirmed(plan, given.store)).savefig(picture)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from contrasts import Contrast, in_knob_half, ratio, variance_of_rows
 from inference import Estimate
 from job import Job, perform
 from page import rendered
+from picture import COLOURS, draw
 from plan import PLAN, Plan, Rates, Row, Setting, grid_of, read
 from store import Stored, clusters, read_clusters, write, write_clusters
 from store import read as stored
@@ -96,7 +97,11 @@ def test_a_study_chooses_confirms_and_says_what_is_missing(plan: Plan, tmp_path:
     assert not freeze(plan, tmp_path, "rates-A0")
     assert (tmp_path / CHOICES).read_text() == frozen
     finish(plan, tmp_path, "confirm-A0")
-    ours, *_ = confirmed(plan, tmp_path)
+    ours, *others = confirmed(plan, tmp_path)
+    left, right = draw(plan, [ours, *others]).axes
+    rows = [label.get_text() for label in left.get_yticklabels()]
+    assert sorted(rows) == sorted(f"A0  {each.contender}" for each in (ours, *others))
+    assert {line.get_color() for line in right.lines} >= {COLOURS["better"]}
     assert (ours.setting, ours.contender, ours.verdict) == ("A0", choices["ours"], "better")
     assert set(ours.unseen.by_language) == {language for language in UNSEEN if not in_knob_half(language)}
     finish(plan, tmp_path, "robust-A0")
