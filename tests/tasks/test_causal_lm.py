@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from sacrebleu.metrics.chrf import CHRF
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from multitune.data.bad import BadRecord
 from multitune.data.chat import ANY
@@ -17,7 +17,7 @@ from multitune.data.corpus import Record
 from multitune.errors import UserError
 from multitune.tasks import CausalLM
 from multitune.tasks.task import IGNORED, Example, padded
-from tiny_causal import FAMILIES, MARKED, TEMPLATE, make, tokenizer, turns
+from tiny_causal import FAMILIES, MARKED, SPECIAL, TEMPLATE, make, tokenizer, turns
 
 TASK = CausalLM(())
 LONG = turns("light kitchen", "on", "dark hall", '{"intent": "off"}')
@@ -52,6 +52,44 @@ def test_the_marks_are_where_transformers_finds_them() -> None:
     assert [label != IGNORED for label in example["labels"]] == [bool(each) for each in made["assistant_masks"]]
 
 
+def _blanks_with_words(template: str) -> Any:
+    """A tokenizer of Llama 2's and Gemma's kind: a word and the blank before it are one token."""
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=99, special_tokens=[*SPECIAL.values()], show_progress=False)
+    made.train_from_iterator(["turn the light on now, please"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=template, **SPECIAL)
+
+
+BLANK_FIRST = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] }}{% else %}"
+    " {% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% endif %}{% endfor %}"
+)
+"""A template that sets a blank before what the assistant says, and outside of the mark."""
+
+
+def test_a_word_whose_blank_is_before_the_mark_is_learnt_and_not_asked() -> None:
+    made = _blanks_with_words(BLANK_FIRST)
+    messages = turns("turn the light", "on now", "the light", "please on")
+    (example,) = TASK.encode([{"messages": messages}], made, 128)
+    theirs: Any = made.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    assert [label != IGNORED for label in example["labels"]] == [bool(each) for each in theirs["assistant_masks"]]
+    ids = list(example["input_ids"])
+    assert made.decode(ids[: example["prompt"]]).endswith("the light")
+    assert made.decode(ids[example["prompt"] :]).strip() == "please on<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED], ids=["by prefixes", "marked"])
+def test_blanks_are_learnt_where_a_tokenizer_trims_offsets(template: str) -> None:
+    """As those of OLMo and Pythia: a token of blanks alone has no characters, in the middle of an answer, too."""
+    record = {"messages": turns("light", "if  on:\n    kitchen")}
+    (example,) = encoded(record, template=template)
+    trims = tokenizer(template)
+    trims.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    (trimmed,) = TASK.encode([record], trims, 128)
+    assert trimmed == example
+
+
 def test_of_a_prompt_the_completion_is_learnt_and_of_a_text_all() -> None:
     (completed,) = encoded({"prompt": "light küche ", "completion": "an"}, template=None)
     assert (learnt(completed), asked(completed), completed["bytes"]) == ("an<|im_end|>", "light küche ", 2)
@@ -69,7 +107,7 @@ def test_bytes_are_those_of_the_tokens_that_are_predicted(text: str, begins: boo
     """Of bytes alone a token's name has a letter for each of its bytes; they may be a part of a character."""
     made = tokenizer(None)
     if begins:
-        begin = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)])
+        begin = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)])
         made.backend_tokenizer.post_processor = begin
     (example,) = TASK.encode([{"text": text}], made, 128)
     names: Any = made.convert_ids_to_tokens(list(example["input_ids"]))

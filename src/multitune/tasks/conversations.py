@@ -65,7 +65,7 @@ class Tokens(NamedTuple):
     def _stretches(self) -> Iterator[Span]:
         begin, end = 0, 0
         for token in self.tokens:
-            if token.learnt and token.span[1] > token.span[0]:
+            if token.learnt and token.span[1] > 0:
                 begin, end = (begin if end > begin else token.span[0]), token.span[1]
             elif end > begin:
                 yield begin, end
@@ -204,7 +204,11 @@ class Reader:
 
 
 def _within(own: Span, spans: Sequence[Span]) -> bool:
-    return own[1] > own[0] and any(begin <= own[0] and own[1] <= end for begin, end in spans)
+    """Whether a token has a character of a span, be it with the blank before it, as transformers counts.
+
+    Tokenizers that trim offsets (OLMo, Pythia) leave a token of blanks without any: it is where it ends.
+    """
+    return any(begin < own[1] and (own[0] < end or own[1] <= end) for begin, end in spans)
 
 
 def _beginning(record: Record) -> str:
