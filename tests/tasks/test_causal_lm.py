@@ -9,7 +9,7 @@ import pytest
 import torch
 from sacrebleu.metrics.chrf import CHRF
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
 from multitune.data.bad import BadRecord
 from multitune.data.chat import ANY
@@ -273,18 +273,40 @@ def test_a_models_own_settings_of_generation_have_no_say_in_answers(tmp_path: Pa
     assert loaded.generation_config is own
 
 
-def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path) -> None:
-    """Also where the model names no token for it, as those of Llama 3 and Qwen: their token 0 is a word."""
+@pytest.mark.parametrize("padding", [None, 7], ids=["none", "a word"])
+def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path, padding: int | None) -> None:
+    """Also where the model names no token for it, as those of Llama 3 and Qwen, or one that is a word."""
     loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()
-    loaded.config.pad_token_id = loaded.generation_config.pad_token_id = loaded.generation_config.eos_token_id = None
+    loaded.config.pad_token_id = loaded.generation_config.pad_token_id = padding
+    loaded.generation_config.eos_token_id = None
     examples = encoded({"messages": turns("light kitchen", "on")}, {"messages": turns("dark", "off")})
     inputs, _ = TASK.collate(examples, 4)
     with torch.no_grad():
-        end, other = (ids[0] for ids in TASK.forward(loaded, inputs, examples)["answers"].tolist())
+        (end, *_), (other, *_) = TASK.forward(loaded, inputs, examples)["answers"].tolist()
         assert end != other
-        stopped = TASK.forward(loaded, inputs, [own | {"end": end} for own in examples])["answers"].tolist()
-    assert set(stopped[0]) == {end}
-    assert len(stopped[0]) > 1
+        ending = [own | {"end": end} for own in examples]
+        (stopped, *_), (longer, *_) = TASK.decode(TASK.forward(loaded, inputs, ending), ending)
+    assert stopped == [end]
+    assert len(longer) > 1
+
+
+def test_no_answer_goes_beyond_the_positions_of_its_model() -> None:
+    """The longest prompt of a batch is beside one whose answer has more room, as GPT-2's table has no row for."""
+    made = tokenizer(None)
+    config = GPT2Config(
+        vocab_size=len(made), n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5, eos_token_id=None
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        gpt = AutoModelForCausalLM.from_config(config).eval()
+    prompts = ["light kitchen " * 3, "dark", "light " * 9]
+    examples = [next(TASK.encode([TASK.stand_in({"prompt": own})], made, 64)) for own in prompts]
+    with torch.no_grad():
+        found = TASK.decode(TASK.forward(gpt, TASK.inputs(examples, 3), examples), examples)
+        for (ids, _, _), example in zip(found, examples, strict=True):
+            ((alone, _, _),) = TASK.decode(TASK.forward(gpt, TASK.inputs([example], 3), [example]), [example])
+            assert ids == alone
+            assert len(ids) == example["room"] or ids[-1] == example["end"]
 
 
 @pytest.mark.parametrize(

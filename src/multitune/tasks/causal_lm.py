@@ -34,7 +34,7 @@ from multitune.tasks.task import IGNORED, Example, Inputs, Task, known_labels, l
 log = logging.getLogger(__name__)
 
 NO_END = -1
-"""In the place of the token that ends an answer."""
+"""In the place of the token that ends an answer, and behind it."""
 ROWS = 256
 """Rows of logits, each a vocabulary long, that are made probabilities at a time."""
 STAND_IN = "."
@@ -152,7 +152,10 @@ class CausalLM(Task):
         nats, right = _scored(output["logits"], torch.cat(true))
         counts = [len(own) for own in true]
         parts = zip(output["answers"].tolist(), nats.split(counts), right.split(counts), examples, strict=True)
-        return [(ids[: example["room"]], float(own.sum()), int(hits.sum())) for ids, own, hits, example in parts]
+        return [
+            ([each for each in ids[: example["room"]] if each != NO_END], float(own.sum()), int(hits.sum()))
+            for ids, own, hits, example in parts
+        ]
 
     def join(
         self,
@@ -269,22 +272,37 @@ def _scored(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _answers(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
-    """What the model says greedily after each prompt, padded on the left: token ids, [examples, length]."""
+    """What the model says greedily after each prompt, up to its end: ids, [examples, length], filled up with NO_END."""
+    ends = _ends(model, examples)
+    said: list[list[int]] = [[] for _ in examples]
     rows = [number for number, example in enumerate(examples) if example["room"]]
-    if not rows:
-        return torch.empty(len(examples), 0, dtype=torch.int64)
-    prompts = [list(examples[row]["input_ids"][: examples[row]["prompt"]]) for row in rows]
-    ends, pad = _ends(model, examples), model.config.pad_token_id
-    if pad is None:  # what fills up shorter answers is left out with the end tokens, and no word of the vocabulary
-        pad = ends[0] if ends else 0
+    while rows:  # once, but for models that have too few positions for the longest prompt and the longest answer
+        prompts = [[*examples[row]["input_ids"][: examples[row]["prompt"]], *said[row]] for row in rows]
+        most = max(examples[row]["room"] - len(said[row]) for row in rows)
+        for row, more in zip(rows, _continued(model, prompts, most, ends), strict=True):
+            said[row] += more
+        rows = [row for row in rows if len(said[row]) < examples[row]["room"] and said[row][-1] not in ends]
+    return padded_rows(said, NO_END)
+
+
+def _continued(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int, ends: Sequence[int]
+) -> list[list[int]]:
+    """What follows each prompt up to an end token, padded on the left: at most so many tokens, and positions."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, prompts))
+    if positions is not None and longest < positions:
+        most = min(most, positions - longest)
+    pad = ends[0] if ends else 0  # masked; and behind an end, where it is cut off
     ids = padded_rows([prompt[::-1] for prompt in prompts], pad).flip(1).to(model.device)
     mask = padded_rows([[1] * len(prompt) for prompt in prompts], 0).flip(1).to(model.device)
-    longest = max(examples[row]["room"] for row in rows)
-    with generating(model, GenerationConfig(max_new_tokens=longest, eos_token_id=ends or None, pad_token_id=pad)):
+    with generating(model, GenerationConfig(max_new_tokens=most, eos_token_id=ends or None, pad_token_id=pad)):
         said = model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]  # type: ignore[operator]
-    answers = torch.full((len(examples), said.shape[1]), pad)
-    answers[rows] = said.cpu()
-    return answers
+    return [_up_to_end(row, ends) for row in said.tolist()]
+
+
+def _up_to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    return next((ids[: place + 1] for place, each in enumerate(ids) if each in ends), ids)
 
 
 def _ends(model: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
