@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 import multitune as mt
 from builders import assert_resumes, lines, numbers, quick, recipe, run_card
@@ -98,6 +98,16 @@ def test_it_resumes_to_the_same_bits(
     keys = {"method": method, "options": options, "budget": 24, "validate_every": 8, "dropout": 0.1, "dev_limit": 2}
     one = chat.model_copy(update=keys)
     assert assert_resumes(one, tmp_path, 11, monkeypatch).drift
+
+
+def test_what_ships_stops_where_a_turn_ends(tmp_path: Path, chat: Recipe) -> None:
+    """A base model (Qwen2.5's) stops at the end of a text, its template ends a turn with another token."""
+    folder = make(tmp_path / "base")
+    known = GenerationConfig.from_pretrained(folder)
+    end, known.eos_token_id = known.eos_token_id, 0
+    known.save_pretrained(folder)
+    mt.train(chat.model_copy(update={"model": str(folder), "budget": 8}), tmp_path / "run")
+    assert GenerationConfig.from_pretrained(tmp_path / "run" / "model").eos_token_id == [0, end]
 
 
 @pytest.mark.parametrize("family", quick(FAMILIES, "qwen3", "gemma3"))

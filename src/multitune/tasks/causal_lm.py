@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Any, final
@@ -120,6 +120,11 @@ class CausalLM(Task):
             answers += len(read.tokens) - read.prompt < len(whole.tokens) - whole.prompt
             yield _example(read, reader.end_of(whole), _room(record, read, max_length))
         _tell(reader, asked, answers, len(records), max_length)
+
+    def stop_after(self, model: PreTrainedModel, examples: Iterable[Example]) -> None:
+        """Let a model end its answers as these end, wherever it is loaded: a base model stops at the end of texts."""
+        if model.generation_config is not None:
+            model.generation_config.eos_token_id = _ends(model, examples) or None
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
@@ -305,7 +310,7 @@ def _up_to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
     return next((ids[: place + 1] for place, each in enumerate(ids) if each in ends), ids)
 
 
-def _ends(model: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
+def _ends(model: PreTrainedModel, examples: Iterable[Example]) -> list[int]:
     """The tokens after which a model stops: its own, and those that end the answers."""
     own = model.generation_config.eos_token_id if model.generation_config is not None else None
     known = own if isinstance(own, list) else [own]
