@@ -107,7 +107,9 @@ def test_bytes_are_those_of_the_tokens_that_are_predicted(text: str, begins: boo
     """Of bytes alone a token's name has a letter for each of its bytes; they may be a part of a character."""
     made = tokenizer(None)
     if begins:
-        begin = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)])
+        begin = processors.TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)]
+        )
         made.backend_tokenizer.post_processor = begin
     (example,) = TASK.encode([{"text": text}], made, 128)
     names: Any = made.convert_ids_to_tokens(list(example["input_ids"]))
@@ -134,6 +136,24 @@ def test_a_first_turn_that_a_template_cannot_ask_for_is_counted(caplog: pytest.L
     assert "1 earlier turns of the assistant are not learnt" in caplog.text
     with pytest.raises(UserError, match="shows an answer otherwise than it asks for it"):
         encoded({"messages": [greeting]}, template=looking)
+
+
+def test_turns_that_a_template_leaves_out_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As Zephyr's does those of tools, and the first of Phi 3 those of the system; what is quoted is shown."""
+    known = TEMPLATE.replace("{{ '<|im", "{% if message['role'] in ('user', 'assistant') %}{{ '<|im", 1)
+    known = known.replace("'<|im_end|>\n' }}{% endfor", "'<|im_end|>\n' }}{% endif %}{% endfor")
+    quoting = TEMPLATE.replace("message['content']", "(message['content'] | tojson)")
+    given = [
+        {"role": "system", "content": "be brief"},
+        *turns("light", "call"),
+        {"role": "tool", "content": '{"n": 4}'},
+        {"role": "assistant", "content": "on"},
+    ]
+    encoded({"messages": given}, template=quoting)
+    assert not caplog.messages
+    encoded({"messages": given}, {"messages": given[:3]}, template=known)
+    (told,) = caplog.messages
+    assert told == ("model: its chat template leaves out 3 turns, which the model does not see: system 2, tool 1")
 
 
 def test_several_templates_without_a_default_are_told_in_a_line() -> None:
@@ -352,6 +372,24 @@ def test_new_prompts_are_asked_not_their_answers() -> None:
     assert TASK.stand_in({"text": "a"})["prompt"] == "a"
     with pytest.raises(BadRecord, match="nothing is to be answered"):
         TASK.stand_in({"messages": turns("a", "b")})
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([5, 6, 7], ["max_length: 1 of 2 answers break off: prompt and answer together have at most 8 tokens"]),
+        ([5], []),
+    ],
+)
+def test_answers_to_new_prompts_that_break_off_are_counted(
+    caplog: pytest.LogCaptureFixture, said: list[int], told: list[str]
+) -> None:
+    new = TASK.stand_in({"prompt": "light kitchen"})
+    record = {"prompt": "light kitchen", "completion": "on"}
+    example = {"labels": [IGNORED, 2], "prompt": 5, "room": 3, "end": 2, "bytes": 1}
+    TASK.join([new, record], [example, example], [(said, 0.0, 0), ([5, 6, 7], 0.0, 0)], tokenizer())
+    TASK.join([new], [example], [([5, 6, 2], 0.0, 0)], tokenizer())
+    assert caplog.messages == told
 
 
 def test_predictions_are_plain_json() -> None:

@@ -175,6 +175,15 @@ class CausalLM(Task):
             tokens = int((np.asarray(example["labels"])[1:] != IGNORED).sum())
             own = {"nats": nats, "tokens": tokens, "right": right, "bytes": example["bytes"]}
             predictions.append({"answer": answer} | own)
+        parts = zip(records, decoded, examples, strict=True)
+        broken = [example for record, (ids, *_), example in parts if _breaks_off(record, ids, example)]
+        if broken:
+            log.warning(
+                "max_length: %d of %d answers break off: prompt and answer together have at most %d tokens",
+                len(broken),
+                len(records),
+                max(example["prompt"] + example["room"] for example in broken),
+            )
         return predictions
 
     def of_new(self, prediction: Any) -> Any:
@@ -228,6 +237,12 @@ def _room(record: Record, read: Tokens, max_length: int) -> int:
     return left if answer == STAND_IN else min(left, LONGER * right + MORE)
 
 
+def _breaks_off(record: Record, ids: Sequence[int], example: Example) -> bool:
+    """Whether the answer to a new prompt has all the tokens that there is room for, and no end."""
+    _, answer = _asked_and_answer(record)
+    return answer == STAND_IN and 0 < example["room"] == len(ids) and ids[-1] != example["end"]
+
+
 def _example(read: Tokens, end: int, room: int) -> Example:
     labels = [token.id if token.learnt else IGNORED for token in read.tokens]
     return {
@@ -251,6 +266,12 @@ def _tell(reader: Reader, asked: int, answers: int, records: int, max_length: in
             max_length,
             asked,
             answers,
+        )
+    if reader.left_out:
+        log.warning(
+            "model: its chat template leaves out %d turns, which the model does not see: %s",
+            reader.left_out.total(),
+            ", ".join(f"{role} {count}" for role, count in reader.left_out.items()),
         )
     if reader.unmarked:
         log.warning(

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from multitune.errors import UserError, as_line
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What begins a template's own mark of what the assistant says."""
+
+OTHER = "something else"
+"""What a turn might say."""
 
 Span = tuple[int, int]
 """The first character of a stretch of a text, and the one behind its last."""
@@ -80,10 +84,11 @@ class Reader:
     Attributes:
         unmarked: earlier turns of the assistant so far that are not learnt, since the template shows them otherwise
             once others follow, or cannot ask for a first turn, and does not mark them.
+        left_out: role -> its turns so far of which the template shows nothing.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.unmarked = 0
+        self.unmarked, self.left_out = 0, Counter[str]()
         added = tokenizer.added_tokens_decoder
         self._tokenizer = tokenizer
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
@@ -117,6 +122,7 @@ class Reader:
         template = self._template()
         marked = MARKED.search(template) is not None
         text, spans = self._rendered(template, messages) if marked else self._by_prefixes(template, messages)
+        self.left_out.update(self._left_out(template, messages, text))
         tokens = self._tokenised(text, spans)
         learnt = [number for number, token in enumerate(tokens) if token.learnt]
         gaps = [after for before, after in pairwise(learnt) if after > before + 1]
@@ -141,6 +147,14 @@ class Reader:
                     "cannot be found; mark it in the template with {% generation %} and {% endgeneration %}"
                 )
         return whole, spans
+
+    def _left_out(self, template: str, messages: Sequence[Turn], text: str) -> Iterator[str]:
+        """The role of each turn that could be another, and the text were the same."""
+        for number, turn in enumerate(messages):
+            if turn["content"].strip() not in text:  # as it stands: some templates cut a turn, or quote it
+                other = [*messages[:number], turn | {"content": OTHER}, *messages[number + 1 :]]
+                if self._rendered(template, other)[0] == text:
+                    yield turn["role"]
 
     def _asked(self, template: str, messages: Sequence[Turn]) -> str | None:
         """What asks for the next turn; None where that is the first one, which many templates cannot ask for."""
