@@ -118,13 +118,14 @@ class CausalLM(Task):
             read = whole.cut(max_length)
             asked += read.prompt < whole.prompt
             answers += len(read.tokens) - read.prompt < len(whole.tokens) - whole.prompt
-            yield _example(read, reader.end_of(whole), _room(record, read, max_length))
+            yield example_of(read, reader.end_of(whole), _room(record, read, max_length))
         _tell(reader, asked, answers, len(records), max_length)
 
     def stop_after(self, model: PreTrainedModel, examples: Iterable[Example]) -> None:
         """Let a model end its answers as these end, wherever it is loaded: a base model stops at the end of texts."""
-        if model.generation_config is not None:
-            model.generation_config.eos_token_id = _ends(model, examples) or None
+        settings, ends = model.generation_config, _ends(model, examples)
+        if settings is not None and ends not in ([], [settings.eos_token_id]):
+            settings.eos_token_id = ends
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
@@ -243,7 +244,8 @@ def _breaks_off(record: Record, ids: Sequence[int], example: Example) -> bool:
     return answer == STAND_IN and 0 < example["room"] == len(ids) and ids[-1] != example["end"]
 
 
-def _example(read: Tokens, end: int, room: int) -> Example:
+def example_of(read: Tokens, end: int, room: int) -> Example:
+    """A record as an example; ``end``: the token that ends its answer; ``room``: the most tokens that one may have."""
     labels = [token.id if token.learnt else IGNORED for token in read.tokens]
     return {
         "input_ids": [token.id for token in read.tokens],
