@@ -154,8 +154,10 @@ def test_conversations_completions_and_texts_are_read_from_files_by_language(tmp
         assert list(result.seen) == ["aa", "bb"]
         answered = {"chrf"} if name != "texts" else set()
         assert result.seen["aa"].keys() == {"exact_match", "loss", "loss_per_byte"} | answered
-    (said,) = mt.predict(tmp_path / "three", [{"text": "light"}])
-    assert isinstance(said["prediction"], str)
+    for name, field in (("two", "prompt"), ("three", "text")):
+        (said,), (same,) = (mt.predict(tmp_path / name, [given]) for given in ("light", {field: "light"}))
+        assert said == same
+        assert isinstance(said["prediction"], str)
 
 
 def test_texts_alone_are_for_masked_tokens_where_no_task_is_named(tmp_path: Path, chat: Recipe) -> None:
