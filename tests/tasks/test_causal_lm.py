@@ -186,6 +186,9 @@ def test_a_template_that_does_not_do_is_told_in_a_line(template: str | None, tol
     ("messages", "problem"),
     [
         ("hello", "messages is text; it must be a list of turns"),
+        ([{"from": "human", "value": "a"}], r"messages\[0\] has 'from' and 'value'; write role and content"),
+        ([{"role": "developer", "content": "a"}], "has the role 'developer'; allowed: .*; write system"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "content is a list of parts; it must be text"),
         ([], "messages is empty"),
         (["hello"], r"messages\[0\] is text"),
         (
@@ -205,6 +208,12 @@ def test_a_template_that_does_not_do_is_told_in_a_line(template: str | None, tol
 def test_a_conversation_that_cannot_be_learnt_is_a_bad_record(messages: Any, problem: str) -> None:
     with pytest.raises(BadRecord, match=problem):
         ANY.record({"messages": messages})
+
+
+@pytest.mark.parametrize("empty", [None, "", [], {}])
+def test_keys_without_a_value_are_left_out(empty: Any) -> None:
+    said = turns("light", "on")
+    assert ANY.record({"messages": [turn | {"tool_calls": empty} for turn in said]}) == {"messages": said}
 
 
 def test_the_tokens_of_its_template_count() -> None:
