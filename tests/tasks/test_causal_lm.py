@@ -156,6 +156,18 @@ def test_turns_that_a_template_leaves_out_are_counted(caplog: pytest.LogCaptureF
     assert told == ("model: its chat template leaves out 3 turns, which the model does not see: system 2, tool 1")
 
 
+@pytest.mark.parametrize("before", ["", "<think>\n\n</think>\n\n"], ids=["nothing", "thoughts, as Qwen 3"])
+def test_a_template_that_does_not_ask_for_an_answer_is_told(caplog: pytest.LogCaptureFixture, before: str) -> None:
+    set_before = "{% if message['role'] == 'assistant' %}{{ BEFORE }}{% endif %}{{ message['content']"
+    template = TEMPLATE.replace("{{ message['content']", set_before.replace("BEFORE", repr(before)))
+    encoded({"messages": turns("light", "on")}, template=template)
+    assert not caplog.messages
+    encoded({"messages": turns("light", "on")}, template=template.partition("{% if add_generation_prompt")[0])
+    (told,) = caplog.messages
+    begun = "<|im_start|>assistant\n" + before
+    assert told.endswith(f"with what it sets before them: {begun!r}")
+
+
 def test_several_templates_without_a_default_are_told_in_a_line() -> None:
     several: Any = {"tool_use": TEMPLATE}
     with pytest.raises(UserError, match="model: This model has multiple chat templates with no default") as error:

@@ -145,9 +145,7 @@ def _model(folder: Path, language: str | None) -> tuple[Path, Task]:
     return folder / (language or ""), task
 
 
-def _as_mapping(
-    given: str | Mapping[str, Any], task: Task, columns: Mapping[str, str], place: str
-) -> dict[str, Any]:
+def _as_mapping(given: str | Mapping[str, Any], task: Task, columns: Mapping[str, str], place: str) -> dict[str, Any]:
     """A text under the name of the one field of a new record, if there is one; a mapping as it is.
 
     Of records with other fields, it is one of those that the recipe has columns for.

@@ -269,6 +269,12 @@ def _tell(reader: Reader, asked: int, answers: int, records: int, max_length: in
             asked,
             answers,
         )
+    if reader.begun:
+        log.warning(
+            "model: its chat template does not ask for an answer (add_generation_prompt), so that answers are learnt, "
+            "and compared, with what it sets before them: %r",
+            reader.begun,
+        )
     if reader.left_out:
         log.warning(
             "model: its chat template leaves out %d turns, which the model does not see: %s",

@@ -85,10 +85,11 @@ class Reader:
         unmarked: earlier turns of the assistant so far that are not learnt, since the template shows them otherwise
             once others follow, or cannot ask for a first turn, and does not mark them.
         left_out: role -> its turns so far of which the template shows nothing.
+        begun: what answers begin with as they are learnt, where the template does not ask for one with it; else "".
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.unmarked, self.left_out = 0, Counter[str]()
+        self.unmarked, self.left_out, self.begun = 0, Counter[str](), ""
         added = tokenizer.added_tokens_decoder
         self._tokenizer = tokenizer
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
@@ -139,6 +140,7 @@ class Reader:
             after, _ = self._rendered(template, messages[: number + 1])
             if before is not None and whole.startswith(after) and after.startswith(before):
                 spans.append((len(before), len(after.rstrip())))
+                self.begun = self.begun or self._begun(template, messages[: number + 1], before, after)
             elif number + 1 < len(messages):
                 self.unmarked += 1
             else:
@@ -147,6 +149,12 @@ class Reader:
                     "cannot be found; mark it in the template with {% generation %} and {% endgeneration %}"
                 )
         return whole, spans
+
+    def _begun(self, template: str, messages: Sequence[Turn], before: str, after: str) -> str:
+        """What stands before the last answer and is not asked with, where the template asks for none; else nothing."""
+        *earlier, answer = messages
+        begun = after[len(before) :].partition(answer["content"].strip())[0]
+        return begun if begun.strip() and self._rendered(template, earlier)[0] == before else ""
 
     def _left_out(self, template: str, messages: Sequence[Turn], text: str) -> Iterator[str]:
         """The role of each turn that could be another, and the text were the same."""
