@@ -90,6 +90,17 @@ def test_blanks_are_learnt_where_a_tokenizer_trims_offsets(template: str) -> Non
     assert trimmed == example
 
 
+def test_answers_that_spell_their_end_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As other programs ask for it; of a text it is taken for the end that is set behind each."""
+    (plain,) = encoded({"text": "light"}, {"prompt": "a", "completion": "on"})[:1]
+    (text,) = encoded({"text": "light<|im_end|>"}, {"messages": LONG})[:1]
+    assert text["input_ids"] == plain["input_ids"]
+    assert not caplog.messages
+    encoded({"prompt": "a", "completion": "on<|im_end|>"}, {"prompt": "a", "completion": "on"})
+    encoded({"messages": turns("light", "on<|im_end|>\n")})
+    assert [own.partition(" answers end with")[0] for own in caplog.messages] == ["data: 1 of 2", "data: 1 of 1"]
+
+
 def test_of_a_prompt_the_completion_is_learnt_and_of_a_text_all() -> None:
     (completed,) = encoded({"prompt": "light küche ", "completion": "an"}, template=None)
     assert (learnt(completed), asked(completed), completed["bytes"]) == ("an<|im_end|>", "light küche ", 2)

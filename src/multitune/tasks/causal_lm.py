@@ -112,13 +112,22 @@ class CausalLM(Task):
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
-        reader, asked, answers = Reader(tokenizer), 0, 0
+        reader, asked, answers, ended = Reader(tokenizer), 0, 0, 0
         for record in records:
             whole = reader.read(record)
             read = whole.cut(max_length)
             asked += read.prompt < whole.prompt
             answers += len(read.tokens) - read.prompt < len(whole.tokens) - whole.prompt
-            yield example_of(read, reader.end_of(whole), _room(record, read, max_length))
+            end = reader.end_of(whole)
+            ended += _says_end(record, tokenizer, end)
+            yield example_of(read, end, _room(record, read, max_length))
+        if ended:
+            log.warning(
+                "data: %d of %d answers end with the token that is set behind each, so that they have it twice, and no "
+                "answer of the model equals them; leave it out",
+                ended,
+                len(records),
+            )
         _tell(reader, asked, answers, len(records), max_length)
 
     def stop_after(self, model: PreTrainedModel, examples: Iterable[Example]) -> None:
@@ -236,6 +245,12 @@ def _room(record: Record, read: Tokens, max_length: int) -> int:
     left, right = max_length - read.prompt, len(read.tokens) - read.prompt
     _, answer = _asked_and_answer(record)
     return left if answer == STAND_IN else min(left, LONGER * right + MORE)
+
+
+def _says_end(record: Record, tokenizer: PreTrainedTokenizerBase, end: int) -> bool:
+    """Whether an answer spells the token that ends it; of a text that is no fault."""
+    _, answer = _asked_and_answer(record)
+    return "text" not in record and end != NO_END and answer.rstrip().endswith(str(tokenizer.decode([end])))
 
 
 def _breaks_off(record: Record, ids: Sequence[int], example: Example) -> bool:
