@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import models
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
 from multitune.models.encoder import Encoder
 from multitune.probes import language_model, texts
 from multitune.tasks import CausalLM, HeadMap
-from tiny_causal import make, turns
+from tiny_causal import make, tokenizer, turns
 
 TEXTS = {"aa": ["light kitchen", "dark hall and so on", "a"], "bb": ["licht küche"]}
 
@@ -72,6 +73,26 @@ def test_a_model_that_knows_nothing_loses_as_much_a_byte_in_any_script(tmp_path:
     each = math.log(one.model.config.vocab_size)
     assert {name: change.pretrained for name, change in found.items()} == pytest.approx(dict.fromkeys(found, each))
     assert found.keys() == {"de", "zh", "en"}
+
+
+def test_a_long_text_is_cut_to_what_a_model_has_positions_for_and_nobody_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recipe's ``max_length``, of which a warning would speak, has nothing to do with it."""
+    made = tokenizer()
+    config = GPT2Config(
+        vocab_size=len(made), n_positions=32, n_embd=32, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=2
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    made.save_pretrained(tmp_path)
+    one = encoders.load(str(tmp_path), HeadMap.of_all(CausalLM(())), layers=None, dropout=None, seed=0)
+    text = "licht küche " * 20
+    found = language_model.changes(one, one, {"aa": [text]})
+    ids: Any = made(text)["input_ids"]
+    assert len(ids) > 32
+    cut: Any = made.decode(ids[:32])
+    assert found == language_model.changes(one, one, {"aa": [cut]})
+    assert not caplog.messages
 
 
 def test_a_model_has_not_moved_from_itself(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from sacrebleu.metrics.chrf import CHRF
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
 from multitune.data.bad import BadRecord
 from multitune.data.chat import ANY
@@ -17,7 +17,7 @@ from multitune.data.corpus import Record
 from multitune.errors import UserError
 from multitune.tasks import CausalLM
 from multitune.tasks.task import IGNORED, Example, padded
-from tiny_causal import FAMILIES, MARKED, TEMPLATE, make, tokenizer, turns
+from tiny_causal import FAMILIES, MARKED, SPECIAL, TEMPLATE, make, tokenizer, turns
 
 TASK = CausalLM(())
 LONG = turns("light kitchen", "on", "dark hall", '{"intent": "off"}')
@@ -52,6 +52,55 @@ def test_the_marks_are_where_transformers_finds_them() -> None:
     assert [label != IGNORED for label in example["labels"]] == [bool(each) for each in made["assistant_masks"]]
 
 
+def _blanks_with_words(template: str) -> Any:
+    """A tokenizer of Llama 2's and Gemma's kind: a word and the blank before it are one token."""
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=99, special_tokens=[*SPECIAL.values()], show_progress=False)
+    made.train_from_iterator(["turn the light on now, please"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=template, **SPECIAL)
+
+
+BLANK_FIRST = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] }}{% else %}"
+    " {% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% endif %}{% endfor %}"
+)
+"""A template that sets a blank before what the assistant says, and outside of the mark."""
+
+
+def test_a_word_whose_blank_is_before_the_mark_is_learnt_and_not_asked() -> None:
+    made = _blanks_with_words(BLANK_FIRST)
+    messages = turns("turn the light", "on now", "the light", "please on")
+    (example,) = TASK.encode([{"messages": messages}], made, 128)
+    theirs: Any = made.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    assert [label != IGNORED for label in example["labels"]] == [bool(each) for each in theirs["assistant_masks"]]
+    ids = list(example["input_ids"])
+    assert made.decode(ids[: example["prompt"]]).endswith("the light")
+    assert made.decode(ids[example["prompt"] :]).strip() == "please on<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, MARKED], ids=["by prefixes", "marked"])
+def test_blanks_are_learnt_where_a_tokenizer_trims_offsets(template: str) -> None:
+    """As those of OLMo and Pythia: a token of blanks alone has no characters, in the middle of an answer, too."""
+    record = {"messages": turns("light", "if  on:\n    kitchen")}
+    (example,) = encoded(record, template=template)
+    trims = tokenizer(template)
+    trims.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    (trimmed,) = TASK.encode([record], trims, 128)
+    assert trimmed == example
+
+
+def test_answers_that_spell_their_end_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As other programs ask for it; of a text it is taken for the end that is set behind each."""
+    (plain,) = encoded({"text": "light"}, {"prompt": "a", "completion": "on"})[:1]
+    (text,) = encoded({"text": "light<|im_end|>"}, {"messages": LONG})[:1]
+    assert text["input_ids"] == plain["input_ids"]
+    assert not caplog.messages
+    encoded({"prompt": "a", "completion": "on<|im_end|>"}, {"prompt": "a", "completion": "on"})
+    encoded({"messages": turns("light", "on<|im_end|>\n")})
+    assert [own.partition(" answers end with")[0] for own in caplog.messages] == ["data: 1 of 2", "data: 1 of 1"]
+
+
 def test_of_a_prompt_the_completion_is_learnt_and_of_a_text_all() -> None:
     (completed,) = encoded({"prompt": "light küche ", "completion": "an"}, template=None)
     assert (learnt(completed), asked(completed), completed["bytes"]) == ("an<|im_end|>", "light küche ", 2)
@@ -69,7 +118,9 @@ def test_bytes_are_those_of_the_tokens_that_are_predicted(text: str, begins: boo
     """Of bytes alone a token's name has a letter for each of its bytes; they may be a part of a character."""
     made = tokenizer(None)
     if begins:
-        begin = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)])
+        begin = processors.TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.bos_token_id)]
+        )
         made.backend_tokenizer.post_processor = begin
     (example,) = TASK.encode([{"text": text}], made, 128)
     names: Any = made.convert_ids_to_tokens(list(example["input_ids"]))
@@ -96,6 +147,36 @@ def test_a_first_turn_that_a_template_cannot_ask_for_is_counted(caplog: pytest.L
     assert "1 earlier turns of the assistant are not learnt" in caplog.text
     with pytest.raises(UserError, match="shows an answer otherwise than it asks for it"):
         encoded({"messages": [greeting]}, template=looking)
+
+
+def test_turns_that_a_template_leaves_out_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """As Zephyr's does those of tools, and the first of Phi 3 those of the system; what is quoted is shown."""
+    known = TEMPLATE.replace("{{ '<|im", "{% if message['role'] in ('user', 'assistant') %}{{ '<|im", 1)
+    known = known.replace("'<|im_end|>\n' }}{% endfor", "'<|im_end|>\n' }}{% endif %}{% endfor")
+    quoting = TEMPLATE.replace("message['content']", "(message['content'] | tojson)")
+    given = [
+        {"role": "system", "content": "be brief"},
+        *turns("light", "call"),
+        {"role": "tool", "content": '{"n": 4}'},
+        {"role": "assistant", "content": "on"},
+    ]
+    encoded({"messages": given}, template=quoting)
+    assert not caplog.messages
+    encoded({"messages": given}, {"messages": given[:3]}, template=known)
+    (told,) = caplog.messages
+    assert told == ("model: its chat template leaves out 3 turns, which the model does not see: system 2, tool 1")
+
+
+@pytest.mark.parametrize("before", ["", "<think>\n\n</think>\n\n"], ids=["nothing", "thoughts, as Qwen 3"])
+def test_a_template_that_does_not_ask_for_an_answer_is_told(caplog: pytest.LogCaptureFixture, before: str) -> None:
+    set_before = "{% if message['role'] == 'assistant' %}{{ BEFORE }}{% endif %}{{ message['content']"
+    template = TEMPLATE.replace("{{ message['content']", set_before.replace("BEFORE", repr(before)))
+    encoded({"messages": turns("light", "on")}, template=template)
+    assert not caplog.messages
+    encoded({"messages": turns("light", "on")}, template=template.partition("{% if add_generation_prompt")[0])
+    (told,) = caplog.messages
+    begun = "<|im_start|>assistant\n" + before
+    assert told.endswith(f"with what it sets before them: {begun!r}")
 
 
 def test_several_templates_without_a_default_are_told_in_a_line() -> None:
@@ -128,6 +209,9 @@ def test_a_template_that_does_not_do_is_told_in_a_line(template: str | None, tol
     ("messages", "problem"),
     [
         ("hello", "messages is text; it must be a list of turns"),
+        ([{"from": "human", "value": "a"}], r"messages\[0\] has 'from' and 'value'; write role and content"),
+        ([{"role": "developer", "content": "a"}], "has the role 'developer'; allowed: .*; write system"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "content is a list of parts; it must be text"),
         ([], "messages is empty"),
         (["hello"], r"messages\[0\] is text"),
         (
@@ -147,6 +231,12 @@ def test_a_template_that_does_not_do_is_told_in_a_line(template: str | None, tol
 def test_a_conversation_that_cannot_be_learnt_is_a_bad_record(messages: Any, problem: str) -> None:
     with pytest.raises(BadRecord, match=problem):
         ANY.record({"messages": messages})
+
+
+@pytest.mark.parametrize("empty", [None, "", [], {}])
+def test_keys_without_a_value_are_left_out(empty: Any) -> None:
+    said = turns("light", "on")
+    assert ANY.record({"messages": [turn | {"tool_calls": empty} for turn in said]}) == {"messages": said}
 
 
 def test_the_tokens_of_its_template_count() -> None:
@@ -235,18 +325,40 @@ def test_a_models_own_settings_of_generation_have_no_say_in_answers(tmp_path: Pa
     assert loaded.generation_config is own
 
 
-def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path) -> None:
-    """Also where the model names no token for it, as those of Llama 3 and Qwen: their token 0 is a word."""
+@pytest.mark.parametrize("padding", [None, 7], ids=["none", "a word"])
+def test_what_fills_up_shorter_answers_is_no_part_of_them(tmp_path: Path, padding: int | None) -> None:
+    """Also where the model names no token for it, as those of Llama 3 and Qwen, or one that is a word."""
     loaded = AutoModelForCausalLM.from_pretrained(make(tmp_path)).eval()
-    loaded.config.pad_token_id = loaded.generation_config.pad_token_id = loaded.generation_config.eos_token_id = None
+    loaded.config.pad_token_id = loaded.generation_config.pad_token_id = padding
+    loaded.generation_config.eos_token_id = None
     examples = encoded({"messages": turns("light kitchen", "on")}, {"messages": turns("dark", "off")})
     inputs, _ = TASK.collate(examples, 4)
     with torch.no_grad():
-        end, other = (ids[0] for ids in TASK.forward(loaded, inputs, examples)["answers"].tolist())
+        (end, *_), (other, *_) = TASK.forward(loaded, inputs, examples)["answers"].tolist()
         assert end != other
-        stopped = TASK.forward(loaded, inputs, [own | {"end": end} for own in examples])["answers"].tolist()
-    assert set(stopped[0]) == {end}
-    assert len(stopped[0]) > 1
+        ending = [own | {"end": end} for own in examples]
+        (stopped, *_), (longer, *_) = TASK.decode(TASK.forward(loaded, inputs, ending), ending)
+    assert stopped == [end]
+    assert len(longer) > 1
+
+
+def test_no_answer_goes_beyond_the_positions_of_its_model() -> None:
+    """The longest prompt of a batch is beside one whose answer has more room, as GPT-2's table has no row for."""
+    made = tokenizer(None)
+    config = GPT2Config(
+        vocab_size=len(made), n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5, eos_token_id=None
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        gpt = AutoModelForCausalLM.from_config(config).eval()
+    prompts = ["light kitchen " * 3, "dark", "light " * 9]
+    examples = [next(TASK.encode([TASK.stand_in({"prompt": own})], made, 64)) for own in prompts]
+    with torch.no_grad():
+        found = TASK.decode(TASK.forward(gpt, TASK.inputs(examples, 3), examples), examples)
+        for (ids, _, _), example in zip(found, examples, strict=True):
+            ((alone, _, _),) = TASK.decode(TASK.forward(gpt, TASK.inputs([example], 3), [example]), [example])
+            assert ids == alone
+            assert len(ids) == example["room"] or ids[-1] == example["end"]
 
 
 @pytest.mark.parametrize(
@@ -292,6 +404,24 @@ def test_new_prompts_are_asked_not_their_answers() -> None:
     assert TASK.stand_in({"text": "a"})["prompt"] == "a"
     with pytest.raises(BadRecord, match="nothing is to be answered"):
         TASK.stand_in({"messages": turns("a", "b")})
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([5, 6, 7], ["max_length: 1 of 2 answers break off: prompt and answer together have at most 8 tokens"]),
+        ([5], []),
+    ],
+)
+def test_answers_to_new_prompts_that_break_off_are_counted(
+    caplog: pytest.LogCaptureFixture, said: list[int], told: list[str]
+) -> None:
+    new = TASK.stand_in({"prompt": "light kitchen"})
+    record = {"prompt": "light kitchen", "completion": "on"}
+    example = {"labels": [IGNORED, 2], "prompt": 5, "room": 3, "end": 2, "bytes": 1}
+    TASK.join([new, record], [example, example], [(said, 0.0, 0), ([5, 6, 7], 0.0, 0)], tokenizer())
+    TASK.join([new], [example], [([5, 6, 2], 0.0, 0)], tokenizer())
+    assert caplog.messages == told
 
 
 def test_predictions_are_plain_json() -> None:

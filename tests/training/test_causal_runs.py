@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 import multitune as mt
 from builders import assert_resumes, lines, numbers, quick, recipe, run_card
@@ -100,6 +100,16 @@ def test_it_resumes_to_the_same_bits(
     assert assert_resumes(one, tmp_path, 11, monkeypatch).drift
 
 
+def test_what_ships_stops_where_a_turn_ends(tmp_path: Path, chat: Recipe) -> None:
+    """A base model (Qwen2.5's) stops at the end of a text, its template ends a turn with another token."""
+    folder = make(tmp_path / "base")
+    known = GenerationConfig.from_pretrained(folder)
+    end, known.eos_token_id = known.eos_token_id, 0
+    known.save_pretrained(folder)
+    mt.train(chat.model_copy(update={"model": str(folder), "budget": 8}), tmp_path / "run")
+    assert GenerationConfig.from_pretrained(tmp_path / "run" / "model").eos_token_id == [0, end]
+
+
 @pytest.mark.parametrize("family", quick(FAMILIES, "qwen3", "gemma3"))
 def test_every_family_trains_and_its_model_loads(tmp_path: Path, chat: Recipe, family: str) -> None:
     folder = make(tmp_path / family, family)
@@ -144,8 +154,10 @@ def test_conversations_completions_and_texts_are_read_from_files_by_language(tmp
         assert list(result.seen) == ["aa", "bb"]
         answered = {"chrf"} if name != "texts" else set()
         assert result.seen["aa"].keys() == {"exact_match", "loss", "loss_per_byte"} | answered
-    (said,) = mt.predict(tmp_path / "three", [{"text": "light"}])
-    assert isinstance(said["prediction"], str)
+    for name, field in (("two", "prompt"), ("three", "text")):
+        (said,), (same,) = (mt.predict(tmp_path / name, [given]) for given in ("light", {field: "light"}))
+        assert said == same
+        assert isinstance(said["prediction"], str)
 
 
 def test_texts_alone_are_for_masked_tokens_where_no_task_is_named(tmp_path: Path, chat: Recipe) -> None:

@@ -77,7 +77,7 @@ def predict(
         return f"{before}{number}"
 
     columns = recipe.columns or {}
-    given = [_as_mapping(each, task, place(number)) for number, each in enumerate(texts, 1)]
+    given = [_as_mapping(each, task, columns, place(number)) for number, each in enumerate(texts, 1)]
     for number, each in enumerate(given, 1):
         if own := [name for name in SAID if name in each]:
             raise UserError(f"{place(number)}: has {own[0]!r}, which the model's would replace; give it another name")
@@ -145,15 +145,19 @@ def _model(folder: Path, language: str | None) -> tuple[Path, Task]:
     return folder / (language or ""), task
 
 
-def _as_mapping(given: str | Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
-    """A text under the name of the one field of a new record, if there is one; a mapping as it is."""
+def _as_mapping(given: str | Mapping[str, Any], task: Task, columns: Mapping[str, str], place: str) -> dict[str, Any]:
+    """A text under the name of the one field of a new record, if there is one; a mapping as it is.
+
+    Of records with other fields, it is one of those that the recipe has columns for.
+    """
     assert task.fields is not None
     lists = task.fields.lists(task.predicted)
     if not isinstance(given, str):
         return dict(given)
-    if len(lists[0]) > 1:
-        raise UserError(f"{place}: has no {lists[0][0]!r}; {_wanted(lists)}")
-    return {lists[0][0]: task.from_text(given)}
+    names = next((each for each in lists if each[0] in columns), lists[0])
+    if len(names) > 1:
+        raise UserError(f"{place}: has no {names[0]!r}; {_wanted(lists)}")
+    return {names[0]: task.from_text(given) if names is lists[0] else given}
 
 
 def _wanted(lists: Sequence[Sequence[str]]) -> str:

@@ -11,13 +11,15 @@ from multitune.errors import kind_of_value
 ASSISTANT = "assistant"
 ROLES = ("system", "user", ASSISTANT, "tool")
 TURN = ("role", "content")
+SHAREGPT = ("from", "value")
+"""What ShareGPT's files call the two."""
 
 Turn = dict[str, str]
 """``{"role": str, "content": str}``."""
 
 
 def turns(value: Any, name: str) -> list[Turn]:
-    """A list of ``{"role": one of ROLES, "content": text}`` that is not empty; other keys may be null."""
+    """A list of ``{"role": one of ROLES, "content": text}`` that is not empty; other keys may be null or empty."""
     if not isinstance(value, list):
         raise BadRecord(f"{name} is {kind_of_value(value)}; it must be a list of turns {{'role': ..., 'content': ...}}")
     if not value:
@@ -28,12 +30,17 @@ def turns(value: Any, name: str) -> list[Turn]:
 def _turn(value: Any, name: str) -> Turn:
     if not isinstance(value, dict):
         raise BadRecord(f"{name} is {kind_of_value(value)}; it must be {{'role': ..., 'content': ...}}")
-    other = next((key for key, own in value.items() if key not in TURN and own is not None), None)
+    if all(key in value for key in SHAREGPT):
+        raise BadRecord(f"{name} has 'from' and 'value'; write role and content (for human: user, for gpt: assistant)")
+    other = next((key for key, own in value.items() if key not in TURN and own not in (None, "", [], {})), None)
     if other is not None:
         raise BadRecord(f"{name} has {other!r}, which is not read; a turn has role and content")
     role = value.get("role")
     if role not in ROLES:
-        raise BadRecord(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}")
+        advice = "; write system" if role == "developer" else ""
+        raise BadRecord(f"{name} has the role {role!r}; allowed: {', '.join(ROLES)}{advice}")
+    if isinstance(value.get("content"), list):
+        raise BadRecord(f"{name}'s content is a list of parts; it must be text: write theirs one after the other")
     return {"role": role, "content": text(value.get("content"), f"{name}'s content")}
 
 

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from multitune.evaluation.scoring import predict, token_batches
 from multitune.models.encoder import Encoder
 from multitune.tasks import CausalLM
+from multitune.tasks.causal_lm import NO_END, example_of
+from multitune.tasks.conversations import Reader
 from multitune.tasks.task import IGNORED, Example, Task
 
 PROMPTS = (
@@ -58,7 +60,7 @@ def changes(pretrained: Encoder, tuned: Encoder, texts: Mapping[str, Sequence[st
     Languages without a token to predict are left out.
     """
     task, tokenizer = CausalLM(()), tuned.tokenizer
-    examples = {k: list(_examples(task, own, tokenizer)) for k, own in texts.items()}
+    examples = {k: list(_examples(own, tokenizer, tuned.room_for(LENGTH))) for k, own in texts.items()}
     with pretrained.evaluating(), tuned.evaluating():
         return {k: _change(task, pretrained, tuned, own) for k, own in examples.items() if own}
 
@@ -76,9 +78,11 @@ def answers(encoder: Encoder, prompts: Sequence[str] = PROMPTS) -> list[str]:
     return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids, *_ in found]
 
 
-def _examples(task: Task, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Example]:
+def _examples(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int) -> Iterator[Example]:
     """Texts as examples whose end is not learnt: chats and pretraining end otherwise, and no byte stands for it."""
-    for example in task.encode([{"text": text} for text in texts if text.strip()], tokenizer, LENGTH):
+    reader = Reader(tokenizer)
+    for text in filter(str.strip, texts):
+        example = example_of(reader.read({"text": text}).cut(most), NO_END, room=0)
         labels = list(example["labels"])
         if example["input_ids"][-1] == tokenizer.eos_token_id:
             labels[-1] = IGNORED

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Any, final
@@ -34,7 +34,7 @@ from multitune.tasks.task import IGNORED, Example, Inputs, Task, known_labels, l
 log = logging.getLogger(__name__)
 
 NO_END = -1
-"""In the place of the token that ends an answer."""
+"""In the place of the token that ends an answer, and behind it."""
 ROWS = 256
 """Rows of logits, each a vocabulary long, that are made probabilities at a time."""
 STAND_IN = "."
@@ -112,14 +112,29 @@ class CausalLM(Task):
     def encode(
         self, records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Iterator[Example]:
-        reader, asked, answers = Reader(tokenizer), 0, 0
+        reader, asked, answers, ended = Reader(tokenizer), 0, 0, 0
         for record in records:
             whole = reader.read(record)
             read = whole.cut(max_length)
             asked += read.prompt < whole.prompt
             answers += len(read.tokens) - read.prompt < len(whole.tokens) - whole.prompt
-            yield _example(read, reader.end_of(whole), _room(record, read, max_length))
+            end = reader.end_of(whole)
+            ended += _says_end(record, tokenizer, end)
+            yield example_of(read, end, _room(record, read, max_length))
+        if ended:
+            log.warning(
+                "data: %d of %d answers end with the token that is set behind each, so that they have it twice, and no "
+                "answer of the model equals them; leave it out",
+                ended,
+                len(records),
+            )
         _tell(reader, asked, answers, len(records), max_length)
+
+    def stop_after(self, model: PreTrainedModel, examples: Iterable[Example]) -> None:
+        """Let a model end its answers as these end, wherever it is loaded: a base model stops at the end of texts."""
+        settings, ends = model.generation_config, _ends(model, examples)
+        if settings is not None and ends not in ([], [settings.eos_token_id]):
+            settings.eos_token_id = ends
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return padded_rows([example["labels"] for example in examples], IGNORED)
@@ -152,7 +167,10 @@ class CausalLM(Task):
         nats, right = _scored(output["logits"], torch.cat(true))
         counts = [len(own) for own in true]
         parts = zip(output["answers"].tolist(), nats.split(counts), right.split(counts), examples, strict=True)
-        return [(ids[: example["room"]], float(own.sum()), int(hits.sum())) for ids, own, hits, example in parts]
+        return [
+            ([each for each in ids[: example["room"]] if each != NO_END], float(own.sum()), int(hits.sum()))
+            for ids, own, hits, example in parts
+        ]
 
     def join(
         self,
@@ -167,6 +185,15 @@ class CausalLM(Task):
             tokens = int((np.asarray(example["labels"])[1:] != IGNORED).sum())
             own = {"nats": nats, "tokens": tokens, "right": right, "bytes": example["bytes"]}
             predictions.append({"answer": answer} | own)
+        parts = zip(records, decoded, examples, strict=True)
+        broken = [example for record, (ids, *_), example in parts if _breaks_off(record, ids, example)]
+        if broken:
+            log.warning(
+                "max_length: %d of %d answers break off: prompt and answer together have at most %d tokens",
+                len(broken),
+                len(records),
+                max(example["prompt"] + example["room"] for example in broken),
+            )
         return predictions
 
     def of_new(self, prediction: Any) -> Any:
@@ -220,7 +247,20 @@ def _room(record: Record, read: Tokens, max_length: int) -> int:
     return left if answer == STAND_IN else min(left, LONGER * right + MORE)
 
 
-def _example(read: Tokens, end: int, room: int) -> Example:
+def _says_end(record: Record, tokenizer: PreTrainedTokenizerBase, end: int) -> bool:
+    """Whether an answer spells the token that ends it; of a text that is no fault."""
+    _, answer = _asked_and_answer(record)
+    return "text" not in record and end != NO_END and answer.rstrip().endswith(str(tokenizer.decode([end])))
+
+
+def _breaks_off(record: Record, ids: Sequence[int], example: Example) -> bool:
+    """Whether the answer to a new prompt has all the tokens that there is room for, and no end."""
+    _, answer = _asked_and_answer(record)
+    return answer == STAND_IN and 0 < example["room"] == len(ids) and ids[-1] != example["end"]
+
+
+def example_of(read: Tokens, end: int, room: int) -> Example:
+    """A record as an example; ``end``: the token that ends its answer; ``room``: the most tokens that one may have."""
     labels = [token.id if token.learnt else IGNORED for token in read.tokens]
     return {
         "input_ids": [token.id for token in read.tokens],
@@ -243,6 +283,18 @@ def _tell(reader: Reader, asked: int, answers: int, records: int, max_length: in
             max_length,
             asked,
             answers,
+        )
+    if reader.begun:
+        log.warning(
+            "model: its chat template does not ask for an answer (add_generation_prompt), so that answers are learnt, "
+            "and compared, with what it sets before them: %r",
+            reader.begun,
+        )
+    if reader.left_out:
+        log.warning(
+            "model: its chat template leaves out %d turns, which the model does not see: %s",
+            reader.left_out.total(),
+            ", ".join(f"{role} {count}" for role, count in reader.left_out.items()),
         )
     if reader.unmarked:
         log.warning(
@@ -269,25 +321,40 @@ def _scored(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _answers(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
-    """What the model says greedily after each prompt, padded on the left: token ids, [examples, length]."""
+    """What the model says greedily after each prompt, up to its end: ids, [examples, length], filled up with NO_END."""
+    ends = _ends(model, examples)
+    said: list[list[int]] = [[] for _ in examples]
     rows = [number for number, example in enumerate(examples) if example["room"]]
-    if not rows:
-        return torch.empty(len(examples), 0, dtype=torch.int64)
-    prompts = [list(examples[row]["input_ids"][: examples[row]["prompt"]]) for row in rows]
-    ends, pad = _ends(model, examples), model.config.pad_token_id
-    if pad is None:  # what fills up shorter answers is left out with the end tokens, and no word of the vocabulary
-        pad = ends[0] if ends else 0
+    while rows:  # once, but for models that have too few positions for the longest prompt and the longest answer
+        prompts = [[*examples[row]["input_ids"][: examples[row]["prompt"]], *said[row]] for row in rows]
+        most = max(examples[row]["room"] - len(said[row]) for row in rows)
+        for row, more in zip(rows, _continued(model, prompts, most, ends), strict=True):
+            said[row] += more
+        rows = [row for row in rows if len(said[row]) < examples[row]["room"] and said[row][-1] not in ends]
+    return padded_rows(said, NO_END)
+
+
+def _continued(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], most: int, ends: Sequence[int]
+) -> list[list[int]]:
+    """What follows each prompt up to an end token, padded on the left: at most so many tokens, and positions."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, prompts))
+    if positions is not None and longest < positions:
+        most = min(most, positions - longest)
+    pad = ends[0] if ends else 0  # masked; and behind an end, where it is cut off
     ids = padded_rows([prompt[::-1] for prompt in prompts], pad).flip(1).to(model.device)
     mask = padded_rows([[1] * len(prompt) for prompt in prompts], 0).flip(1).to(model.device)
-    longest = max(examples[row]["room"] for row in rows)
-    with generating(model, GenerationConfig(max_new_tokens=longest, eos_token_id=ends or None, pad_token_id=pad)):
+    with generating(model, GenerationConfig(max_new_tokens=most, eos_token_id=ends or None, pad_token_id=pad)):
         said = model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]  # type: ignore[operator]
-    answers = torch.full((len(examples), said.shape[1]), pad)
-    answers[rows] = said.cpu()
-    return answers
+    return [_up_to_end(row, ends) for row in said.tolist()]
 
 
-def _ends(model: PreTrainedModel, examples: Sequence[Example]) -> list[int]:
+def _up_to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    return next((ids[: place + 1] for place, each in enumerate(ids) if each in ends), ids)
+
+
+def _ends(model: PreTrainedModel, examples: Iterable[Example]) -> list[int]:
     """The tokens after which a model stops: its own, and those that end the answers."""
     own = model.generation_config.eos_token_id if model.generation_config is not None else None
     known = own if isinstance(own, list) else [own]

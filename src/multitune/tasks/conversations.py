@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from multitune.errors import UserError, as_line
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 """What begins a template's own mark of what the assistant says."""
+
+OTHER = "something else"
+"""What a turn might say."""
 
 Span = tuple[int, int]
 """The first character of a stretch of a text, and the one behind its last."""
@@ -65,7 +69,7 @@ class Tokens(NamedTuple):
     def _stretches(self) -> Iterator[Span]:
         begin, end = 0, 0
         for token in self.tokens:
-            if token.learnt and token.span[1] > token.span[0]:
+            if token.learnt and token.span[1] > 0:
                 begin, end = (begin if end > begin else token.span[0]), token.span[1]
             elif end > begin:
                 yield begin, end
@@ -80,10 +84,12 @@ class Reader:
     Attributes:
         unmarked: earlier turns of the assistant so far that are not learnt, since the template shows them otherwise
             once others follow, or cannot ask for a first turn, and does not mark them.
+        left_out: role -> its turns so far of which the template shows nothing.
+        begun: what answers begin with as they are learnt, where the template does not ask for one with it; else "".
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.unmarked = 0
+        self.unmarked, self.left_out, self.begun = 0, Counter[str](), ""
         added = tokenizer.added_tokens_decoder
         self._tokenizer = tokenizer
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
@@ -117,6 +123,7 @@ class Reader:
         template = self._template()
         marked = MARKED.search(template) is not None
         text, spans = self._rendered(template, messages) if marked else self._by_prefixes(template, messages)
+        self.left_out.update(self._left_out(template, messages, text))
         tokens = self._tokenised(text, spans)
         learnt = [number for number, token in enumerate(tokens) if token.learnt]
         gaps = [after for before, after in pairwise(learnt) if after > before + 1]
@@ -133,6 +140,7 @@ class Reader:
             after, _ = self._rendered(template, messages[: number + 1])
             if before is not None and whole.startswith(after) and after.startswith(before):
                 spans.append((len(before), len(after.rstrip())))
+                self.begun = self.begun or self._begun(template, messages[: number + 1], before, after)
             elif number + 1 < len(messages):
                 self.unmarked += 1
             else:
@@ -141,6 +149,20 @@ class Reader:
                     "cannot be found; mark it in the template with {% generation %} and {% endgeneration %}"
                 )
         return whole, spans
+
+    def _begun(self, template: str, messages: Sequence[Turn], before: str, after: str) -> str:
+        """What stands before the last answer and is not asked with, where the template asks for none; else nothing."""
+        *earlier, answer = messages
+        begun = after[len(before) :].partition(answer["content"].strip())[0]
+        return begun if begun.strip() and self._rendered(template, earlier)[0] == before else ""
+
+    def _left_out(self, template: str, messages: Sequence[Turn], text: str) -> Iterator[str]:
+        """The role of each turn that could be another, and the text were the same."""
+        for number, turn in enumerate(messages):
+            if turn["content"].strip() not in text:  # as it stands: some templates cut a turn, or quote it
+                other = [*messages[:number], turn | {"content": OTHER}, *messages[number + 1 :]]
+                if self._rendered(template, other)[0] == text:
+                    yield turn["role"]
 
     def _asked(self, template: str, messages: Sequence[Turn]) -> str | None:
         """What asks for the next turn; None where that is the first one, which many templates cannot ask for."""
@@ -204,7 +226,11 @@ class Reader:
 
 
 def _within(own: Span, spans: Sequence[Span]) -> bool:
-    return own[1] > own[0] and any(begin <= own[0] and own[1] <= end for begin, end in spans)
+    """Whether a token has a character of a span, be it with the blank before it, as transformers counts.
+
+    Tokenizers that trim offsets (OLMo, Pythia) leave a token of blanks without any: it is where it ends.
+    """
+    return any(begin < own[1] and (own[0] < end or own[1] <= end) for begin, end in spans)
 
 
 def _beginning(record: Record) -> str:
