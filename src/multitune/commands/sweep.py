@@ -61,6 +61,8 @@ def sweep(
         RunError, Interrupted: as ``compare`` does; the same call goes on from there.
     """
     file = recipe_for(recipe, overrides)
+    if name := {"method", "methods"}.intersection(grid):
+        raise UserError(f"--grid {name.pop()}: a sweep is of one method, which method=NAME says")
     first = file.resolve(overrides=overrides)
     folder = Path("runs") / f"{file.name}-sweep" if out is None else Path(out)
     points = grids.points(grid)
