@@ -134,7 +134,7 @@ def test_several_seeds_and_another_recipe_in_the_folder(tmp_path: Path, tiny_mod
     saved.write_text(saved.read_text().replace("skip_bad: false\n", ""))  # as an earlier version would have left it
     again = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], seeds=2, overrides={"budget": 8})
     assert again.runs == found.runs
-    with pytest.raises(UserError, match="holds a run of another recipe"):
+    with pytest.raises(UserError, match=r"holds a run of another recipe \(in budget\)"):
         mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides={"budget": 9})
 
 

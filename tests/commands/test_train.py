@@ -245,5 +245,5 @@ def test_resume_wants_the_same_recipe(
     stop_after(3, monkeypatch)
     with pytest.raises(Interrupted):
         mt.train(recipe(tiny_model, tiny_panx), tmp_path / "run")
-    with pytest.raises(UserError, match="is another recipe"):
+    with pytest.raises(UserError, match=r"is another recipe \(in batch_size\)"):
         mt.train(recipe(tiny_model, tiny_panx, batch_size=4), tmp_path / "run", resume=True)

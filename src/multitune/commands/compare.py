@@ -21,7 +21,7 @@ from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_samples
 from multitune.recipe import LARGEST_SEED, Recipe
-from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
+from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge, other_keys
 from multitune.reports import page, papers
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently
@@ -351,7 +351,10 @@ def _interval(measured: _Measured | None) -> Interval | None:
 def _check_same(folder: Path, recipe: Recipe) -> None:
     file = folder / "recipe.yaml"
     if file.exists() and not is_saved_in(file, recipe):
-        raise UserError(f"--out: {folder} holds a run of another recipe; name another folder, or remove that one")
+        raise UserError(
+            f"--out: {folder} holds a run of another recipe (in {other_keys(file, recipe)}); name another folder, or "
+            f"remove that one"
+        )
 
 
 def _data_of(recipe: Recipe) -> str:

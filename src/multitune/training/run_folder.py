@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multitune.errors import UserError
 from multitune.recipe import Recipe
-from multitune.recipe_files import is_saved_in, to_yaml
+from multitune.recipe_files import is_saved_in, other_keys, to_yaml
 from multitune.results import clusters, merged, metrics, predictions, probes
 from multitune.results.run import FILE
 from multitune.storage import lock
@@ -157,7 +157,8 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
         )
     if not is_saved_in(out / "recipe.yaml", recipe):
         raise UserError(
-            f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"
+            f"--resume: {out / 'recipe.yaml'} is another recipe (in {other_keys(out / 'recipe.yaml', recipe)}); resume "
+            f"with the one that the run began with"
         )
 
 
