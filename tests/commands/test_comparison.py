@@ -16,6 +16,7 @@ from multitune.recipe_files import RecipeFile
 from multitune.results import predictions
 from multitune.results.comparison import Comparison
 from multitune.results.predictions import Prediction, prediction_line
+from multitune.storage import lock
 from multitune.tasks import Classification, HeadMap, Task
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.question_answering import QuestionAnswering
@@ -159,3 +160,19 @@ def test_mistakes_come_before_anything_runs(
     with pytest.raises(UserError, match=said):
         mt.compare(given, tmp_path / "out", methods=methods)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_half_removed_or_in_use_ends_a_comparison_before_it_trains(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    given, quick = file(tiny_model, tiny_panx), {"budget": 2, "dev_limit": 1, "save_model": False}
+    mt.compare(given, tmp_path, methods=["mtl"], overrides=quick)
+    run = tmp_path / "mtl-seed0"
+    with lock.held(run), pytest.raises(UserError, match=f"{run} is in use by process"):
+        mt.compare(given, tmp_path, overrides=quick)
+    for name in ("recipe.yaml", predictions.FILE):
+        (run / name).rename(tmp_path / "kept")
+        with pytest.raises(UserError, match=f"{run} lacks its {name}; remove this folder"):
+            mt.compare(given, tmp_path, overrides=quick)
+        (tmp_path / "kept").rename(run / name)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["mtl-seed0"]
