@@ -162,6 +162,27 @@ def test_mistakes_come_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folder_of_a_run_is_none_of_a_comparison_or_a_sweep(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    given, out = file(tiny_model, tiny_panx), tmp_path / "run"
+    mt.train(given.resolve("mtl", {"budget": 2, "dev_limit": 1, "save_model": False}), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for several in (mt.compare, mt.sweep):
+        more: dict[str, Any] = {} if several is mt.compare else {"grid": {"learning_rate": [1e-3, 1e-2]}}
+        with pytest.raises(UserError, match=f"--out: {out} is the folder of a run"):
+            several(given, out, **more)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_of_ones_own_may_lie_in_the_folder(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    quick = {"budget": 2, "dev_limit": 1, "save_model": False}
+    (tmp_path / "recipe.yaml").write_text("a note")
+    for _ in range(2):
+        mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides=quick)
+    assert (tmp_path / "recipe.yaml").read_text() == "a note"
+
+
 def test_a_run_that_is_half_removed_or_in_use_ends_a_comparison_before_it_trains(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path
 ) -> None:

@@ -33,7 +33,7 @@ from multitune.screen.stages import stage
 from multitune.storage import lock
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
-from multitune.training import launch
+from multitune.training import launch, run_folder
 from multitune.training.arithmetic import settled
 from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import LIMITS, READING, load_corpus, load_plan
@@ -131,6 +131,7 @@ def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str 
 
 def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None) -> Comparison:
     check_tracker(how.track)
+    run_folder.check_for_several(out)
     single = _settled(planned, out, 1)
     count = parallel.fitting([one.recipe for one in single], how.jobs)
     runs = single if how.on is not None else _settled(planned, out, parallel.threads_each(count))
@@ -353,19 +354,19 @@ def _interval(measured: _Measured | None) -> Interval | None:
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
-    file = folder / "recipe.yaml"
     """Refuse the folder of another run, of one that another process has, or of which a part was removed."""
+    file = folder / "recipe.yaml"
     if file.exists() and not is_saved_in(file, recipe):
         raise UserError(
             f"--out: {folder} holds a run of another recipe (in {other_keys(file, recipe)}); name another folder, or "
             f"remove that one"
         )
-
     for each in (folder, *folder.glob("languages/*")):
         lock.check_free(each)
     lacking = [name for name in COMPARED if not (folder / name).exists()] if (folder / FILE).exists() else []
     if lacking:
         raise UserError(f"--out: {folder} lacks its {lacking[0]}; remove this folder, and the run is made again")
+
 
 def _data_of(recipe: Recipe) -> str:
     """What decides the corpus of a recipe."""

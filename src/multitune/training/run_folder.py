@@ -38,6 +38,8 @@ WRITTEN = (
     *(predictions.FILE, clusters.FILE, probes.FILE, "front.png", "front.svg", "front.pdf"),
 )
 """All that a run and the commands about it write into its folder: what ``overwrite`` removes."""
+OWN = (metrics.FILE, predictions.FILE, merged.FILE, "languages")
+"""What only the folder of a run or of a merge has beside its recipe, and that of several runs has not."""
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
@@ -95,6 +97,17 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
             raise UserError(f"--out: {out} is a file; name a folder")
         lock.check_free(out)
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
+
+
+def check_for_several(out: Path) -> None:
+    """A folder for several runs is none of a run, whose results and report theirs would replace.
+
+    Raises:
+        UserError: it is.
+    """
+    with disk_explained(out):
+        if (out / "recipe.yaml").exists() and any((out / name).exists() for name in OWN):
+            raise UserError(f"--out: {out} is the folder of a run, and several need one of their own; name another")
 
 
 def of_language(out: Path, language: str) -> Path:
