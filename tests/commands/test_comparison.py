@@ -1,6 +1,8 @@
 """Comparisons: intervals against closed forms, runs kept and resumed, the results' contract."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,20 @@ def test_a_run_that_is_half_removed_or_in_use_ends_a_comparison_before_it_trains
             mt.compare(given, tmp_path, overrides=quick)
         (tmp_path / "kept").rename(run / name)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["mtl-seed0"]
+
+
+@pytest.mark.skipif(os.fsencode("\udcff") != b"\xff", reason="needs names of files that are bytes")
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    given, out = file(tiny_model, tiny_panx), tmp_path / "\udcff"
+    runs: list[Callable[[], object]] = [
+        lambda: mt.train(given.resolve("mtl"), out),
+        lambda: mt.compare(given, out),
+        lambda: mt.sweep(given, out, grid={"learning_rate": [1e-3, 1e-2]}),
+        lambda: mt.merge([tmp_path / "a", tmp_path / "b"], out),
+    ]
+    for run in runs:
+        with pytest.raises(UserError, match=r"udcff is no name in UTF-8"):
+            run()
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
 
+from multitune.data.fields import is_surrogate
 from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.recipe_files import is_saved_in, other_keys, to_yaml
@@ -88,6 +89,7 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
     Raises:
         UserError: it is none of these, or another process has it.
     """
+    check_name(out)
     with disk_explained(out):
         if out.is_symlink() and not out.exists():
             raise UserError(f"--out: {out} is a link to nothing; name a folder")
@@ -99,12 +101,19 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
 
 
+def check_name(out: Path) -> None:
+    """Raise ``UserError`` where a folder's name is not UTF-8: the libraries that write models take no other."""
+    if any(map(is_surrogate, str(out))):
+        raise UserError(f"--out: {out} is no name in UTF-8, and no model can be written there; name another folder")
+
+
 def check_for_several(out: Path) -> None:
     """A folder for several runs is none of a run, whose results and report theirs would replace.
 
     Raises:
-        UserError: it is.
+        UserError: it is, or it has a name that no run's may have.
     """
+    check_name(out)
     with disk_explained(out):
         if (out / "recipe.yaml").exists() and any((out / name).exists() for name in OWN):
             raise UserError(f"--out: {out} is the folder of a run, and several need one of their own; name another")
