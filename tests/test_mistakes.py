@@ -86,6 +86,12 @@ def test_a_name_like_an_option_is_no_key() -> None:
         ({"budget": 3}, "options of mtl: budget is a key of the recipe itself; write it beside options"),
         ({"tasks_per_stp": 3}, "options of mtl: unknown key 'tasks_per_stp' (did you mean 'tasks_per_step'?)"),
         ({"lr": 3}, "options of mtl: unknown key 'lr'; allowed: tasks_per_step"),
+        ({"inner_steps": 3}, "options of mtl: unknown key 'inner_steps'; allowed: tasks_per_step"),
+        ({"walks": 3}, "options of mtl: unknown key 'walks'; allowed: tasks_per_step"),
+        (
+            {"tasks_per_batch": 3.5},
+            "options of mtl: unknown key 'tasks_per_batch' (did you mean 'options.tasks_per_step'",
+        ),
         ({"tasks_per_step": "inf"}, "options of mtl: tasks_per_step: must be a whole number, not 'inf'"),
     ],
 )

@@ -95,6 +95,7 @@ BAD = {
     "label_names: ['1', '2']": ("label_names: must be names, none blank or a whole number, not '1'",),
     "label_names: [good, ' ']": ("label_names: must be names, none blank or a whole number, not ' '",),
     "label_names: []": ("label_names: must be a list of at least 1, not []",),
+    r'path: "\uDCFF/x"': ("path: is no name in UTF-8",),
     f"path: {'x' * 256}": ("path: has a name of more than 255 bytes",),
     "pseudo_tasks: {cluster: 3}": (
         "pseudo_tasks: unknown key 'cluster' (did you mean 'clusters'?); allowed: clusters, pca",

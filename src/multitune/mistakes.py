@@ -116,8 +116,10 @@ def unknown_key(name: str, allowed: Sequence[str]) -> str:
     """``unknown key 'lr' (did you mean 'learning_rate'?)`` in one line."""
     if (advice := ADVICE.get(plain(name))) and name not in allowed:
         return f"unknown key {name!r}: {advice}"
-    key = _MEANT.get(plain(name))
-    return unknown("key", name, allowed, meant=key if key in allowed or key in _OPTIONS else None)
+    key = _MEANT.get(plain(name), "")
+    place, _, last = key.rpartition(".")
+    is_known = key in allowed or (key in _OPTIONS and (place in allowed or last in allowed))  # some methods lack it
+    return unknown("key", name, allowed, meant=key if is_known else None)
 
 
 def check_used(command: str, overrides: Iterable[str], used: Sequence[str], model: type[BaseModel]) -> None:

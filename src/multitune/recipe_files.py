@@ -226,13 +226,26 @@ def is_text_of(text: str, recipe: Recipe, source: str) -> bool:
     return isinstance(content, dict) and _same(validated(content, source), recipe)
 
 
+def other_keys(path: Path, recipe: Recipe) -> str:
+    """The keys of a file that keep it from holding this recipe, as ``is_saved_in`` has it, with commas between."""
+    saved = read(path).resolve()
+    may_differ = _open(saved, recipe)
+    keys = (key for key in Recipe.model_fields if key not in may_differ)
+    return ", ".join(key for key in keys if getattr(saved, key) != getattr(recipe, key))
+
+
 def _same(saved: Recipe, recipe: Recipe) -> bool:
-    settled = {
-        key: getattr(recipe, key)
+    return saved.model_copy(update=_open(saved, recipe)) == recipe
+
+
+def _open(saved: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """The keys of a recipe in which a saved one may be another, with their values."""
+    settled = [
+        key
         for key, left_open in (("precision", "auto"), ("threads", None))
         if left_open in (getattr(saved, key), getattr(recipe, key))
-    }
-    return saved.model_copy(update=settled | {"device": recipe.device}) == recipe
+    ]
+    return {key: getattr(recipe, key) for key in (*settled, "device")}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

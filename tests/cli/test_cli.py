@@ -160,6 +160,18 @@ def test_mistakes_are_one_line_and_exit_2(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("size", "code"), [("2", 2), ("", 0), ("1", 0)])
+def test_only_a_launcher_that_says_how_many_there_are_has_started_several(
+    run_here: Run, monkeypatch: pytest.MonkeyPatch, size: str, code: int
+) -> None:
+    """``export WORLD_SIZE=$SLURM_NTASKS`` leaves it empty outside of a job."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", size)
+    done = run_here("recipes")
+    assert done.returncode == code
+    assert ("start it without torchrun" in done.stderr) == (code == 2)
+
+
 @pytest.mark.check
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_save_what_was_learnt(

@@ -13,7 +13,7 @@ from multitune.cli import output
 from multitune.cli.app import main
 
 
-def call(monkeypatch: pytest.MonkeyPatch, stdout: TextIO, *words: str) -> int:
+def call(monkeypatch: pytest.MonkeyPatch, stdout: TextIO | None, *words: str) -> int:
     monkeypatch.setattr(sys, "stdout", stdout)
     monkeypatch.setattr(sys, "argv", ["multitune", *words])
     with pytest.raises(SystemExit) as ended:
@@ -59,3 +59,21 @@ def test_a_pipe_that_nobody_reads_is_no_fault(
     with os.fdopen(writes, "w") as stdout:
         assert call(monkeypatch, stdout, "recipes") == 1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("schema",), ("recipes", "--json"), ("recipes", "--csv"), ("recipes",)], ids=" ".join
+)
+def test_what_is_printed_where_stdout_is_closed_goes_nowhere(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert call(monkeypatch, None, *words) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_mistake_is_no_result_where_stderr_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert call(monkeypatch, sys.stdout, "recipes", "nope") == 2
+    assert capfd.readouterr() == ("", "")

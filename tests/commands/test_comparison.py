@@ -1,6 +1,8 @@
 """Comparisons: intervals against closed forms, runs kept and resumed, the results' contract."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from multitune.recipe_files import RecipeFile
 from multitune.results import predictions
 from multitune.results.comparison import Comparison
 from multitune.results.predictions import Prediction, prediction_line
+from multitune.storage import lock
 from multitune.tasks import Classification, HeadMap, Task
 from multitune.tasks.image_classification import ImageClassification
 from multitune.tasks.question_answering import QuestionAnswering
@@ -172,7 +175,7 @@ def test_several_seeds_and_another_recipe_in_the_folder(tmp_path: Path, tiny_mod
     saved.write_text(saved.read_text().replace("skip_bad: false\n", ""))  # as an earlier version would have left it
     again = mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], seeds=2, overrides={"budget": 8})
     assert again.runs == found.runs
-    with pytest.raises(UserError, match="holds a run of another recipe"):
+    with pytest.raises(UserError, match=r"holds a run of another recipe \(in budget\)"):
         mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides={"budget": 9})
 
 
@@ -197,3 +200,57 @@ def test_mistakes_come_before_anything_runs(
     with pytest.raises(UserError, match=said):
         mt.compare(given, tmp_path / "out", methods=methods)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_a_run_is_none_of_a_comparison_or_a_sweep(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    given, out = file(tiny_model, tiny_panx), tmp_path / "run"
+    mt.train(given.resolve("mtl", {"budget": 2, "dev_limit": 1, "save_model": False}), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for several in (mt.compare, mt.sweep):
+        more: dict[str, Any] = {} if several is mt.compare else {"grid": {"learning_rate": [1e-3, 1e-2]}}
+        with pytest.raises(UserError, match=f"--out: {out} is the folder of a run"):
+            several(given, out, **more)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_of_ones_own_may_lie_in_the_folder(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    quick = {"budget": 2, "dev_limit": 1, "save_model": False}
+    (tmp_path / "recipe.yaml").write_text("a note")
+    for _ in range(2):
+        mt.compare(file(tiny_model, tiny_panx), tmp_path, methods=["mtl"], overrides=quick)
+    assert (tmp_path / "recipe.yaml").read_text() == "a note"
+
+
+def test_a_run_that_is_half_removed_or_in_use_ends_a_comparison_before_it_trains(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    given, quick = file(tiny_model, tiny_panx), {"budget": 2, "dev_limit": 1, "save_model": False}
+    mt.compare(given, tmp_path, methods=["mtl"], overrides=quick)
+    run = tmp_path / "mtl-seed0"
+    with lock.held(run), pytest.raises(UserError, match=f"{run} is in use by process"):
+        mt.compare(given, tmp_path, overrides=quick)
+    for name in ("recipe.yaml", predictions.FILE):
+        (run / name).rename(tmp_path / "kept")
+        with pytest.raises(UserError, match=f"{run} lacks its {name}; remove this folder"):
+            mt.compare(given, tmp_path, overrides=quick)
+        (tmp_path / "kept").rename(run / name)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["mtl-seed0"]
+
+
+@pytest.mark.skipif(os.fsencode("\udcff") != b"\xff", reason="needs names of files that are bytes")
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    given, out = file(tiny_model, tiny_panx), tmp_path / "\udcff"
+    runs: list[Callable[[], object]] = [
+        lambda: mt.train(given.resolve("mtl"), out),
+        lambda: mt.compare(given, out),
+        lambda: mt.sweep(given, out, grid={"learning_rate": [1e-3, 1e-2]}),
+        lambda: mt.merge([tmp_path / "a", tmp_path / "b"], out),
+    ]
+    for run in runs:
+        with pytest.raises(UserError, match=r"udcff is no name in UTF-8"):
+            run()
+    assert not list(tmp_path.iterdir())

@@ -233,6 +233,12 @@ def run_folder(folder: Path) -> None:
     (folder / "metrics.jsonl").write_text("{}\n")
 
 
+def comparison_folder(folder: Path) -> None:
+    (folder / "mtl-seed0").mkdir()
+    run_folder(folder / "mtl-seed0")
+    (folder / "results.json").write_text("{}")
+
+
 MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no file": (lambda folder: None, "none.csv", "none.csv: cannot be read: No such file"),
     "no folder": (lambda folder: None, "none/such", "none/such: cannot "),
@@ -265,6 +271,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','; call it .csv"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),
+    "a comparison": (
+        comparison_folder,
+        ".",
+        "is a folder of runs, such as mtl-seed0; name their recipe's file, or runs",
+    ),
     "a workbook": (
         lambda folder: (folder / "a.xlsx").write_bytes(b"PK\3\4"),
         "a.xlsx",

@@ -14,8 +14,8 @@ from multitune.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run, a stopped one, a comparison of one, a merge, and what is no run."""
-    for name in ("b", "a-2", "compared/mtl-seed0", "b-merged", "neither"):
+    """A run, a stopped one, a comparison of one, a sweep with a run that has not ended, a merge, and what is no run."""
+    for name in ("b", "a-2", "compared/mtl-seed0", "swept/rung2/mtl-seed0", "b-merged", "neither"):
         (tmp_path / name).mkdir(parents=True)
         if name != "neither":
             (tmp_path / name / "recipe.yaml").touch()
@@ -28,7 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_runs_are_listed_with_their_scores(folder: Path) -> None:
     found = {each.folder: each.result and each.result.average.seen for each in runs(folder)}
-    assert found == {"a-2": None, "b": 71.25, str(Path("compared/mtl-seed0")): 12.5}
+    swept = str(Path("swept/rung2/mtl-seed0"))
+    assert found == {"a-2": None, "b": 71.25, str(Path("compared/mtl-seed0")): 12.5, swept: None}
     told = json.loads(CliRunner().invoke(app, ["runs", str(folder), "--json"]).stdout)["runs"]["rows"]
     assert [(row["run"], row["method"], row["seen"]) for row in told][:2] == [
         ("a-2", "not finished", None),

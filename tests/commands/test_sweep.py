@@ -68,6 +68,7 @@ def test_several_runs_are_one_processs_job(
     ("given", "said"),
     [
         ({"grid": {"budget": [3, 9]}}, "--grid budget: a sweep sets it by itself"),
+        ({"grid": {"method": ["mtl", "mixed"]}}, "--grid method: a sweep is of one method, which method=NAME says"),
         ({"grid": {"learning_rate": [1e-3]}}, "--grid: a sweep needs two points or more"),
         ({"grid": {"learning_rate": RATES}, "rungs": 5}, "--rungs: 5 are too many for a budget of 30"),
         ({"grid": {"learning_rate": RATES}, "rungs": 10**9}, "--rungs: 1000000000 are too many for a budget of 30"),

@@ -177,6 +177,12 @@ def test_the_last_validation_scores_the_weights_that_ship(
     assert {k: pytest.approx(v) for k, v in lines(tmp_path / "run")[-1]["dev"].items()} == result.seen  # test is dev
 
 
+def test_stl_without_models_has_its_report(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    mt.train(recipe(tiny_model, tiny_panx, "stl", budget=4, dev_limit=1, save_model=False), tmp_path)
+    assert (tmp_path / "report.html").exists()
+    assert not (tmp_path / "model").exists()
+
+
 def test_stl_has_a_model_for_each_language(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     one = recipe(tiny_model, tiny_panx, "stl", budget=41)
     result = mt.train(one, tmp_path / "run")
@@ -239,5 +245,5 @@ def test_resume_wants_the_same_recipe(
     stop_after(3, monkeypatch)
     with pytest.raises(Interrupted):
         mt.train(recipe(tiny_model, tiny_panx), tmp_path / "run")
-    with pytest.raises(UserError, match="is another recipe"):
+    with pytest.raises(UserError, match=r"is another recipe \(in batch_size\)"):
         mt.train(recipe(tiny_model, tiny_panx, batch_size=4), tmp_path / "run", resume=True)

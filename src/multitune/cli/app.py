@@ -10,6 +10,7 @@ import typer
 
 import multitune
 from multitune.cli import finished, lists, training
+from multitune.cli.output import is_one_of_several
 from multitune.cli.recipe_command import RecipeCommand
 from multitune.cli.streams import flush, give_up, outlive_terminal, print_anything
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
@@ -78,7 +79,7 @@ def common(
     ] = False,
 ) -> None:
     """Options of multitune itself."""
-    if context.invoked_subcommand != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+    if context.invoked_subcommand != "train" and is_one_of_several():
         if os.environ["RANK"] != "0":
             raise AlreadySaid
         raise UserError(

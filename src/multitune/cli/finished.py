@@ -174,7 +174,7 @@ def runs(
 ) -> None:
     """List the runs in a folder with their scores.
 
-    Those of comparisons are listed, too.
+    Those of comparisons and sweeps are listed, too.
     """
     output.check(as_json=as_json, as_csv=as_csv)
 

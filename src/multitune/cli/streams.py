@@ -23,7 +23,14 @@ class _Terminal(io.FileIO):
 
 
 def print_anything() -> None:
-    """Let stdout escape what its encoding does not have, as stderr does: Arabic where only Latin-1 is known."""
+    """Let stdout escape what its encoding does not have, as stderr does: Arabic where only Latin-1 is known.
+
+    What is told where one of the two is closed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, open(nowhere, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  # to the end
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -34,8 +41,7 @@ def flush() -> None:
     Raises:
         OSError: it cannot be written.
     """
-    if sys.stdout is not None:
-        sys.stdout.flush()
+    sys.stdout.flush()
 
 
 def give_up() -> None:

@@ -101,7 +101,7 @@ def train(
 
 def _estimate_run(recipe: Path, overrides: list[str] | None) -> "list[EstimatedRuns]":
     """What ``train --dry-run`` finds."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if output.is_one_of_several():
         raise UserError("--dry-run: estimates a run of one process; leave torchrun out")
     with output.reading():
         from multitune.commands.init import recipe_for

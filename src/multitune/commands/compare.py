@@ -21,17 +21,19 @@ from multitune.errors import UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_samples
 from multitune.recipe import LARGEST_SEED, Recipe
-from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge
+from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge, other_keys
 from multitune.reports import page, papers
+from multitune.results import predictions
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
 from multitune.results.digests import Digests, tested_differently
 from multitune.results.falling import is_falling, rank
 from multitune.results.run import FILE, SIDES, RunResult, Side, Sides
 from multitune.screen.places import wanted, watched
 from multitune.screen.stages import stage
+from multitune.storage import lock
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
-from multitune.training import launch
+from multitune.training import launch, run_folder
 from multitune.training.arithmetic import settled
 from multitune.training.data_changes import check_unchanged, digests_of
 from multitune.training.loading import LIMITS, READING, load_corpus, load_plan
@@ -39,6 +41,8 @@ from multitune.training.tracking import check_tracker
 
 BASELINES = ("mixed", "mtl")
 """What every other method has to beat: ordinary fine-tuning, or the papers' joint training."""
+COMPARED = ("recipe.yaml", predictions.FILE)
+"""What intervals and report read of a finished run, beside its results."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def compare_planned(planned: Sequence[Planned], out: Path, how: How, paper: str 
 
 def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None) -> Comparison:
     check_tracker(how.track)
+    run_folder.check_for_several(out)
     single = _settled(planned, out, 1)
     count = parallel.fitting([one.recipe for one in single], how.jobs)
     runs = single if how.on is not None else _settled(planned, out, parallel.threads_each(count))
@@ -355,9 +360,18 @@ def _over_both(measured: _Measured | None) -> Interval | None:
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
+    """Refuse the folder of another run, of one that another process has, or of which a part was removed."""
     file = folder / "recipe.yaml"
     if file.exists() and not is_saved_in(file, recipe):
-        raise UserError(f"--out: {folder} holds a run of another recipe; name another folder, or remove that one")
+        raise UserError(
+            f"--out: {folder} holds a run of another recipe (in {other_keys(file, recipe)}); name another folder, or "
+            f"remove that one"
+        )
+    for each in (folder, *folder.glob("languages/*")):
+        lock.check_free(each)
+    lacking = [name for name in COMPARED if not (folder / name).exists()] if (folder / FILE).exists() else []
+    if lacking:
+        raise UserError(f"--out: {folder} lacks its {lacking[0]}; remove this folder, and the run is made again")
 
 
 def _data_of(recipe: Recipe) -> str:

@@ -193,6 +193,8 @@ def _files(path: Path) -> _Files:
         raise UserError(f"{path}: is the folder of a run; its recipe is {path / 'recipe.yaml'}")
     tables = sorted(file for suffix in tabular.suffixes() for file in path.glob(f"[!.]*{suffix}"))
     if not tables:
+        if runs := sorted(file.parent for among in ("*", "rung*/*") for file in path.glob(f"{among}/recipe.yaml")):
+            raise UserError(f"{path}: is a folder of runs, such as {runs[0]}; name their recipe's file, or runs")
         raise UserError(f"{path}: has no table; the name of one ends in {', '.join(tabular.suffixes())}{_others(path)}")
     whole = [file for file in tables if tabular.stem_of(file) == "train"]
     by_split = [file for file in tables if file.name.startswith("train-")]

@@ -31,6 +31,7 @@ from multitune.results.run import FILE, RunResult, Scores, Sides, average, finit
 from multitune.storage.atomic import replaced, write_text
 from multitune.storage.disk import check_readable, disk_explained
 from multitune.tasks import HeadMap, Task, name_of
+from multitune.training import run_folder
 from multitune.training.arithmetic import computing_as
 from multitune.training.data_changes import changes_since
 from multitune.training.loading import load_encoder, load_plan, load_with_labels
@@ -139,8 +140,9 @@ def _check_new(out: Path) -> None:
     """Refuse a folder that has something in it.
 
     Raises:
-        UserError: it has, or it is a file.
+        UserError: it has, it is a file, or it has a name that no model's folder may have.
     """
+    run_folder.check_name(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} is not empty; name a new folder")
 

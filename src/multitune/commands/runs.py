@@ -1,4 +1,4 @@
-"""The runs in a folder, finished or not, those of comparisons among them."""
+"""The runs in a folder, finished or not, those of comparisons and sweeps among them."""
 
 import logging
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ class Listed:
 
 
 def runs(folder: str | Path = "runs") -> list[Listed]:
-    """The runs in a folder and in the comparisons in it, by name; a warning names each whose results.json is damaged.
+    """The runs in a folder and in the comparisons and sweeps in it, by name.
+
+    A warning names each whose results.json is damaged.
 
     Raises:
         UserError: there is no such folder.
@@ -35,7 +37,7 @@ def runs(folder: str | Path = "runs") -> list[Listed]:
         raise UserError(
             f"{folder}: is no folder; multitune runs lists what is in runs/, or in the folder that it is given"
         )
-    patterns = ("recipe.yaml", "*/recipe.yaml", "*/*/recipe.yaml")
+    patterns = ("recipe.yaml", "*/recipe.yaml", "*/*/recipe.yaml", "*/rung*/*/recipe.yaml")
     folders = sorted(path.parent for pattern in patterns for path in folder.glob(pattern))
     own = [run for run in folders if not (run / merged.FILE).exists()]  # a merge is no run that could be resumed
     return [Listed(str(run.relative_to(folder)), _result(run)) for run in own]

@@ -39,7 +39,6 @@ def train_each(recipe: Recipe, plan: Plan, corpus: Corpus, out: Path, how: How, 
     with disk_explained(out), how.opened(out, recipe) as last_owner:
         if given is not None:
             given_data.keep(given, out)
-        (out / "model").mkdir(exist_ok=True)
         for language, budget in shares.items():
             folder, only = run_folder.of_language(out, language), _only(corpus, language)
             if not (folder / FILE).exists():

@@ -18,6 +18,7 @@ from multitune.results.sweep import Rung, Sweep, SweptPoint
 from multitune.screen.places import wanted
 from multitune.storage.atomic import write_text
 from multitune.storage.disk import disk_explained
+from multitune.training import run_folder
 
 FACTOR = 3
 """What the budget is multiplied by from rung to rung, and the number of points divided by."""
@@ -60,9 +61,12 @@ def sweep(
         UserError: a budget too small for so many rungs, a grid of one point or of the budget; or as ``compare`` does.
         RunError, Interrupted: as ``compare`` does; the same call goes on from there.
     """
+    if name := {"method", "methods"}.intersection(grid):
+        raise UserError(f"--grid {name.pop()}: a sweep is of one method, which method=NAME says")
     file = recipe_for(recipe, overrides)
     first = file.resolve(overrides=overrides)
     folder = Path("runs") / f"{file.name}-sweep" if out is None else Path(out)
+    run_folder.check_for_several(folder)
     points = grids.points(grid)
     budgets = _budgets(first.budget, rungs, grid, points)
     found: list[Rung] = []

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
 
+from multitune.data.fields import is_surrogate
 from multitune.errors import UserError
 from multitune.recipe import Recipe
-from multitune.recipe_files import is_saved_in, to_yaml
+from multitune.recipe_files import is_saved_in, other_keys, to_yaml
 from multitune.results import clusters, merged, metrics, predictions, probes
 from multitune.results.run import FILE
 from multitune.storage import lock
@@ -38,6 +39,8 @@ WRITTEN = (
     *(predictions.FILE, clusters.FILE, probes.FILE, "front.png", "front.svg", "front.pdf"),
 )
 """All that a run and the commands about it write into its folder: what ``overwrite`` removes."""
+OWN = (metrics.FILE, predictions.FILE, merged.FILE, "languages")
+"""What only the folder of a run or of a merge has beside its recipe, and that of several runs has not."""
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
@@ -86,6 +89,7 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
     Raises:
         UserError: it is none of these, or another process has it.
     """
+    check_name(out)
     with disk_explained(out):
         if out.is_symlink() and not out.exists():
             raise UserError(f"--out: {out} is a link to nothing; name a folder")
@@ -95,6 +99,24 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
             raise UserError(f"--out: {out} is a file; name a folder")
         lock.check_free(out)
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
+
+
+def check_name(out: Path) -> None:
+    """Raise ``UserError`` where a folder's name is not UTF-8: the libraries that write models take no other."""
+    if any(map(is_surrogate, str(out))):
+        raise UserError(f"--out: {out} is no name in UTF-8, and no model can be written there; name another folder")
+
+
+def check_for_several(out: Path) -> None:
+    """A folder for several runs is none of a run, whose results and report theirs would replace.
+
+    Raises:
+        UserError: it is, or it has a name that no run's may have.
+    """
+    check_name(out)
+    with disk_explained(out):
+        if (out / "recipe.yaml").exists() and any((out / name).exists() for name in OWN):
+            raise UserError(f"--out: {out} is the folder of a run, and several need one of their own; name another")
 
 
 def of_language(out: Path, language: str) -> Path:
@@ -157,7 +179,8 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
         )
     if not is_saved_in(out / "recipe.yaml", recipe):
         raise UserError(
-            f"--resume: {out / 'recipe.yaml'} is another recipe; resume with the one that the run began with"
+            f"--resume: {out / 'recipe.yaml'} is another recipe (in {other_keys(out / 'recipe.yaml', recipe)}); resume "
+            f"with the one that the run began with"
         )
 
 
