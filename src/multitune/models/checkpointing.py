@@ -3,6 +3,9 @@
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -31,6 +34,7 @@ def _leave_attention_as_it_is(body: nn.Module) -> None:
 
     Attention would take another kernel for it, which rounds otherwise in bf16.
     """
-    for module in body.modules():
+    every: Iterator[Any] = body.modules()
+    for module in every:
         if hasattr(module, "compute_bias") and hasattr(module, "gradient_checkpointing"):
             module.gradient_checkpointing = False
