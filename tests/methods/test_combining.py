@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def order_of(seed: int, tasks: int) -> list[list[int]]:
 def assert_same(direction: Tensor, reference: Tensor, rows: Tensor) -> None:
     """Equal to 1e-10 of the largest task gradient."""
     assert float((direction - reference).norm()) <= 1e-10 * float(rows.norm(dim=1).max())
+
+
+def test_each_task_meets_the_others_in_every_order() -> None:
+    """The literal algorithms get the methods' own order, so that they cannot tell whether it is shuffled."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_order(4, generator).tolist() for _ in range(200)]
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        assert {tuple(orders[i]) for orders in drawn} == set(permutations(others))
 
 
 @pytest.mark.parametrize(("kind", "tasks", "size", "scale"), ZOO)

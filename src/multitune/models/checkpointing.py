@@ -3,6 +3,9 @@
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -23,3 +26,15 @@ def checkpoint_layers(model: PreTrainedModel | Heads) -> None:
     enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
     # The other kind, reentrant, wants inputs with a gradient: under adapters on frozen embeddings there are none.
     enable({"use_reentrant": False})
+    _leave_attention_as_it_is(body)
+
+
+def _leave_attention_as_it_is(body: nn.Module) -> None:
+    """Take back what T5 and its kin do for the reentrant kind alone: a bias of zeros gets a gradient.
+
+    Attention would take another kernel for it, which rounds otherwise in bf16.
+    """
+    every: Iterator[Any] = body.modules()
+    for module in every:
+        if hasattr(module, "compute_bias") and hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = False

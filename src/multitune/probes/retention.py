@@ -83,8 +83,10 @@ def _mean_states(encoder: Encoder, texts: Sequence[str]) -> Tensor:
 
 
 def _accuracy(vectors: Mapping[str, Tensor], pairs: Pairs) -> float:
+    """A text that stands there twice has two translations, and a translation two places: each is right."""
     texts, translations = (torch.stack([vectors[text] for text in side]) for side in (pairs.texts, pairs.translations))
     cosines = texts @ translations.T
-    own = torch.arange(len(cosines))
-    right = (cosines.argmax(1) == own).double().mean() + (cosines.argmax(0) == own).double().mean()
-    return 50 * float(right)
+    true = set(zip(pairs.texts, pairs.translations, strict=True))
+    found = [(text, pairs.translations[at]) for text, at in zip(pairs.texts, cosines.argmax(1).tolist(), strict=True)]
+    found += [(pairs.texts[at], own) for own, at in zip(pairs.translations, cosines.argmax(0).tolist(), strict=True)]
+    return 100 * sum(pair in true for pair in found) / len(found)
