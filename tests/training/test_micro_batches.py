@@ -126,7 +126,14 @@ def test_t5_computed_anew_has_the_same_gradients_in_bf16() -> None:
     ends = []
     for anew in (False, True):
         torch.manual_seed(0)
-        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 32}
+        sizes: dict[str, Any] = {
+            "d_model": 16,
+            "d_kv": 8,
+            "d_ff": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "vocab_size": 32,
+        }
         model = T5ForConditionalGeneration(T5Config(**sizes, dropout_rate=0.0, decoder_start_token_id=0)).train()
         if anew:
             checkpoint_layers(model)
