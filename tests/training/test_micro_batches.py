@@ -126,15 +126,10 @@ def test_t5_computed_anew_has_the_same_gradients_in_bf16() -> None:
     ends = []
     for anew in (False, True):
         torch.manual_seed(0)
-        sizes: dict[str, Any] = {
-            "d_model": 16,
-            "d_kv": 8,
-            "d_ff": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "vocab_size": 32,
-        }
-        model = T5ForConditionalGeneration(T5Config(**sizes, dropout_rate=0.0, decoder_start_token_id=0)).train()
+        sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+        config = T5Config(**sizes, vocab_size=32, dropout_rate=0.0)
+        config.decoder_start_token_id = 0
+        model = T5ForConditionalGeneration(config).train()
         if anew:
             checkpoint_layers(model)
         ids = torch.randint(2, 32, (3, 7), generator=torch.Generator().manual_seed(0))
