@@ -9,8 +9,8 @@ from plan import Plan
 from verdicts import BETTER, LEVEL, WORSE
 
 COLOURS = {BETTER: "#1a8fc0", LEVEL: "#117733", WORSE: "#cc6677"}
-"""Verdict -> colour; all else is undecided."""
-GREY = "#6e6e6e"
+"""Verdict -> colour; what is undecided is grey, and pale where a stage is to go on."""
+GREY, PALE = "#6e6e6e", "#b4b4b4"
 LINE = 0.24
 """Inches from row to row."""
 
@@ -29,8 +29,18 @@ def draw(plan: Plan, found: Sequence[Compared]) -> Figure:
         right.axvline(-plan.margins["seen"], color=GREY, linewidth=0.8, linestyle=":")
         left.set_yticks(range(len(rows)), [f"{each.setting}  {each.contender}" for each in rows])
         left.set_ylim(len(rows) - 0.5, -0.5)
-        verdicts = dict.fromkeys(each.verdict for each in rows if each.verdict)
-        handles = [Line2D([], [], color=_colour(v), marker="o", markersize=4, linewidth=2.5, label=v) for v in verdicts]
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=_colour(verdict),
+                marker="o",
+                markersize=4,
+                linewidth=2.5,
+                label=verdict or "no verdict yet",
+            )
+            for verdict in dict.fromkeys(each.verdict for each in rows)
+        ]
         handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="other languages, too"))
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
         figure.tight_layout(rect=(0.0, 0.3 / figure.get_figheight(), 1.0, 1.0))
@@ -57,4 +67,4 @@ def _panel(axes: Axes, rows: Sequence[Compared], side: Callable[[Compared], Cont
 
 
 def _colour(verdict: str) -> str:
-    return COLOURS.get(verdict, GREY)
+    return COLOURS.get(verdict, GREY if verdict else PALE)
