@@ -73,7 +73,7 @@ def perform(plan: Plan, job: Job, store: Path, work: Path) -> tuple[str, float]:
     stores.write_clusters(
         store, job.row.setting, {language: stores.clusters(kind, rows) for language, rows in corpus.test.items()}
     )
-    common = {"recipe": recipe.model_dump(mode="json"), "task": corpus.task}
+    common = {"recipe": plan.recipe(job.row, None).model_dump(mode="json"), "task": corpus.task}
     try:
         result = mt.train(recipe, folder, resume=True, corpus=corpus)
     except mt.DivergedError as error:

@@ -1,6 +1,7 @@
 """One picture of what confirming stages found: each contender's difference from the baseline, with its intervals."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from analyse import Compared
 from contrasts import Contrast
@@ -11,6 +12,9 @@ from verdicts import BETTER, LEVEL, WORSE
 COLOURS = {BETTER: "#1a8fc0", LEVEL: "#117733", WORSE: "#cc6677"}
 """Verdict -> colour; what is undecided is grey, and pale where a stage is to go on."""
 GREY, PALE = "#6e6e6e", "#b4b4b4"
+POINT: dict[str, Any] = {"marker": "o", "markersize": 4}
+THICK: dict[str, Any] = {"linewidth": 2.5, "solid_capstyle": "butt"}
+THIN: dict[str, Any] = {"linewidth": 0.8}
 LINE = 0.24
 """Inches from row to row."""
 
@@ -30,18 +34,10 @@ def draw(plan: Plan, found: Sequence[Compared]) -> Figure:
         left.set_yticks(range(len(rows)), [f"{each.setting}  {each.contender}" for each in rows])
         left.set_ylim(len(rows) - 0.5, -0.5)
         handles = [
-            Line2D(
-                [],
-                [],
-                color=_colour(verdict),
-                marker="o",
-                markersize=4,
-                linewidth=2.5,
-                label=verdict or "no verdict yet",
-            )
+            Line2D([], [], color=_colour(verdict), label=verdict or "no verdict yet", **POINT, **THICK)
             for verdict in dict.fromkeys(each.verdict for each in rows)
         ]
-        handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="other languages, too"))
+        handles.append(Line2D([], [], color=GREY, label="other languages, too", **THIN))
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
         figure.tight_layout(rect=(0.0, 0.3 / figure.get_figheight(), 1.0, 1.0))
     return figure
@@ -51,15 +47,9 @@ def _panel(axes: Axes, rows: Sequence[Compared], side: Callable[[Compared], Cont
     for place, each in enumerate(rows):
         contrast, colour = side(each), _colour(each.verdict)
         if contrast.new is not None:
-            axes.plot([contrast.new.low, contrast.new.high], [place, place], color=colour, linewidth=0.8)
-        axes.plot(
-            [contrast.these.low, contrast.these.high],
-            [place, place],
-            color=colour,
-            linewidth=2.5,
-            solid_capstyle="butt",
-        )
-        axes.plot([contrast.these.mean], [place], "o", color=colour, markersize=4)
+            axes.plot([contrast.new.low, contrast.new.high], [place, place], color=colour, **THIN)
+        axes.plot([contrast.these.low, contrast.these.high], [place, place], color=colour, **THICK)
+        axes.plot([contrast.these.mean], [place], color=colour, **POINT)
     axes.axvline(0.0, color="black", linewidth=0.5)
     axes.tick_params(axis="y", length=0)
     for edge in ("top", "right", "left"):

@@ -136,7 +136,7 @@ def read(store: Path, plan: Plan, row: Row) -> Stored | None:
         return None
     found = Stored(**json.loads(path.read_text(encoding="utf-8")), path=path)
     wanted = plan.recipe(row, None).model_dump(mode="json")
-    other = [key for key, value in found.recipe.items() if key != "path" and value != wanted[key]]
+    other = [key for key, value in found.recipe.items() if value != wanted[key]]
     if other:
         raise SystemExit(
             f"{path}: was run with other {', '.join(other)} than the plan says; remove it, or mend the plan"

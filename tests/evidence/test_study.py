@@ -20,7 +20,7 @@ from inference import Estimate
 from job import Job, perform
 from page import rendered
 from picture import COLOURS, draw
-from plan import PLAN, Plan, Rates, Row, Setting, grid_of, read
+from plan import PLAN, STORE, Plan, Rates, Row, Setting, grid_of, read
 from store import Stored, clusters, read_clusters, write, write_clusters
 from store import read as stored
 from verdicts import verdict
@@ -291,6 +291,12 @@ def test_the_page_is_what_the_store_gives(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(sys, "argv", ["page.py", "--check"])
     runpy.run_path(str(PAGE), run_name="__main__")
     assert "is what the store gives" in capsys.readouterr().out
+
+
+def test_the_store_names_no_place_of_data() -> None:
+    kept = [json.loads(path.read_text()) for path in STORE.rglob("*-seed*.json")]
+    assert kept
+    assert {each["recipe"]["path"] for each in kept} == {None}
 
 
 def test_other_clusters_than_before_are_refused(tmp_path: Path) -> None:
