@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can hold a text: not half of a surrogate pair, nor a byte of a file's name that is not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} … {text[-TAIL:]}"
 

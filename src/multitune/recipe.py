@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
 
-from multitune.errors import UserError
+from multitune.errors import UserError, is_utf8
 from multitune.mistakes import describe
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -21,7 +21,7 @@ _KEYS = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribu
 
 def _possible(path: str) -> str:
     """A path that a system can have, and a recipe's file."""
-    if any("\ud800" <= character <= "\udfff" for character in path):
+    if not is_utf8(path):
         raise ValueError("is no name in UTF-8, and a recipe holds no other; rename what it names")
     if "\0" in path or any(len(name.encode(errors="surrogatepass")) > LONGEST_NAME for name in path.split("/")):
         raise ValueError(f"has a name of more than {LONGEST_NAME} bytes, or with a zero byte, which no file can have")

@@ -85,7 +85,7 @@ def merge(
     shares = _shares(len(folders), toward_pretrained, weights)
     target = default_folder(folders[0]) if out is None else Path(out)
     with disk_explained(target):
-        _check_new(target)
+        run_folder.check_new(target)
     if figures:
         from multitune.reports import merging  # says at once where matplotlib is missing
     sources = [_read(folder) for folder in folders]
@@ -134,17 +134,6 @@ def _shares(runs: int, toward_pretrained: bool, weights: Sequence[float] | None)
     if weights is not None and not weights:
         raise UserError("--weights: is empty; write shares such as 1,0.9,0.8")
     return list(dict.fromkeys(float(weight) for weight in (WEIGHTS if weights is None else weights)))
-
-
-def _check_new(out: Path) -> None:
-    """Refuse a folder that has something in it.
-
-    Raises:
-        UserError: it has, it is a file, or it has a name that no model's folder may have.
-    """
-    run_folder.check_name(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out: {out} is not empty; name a new folder")
 
 
 def _read(run: Path) -> _Source:

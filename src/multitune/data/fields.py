@@ -22,11 +22,6 @@ PRINTED = re.compile(r"""\[(['"]).*\1\]""", re.DOTALL)
 """A list of texts as Python prints it, which is what pandas writes into a CSV file."""
 
 
-def is_surrogate(character: str) -> bool:
-    """Whether this is half of a surrogate pair, or a byte of a file's name that is not UTF-8."""
-    return "\ud800" <= character <= "\udfff"
-
-
 def text(value: Any, name: str) -> str:
     """A text that is not blank and can be written as UTF-8 (JSON may hold half a surrogate pair)."""
     if not isinstance(value, str):

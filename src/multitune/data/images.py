@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from multitune.data import fields
 from multitune.data.bad import BadRecord, BadRecords, parsed, records, report
 from multitune.data.corpus import Place, Placed, Record
-from multitune.errors import UserError
+from multitune.errors import UserError, is_utf8
 from multitune.screen.stages import passed
 
 LARGEST = 64 * 2**20
@@ -182,7 +182,7 @@ def _decoded(raw: Raw) -> Record:
     label, content = raw
     if label is None:
         raise BadRecord("lies in no folder; each label has a folder of its images")
-    if any(map(fields.is_surrogate, label)):
+    if not is_utf8(label):
         raise BadRecord("lies in a folder whose name is not UTF-8; rename it")
     try:
         data = content()

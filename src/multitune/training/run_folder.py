@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
 
-from multitune.data.fields import is_surrogate
-from multitune.errors import UserError
+from multitune.errors import UserError, is_utf8
 from multitune.recipe import Recipe
 from multitune.recipe_files import is_saved_in, other_keys, to_yaml
 from multitune.results import clusters, merged, metrics, predictions, probes
@@ -103,8 +102,19 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
 
 def check_name(out: Path) -> None:
     """Raise ``UserError`` where a folder's name is not UTF-8: the libraries that write models take no other."""
-    if any(map(is_surrogate, str(out))):
+    if not is_utf8(str(out)):
         raise UserError(f"--out: {out} is no name in UTF-8, and no model can be written there; name another folder")
+
+
+def check_new(out: Path) -> None:
+    """Refuse a folder that has something in it.
+
+    Raises:
+        UserError: it has, it is a file, or it has a name that no model's folder may have.
+    """
+    check_name(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out: {out} is not empty; name a new folder")
 
 
 def check_for_several(out: Path) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 
 from multitune.data.bad import BadRecords, first_of
 from multitune.data.corpus import Corpus, Head, Place, Placed, Record, Wanted
-from multitune.data.fields import is_surrogate
 from multitune.data.kind import Kind
 from multitune.data.label_spelling import LabelSpelling
 from multitune.data.records.digest import number_of
 from multitune.data.sets.reading import FEW, Reading
-from multitune.errors import UserError
+from multitune.errors import UserError, is_utf8
 from multitune.screen.stages import expect
 from multitune.storage.disk import check_listed
 
@@ -127,7 +126,7 @@ def load(layouts: Sequence[Layout], wanted: Wanted, bad: BadRecords) -> Corpus:
         if part is not None and (files is reported or not wanted.test_only):
             _require(key, codes, files, folder, part, layout)
     for code in (*languages, *unseen):
-        if any(map(is_surrogate, code)):
+        if not is_utf8(code):
             raise UserError(f"languages: {code!r} is not UTF-8, so that results cannot name it; rename its file")
     splits = [files for files in (train, dev) if not wanted.test_only]
     expect(file for files in splits for code in languages for file in files.get(code, ()))
