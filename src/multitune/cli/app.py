@@ -10,10 +10,10 @@ import typer
 
 import multitune
 from multitune.cli import finished, lists, training
-from multitune.cli.output import is_one_of_several
 from multitune.cli.recipe_command import RecipeCommand
 from multitune.cli.streams import flush, give_up, outlive_terminal, print_anything
 from multitune.errors import AlreadySaid, Interrupted, RunError, UserError
+from multitune.screen.places import is_one_of_several
 from multitune.storage.disk import in_words
 from multitune.storage.interrupt import Leave, leaving
 

@@ -95,12 +95,6 @@ def _print_text(sheets: Sequence[Sheet]) -> None:
         console.print(fitted(sheet, width, rule), soft_wrap=True, end="")
 
 
-def is_one_of_several() -> bool:
-    """Whether a launcher has started this process and others as one run, as ``training.launch.launched`` finds out."""
-    size = os.environ.get("WORLD_SIZE", "")
-    return "RANK" in os.environ and size.isdecimal() and int(size) > 1
-
-
 @contextmanager
 def watched(*, quiet: bool = False) -> Iterator[None]:
     """Inside, stages are shown on stderr; of several processes that share a run, by the first one alone."""

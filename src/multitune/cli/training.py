@@ -25,6 +25,7 @@ from multitune.cli.options import (
 )
 from multitune.cli.output import say, say_lines
 from multitune.errors import RunError, UserError
+from multitune.screen.places import is_one_of_several
 
 if TYPE_CHECKING:
     from multitune.commands.estimate import EstimatedRuns
@@ -101,7 +102,7 @@ def train(
 
 def _estimate_run(recipe: Path, overrides: list[str] | None) -> "list[EstimatedRuns]":
     """What ``train --dry-run`` finds."""
-    if output.is_one_of_several():
+    if is_one_of_several():
         raise UserError("--dry-run: estimates a run of one process; leave torchrun out")
     with output.reading():
         from multitune.commands.init import recipe_for

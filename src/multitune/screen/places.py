@@ -1,5 +1,6 @@
-"""Which screen there is: a notebook's cell, or stderr."""
+"""Where this program runs: in a notebook's cell, at a terminal, as one of several processes."""
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -11,6 +12,12 @@ from multitune.screen.terminal import Terminal
 def here() -> Screen:
     """A screen where this program is watched."""
     return Cell() if in_notebook() else Terminal()
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher has started this process and others as one run."""
+    size = os.environ.get("WORLD_SIZE", "")
+    return "RANK" in os.environ and size.isdecimal() and int(size) > 1
 
 
 def in_notebook() -> bool:

@@ -108,6 +108,9 @@ class Task(Kind, ABC):
         A record may have several examples, where ``join`` knows which are whose.
         """
 
+    def stop_after(self, model: PreTrainedModel, examples: Sequence[Example]) -> None:
+        """Let a model that writes texts stop where these end, wherever it is loaded; by default nothing."""
+
     def augmented(self, example: Example, generator: torch.Generator) -> Example:
         """An example as training meets it this time; by default as it is."""
         return example

@@ -22,6 +22,7 @@ from multitune.plans import METHODS, Plan
 from multitune.plans.combined import SeveralTasks
 from multitune.plans.two_loop import ManyWalks
 from multitune.recipe import Recipe
+from multitune.screen.places import is_one_of_several
 from multitune.storage.interrupt import Leave, StopRequested, StopSignal
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ def launched() -> bool:
     Raises:
         UserError: it is, but does not know where to meet the others: each would make the whole run.
     """
-    size = os.environ.get("WORLD_SIZE", "")
-    if "RANK" not in os.environ or not size.isdecimal() or int(size) < 2:
+    if not is_one_of_several():
         return False
     for name in MEETING:
         if name not in os.environ:
-            raise UserError(f"torchrun: WORLD_SIZE is {size}, but {name} is not set; start the ranks with torchrun")
+            raise UserError(
+                f"torchrun: WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {name} is not set; start the "
+                f"ranks with torchrun"
+            )
     return True
 
 

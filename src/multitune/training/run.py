@@ -222,8 +222,7 @@ def prepare(recipe: Recipe, corpus: Corpus, plan: Plan, ranks: Ranks | None = No
     trained = records if heads.replay is None else {**records, heads.replay: replay}
     train = Encoded.of(trained, heads, encoder, recipe.max_length)
     for language, rows in train.examples.items():
-        if isinstance(task := heads.task(language), CausalLM):
-            task.stop_after(encoder.head(language), rows)
+        heads.task(language).stop_after(encoder.head(language), rows)
     dev = Encoded.of(corpus.dev, heads, encoder, recipe.max_length)
     if recipe.trim_vocabulary and not recipe.shard and heads.can_trim and encoder.embedding_trains:
         encoder.trim(train.tokens)
