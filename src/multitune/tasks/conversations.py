@@ -228,7 +228,7 @@ class Reader:
 def _within(own: Span, spans: Sequence[Span]) -> bool:
     """Whether a token has a character of a span, be it with the blank before it, as transformers counts.
 
-    Tokenizers that trim offsets (OLMo, Pythia) leave a token of blanks without any: it is where it ends.
+    Tokenizers that trim offsets leave a token of blanks without any: it is where it ends.
     """
     return any(begin < own[1] and (own[0] < end or own[1] <= end) for begin, end in spans)
 
