@@ -59,6 +59,7 @@ def stars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     site.mkdir()
     install(site, block("python"))
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)  # runs side by side are processes of their own
     with names_restored():
         yield
     sys.modules.pop("multitune_stars", None)
