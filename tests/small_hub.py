@@ -119,7 +119,7 @@ def at_the_hubs_place(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest
     for name, value in (("ENDPOINT", address), ("HF_HUB_OFFLINE", False)):
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
         monkeypatch.setattr(f"multitune.storage.hub.{name}", value)
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # it keeps the first address that it was made with
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # made once, with the address of then
     try:
         yield address
     finally:

@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,29 @@ def variance_of_rows(
     Args:
         shared: the languages have the same clusters, which are then resampled together; else each by itself.
     """
+    parts = [part for one in seeds for part in one if not part[1].failed]
     draws, freedom = np.zeros(RESAMPLES), 0
     for language in languages:
         labels = clusters[language]
         count = int(labels.max()) + 1
-        generator = np.random.default_rng(0 if shared else zlib.crc32(language.encode()))
-        times = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
         freedom = max(freedom, count - 1) if shared else freedom + count - 1
-        for weight, row in (part for one in seeds for part in one if not part[1].failed):
-            right, of = (np.bincount(labels, part, count) for part in ratio(row.task, row.statistics[language]))
-            draws += weight * 100 * _divided(times @ right, times @ of)
+        sums = np.hstack([_sums(row, language, labels, count) for _, row in parts])
+        drawn = _times(count, 0 if shared else zlib.crc32(language.encode())) @ sums
+        for (weight, _), own in zip(parts, _divided(drawn[:, ::2], drawn[:, 1::2]).T, strict=True):
+            draws += weight * 100 * own
     return float((draws / len(seeds) / len(languages)).var(ddof=1)), float(min(freedom, RESAMPLES - 1))
+
+
+@lru_cache(maxsize=256)
+def _times(count: int, seed: int) -> Array:
+    """How often each of so many clusters is drawn, [resamples, clusters]."""
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return drawn.astype(np.float64)
+
+
+def _sums(row: Stored, language: str, labels: Labels, count: int) -> Array:
+    """What the score of each cluster is a ratio of, [clusters, 2]."""
+    return np.stack([np.bincount(labels, part, count) for part in ratio(row.task, row.statistics[language])], axis=1)
 
 
 def ratio(task: str, rows: Array) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -99,8 +100,14 @@ def obrien_fleming(fractions: Sequence[float], alpha: float = 0.05) -> list[floa
 
     z_k is compared with c / sqrt(t_k), and c is such that no difference passes any bound with probability 1 - alpha.
     """
-    c = float(brentq(lambda bound: _stays_inside(bound, fractions) - (1 - alpha), 1.0, 5.0, xtol=1e-10))
+    c = _passed_by(tuple(fractions), alpha)
     return [c / math.sqrt(fraction / fractions[-1]) for fraction in fractions]
+
+
+@lru_cache
+def _passed_by(fractions: tuple[float, ...], alpha: float) -> float:
+    """The bound of |z| at time 1, where each earlier one is wider, that noise passes with probability alpha."""
+    return float(brentq(lambda bound: _stays_inside(bound, fractions) - (1 - alpha), 1.0, 5.0, xtol=1e-10))
 
 
 def _stays_inside(bound: float, fractions: Sequence[float]) -> float:
