@@ -252,22 +252,22 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no row": (lambda folder: (folder / "a.csv").write_text("text,label\n"), "a.csv", "a.csv: holds no row"),
     "an array": (lambda folder: (folder / "a.jsonl").write_text("[\n1]"), "a.jsonl", "a.jsonl:1: a JSON array"),
     "a column twice": (lambda folder: (folder / "a.csv").write_text("a,a\nx,y\n"), "a.csv", "a.csv:1: column 'a'"),
-    "semicolons": (
-        lambda folder: (folder / "a.csv").write_text("lang;text\nde;x\n"),
+    "bars": (
+        lambda folder: (folder / "a.csv").write_text("lang|text\nde|x\n"),
         "a.csv",
-        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv and tabs "
-        "those of a .tsv, not ';'; save it with commas",
-    ),
-    "semicolons, and commas in each text": (
-        lambda folder: (folder / "a.csv").write_text("lang;text\nde;x, y\n"),
-        "a.csv",
-        "a.csv:1: one column, 'lang;text'; commas separate the columns of a .csv",
+        "a.csv:1: one column, 'lang|text'; commas or semicolons separate the columns of a .csv and "
+        "tabs those of a .tsv, not '|'; save it with commas",
     ),
     "an array in a line": (lambda folder: (folder / "a.jsonl").write_text('[{"a": 1}]'), "a.jsonl", "a JSON array"),
     "lines of an old Mac": (
         lambda folder: (folder / "a.csv").write_text("a,b\rx,y\r"),
         "a.csv",
         "a.csv:1: carriage returns alone end its lines; save the file with line feeds",
+    ),
+    "semicolons in a .tsv": (
+        lambda folder: (folder / "a.tsv").write_text("a;b\nx;y\n"),
+        "a.tsv",
+        "not ';'; call it .csv",
     ),
     "commas in a .tsv": (lambda folder: (folder / "a.tsv").write_text("a,b\nx,y\n"), "a.tsv", "not ','; call it .csv"),
     "a run": (run_folder, ".", "is the folder of a run; its recipe is recipe.yaml"),

@@ -150,6 +150,19 @@ GOOD: dict[str, tuple[Read, str, bytes, list[Record]]] = {
         b'text,label\n"' + b"long " * 40_000 + b'",a\n',
         [{"text": "long " * 40_000, "label": "a"}],
     ),
+    "semicolons, as where the comma is the decimal mark": (
+        texts,
+        "x.csv",
+        b'\ntext;label\n"a;b, c";x\nd, e;y\n',
+        [{"text": "a;b, c", "label": "x"}, {"text": "d, e", "label": "y"}],
+    ),
+    "tabs in a .csv": (texts, "x.csv", b'text\tlabel\n"a\tb"\tx\n', [{"text": "a\tb", "label": "x"}]),
+    "a comma in the header, and semicolons": (
+        texts,
+        "x.csv",
+        b"text,label,a;b\nd;e,x,1\n",
+        [{"text": "d;e", "label": "x"}],
+    ),
     "quoted as csv does": (
         inferences,
         "x.tsv",

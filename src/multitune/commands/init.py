@@ -46,7 +46,7 @@ NOT_READ = {
     ".tab": "call it .tsv",
 }
 """Endings of other files with rows -> what to do with them."""
-ENDINGS = {",": "call it .csv", "\t": "call it .tsv"}
+ENDINGS = {",": "call it .csv", ";": "call it .csv"}
 """What separates the columns of a file with another ending -> what to do with it."""
 TEXT = "call a file with a token and its tag a line .conll, and one with tabs between columns .tsv"
 """What to do with files whose names do not say what they hold."""
@@ -263,11 +263,11 @@ def _warn(table: Table, columns: dict[str, str], said: Mapping[str, str]) -> Non
 def _check_separated(path: Path) -> None:
     """Raise ``UserError`` where a header of one column has what separates the columns of other files."""
     names = separated.header(path, BadRecords()) if tabular.suffix_of(path) in (".csv", ".tsv") else []
-    for mark in (";", "\t", "|", ","):
+    for mark in (";", "|", ","):
         if len(names) == 1 and mark in names[0]:
             raise UserError(
-                f"{path}:1: one column, {names[0]!r}; commas separate the columns of a .csv and tabs those of a .tsv, "
-                f"not {mark!r}; {ENDINGS.get(mark, 'save it with commas, or as .tsv with tabs')}"
+                f"{path}:1: one column, {names[0]!r}; commas or semicolons separate the columns of a .csv and tabs "
+                f"those of a .tsv, not {mark!r}; {ENDINGS.get(mark, 'save it with commas, or as .tsv with tabs')}"
             )
 
 

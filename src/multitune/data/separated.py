@@ -10,6 +10,9 @@ from multitune.data.bad import BadRecords, report
 from multitune.data.corpus import Place
 
 Row = tuple[Place, dict[str, str]]
+MARKS = (";", "\t")
+"""What separates the columns of a ``.csv`` whose header has no comma, the first that it has: spreadsheets write
+semicolons where the comma is the decimal mark."""
 
 
 def rows(
@@ -22,7 +25,8 @@ def rows(
     """Yield ``{field: value}`` a row, each with its place. Lines without a value are no rows.
 
     Args:
-        path: a UTF-8 file, plain or gzipped; commas separate the columns of ``.csv``, tabs those of any other.
+        path: a UTF-8 file, plain or gzipped; commas separate the columns of ``.csv`` (semicolons or tabs where its
+            header has no comma), tabs those of any other.
         columns: field -> the name of its column in the header (the first row), or its position from 0 in a file
             without one.
         bad: takes the bad rows; None raises at the first.
@@ -31,12 +35,12 @@ def rows(
     Raises:
         UserError: naming file and line: a column that the header lacks, a row of another width, broken quoting.
     """
-    split = _split(path, bad, quoted)
+    named = any(isinstance(column, str) for column in columns.values())
+    split = _split(path, bad, quoted, named=named)
     first = next(split, None)
     if first is None:
         return
     number, head = first
-    named = any(isinstance(column, str) for column in columns.values())
     positions = {field: _position(column, head) for field, column in columns.items()}
     for field, column in columns.items():
         if head.count(str(column)) > 1 and isinstance(column, str):
@@ -74,14 +78,18 @@ def header(path: str | Path, bad: BadRecords | None = None) -> list[str]:
     Raises:
         UserError: as ``rows`` does.
     """
-    _, head = next(_split(path, bad, None), (0, []))
+    _, head = next(_split(path, bad, None, named=True), (0, []))
     return head
 
 
-def _split(path: str | Path, bad: BadRecords | None, quoted: bool | None) -> Iterator[tuple[int, list[str]]]:
+def _split(
+    path: str | Path, bad: BadRecords | None, quoted: bool | None, *, named: bool
+) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file as lists, each with the number of its first line."""
     comma = ".csv" in map(str.lower, Path(path).suffixes)
-    return _quoted(path, "," if comma else "\t", bad) if (comma if quoted is None else quoted) else _plain(path, bad)
+    if not (comma if quoted is None else quoted):
+        return _plain(path, bad)
+    return _quoted(path, MARKS if comma and named else (), "," if comma else "\t", bad)
 
 
 def _position(column: str | int, head: Sequence[str]) -> int | None:
@@ -94,9 +102,21 @@ def _plain(path: str | Path, bad: BadRecords | None) -> Iterator[tuple[int, list
     return ((number, line.split("\t")) for number, line in lines.numbered(path, bad) if line.strip())
 
 
-def _quoted(path: str | Path, delimiter: str, bad: BadRecords | None) -> Iterator[tuple[int, list[str]]]:
-    """Rows by the number of their first line; a row may go over several lines."""
-    source = _RowLines(lines.numbered(path, bad))
+def _quoted(
+    path: str | Path, marks: Sequence[str], delimiter: str, bad: BadRecords | None
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows by the number of their first line; a row may go over several lines.
+
+    Args:
+        marks: separate the columns where the first line that is not blank has one of them and no ``delimiter``.
+    """
+    numbered, begin = lines.numbered(path, bad), list[tuple[int, str]]()
+    for each in numbered:
+        begin.append(each)
+        if each[1].strip():
+            delimiter = next((mark for mark in marks if mark in each[1] and delimiter not in each[1]), delimiter)
+            break
+    source = _RowLines(chain(begin, numbered))
     csv.field_size_limit(lines.LONGEST)  # Python's own limit, of the process, is 128 KiB
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
