@@ -33,6 +33,8 @@ from multitune.results.run import RunResult, Shipped, Sides, average
 from multitune.tasks import TASKS
 from multitune.training import trainer
 from multitune.training.checkpoint import RunState
+from multitune.training.loading import load_corpus, load_plan
+from multitune.training.run import Run, prepare
 
 WORDS = {
     "aa": (["ana", "bela", "coro"], ["roma", "oslo"], ["sees", "and", "the", "old"]),
@@ -103,6 +105,11 @@ def recipe(tiny_model: Path, tiny_panx: Path, method: str = "mtl", **keys: Any) 
     defaults: dict[str, Any] = {"budget": 40, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"}
     given = {"model": str(tiny_model), "data": "panx", "path": str(tiny_panx), "method": method}
     return Recipe(**(given | {"options": OPTIONS.get(method, {})} | defaults | keys))
+
+
+def prepared(one: Recipe) -> Run:
+    """A recipe's run before its first step, with everything loaded."""
+    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def lines(run: Path) -> list[dict[str, Any]]:

@@ -8,24 +8,22 @@ import pytest
 import torch
 
 import multitune as mt
-from builders import comparison_file, recipe
+from builders import comparison_file, prepared, recipe
 from multitune.cli import tables
 from multitune.cli.layout import fitted
 from multitune.cli.sheet import Sheet
 from multitune.plans import METHODS
 from multitune.training.arithmetic import computing_as
 from multitune.training.batching import Batches
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 
 MIXED = [name for name, plan in METHODS.items() if plan.mixes_tasks]
 SINGLE = [name for name in METHODS if name not in {*MIXED, "swep"}]
 """SWEP's loss has noise of its own."""
 
 
-def prepared(tiny_model: Path, tiny_panx: Path, method: str, **keys: Any) -> Run:
-    one = recipe(tiny_model, tiny_panx, method, dropout=0.3, **keys)
-    return prepare(one, load_corpus(one), load_plan(one))
+def with_dropout(tiny_model: Path, tiny_panx: Path, method: str, **keys: Any) -> Run:
+    return prepared(recipe(tiny_model, tiny_panx, method, dropout=0.3, **keys))
 
 
 def first_of(run: Run) -> Batches:
@@ -35,12 +33,12 @@ def first_of(run: Run) -> Batches:
 
 @pytest.fixture(scope="module")
 def first(tiny_model: Path, tiny_panx: Path) -> Run:
-    return prepared(tiny_model, tiny_panx, "sequential")
+    return with_dropout(tiny_model, tiny_panx, "sequential")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_begin_with_the_same_weights(method: str, first: Run, tiny_model: Path, tiny_panx: Path) -> None:
-    run = prepared(tiny_model, tiny_panx, method)
+    run = with_dropout(tiny_model, tiny_panx, method)
     for (name, weight), (_, expected) in zip(run.encoder.parameters(), first.encoder.parameters(), strict=True):
         assert torch.equal(weight, expected), name
 
@@ -50,7 +48,7 @@ def test_methods_meet_the_batches_of_a_task_in_one_order_with_the_same_dropout(
     method: str, tiny_model: Path, tiny_panx: Path
 ) -> None:
     """Whatever they draw between: what is random in a task's k-th mini-batch depends on seed, task and k alone."""
-    one, other = prepared(tiny_model, tiny_panx, "sequential"), prepared(tiny_model, tiny_panx, method)
+    one, other = with_dropout(tiny_model, tiny_panx, "sequential"), with_dropout(tiny_model, tiny_panx, method)
     other.loss(1)
     for k in range(12):
         expected = one.loss(0)
@@ -62,14 +60,14 @@ def test_methods_meet_the_batches_of_a_task_in_one_order_with_the_same_dropout(
 
 @pytest.mark.parametrize("method", MIXED)
 def test_methods_with_mixed_batches_share_them(method: str, tiny_model: Path, tiny_panx: Path) -> None:
-    one, other = prepared(tiny_model, tiny_panx, "mixed"), prepared(tiny_model, tiny_panx, method)
+    one, other = with_dropout(tiny_model, tiny_panx, "mixed"), with_dropout(tiny_model, tiny_panx, method)
     losses = [(float(one.loss(0).detach()), float(other.loss(0).detach())) for _ in range(40)]
     assert all(expected == found for expected, found in losses)
     assert len({expected for expected, _ in losses}) == 40, "dropout differs from batch to batch"
 
 
 def test_seeds_differ_in_all_of_it(tiny_model: Path, tiny_panx: Path) -> None:
-    one, other = (prepared(tiny_model, tiny_panx, "sequential", seed=seed) for seed in (0, 1))
+    one, other = (with_dropout(tiny_model, tiny_panx, "sequential", seed=seed) for seed in (0, 1))
     head = "classifier.weight"
     assert not torch.equal(dict(one.encoder.parameters())[head], dict(other.encoder.parameters())[head])
     one.loss(0)

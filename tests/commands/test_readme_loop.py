@@ -7,10 +7,9 @@ from typing import Any
 from torch import Tensor
 
 import multitune as mt
-from builders import recipe
-from multitune.training.loading import load_corpus, load_plan
+from builders import prepared, recipe
 from multitune.training.optimizer import make_optimizer
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 
 README = Path(__file__).parents[2] / "README.md"
 BUDGET = 50
@@ -38,7 +37,7 @@ def test_the_readmes_loop_trains_what_the_recipe_trains(tmp_path: Path, tiny_mod
         one = recipe(tiny_model, tiny_panx, "sequential_reptile", budget=budget, options=options, dropout=0.1, **keys)
         mt.train(one, tmp_path / str(budget))
 
-        run = prepare(one, load_corpus(one), load_plan(one))
+        run = prepared(one)
         turns = [number for _ in range(budget) for number in run.update.draw(1)]
         optimizer = make_optimizer(run.encoder.parameters(), one, {}, ())
         exec(loop, {"model": Model(run), "optimizer": optimizer, "batches": turns})

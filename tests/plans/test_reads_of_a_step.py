@@ -6,23 +6,18 @@ from typing import Any
 
 import pytest
 
-from builders import RECORDS, corpus, recipe
+from builders import RECORDS, corpus, prepared, recipe
 from device_reads import DEVICE, DeviceReads
 from multitune.data import sets
 from multitune.plans import METHODS, find
 from multitune.plans.combined import SeveralTasks
 from multitune.plans.two_loop import TwoLoopPlan
 from multitune.recipe import Recipe
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 from tiny_causal import commands, make
 
 K = 2
 """Steps of an inner loop."""
-
-
-def prepared(one: Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def counted(run: Run) -> Iterator[DeviceReads]:

@@ -10,7 +10,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer, GenerationConfig
 
 import multitune as mt
-from builders import assert_resumes, lines, numbers, quick, recipe, run_card
+from builders import assert_resumes, lines, numbers, prepared, quick, recipe, run_card
 from multitune.cli import probe_tables
 from multitune.commands.probe import probe
 from multitune.data import sets
@@ -23,8 +23,7 @@ from multitune.reports import page as report
 from multitune.results.predictions import read_predictions
 from multitune.results.probes import Findings
 from multitune.tasks import CausalLM, HeadMap
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import prepare
+from multitune.training.loading import load_corpus
 from tiny_causal import FAMILIES, TEMPLATE, answer, command, commands, loaded, make, turns
 
 
@@ -68,7 +67,7 @@ def test_it_learns_ships_and_scores_alike_afterwards(
 def test_weight_decay_leaves_embeddings_alone(chat: Recipe, method: str) -> None:
     """Whatever a family calls them: here they are ``embed_tokens``, and so is the output layer."""
     one = chat.model_copy(update={"method": method, "options": {}, "weight_decay": 0.5})
-    run = prepare(one, load_corpus(one), load_plan(one))
+    run = prepared(one)
     groups = run.update.state_dict()["optimizer"]["param_groups"]
     free = [group["params"] for group in groups if group["weight_decay"] == 0.0]
     kept = {name for name, weight in run.encoder.parameters() if weight.ndim == 1 or "embed_tokens" in name}
@@ -208,7 +207,7 @@ def test_texts_are_replayed_with_the_models_own_head(tmp_path: Path, chat: Recip
 
 def test_the_assistants_turns_are_replayed_as_texts_where_no_other_data_are_named(tmp_path: Path, chat: Recipe) -> None:
     one = Recipe(**(chat.model_dump() | {"replay": {}, "budget": 8}))
-    run = prepare(one, load_corpus(one), load_plan(one))
+    run = prepared(one)
     assert run.heads.replay == "replay"
     assert len(run.examples["replay"]) == sum(len(run.examples[language]) for language in ("aa", "bb"))
     assert run.examples["replay"][0]["room"] == 0
@@ -225,7 +224,7 @@ NUMBERS = 2 * 4 * ((32 + 32) + (32 + 16) + (32 + 64))
 def test_with_lora_slow_weights_are_adapters_and_what_ships_answers(tmp_path: Path, chat: Recipe) -> None:
     keys = {"lora": LORA, "learning_rate": 2e-2, "options": {"inner_steps": 10, "outer_lr": 0.9}, "budget": 100}
     one = Recipe(**(chat.model_dump() | keys))
-    run = prepare(one, load_corpus(one), load_plan(one))
+    run = prepared(one)
     assert sum(weight.numel() for _, weight in run.encoder.parameters()) == NUMBERS
     run.update.advance(1e-3, 0.0)
     run.update.step(run.update.draw(1), (run.loss(number) for number in [0]))

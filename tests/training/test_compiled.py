@@ -13,15 +13,15 @@ from torch import Tensor
 
 import multitune as mt
 import tiny_causal
-from builders import RECORDS, assert_resumes, corpus, recipe
+from builders import RECORDS, assert_resumes, corpus, prepared, recipe
 from multitune.data import sets
 from multitune.errors import UserError
 from multitune.models.compiling import length_of_rows
 from multitune.recipe import Recipe
 from multitune.tasks import TASKS
 from multitune.tasks.task import filled_up
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
+from multitune.training.loading import load_plan
+from multitune.training.run import Run
 
 # torch warns of its own code while it compiles
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "UserWarning")]
@@ -32,10 +32,6 @@ NEEDS_COMPILER = pytest.mark.skipif(
 LABELS = {"classification": ("even", "odd"), "multi_label": ("odd", "third"), "pos_tagging": ("NAME", "PLACE", "WORD")}
 FILLED_UP = [kind for kind in RECORDS if kind not in ("image_classification", "translation")]
 LORA: dict[str, Any] = {"rank": 2, "targets": ["query", "value"], "dropout": 0.0}
-
-
-def prepared(one: Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def of_kind(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Recipe:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import multitune as mt
-from builders import lines, recipe
+from builders import lines, prepared, recipe
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted
 from multitune.evaluation.scoring import Evaluation
@@ -17,9 +17,7 @@ from multitune.screen.words import duration
 from multitune.training import trainer
 from multitune.training.checkpoint import Progress
 from multitune.training.estimate import evaluations, of_the_rest
-from multitune.training.loading import load_corpus, load_plan
 from multitune.training.progress import Silent
-from multitune.training.run import prepare
 
 SLOW = 0.3
 """Seconds that a validation takes, at least."""
@@ -74,7 +72,7 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_keeps_the_seconds_of_the_v
 
 def test_what_is_said_of_the_rest_of_a_run_leaves_out_what_is_done(tiny_model: Path, tiny_panx: Path) -> None:
     one = recipe(tiny_model, tiny_panx, budget=40, validate_every=10)
-    run = prepare(one, load_corpus(one), load_plan(one))
+    run = prepared(one)
     left = [evaluations(run, done) for done in (0, 10, 39, 40)]
     assert left[0] - left[1] == pytest.approx(left[2] - left[3]), "a validation each"
     assert left[0] > left[1]

@@ -9,23 +9,19 @@ import torch
 from torch import Tensor, nn
 
 import multitune as mt
-from builders import lines, recipe, stop_after
+from builders import lines, prepared, recipe, stop_after
 from multitune.errors import Interrupted, RunError, UserError
 from multitune.models import loss_scale
 from multitune.models.loss_scale import FIRST, PATIENCE, LossScale, following
 from multitune.plans import METHODS
 from multitune.results.run import RunResult
 from multitune.training.launch import check_shard
-from multitune.training.loading import load_corpus, load_plan
+from multitune.training.loading import load_plan
 from multitune.training.progress import Silent
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 from multitune.training.run_folder import CHECKPOINTS
 
 WITHOUT_STEPS_OF_THEIR_OWN = {"stl"}
-
-
-def prepared(one: mt.Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def gradients(run: Run, scale: float | None = None) -> list[Tensor]:

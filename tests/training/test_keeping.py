@@ -9,20 +9,15 @@ import torch
 from torch import Tensor
 
 import multitune as mt
-from builders import assert_resumes, recipe
+from builders import assert_resumes, prepared, recipe
 from multitune.errors import UserError
 from multitune.plans.update import Update
 from multitune.recipe import Recipe
-from multitune.training.loading import load_corpus, load_plan
 from multitune.training.optimizer import make_optimizer
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 
 METHODS = ("mtl", "gradvac", "sequential_reptile", "reptile", "recadam")
 KEEPING: dict[str, Any] = {"freeze": ["embeddings", "layers 0"], "layer_decay": 0.5, "anchor": 3.0}
-
-
-def prepared(one: Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def step(run: Run, times: int = 1) -> None:

@@ -11,6 +11,7 @@ import pytest
 from torch import distributed
 
 import multitune as mt
+from builders import prepared
 from launching import RANKS, assert_same_run, environment, recipe, rewound, started, texts
 from multitune.cli import app
 from multitune.errors import AlreadySaid, UserError
@@ -21,8 +22,6 @@ from multitune.plans.two_loop import ManyWalks
 from multitune.pseudo_tasks import clustering
 from multitune.recipe_files import read, to_yaml
 from multitune.training import launch
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import prepare
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch has no torch.distributed here")
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
@@ -79,7 +78,7 @@ def rank(folder: Path) -> None:
 def evaluated_alike(file: Path, ranks: Ranks) -> bool:
     """Whether ranks find in the same weights what one process finds, to the bit."""
     one = read(file).resolve()
-    run = prepare(one, load_corpus(one), load_plan(one))
+    run = prepared(one)
     ours, theirs = (evaluate(run.encoder, run.heads, run.test, "fp32", ranks=each) for each in (ranks, Ranks()))
     same = all((ours.statistics[k] == theirs.statistics[k]).all() for k in theirs.statistics)
     return bool(same and ours.predictions == theirs.predictions and ours.scores == theirs.scores)

@@ -10,23 +10,18 @@ from safetensors import safe_open
 from transformers import AutoModelForTokenClassification
 
 import multitune as mt
-from builders import numbers, quick, recipe, stop_after
+from builders import numbers, prepared, quick, recipe, stop_after
 from multitune.commands.evaluate import evaluate
 from multitune.errors import Interrupted, UserError
 from multitune.models import encoder as encoders
 from multitune.recipe import Lora, Recipe
 from multitune.tasks import TASKS, HeadMap
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 
 LORA: dict[str, Any] = {"rank": 2, "alpha": 4, "targets": ["query", "value"], "dropout": 0.1}
 ADAPTERS, HEAD = 2 * 2 * 2 * (16 + 16), 5 * 16 + 5
 """Numbers of the adapters of two matrices in each of two layers, and of the head for five tags."""
 METHODS = ("mtl", "gradvac", "sequential_reptile", "reptile", "lookahead", "recadam", "swep")
-
-
-def prepared(one: Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def step(run: Run, times: int = 1) -> None:

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from builders import RECORDS, assert_resumes, corpus, recipe
+from builders import RECORDS, assert_resumes, corpus, prepared, recipe
 from multitune.data import sets
 from multitune.errors import UserError
 from multitune.models.checkpointing import checkpoint_layers
 from multitune.recipe import Recipe
 from multitune.tasks import TASKS
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
 
 LABELS = {
     "classification": ("even", "odd"),
@@ -33,10 +31,6 @@ KINDS = [
     if not TASKS[kind].compares_within_batch
 ]
 """Those whose tiny models take seconds are make check's."""
-
-
-def prepared(one: Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def of_kind(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Recipe:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from builders import prepared
 from multitune.data import sets
 from multitune.errors import UserError
 from multitune.models import encoder as encoders
@@ -14,8 +15,7 @@ from multitune.models.packing import use_packing
 from multitune.recipe import Recipe
 from multitune.tasks import CausalLM, HeadMap
 from multitune.tasks.packed import NOWHERE, packed
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
+from multitune.training.run import Run
 from tiny_causal import command, commands, make, turns
 
 EQUAL = 1e-5
@@ -77,7 +77,7 @@ def test_a_row_has_each_token_once_and_a_shared_beginning_once() -> None:
     assert targets.tolist() == [[ignored, ignored, ignored, 8, ignored, 9]]
 
 
-def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Run:
+def chat_run(folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Run:
     monkeypatch.setitem(sets.DATASETS, "commands", lambda wanted, bad: commands())
     given: dict[str, Any] = {
         "model": str(folder),
@@ -86,8 +86,7 @@ def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Run:
         "batch_size": 4,
         "dropout": 0.0,
     }
-    recipe = Recipe(**({"method": "sequential"} | given | keys))
-    return prepare(recipe, load_corpus(recipe), load_plan(recipe))
+    return prepared(Recipe(**({"method": "sequential"} | given | keys)))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_a_run_computes_the_same_losses(tmp_path: Path, monkeypatch: pytest.Monk
     folder = make(tmp_path / "model")
     values = []
     for packing in (False, True):
-        run = prepared(folder, monkeypatch, packing=packing, lora={"rank": 2, "dropout": 0.0}, **keys)
+        run = chat_run(folder, monkeypatch, packing=packing, lora={"rank": 2, "dropout": 0.0}, **keys)
         own = []
         for number in (0, 1, 0):
             loss = run.loss(number)
@@ -112,16 +111,16 @@ def test_a_run_computes_the_same_losses(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_in_bf16_the_loss_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path / "model")
-    losses = [prepared(folder, monkeypatch, packing=own, precision="bf16").loss(0).item() for own in (False, True)]
+    losses = [chat_run(folder, monkeypatch, packing=own, precision="bf16").loss(0).item() for own in (False, True)]
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
 
 
 def test_a_model_that_cannot_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path / "model", "bloom")
     with pytest.raises(UserError, match="packing: attention of BloomModel cannot be kept within texts; set it to f"):
-        prepared(folder, monkeypatch, packing=True)
+        chat_run(folder, monkeypatch, packing=True)
 
 
 def test_a_method_that_reads_states_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="packing: swep reads the states"):
-        prepared(make(tmp_path / "model"), monkeypatch, packing=True, method="swep")
+        chat_run(make(tmp_path / "model"), monkeypatch, packing=True, method="swep")

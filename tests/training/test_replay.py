@@ -9,20 +9,15 @@ import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForMaskedLM
 
 import multitune as mt
-from builders import quick, recipe
+from builders import prepared, quick, recipe
 from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.seeds import seeded
 from multitune.tasks import MaskedLanguageModelling
-from multitune.training.loading import load_corpus, load_plan
-from multitune.training.run import Run, prepare
+from multitune.training.loading import load_corpus
 from multitune.training.sampling import probabilities
 
 COMMON = {"replay": {"share": 0.4}, "dropout": 0, "budget": 24}
-
-
-def prepared(one: Recipe) -> Run:
-    return prepare(one, load_corpus(one), load_plan(one))
 
 
 def test_it_has_its_share_of_the_draws(tiny_model: Path, tiny_panx: Path) -> None:
