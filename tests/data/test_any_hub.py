@@ -10,13 +10,10 @@ from huggingface_hub import metadata_load
 from pyarrow import parquet
 
 import multitune as mt
+from corpora import load, sizes
 from multitune.commands.init import init
-from multitune.data import sets
-from multitune.data.bad import BadRecords
-from multitune.data.corpus import Corpus
 from multitune.data.label_spelling import LabelSpelling
 from multitune.errors import UserError
-from multitune.tasks import TASKS
 from small_hub import at_the_hubs_place
 from test_hub import STRING, SmallHub, classes, datasets
 
@@ -37,19 +34,6 @@ def write(folder: Path, files: dict[str, list[dict[str, Any]]]) -> Path:
         table = datasets.Dataset.from_list(own, features=datasets.Features(REVIEW))
         table.to_parquet(folder / name)
     return folder
-
-
-def load(name: str, path: Path | None = None, **options: Any) -> Corpus:
-    bad = BadRecords()
-    corpus = sets.load(name, bad, TASKS, path=None if path is None else str(path), **options)
-    bad.refuse()
-    return corpus
-
-
-def sizes(corpus: Corpus) -> dict[str, list[int]]:
-    """Language -> records of train, dev and test; zero where it has none."""
-    splits = (corpus.train, corpus.dev, corpus.test)
-    return {code: [len(split.get(code, ())) for split in splits] for code in corpus.test}
 
 
 CONVERTED = {

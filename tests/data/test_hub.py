@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from builders import real_data
+from corpora import load
 from multitune.data import sets, squad
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus, Head
@@ -67,14 +68,6 @@ def write(folder: Path, schema: str, rows: list[dict[str, Any]], *names: str) ->
 
 def shard(config: str, *splits: str) -> list[str]:
     return [f"{config}/{split}-00000-of-00001.parquet" for split in splits]
-
-
-def load(name: str, path: Path | None = None, **options: Any) -> Corpus:
-    """A corpus without a single bad record."""
-    bad = BadRecords()
-    corpus = sets.load(name, bad, TASKS, path=None if path is None else str(path), **options)
-    bad.refuse()
-    return corpus
 
 
 def png(seed: int, size: tuple[int, int] = (6, 4)) -> dict[str, Any]:

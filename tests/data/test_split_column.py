@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from corpora import sizes
 from multitune.data import sets
 from multitune.data.bad import BadRecords
 from multitune.data.corpus import Corpus
@@ -32,12 +33,6 @@ def load(folder: Path, files: Mapping[str, str], bad: BadRecords | None = None, 
         (folder / name).write_text(text)
     options = {"path": str(folder), "columns": COLUMNS} | options
     return sets.load("folder", BadRecords() if bad is None else bad, TASKS, **options)
-
-
-def sizes(corpus: Corpus) -> dict[str, list[int]]:
-    """Language -> records of train, dev and test; zero where it has none."""
-    splits = (corpus.train, corpus.dev, corpus.test)
-    return {code: [len(split.get(code, ())) for split in splits] for code in corpus.test}
 
 
 def texts(records: Sequence[Mapping[str, Any]]) -> set[str]:

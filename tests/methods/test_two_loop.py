@@ -16,6 +16,7 @@ from torch.optim import SGD, Adagrad, AdamW, Optimizer
 from multitune.methods.reptile import Reptile
 from multitune.methods.schedule import Linear
 from multitune.methods.two_loop import Fish, Lookahead, SequentialReptile, TwoLoop
+from small_network import network, same, train, weights
 
 FLOAT = torch.float64
 ADAMW = partial(AdamW, lr=1e-2, weight_decay=0.01)
@@ -48,32 +49,6 @@ def walk(problem: Quadratics, x: nn.Parameter, optimizer: Optimizer, tasks: Sequ
         optimizer.zero_grad()
         problem.loss(x, task).backward()
         optimizer.step()
-
-
-def network(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).to(dtype)
-    for p in model.parameters():
-        nn.init.normal_(p, generator=generator)
-    return model
-
-
-def train(model: nn.Module, optimizer: Optimizer, steps: range | Sequence[int]) -> None:
-    """Step i on a batch that is a function of i."""
-    dtype = next(model.parameters()).dtype
-    for i in steps:
-        x = torch.randn(6, 3, generator=torch.Generator().manual_seed(i)).to(dtype)
-        optimizer.zero_grad()
-        (model(x) - x[:, :2].cos()).square().mean().backward()
-        optimizer.step()
-
-
-def weights(model: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for p in model.parameters()]
-
-
-def same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def literal(problem: Quadratics, tasks: Sequence[int], k: int, alpha: float, eta: float) -> NDArray[np.float64]:

@@ -15,7 +15,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim import Adagrad, Optimizer
 
 from multitune.methods.two_loop import TwoLoop
-from test_two_loop_state import ADAMW, METHODS, Make, network, same, train
+from small_network import network, same, train
+from test_two_loop_state import ADAMW, METHODS, Make
 
 Build = Callable[[], nn.Module]
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from multitune.methods.base import NonFiniteError
 from multitune.methods.recadam import RecAdam
 from multitune.methods.reptile import Reptile
 from multitune.methods.two_loop import SequentialReptile, TwoLoop
+from small_network import network, same, train, weights
 
 ADAMW = partial(AdamW, lr=1e-2)
 NESTEROV = partial(SGD, momentum=0.9, nesterov=True)
@@ -33,32 +34,6 @@ METHODS: dict[str, Make] = {
 }
 INNER: dict[str, Callable[..., Optimizer]] = {"adamw": ADAMW, "sgd": partial(SGD, lr=0.1)}
 TYPES = [torch.float32, torch.bfloat16]
-
-
-def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    for p in model.parameters():
-        nn.init.normal_(p, generator=generator)
-    return model.to(dtype)
-
-
-def train(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
-    """Step i on a batch that is a function of i."""
-    dtype = next(model.parameters()).dtype
-    for i in steps:
-        x = torch.randn(6, 3, generator=torch.Generator().manual_seed(i)).to(dtype)
-        optimizer.zero_grad()
-        (model(x) - x[:, :2].cos()).square().mean().backward()
-        optimizer.step()
-
-
-def weights(model: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for p in model.parameters()]
-
-
-def same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def trained(make: Make, inner: Callable[..., Optimizer] = ADAMW, steps: int = 10) -> tuple[nn.Module, TwoLoop]:
