@@ -8,7 +8,6 @@ steps is without a checkpoint, that in the last third with one.
 """
 
 import gc
-import json
 import logging
 import os
 import tempfile
@@ -19,17 +18,15 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 import multitune as mt
 from multitune.plans import METHODS
+from small_run import make_data, make_model
 
-WORDS = ("red", "blue", "dog", "cat", "bird", "old", "the", "sees")
 LANGUAGES = ("aa", "bb", "cc", "dd")
 RUNS: dict[str, dict[str, Any]] = {
     **{method: {"method": method} for method in METHODS if method != "stl"},
@@ -66,29 +63,6 @@ def _tensors() -> Iterator[Tensor]:
                 yield found.grad
 
 
-def make_model(folder: Path) -> None:
-    """A BERT of two layers, and its tokenizer: large enough that all but weights is small beside them."""
-    tokens = {token: number for number, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(tokens), hidden_size=256, num_hidden_layers=2, num_attention_heads=2, intermediate_size=1024
-    )
-    BertModel(config).save_pretrained(folder)
-
-
-def make_data(folder: Path) -> None:
-    """Texts of four languages, classified, in JSONL files."""
-    folder.mkdir()
-    for split, count in (("train", 32), ("dev", 4), ("test", 4)):
-        for language in LANGUAGES:
-            rows = ({"text": " ".join((WORDS * 2)[n % 7 : n % 7 + 4]), "label": "xy"[n % 2]} for n in range(count))
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / f"{split}-{language}.jsonl").write_text(text, encoding="utf-8")
-
-
 def measured(folder: Path, name: str) -> Held:
     """Train one of ``RUNS`` in a folder with a model and data."""
     keys: dict[str, Any] = {"model": str(folder / "model"), "data": "folder", "path": str(folder / "data")}
@@ -116,8 +90,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder)
-        make_model(folder / "model")
-        make_data(folder / "data")
+        make_model(folder / "model", 256, 1024)  # large enough that all but weights is small beside them
+        make_data(folder / "data", LANGUAGES, 32, 4)
         for run in RUNS:
             steps = measured(folder, run).steps
             third = len(steps) // 3

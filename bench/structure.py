@@ -14,7 +14,6 @@ cache, locks) is not on their way; "about a corpus" counts that, too.
 
 import argparse
 import ast
-import json
 import logging
 import os
 import sys
@@ -30,12 +29,12 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 import multitune
+from small_run import make_data, make_model
 
 SOURCE = Path(multitune.__file__).parent
 NAME = SOURCE.name
 RECORD = ("load_corpus", "Encoded.of", "evaluate", "write_predictions")
 """The functions inside which a record is on its way."""
-WORDS = ("red", "blue", "dog", "cat", "bird", "old", "the", "sees")
 
 Arrows = dict[str, set[str]]
 """Room -> the rooms that it imports."""
@@ -138,8 +137,8 @@ def passed(folder: Path, size: int) -> Passed:
     """Train and score a tiny model in a new folder, with so many records a language, and see which files are passed."""
     folder.mkdir()
     train, recipe = multitune.train, multitune.Recipe  # imported here: what runs at import is passed by nothing
-    make_model(folder / "model")
-    make_data(folder / "data", size)
+    make_model(folder / "model", 16, 32)
+    make_data(folder / "data", ("aa", "bb"), size, size // 4)
     keys: dict[str, Any] = {
         "model": str(folder / "model"),
         "data": "folder",
@@ -157,39 +156,6 @@ def passed(folder: Path, size: int) -> Passed:
     finally:
         sys.setprofile(None)
     return found
-
-
-def make_model(folder: Path) -> None:
-    """A BERT of two layers with random weights, and its tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    tokens = {token: number for number, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep")}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokens),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        pad_token_id=0,
-    )
-    BertModel(config).save_pretrained(folder)
-
-
-def make_data(folder: Path, size: int) -> None:
-    """Texts of two languages, classified, in JSONL files; a dev and a test split of a quarter of ``size`` each."""
-    folder.mkdir()
-    for split, count in (("train", size), ("dev", size // 4), ("test", size // 4)):
-        for language in ("aa", "bb"):
-            rows = ({"text": " ".join((WORDS * 2)[n % 7 : n % 7 + 4]), "label": "xy"[n % 2]} for n in range(count))
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / f"{split}-{language}.jsonl").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
