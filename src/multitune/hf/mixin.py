@@ -25,8 +25,9 @@ from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.two_loop import TwoLoop
 from multitune.methods.two_loop_state import Weights
 from multitune.models.sharding import reshard
-from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
+from multitune.plans.combined import SeveralTasks
 from multitune.plans.combined_update import CombinedUpdate
+from multitune.plans.plain import PlainPlan
 from multitune.plans.two_loop_update import TwoLoopUpdate
 from multitune.plans.update import Setup, Update
 
@@ -336,7 +337,7 @@ class MultitaskMixin(Trainer):
     def _build(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
         """Put the method around an optimizer of the model's weights."""
         self._update, self._rows = None, None
-        if isinstance(self._plan, (MixedPlan, SequentialPlan)):
+        if isinstance(self._plan, PlainPlan):
             return optimizer
         check_inner(self._plan, optimizer, sharded=self.accelerator.is_fsdp2)
         if not self._total_steps:
@@ -351,7 +352,7 @@ class MultitaskMixin(Trainer):
     def _check_parts(self) -> None:
         if self._task_column is not None and self._order is None:
             raise has_its_own(self, "batches")
-        if isinstance(self._plan, (MixedPlan, SequentialPlan)):
+        if isinstance(self._plan, PlainPlan):
             return
         if getattr(self.optimizer, "optimizer", self.optimizer) is not self._own_optimizer:
             raise leaves_out_method(self)

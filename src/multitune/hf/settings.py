@@ -10,7 +10,8 @@ from multitune.errors import UserError
 from multitune.methods.two_loop import TwoLoop
 from multitune.mistakes import describe
 from multitune.plans import METHODS, Plan, find
-from multitune.plans.combined import MixedPlan, SequentialPlan, SeveralTasks
+from multitune.plans.combined import SeveralTasks
+from multitune.plans.plain import MixedPlan, PlainPlan, SequentialPlan
 from multitune.plans.regularised import RecAdamPlan, SWEPPlan
 from multitune.plans.two_loop import ManyWalks, TwoLoopPlan
 
@@ -85,7 +86,7 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
     if arguments.deepspeed:
         raise UserError("deepspeed: its engine steps by itself, past any other optimizer; use DistributedDataParallel")
     fsdp: Any = arguments.fsdp_config
-    if arguments.fsdp and fsdp["xla"] and not isinstance(plan, (MixedPlan, SequentialPlan)):
+    if arguments.fsdp and fsdp["xla"] and not isinstance(plan, PlainPlan):
         raise UserError("fsdp: xla divides weights in a way of its own, which no method knows; leave it out")
     if own_batches and arguments.train_sampling_strategy != "random":
         raise UserError(
@@ -93,7 +94,7 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
             f"and sampling; leave it out"
         )
     optim = str(getattr(arguments.optim, "value", arguments.optim))
-    if not isinstance(plan, (MixedPlan, SequentialPlan)) and ("layerwise" in optim or "lomo" in optim):
+    if not isinstance(plan, PlainPlan) and ("layerwise" in optim or "lomo" in optim):
         raise UserError(f"optim: {optim} steps within the backward pass; choose one that steps after it: adamw_torch")
 
 
@@ -107,7 +108,7 @@ def check_sharding(plan: Plan, plugin: "FullyShardedDataParallelPlugin | None") 
     Raises:
         UserError: FSDP's first version, or weights that wait on the CPU.
     """
-    if plugin is None or isinstance(plan, (MixedPlan, SequentialPlan)):
+    if plugin is None or isinstance(plan, PlainPlan):
         return
     if plugin.fsdp_version == 1:
         raise UserError(

@@ -6,14 +6,14 @@ stands for every aggregator of TorchJD besides.
 
 from multitune import plugins
 from multitune.errors import UserError, unknown
-from multitune.plans import combined, regularised, two_loop
+from multitune.plans import combined, plain, regularised, two_loop
 from multitune.plans.plan import Plan
 
 METHODS: dict[str, type[Plan]] = {
-    "mixed": combined.MixedPlan,
+    "mixed": plain.MixedPlan,
     "mtl": combined.MTLPlan,
-    "stl": combined.STLPlan,
-    "sequential": combined.SequentialPlan,
+    "stl": plain.STLPlan,
+    "sequential": plain.SequentialPlan,
     "sequential_reptile": two_loop.SequentialReptilePlan,
     "reptile": two_loop.ReptilePlan,
     "lookahead": two_loop.LookaheadPlan,
