@@ -103,14 +103,6 @@ def objects(path: Path, bad: BadRecords | None, kind: Format | None = None) -> I
     return (values for _, values in rows(path, {name: name for name in names if names.count(name) == 1}, bad, kind))
 
 
-def count_rows(path: Path) -> int:
-    """How many rows a file has, by its own account."""
-    from pyarrow.parquet import read_metadata
-
-    number: int = read_metadata(path).num_rows
-    return number
-
-
 def _rows(
     path: Path, columns: Mapping[str, str], bad: BadRecords | None, where: Callable[[Values], bool], kind: Format
 ) -> Iterator[tuple[Place, tuple[Values, Values]]]:

@@ -23,8 +23,6 @@ UNFIT = {
     ),
     **dict.fromkeys(("MoDoWeighting", "SDMGradWeighting"), "made for gradients of two independent batches a task"),
 }
-SMALLEST_NORM = 1e-15
-"""Of rows whose squares fp32 can hold; others are given to TorchJD in float64."""
 SIZE_ALONE = ("Constant", "Mean", "Random", "Sum")
 LINEAR_IN_ROWS = ("CAGrad", "GradVac", "Mean", "PCGrad", "Sum")
 """Methods around the rows' sum or mean: a row that is scaled has as much more of it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 from multitune.errors import UserError, unknown
-from multitune.results.json_files import as_line, parsed, plain, read_lines, typed
+from multitune.results.json_files import as_line, plain, read_lines, typed
 from multitune.results.probes import GradientSimilarity, Layer
 from multitune.results.run import Language, Score, Scores
 
@@ -135,15 +135,6 @@ def event_line(event: Event) -> str:
     """An event as a line of the file."""
     first = {"schema": SCHEMA, "gradients": event.gradients, "event": event.EVENT, "seconds": event.seconds}
     return as_line(first | event.measured())
-
-
-def read_event(text: str, where: str = FILE) -> Event:
-    """The event of a line; ``where`` begins the message of an error.
-
-    Raises:
-        UserError: no line that ``event_line`` writes.
-    """
-    return _event(parsed(text.encode(), where), where)
 
 
 def read_events(folder: Path) -> Iterator[Event]:
