@@ -104,7 +104,18 @@ def load(
             f"columns: only the tables of data: folder and data: hub:owner/name have columns of their own, not data: "
             f"{name}"
         )
-    wanted = Wanted(kinds, paths.get(name), languages, inside, columns, task, renamed, test_only, trained, spelling)
+    wanted = Wanted(
+        kinds,
+        path=paths.get(name),
+        languages=languages,
+        unseen=inside,
+        columns=columns,
+        task=task,
+        renamed=renamed,
+        test_only=test_only,
+        trained=trained,
+        spelling=spelling,
+    )
     nothing = others and languages is not None and not (languages or inside)
     corpus = Corpus(str(task), (), {}, {}, {}) if nothing else _loaded(name, wanted, bad)
     _check_folders(corpus.train)
