@@ -16,9 +16,11 @@ from multitune.cli.app import app
 from multitune.data.sets import DATASETS
 from multitune.plans import METHODS
 from multitune.plans.combined import TorchJDPlan
+from multitune.plans.plan import Plan
 from multitune.plans.two_loop import ManyWalks, TwoLoopPlan
 from multitune.recipe import Recipe
 from multitune.recipe_files import RecipeFile, parse_overrides, read
+from multitune.tasks.task import Task
 from multitune.training.loading import load_plan
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,8 @@ METHOD_PAGES = sorted(ROOT.glob("docs/methods/*.md"))
 RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 PLANS = METHODS | {"torchjd": TorchJDPlan}
 NEEDS = {"torchjd.md": "quadprog"}
+FIXED = {"number", "score", "score_rows", "all_statistics"}
+"""What a kind of task inherits and never defines."""
 
 
 def name(path: Path) -> str:
@@ -112,6 +116,29 @@ def test_tables_of_keys_are_the_recipes(page: str) -> None:
         assert value == default(Recipe.model_fields[key].default)
 
 
+def test_the_table_of_recipe_keys_is_the_recipes() -> None:
+    """Keys and defaults; of a default that is none or empty, the table says in words what that means."""
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    documented: dict[str, str] = {}
+    for keys, values in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", text, re.MULTILINE):
+        names = re.findall(r"\w+", keys)
+        documented |= zip(names, values.split(", ") if len(names) > 1 else [values], strict=True)
+    assert documented.keys() == Recipe.model_fields.keys()
+    for key, field in Recipe.model_fields.items():
+        if isinstance(field.default, str | float | int):
+            assert parse_overrides([f"{key}={documented[key].strip('`')}"]) == {key: field.default}
+
+
+@pytest.mark.parametrize(("heading", "base"), [("What a kind says", Task), ("What a method says", Plan)])
+def test_tables_for_plugins_have_all_that_a_class_may_define(heading: str, base: type) -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    documented = re.findall(r"`(\w+)", " ".join(re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)))
+    ours = [each for each in base.__mro__ if each.__module__.startswith("multitune")]
+    own = {name for each in ours for name in [*each.__dict__, *each.__annotations__]}
+    assert set(documented) == {name for name in own if not name.startswith(("_", "model_"))} - FIXED
+
+
 def test_the_index_has_every_method() -> None:
     index = (ROOT / "docs/methods/index.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[`([\w:]+)`\]\((\w+)\.md\)", index, re.MULTILINE)
@@ -119,10 +146,21 @@ def test_the_index_has_every_method() -> None:
     assert all(method.split(":")[0] == page for method, page in rows)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of a page has after its ``#``, on GitHub and on the site."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or there.suffix != ".md" or anchor in anchors(there), target
 
 
 @pytest.mark.parametrize("page", METHOD_PAGES, ids=name)
