@@ -150,6 +150,30 @@ def compare_compiled(recipe: Recipe, corpus: Corpus, steps: int, rounds: int) ->
     print(f"collating takes {1000 * spare:.2f} ms, {100 * spare / plain:.2f} % of a step")
 
 
+def compare_trainers(recipe: Recipe, corpus: Corpus, steps: int, rounds: int) -> None:
+    """Print what a step takes here and in the Trainer, in each precision that this processor computes."""
+    task = Tagging(corpus.labels)
+    tokenizer = AutoTokenizer.from_pretrained(offline.directory())
+    examples = list(task.encode(corpus.train["de"], tokenizer, recipe.max_length))
+    for bf16 in [False, True] if has_bf16(torch.device("cpu")) else [False]:
+        run = prepare(recipe.model_copy(update={"precision": "bf16" if bf16 else "fp32"}), corpus, load_plan(recipe))
+        ours, theirs, parts = [], [], []
+        for _ in range(rounds):
+            ours += our_steps(run, steps)
+            parts.append(needed(run, steps))
+            with tempfile.TemporaryDirectory() as folder:
+                theirs += trainer_steps(examples, len(task.labels), steps, bf16, folder)
+        own, peer = statistics.mean(ours), statistics.mean(theirs)
+        print(
+            f"{'bf16' if bf16 else 'fp32'}: multitune {1000 * own:.0f} ms a step, "
+            f"Hugging Face Trainer {1000 * peer:.0f} ms, ratio {peer / own:.2f} "
+            f"({len(ours)} steps each, {torch.get_num_threads()} threads, means)"
+        )
+        floor = {name: statistics.mean(part[name] for part in parts) for name in NEEDED}
+        said = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in floor.items())
+        print(f"      {said}; if all else took no time, ratio {peer / sum(floor.values()):.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -177,27 +201,8 @@ def main() -> None:
     if options.compile:
         changed = recipe.model_copy(update={"layers": options.layers, "dropout": options.dropout})
         compare_compiled(changed, corpus, options.steps, options.rounds)
-        return
-    task = Tagging(corpus.labels)
-    tokenizer = AutoTokenizer.from_pretrained(offline.directory())
-    examples = list(task.encode(corpus.train["de"], tokenizer, recipe.max_length))
-    for bf16 in [False, True] if has_bf16(torch.device("cpu")) else [False]:
-        run = prepare(recipe.model_copy(update={"precision": "bf16" if bf16 else "fp32"}), corpus, load_plan(recipe))
-        ours, theirs, parts = [], [], []
-        for _ in range(options.rounds):
-            ours += our_steps(run, options.steps)
-            parts.append(needed(run, options.steps))
-            with tempfile.TemporaryDirectory() as folder:
-                theirs += trainer_steps(examples, len(task.labels), options.steps, bf16, folder)
-        own, peer = statistics.mean(ours), statistics.mean(theirs)
-        print(
-            f"{'bf16' if bf16 else 'fp32'}: multitune {1000 * own:.0f} ms a step, "
-            f"Hugging Face Trainer {1000 * peer:.0f} ms, ratio {peer / own:.2f} "
-            f"({len(ours)} steps each, {torch.get_num_threads()} threads, means)"
-        )
-        floor = {name: statistics.mean(part[name] for part in parts) for name in NEEDED}
-        said = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in floor.items())
-        print(f"      {said}; if all else took no time, ratio {peer / sum(floor.values()):.2f}")
+    else:
+        compare_trainers(recipe, corpus, options.steps, options.rounds)
 
 
 if __name__ == "__main__":
