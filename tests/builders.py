@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -204,12 +204,12 @@ def run_result(scores: Mapping[str, Mapping[str, float | None]], **keys: Any) ->
 LANGUAGES = ("aa", "bb")
 
 
-def corpus(kind: str, labels: Sequence[str] = ()) -> Corpus:
+def corpus(kind: str) -> Corpus:
     """Sixty records to learn from in each of two languages, and a dozen others in three."""
     made = {language: [RECORDS[kind](language, n) for n in range(72)] for language in WORDS}
     test = {language: records[60:] for language, records in made.items()}
     train = {language: made[language][:60] for language in LANGUAGES}
-    return Corpus(kind, tuple(labels), train, {language: test[language] for language in LANGUAGES}, test)
+    return Corpus(kind, LABELS.get(kind, ()), train, {language: test[language] for language in LANGUAGES}, test)
 
 
 def words(language: str, n: int) -> list[str]:
@@ -279,6 +279,13 @@ RECORDS = {
     "regression": regression,
     "translation": translation,
 }
+LABELS: dict[str, tuple[str, ...]] = {
+    "classification": ("even", "odd"),
+    "image_classification": ("above", "below"),
+    "multi_label": ("odd", "third"),
+    "pos_tagging": ("NAME", "PLACE", "WORD"),
+}
+"""Of the kinds that have labels."""
 
 
 def run_card(run: Path, monkeypatch: pytest.MonkeyPatch, model: str = "model") -> str:

@@ -1,5 +1,6 @@
 """Scores of each label, from a run to the terminal and the report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def recipe_of(own: Corpus, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_every_method_has_the_scores_of_each_label(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = corpus("classification", ("even", ESCAPED))
+    made = replace(corpus("classification"), labels=("even", ESCAPED))
     for record in (record for split in (made.train, made.test) for records in split.values() for record in records):
         record["label"] = ESCAPED if record["label"] == "odd" else record["label"]
     found = mt.compare(recipe_of(made, tiny_model, monkeypatch), tmp_path, methods=["mixed", "stl"])
@@ -55,7 +56,7 @@ def test_labels_of_tasks_with_heads_of_their_own_stand_by_task(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads = {"parity": Head("classification", ("even", "odd")), "number": Head("regression", ())}
-    parts = {name: corpus(head.task, head.labels) for name, head in heads.items()}
+    parts = {name: corpus(head.task) for name, head in heads.items()}
     train, test = ({name: getattr(part, split)["aa"] for name, part in parts.items()} for split in ("train", "test"))
     one = recipe_of(Corpus("classification", (), train, test, test, heads=heads), tiny_model, monkeypatch)
     found = mt.train(one, tmp_path / "run", overrides={"method": "mixed"})

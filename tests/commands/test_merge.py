@@ -128,12 +128,7 @@ def test_the_table_has_every_point_and_run(runs: Sequence[Path], tmp_path: Path)
 def test_every_kind_of_text_encoders(
     tmp_path: Path, tiny_model: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = {
-        "classification": ("even", "odd"),
-        "multi_label": ("odd", "third"),
-        "pos_tagging": ("NAME", "PLACE", "WORD"),
-    }.get(kind, ())
-    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind, labels))
+    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind))
     keys: dict[str, Any] = {"data": kind, "path": None, "budget": 8, "method": "sequential_reptile", "options": {}}
     result = mt.train(recipe(tiny_model, tmp_path, **keys, max_length=24), tmp_path / "run")
     found = merge(tmp_path / "run", tmp_path / "out", toward_pretrained=True, weights=[1, 0.5], figures=False)
@@ -144,7 +139,7 @@ def test_every_kind_of_text_encoders(
 def test_a_scratch_model_has_a_mean_but_no_pretraining(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sets.DATASETS, "see", lambda wanted, bad: corpus("image_classification", ("above", "below")))
+    monkeypatch.setitem(sets.DATASETS, "see", lambda wanted, bad: corpus("image_classification"))
     keys: dict[str, Any] = {"model": "scratch:convnet", "layers": 1, "data": "see", "path": None, "budget": 4}
     for name, more in {"one": {}, "longer": {"budget": 8}, "other": {"seed": 1}}.items():
         mt.train(recipe(tiny_model, tmp_path, **(keys | more)), tmp_path / name)
@@ -237,9 +232,9 @@ def test_runs_that_do_not_fit(
 def test_heads_of_their_own_are_kept_and_their_encoder_is_one(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = corpus("classification", ("even", "odd"))
+    made = corpus("classification")
     train, dev, test = ({k: split[k] for k in ("aa", "bb")} for split in (made.train, made.dev, made.test))
-    own = {code: Head("classification", ("even", "odd")) for code in ("aa", "bb")}
+    own = {code: Head("classification", made.labels) for code in ("aa", "bb")}
     monkeypatch.setitem(
         sets.DATASETS, "two", lambda wanted, bad: replace(made, train=train, dev=dev, test=test, heads=own)
     )

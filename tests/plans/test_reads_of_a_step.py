@@ -56,19 +56,13 @@ def test_a_step_reads_once_what_one_batch_has_made_and_twice_what_several_have(
 
 MASKS = {"translation": 3}
 """Kinds whose models make masks of their own, each of which transformers reads."""
-LABELS: dict[str, tuple[str, ...]] = {
-    "classification": ("even", "odd"),
-    "image_classification": ("above", "below"),
-    "multi_label": ("odd", "third"),
-    "pos_tagging": ("NAME", "PLACE", "WORD"),
-}
 
 
 @pytest.mark.parametrize("kind", [*sorted(RECORDS), "causal_lm"])
 def test_a_step_reads_once_of_any_kind_of_task(
     kind: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = commands() if kind == "causal_lm" else corpus(kind, LABELS.get(kind, ()))
+    data = commands() if kind == "causal_lm" else corpus(kind)
     monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: data)
     models = {"image_classification": "scratch:convnet", "translation": "scratch:transformer"}
     model = str(make(tmp_path / "llama")) if kind == "causal_lm" else models.get(kind, str(tiny_model))

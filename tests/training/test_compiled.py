@@ -29,13 +29,12 @@ COMPILER = torch._inductor.config.cpp.cxx[-1]
 NEEDS_COMPILER = pytest.mark.skipif(
     not (isinstance(COMPILER, str) and shutil.which(COMPILER)), reason=f"needs a C++ compiler ({COMPILER})"
 )
-LABELS = {"classification": ("even", "odd"), "multi_label": ("odd", "third"), "pos_tagging": ("NAME", "PLACE", "WORD")}
 FILLED_UP = [kind for kind in RECORDS if kind not in ("image_classification", "translation")]
 LORA: dict[str, Any] = {"rank": 2, "targets": ["query", "value"], "dropout": 0.0}
 
 
 def of_kind(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Recipe:
-    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind, LABELS.get(kind, ())))
+    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind))
     given: dict[str, Any] = {"model": str(tiny_model), "data": kind, "method": "sequential", "precision": "fp32"}
     return Recipe(**(given | {"dropout": 0.0, "batch_size": 7, "max_length": 24} | keys))
 
@@ -119,8 +118,7 @@ def test_what_cannot_be_compiled_is_refused_before_data_are_read(keys: dict[str,
     ("kind", "model"), [("image_classification", "scratch:convnet"), ("translation", "scratch:transformer")]
 )
 def test_other_models_are_refused(monkeypatch: pytest.MonkeyPatch, kind: str, model: str) -> None:
-    labels = ("above", "below") if kind == "image_classification" else ()
-    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind, labels))
+    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind))
     with pytest.raises(UserError, match="compile: is for encoders of text and causal language models, not for"):
         prepared(Recipe(model=model, data=kind, layers=1, compile=True))
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 import multitune as mt
-from builders import corpus, quick, stop_after
+from builders import LABELS, corpus, quick, stop_after
 from multitune import tasks
 from multitune.data import sets
 from multitune.data.corpus import Corpus, Head
@@ -25,10 +25,10 @@ from multitune.training.loading import load_plan
 from multitune.training.run import prepare
 
 HEADS = {
-    "even": Head("classification", ("even", "odd")),
+    "even": Head("classification", LABELS["classification"]),
     "answers": Head("question_answering", ()),
     "number": Head("regression", ()),
-    "parts": Head("pos_tagging", ("NAME", "PLACE", "WORD")),
+    "parts": Head("pos_tagging", LABELS["pos_tagging"]),
     "masked": Head("masked_language_modelling", ()),
 }
 
@@ -36,7 +36,7 @@ HEADS = {
 def glue_like(*names: str) -> Corpus:
     """Tasks of several kinds, on words of the same language."""
     heads = {name: HEADS[name] for name in names or HEADS}
-    parts = {name: corpus(head.task, head.labels) for name, head in heads.items()}
+    parts = {name: corpus(head.task) for name, head in heads.items()}
     train, test = ({name: getattr(part, split)["aa"] for name, part in parts.items()} for split in ("train", "test"))
     return Corpus("classification", (), train, test, test, heads=heads)
 
@@ -171,7 +171,7 @@ def test_no_name_of_a_task_has_a_meaning(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str, names: tuple[str, ...]
 ) -> None:
     """Words of ours, of torch and of the rules that tell weights apart; but for stl beside a replay."""
-    part, head = corpus("classification", ("even", "odd")), Head("classification", ("even", "odd"))
+    part, head = corpus("classification"), HEADS["even"]
     train, test = ({name: getattr(part, split)["aa"] for name in names} for split in ("train", "test"))
     found = Corpus(head.task, head.labels, train, test, test, heads=dict.fromkeys(names, head))
     one = recipe(tiny_model, monkeypatch, method=method, budget=2 * len(names), dev_limit=4)
@@ -185,7 +185,7 @@ def test_no_name_of_a_task_has_a_meaning(
 
 
 def test_a_replay_has_a_name_that_no_language_has(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = corpus("classification", ("even", "odd"))
+    part = corpus("classification")
     named = {"replay": part.train["aa"], "main": part.train["bb"]}
     found = Corpus("classification", part.labels, named, named, {**named, "replay-2": part.test["cc"]})
     one = recipe(tiny_model, monkeypatch).model_copy(update={"replay": Replay(share=0.2)})

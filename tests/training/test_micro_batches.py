@@ -15,12 +15,6 @@ from multitune.models.checkpointing import checkpoint_layers
 from multitune.recipe import Recipe
 from multitune.tasks import TASKS
 
-LABELS = {
-    "classification": ("even", "odd"),
-    "image_classification": ("above", "below"),
-    "multi_label": ("odd", "third"),
-    "pos_tagging": ("NAME", "PLACE", "WORD"),
-}
 OWN_MODEL = {
     "image_classification": {"model": "scratch:convnet", "layers": 1},
     "translation": {"model": "scratch:transformer", "layers": 1},
@@ -34,7 +28,7 @@ KINDS = [
 
 
 def of_kind(kind: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> Recipe:
-    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind, LABELS.get(kind, ())))
+    monkeypatch.setitem(sets.DATASETS, kind, lambda wanted, bad: corpus(kind))
     given: dict[str, Any] = {"model": str(tiny_model), "data": kind, "method": "sequential", "precision": "fp32"}
     return Recipe(**(given | {"dropout": 0.0, "batch_size": 7, "max_length": 24} | OWN_MODEL.get(kind, {}) | keys))
 

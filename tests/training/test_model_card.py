@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import multitune as mt
-from builders import corpus, recipe, run_card, run_result, stop_after
+from builders import LABELS, corpus, recipe, run_card, run_result, stop_after
 from multitune.data import sets
 from multitune.data.corpus import Corpus, Head
 from multitune.errors import Interrupted
@@ -162,8 +162,8 @@ def test_single_language_models_have_a_card_each_and_one_together(
 def test_tasks_with_heads_of_their_own_have_a_card_each_and_one_together(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heads = {"even": Head("classification", ("even", "odd")), "no": Head("pos_tagging", ("NAME", "PLACE", "WORD"))}
-    parts = {name: corpus(head.task, head.labels) for name, head in heads.items()}
+    heads = {name: Head(kind, LABELS[kind]) for name, kind in (("even", "classification"), ("no", "pos_tagging"))}
+    parts = {name: corpus(head.task) for name, head in heads.items()}
     train, test = ({name: getattr(part, split)["aa"] for name, part in parts.items()} for split in ("train", "test"))
     found = Corpus("classification", (), train, test, test, heads=heads)
     monkeypatch.setitem(sets.DATASETS, "tasks", lambda wanted, bad: found)
