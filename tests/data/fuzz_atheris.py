@@ -1,4 +1,4 @@
-"""Fuzzing guided by coverage: ``python tests/fuzz_atheris.py TARGET FOLDER RUNS [FLAG ...]``.
+"""Fuzzing guided by coverage: ``python tests/data/fuzz_atheris.py TARGET FOLDER RUNS [FLAG ...]``.
 
 TARGET is a reader of test_fuzz.py or ``recipe``; what is found is left in FOLDER. FLAGs are libFuzzer's. The first byte
 of an input chooses among the file names that the reader's seeds have; the rest is the file.

@@ -1,6 +1,7 @@
 """20 steps are 10 steps, a state stored as safetensors and JSON, and 10 more steps in a new process, bitwise.
 
-Run as a script, ``python tests/test_method_state.py FOLDER`` is that new process: it continues every case in FOLDER.
+Run as a script, ``python tests/methods/test_method_state.py FOLDER`` is that new process: it continues every case in
+FOLDER.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Runs that are killed (SIGKILL) at random moments and resumed: weights, log and results as if nothing had happened.
 
-Run as a script, ``python tests/test_kills.py MODEL DATA FOLDER KILLS SEED [CASE ...]`` does the killing. It forks a
-child for each run, so that only one process pays for the imports, and trains nothing itself.
+Run as a script, ``python tests/training/test_kills.py MODEL DATA FOLDER KILLS SEED [CASE ...]`` does the killing. It
+forks a child for each run, so that only one process pays for the imports, and trains nothing itself.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP in each phase of a run: how it ends, what it leaves, and how long that takes.
 
-Run as a script, ``python tests/test_signals.py RECIPE FOLDER SIGNAL ...`` begins a run for each phase, in a child that
-sends itself a signal as the phase begins: where a phase cannot be left in its midst, that is the longest it can take.
+Run as a script, ``python tests/training/test_signals.py RECIPE FOLDER SIGNAL ...`` begins a run for each phase, in a
+child that sends itself a signal as the phase begins: where a phase cannot be left in its midst, that is the longest it
+can take.
 """
 
 import json
