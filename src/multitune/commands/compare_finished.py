@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multitune.commands.compare import summarised
+from multitune.commands.compare import check_same_languages, summarised
 from multitune.errors import UserError
 from multitune.models.shipped import shipped
 from multitune.recipe_files import read
 from multitune.results.comparison import ComparedRun, Comparison
-from multitune.results.run import FILE, SIDES, RunResult
+from multitune.results.run import FILE, RunResult, Sides
 from multitune.storage.disk import check_readable
 from multitune.tasks import HeadMap, Task, name_of
 
@@ -83,7 +83,7 @@ def _check_alike(finished: Sequence[_Finished]) -> None:
     """Raise UserError where averages of two runs are not of the same; warn where their costs are not equal."""
     first, *others = finished
     for other in others:
-        for own, theirs, what in zip(_measured(first), _measured(other), ("score", "labels", "languages"), strict=True):
+        for own, theirs, what in zip(_measured(first), _measured(other), ("score", "labels"), strict=True):
             if own != theirs:
                 raise UserError(f"compare: {first.folder} and {other.folder} have other {what}: {own}; {theirs}")
         if other.result.spent != first.result.spent:
@@ -91,13 +91,13 @@ def _check_alike(finished: Sequence[_Finished]) -> None:
                 "costs are not equal: %s had %d gradient computations, %s %d",
                 *(first.folder, first.result.spent, other.folder, other.result.spent),
             )
+    check_same_languages({str(run.folder): Sides(list(run.result.seen), list(run.result.unseen)) for run in finished})
 
 
-def _measured(run: _Finished) -> tuple[str, str, str]:
-    """What a run's averages are of, in words: the score, its labels, the languages."""
+def _measured(run: _Finished) -> tuple[str, str]:
+    """What a run's averages are of, in words: the score and its labels."""
     tasks = {f"{name_of(task)} of {', '.join(task.labels)}" for task in run.models.values()}
-    languages = " / ".join(", ".join(sorted(run.result.scores[side])) or "none" for side in SIDES)
-    return run.result.metric, "; ".join(sorted(tasks)), languages
+    return run.result.metric, "; ".join(sorted(tasks))
 
 
 def _names(finished: Sequence[_Finished]) -> dict[Path, str]:
