@@ -4,7 +4,16 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from multitune.errors import UserError, is_utf8
 from multitune.mistakes import describe
@@ -75,6 +84,14 @@ class Replay(BaseModel):
     """Folder of that data set."""
     languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Languages of that data set; null takes its own choice."""
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "Replay":
+        """Refuse keys of a data set that is not named: the run's own texts are all replayed."""
+        for key in ("path", "languages"):
+            if self.data is None and getattr(self, key) is not None:
+                raise ValueError(f"{key} is of the data set that replay.data names, and there is none; add data, too")
+        return self
 
 
 class Lora(BaseModel):

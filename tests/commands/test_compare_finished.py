@@ -62,7 +62,9 @@ def test_settings_of_one_method_go_by_their_folders(made: tuple[Path, mt.Compari
     assert list(mt.compare_finished([first, second]).summary) == [str(first), str(second)]
 
 
-def test_seeds_of_one_setting_are_one_method(made: tuple[Path, mt.Comparison], tmp_path: Path) -> None:
+def test_seeds_of_one_setting_are_one_method(
+    made: tuple[Path, mt.Comparison], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folders = [made[0] / "mtl-seed0", tmp_path / "mtl-seed1"]
     shutil.copytree(folders[0], folders[1])
     for name in ("recipe.yaml", "results.json"):
@@ -71,6 +73,11 @@ def test_seeds_of_one_setting_are_one_method(made: tuple[Path, mt.Comparison], t
     found = mt.compare_finished(folders)
     assert list(found.summary) == ["mtl"]
     assert [run.seed for run in found.runs] == [0, 1]
+    assert not caplog.text
+    found = mt.compare_finished([*folders, made[0] / "sequential_reptile-seed0"])
+    assert found.summary["mtl"].seen is not None
+    assert found.summary["sequential_reptile"].seen is None
+    assert "there is one alone of sequential_reptile, so that the table has no score of it" in caplog.text
 
 
 def test_a_run_that_was_stopped_early_has_not_cost_the_same(

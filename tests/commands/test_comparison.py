@@ -202,6 +202,36 @@ def test_mistakes_come_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("mtl", "mixed", "said"),
+    [
+        ({"languages": ["aa"]}, {}, "aa seen by one, aa, bb by the other"),
+        ({"languages": ["aa"], "unseen": ["bb"]}, {"languages": ["aa"]}, "bb unseen by one, cc by the other"),
+    ],
+)
+def test_averages_over_other_languages_are_refused_before_anything_runs(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, mtl: dict[str, Any], mixed: dict[str, Any], said: str
+) -> None:
+    """Languages that methods have of their own."""
+    given = RecipeFile(run=file(tiny_model, tiny_panx).run, methods={"mtl": mtl, "mixed": mixed}, source="tiny.yaml")
+    with pytest.raises(UserError, match=f"mtl-seed0 and mixed-seed0 have other languages, .*: {said}"):
+        mt.compare(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_side_that_a_method_has_no_scores_on_is_not_compared(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    quick = {"budget": 4, "dev_limit": 1, "test_limit": 4}
+    given = RecipeFile(run=file(tiny_model, tiny_panx).run, methods={"mixed": {}, "stl": {}}, source="tiny.yaml")
+    found = mt.compare(given, tmp_path, overrides=quick)
+    again = mt.compare_finished([tmp_path / run.folder for run in found.runs])
+    for comparison in (found, again):
+        assert comparison.differences["stl"].seen is not None
+        assert comparison.differences["stl"].unseen is None
+    assert (again.summary, again.differences) == (found.summary, found.differences)
+
+
 def test_the_folder_of_a_run_is_none_of_a_comparison_or_a_sweep(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path
 ) -> None:

@@ -504,6 +504,8 @@ def test_samplers_by_name() -> None:
     assert shares(sampling="unimax") == pytest.approx([0.5, 0.5])  # 30 of 60 draws are three epochs of the small one
     assert shares(sampling="unimax", sampling_epochs=1) == pytest.approx([10 / 60, 50 / 60])
     assert shares(sampling="epochs") == shares(sampling_exponent=1)
+    with pytest.raises(UserError, match="sampling_exponent: 200 leaves no share at all for a language with 10 of up"):
+        shares(sampling_exponent=200)
     with pytest.raises(UserError, match="'proportional', 'uniform', 'unimax' or 'epochs'"):
         shares(sampling="unimaxx")
 

@@ -12,6 +12,7 @@ from builders import lines, prepared, recipe
 from multitune.data.corpus import Corpus
 from multitune.errors import Interrupted
 from multitune.evaluation.scoring import Evaluation
+from multitune.plans.averaged import ONE_VALUE
 from multitune.results.run import RunResult
 from multitune.screen.words import duration
 from multitune.training import trainer
@@ -90,3 +91,8 @@ def test_a_model_of_one_language_is_called_by_it(tmp_path: Path, tiny_model: Pat
 
     mt.train(recipe(tiny_model, tiny_panx, "stl", budget=9, sampling="uniform"), tmp_path / "run", progress=display)
     assert shown == ["stl on aa seed 0: 4", "stl on bb seed 0: 5"]
+
+
+def test_what_is_said_of_a_model_of_one_language_names_it(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    keys: dict[str, Any] = {"budget": 9, "sampling": "uniform", "average": "snapshots", "validate_every": 4}
+    assert mt.train(recipe(tiny_model, tiny_panx, "stl", **keys), tmp_path / "run").notes == [f"aa: {ONE_VALUE}"]

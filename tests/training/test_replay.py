@@ -94,7 +94,9 @@ def test_texts_of_another_set(tmp_path: Path, tiny_model: Path, tiny_panx: Path)
         ({"method": "stl"}, "replay cannot be used with stl: stl trains one model per language"),
         ({"replay": {"share": 1}}, "replay.share: .*less than 1"),
         ({"replay": {"chare": 0.1}}, "replay: unknown key 'chare' .*did you mean 'share'"),
-        ({"replay": {"data": "folder", "path": "nowhere"}}, "path: nowhere is not a folder"),
+        ({"replay": {"data": "folder", "path": "nowhere"}}, "replay: path: nowhere is not a folder"),
+        ({"replay": {"languages": ["aa"]}}, "replay: languages is of the data set that replay.data names"),
+        ({"replay": {"path": "nowhere"}}, "replay: path is of the data set that replay.data names"),
         ({"ship_vocabulary": "trimmed"}, "ship_vocabulary: a model that learns from replay says all tokens; set it to"),
         (
             {"task": "masked_language_modelling"},

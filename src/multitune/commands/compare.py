@@ -1,8 +1,8 @@
 """Several methods, seeds and points of a grid: run what is missing, then summarise with intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +210,17 @@ def _loaded(runs: Sequence[Planned]) -> list[Corpus]:
 
 
 def _check_data(out: Path, runs: Sequence[Planned], corpora: Sequence[Corpus]) -> None:
-    """Refuse runs that were made with other data than these, or that are tested on different records."""
+    """Refuse runs that were made with other data than these, or tested on different records or in other languages."""
     for one, corpus in zip(runs, corpora, strict=True):
         check_unchanged(out / one.folder, one.recipe, corpus, option="--out")
     check_tested_alike({one.folder: digests_of(corpus, None) for one, corpus in zip(runs, corpora, strict=True)})
+    check_same_languages({one.folder: _scored(one, corpus) for one, corpus in zip(runs, corpora, strict=True)})
+
+
+def _scored(one: Planned, corpus: Corpus) -> Sides[Collection[str]]:
+    """The languages that a run will be scored in; no language is unseen by a model of its own."""
+    unseen = [] if load_plan(one.recipe).one_model_per_task else [k for k in corpus.test if k not in corpus.train]
+    return Sides(seen=list(corpus.train), unseen=unseen)
 
 
 def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: Sequence[FailedRun] = ()) -> Comparison:
@@ -281,6 +288,25 @@ def check_tested_alike(runs: Mapping[str, Digests | None]) -> None:
             f"compare: the test records of {language} in {second} are not those in {first}, and scores on different "
             f"records cannot be compared; give all runs the same, or leave one of the two out"
         )
+
+
+def check_same_languages(runs: Mapping[str, Sides[Collection[str]]]) -> None:
+    """Refuse to compare averages over different languages; a side on which a run has no score is not compared.
+
+    Args:
+        runs: folder -> the languages that the run in it is scored in.
+
+    Raises:
+        UserError: two runs are scored in other languages.
+    """
+    for side in SIDES:
+        scored = [(run, sorted(languages[side])) for run, languages in runs.items() if languages[side]]
+        for (first, one), (second, other) in pairwise(scored):
+            if one != other:
+                raise UserError(
+                    f"compare: {first} and {second} have other languages, so that their averages cannot be compared: "
+                    f"{', '.join(one)} {side} by one, {', '.join(other)} by the other; give all runs the same"
+                )
 
 
 def _chosen(runs: Sequence[ComparedRun], failed: Sequence[FailedRun]) -> dict[str, Point]:

@@ -2,22 +2,25 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multitune.commands.compare import summarised
+from multitune.commands.compare import check_same_languages, summarised
+from multitune.data.bad import first_of
 from multitune.errors import UserError
 from multitune.models.shipped import shipped
 from multitune.recipe_files import read
 from multitune.results.comparison import ComparedRun, Comparison
-from multitune.results.run import FILE, SIDES, RunResult
+from multitune.results.run import FILE, RunResult, Sides
 from multitune.storage.disk import check_readable
 from multitune.tasks import HeadMap, Task, name_of
 
 log = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
+FEW = 8
+"""Methods that a warning names."""
 SETTLED = {"seed", "path", "precision", "threads", "deterministic", "device", "compile"}
 """Keys of a recipe in which runs of one method and setting may differ."""
 
@@ -61,6 +64,7 @@ def compare_finished(runs: Sequence[str | Path]) -> Comparison:
     finished = [_read(folder) for folder in folders]
     _check_alike(finished)
     names = _names(finished)
+    _warn_of_single_seeds(names.values())
     compared = [
         ComparedRun(**vars(replace(run.result, method=names[run.folder])), folder=str(run.folder), grid={})
         for run in finished
@@ -83,7 +87,7 @@ def _check_alike(finished: Sequence[_Finished]) -> None:
     """Raise UserError where averages of two runs are not of the same; warn where their costs are not equal."""
     first, *others = finished
     for other in others:
-        for own, theirs, what in zip(_measured(first), _measured(other), ("score", "labels", "languages"), strict=True):
+        for own, theirs, what in zip(_measured(first), _measured(other), ("score", "labels"), strict=True):
             if own != theirs:
                 raise UserError(f"compare: {first.folder} and {other.folder} have other {what}: {own}; {theirs}")
         if other.result.spent != first.result.spent:
@@ -91,13 +95,25 @@ def _check_alike(finished: Sequence[_Finished]) -> None:
                 "costs are not equal: %s had %d gradient computations, %s %d",
                 *(first.folder, first.result.spent, other.folder, other.result.spent),
             )
+    check_same_languages({str(run.folder): Sides(list(run.result.seen), list(run.result.unseen)) for run in finished})
 
 
-def _measured(run: _Finished) -> tuple[str, str, str]:
-    """What a run's averages are of, in words: the score, its labels, the languages."""
+def _measured(run: _Finished) -> tuple[str, str]:
+    """What a run's averages are of, in words: the score and its labels."""
     tasks = {f"{name_of(task)} of {', '.join(task.labels)}" for task in run.models.values()}
-    languages = " / ".join(", ".join(sorted(run.result.scores[side])) or "none" for side in SIDES)
-    return run.result.metric, "; ".join(sorted(tasks)), languages
+    return run.result.metric, "; ".join(sorted(tasks))
+
+
+def _warn_of_single_seeds(names: Collection[str]) -> None:
+    """Say which methods stand in the table without a score, since there is no interval over seeds of one seed."""
+    seeds = Counter(names)
+    single = [name for name, count in seeds.items() if count == 1]
+    if single and max(seeds.values()) > 1:
+        log.warning(
+            "intervals are over seeds, and there is one alone of %s, so that the table has no score of it; name "
+            "as many seeds of each method",
+            first_of(single, FEW),
+        )
 
 
 def _names(finished: Sequence[_Finished]) -> dict[Path, str]:

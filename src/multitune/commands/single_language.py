@@ -14,7 +14,7 @@ from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import Recipe
 from multitune.results import predictions
-from multitune.results.digests import Digests
+from multitune.results.digests import Digests, named
 from multitune.results.run import FILE, RunResult, Shipped, Sides, average, mean, total
 from multitune.storage import lock
 from multitune.storage.atomic import replaced
@@ -166,7 +166,7 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
         step_seconds=total(part.step_seconds for part in parts),
         peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
         stopped=sum(part.spent for part in parts) if any(part.stopped is not None for part in parts) else None,
-        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        notes=_notes(parts),
         steps=sum(part.steps for part in parts),
         skipped_steps=sum(part.skipped_steps for part in parts),
         unknown_labels={language: labels for part in parts for language, labels in part.unknown_labels.items()},
@@ -178,6 +178,15 @@ def _joined(recipe: Recipe, parts: Sequence[RunResult]) -> RunResult:
             languages={language: part.shipped for part in parts for language in part.seen},
         ),
     )
+
+
+def _notes(parts: Sequence[RunResult]) -> list[str]:
+    """What has to be said of the models, each sentence with the languages of whose models it is."""
+    by_note: dict[str, list[str]] = {}
+    for part in parts:
+        for note in part.notes:
+            by_note.setdefault(note, []).extend(part.seen)
+    return [f"{named(languages)}: {note}" for note, languages in by_note.items()]
 
 
 def _join_predictions(out: Path) -> None:

@@ -309,7 +309,10 @@ def replayed(recipe: Recipe, corpus: Corpus) -> Sequence[Record]:
         own = {"task": None, "labels": None, "scheme": None, "strip_labels": False, "label_names": None}
         other = recipe.model_copy(update=keys | own | {"select": "last"})
         bad = BadRecords()
-        source = _good(other, read_corpus(other, bad), bad)
+        try:
+            source = _good(other, read_corpus(other, bad), bad)
+        except UserError as error:  # its path and languages are not the recipe's own
+            raise UserError(f"replay: {error}") from error
     return joined(list(texts.of_split(source.train, source, TASKS).values()))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from multitune.errors import UserError
 from multitune.methods.sampling import (
     CategoricalSampler,
     EpochSampler,
@@ -17,7 +18,11 @@ from multitune.recipe import Recipe
 
 
 def probabilities(recipe: Recipe, sizes: Sequence[int]) -> Tensor:
-    """The share of each task, from the training examples of the languages; float64 [languages (+ replay)]."""
+    """The share of each task, from the training examples of the languages; float64 [languages (+ replay)].
+
+    Raises:
+        UserError: the smallest language would have none.
+    """
     if recipe.replay is None:
         return _of_languages(recipe, sizes, recipe.budget)
     share = recipe.replay.share
@@ -39,10 +44,16 @@ def task_sampler(recipe: Recipe, sizes: Sequence[int], batch_size: int, generato
 def _of_languages(recipe: Recipe, sizes: Sequence[int], budget: float) -> Tensor:
     if recipe.sampling == "epochs":
         return proportional(sizes, 1.0)
-    return task_probabilities(
+    shares = task_probabilities(
         recipe.sampling,
         sizes,
         exponent=recipe.sampling_exponent,
         budget=budget * recipe.batch_size,
         max_epochs=recipe.sampling_epochs,
     )
+    if not bool(shares.all()):
+        raise UserError(
+            f"sampling_exponent: {recipe.sampling_exponent:g} leaves no share at all for a language with "
+            f"{min(sizes)} of up to {max(sizes)} training examples; 1 is in proportion to size, and 0 alike for all"
+        )
+    return shares
