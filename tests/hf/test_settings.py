@@ -13,7 +13,7 @@ from multitune.errors import UserError
 from multitune.hf import MultitaskMixin, MultitaskTrainer
 from multitune.hf.settings import check, check_inner, check_sharding, plan_of
 from multitune.methods import SequentialReptile
-from tiny import arguments, classifier, rows
+from tiny import arguments, by_language, classifier, rows
 
 
 class ScheduleFree(AdamW):
@@ -142,6 +142,67 @@ def _with_sgd(self: Any, model: Any = None) -> Any:
     if self.optimizer is None:
         self.optimizer = SGD(self.model.parameters(), lr=0.1)
     return self.optimizer
+
+
+class Classic(Trainer):
+    """Its methods take what the Trainer gives them, in the ways in which most scripts write them."""
+
+    def create_optimizer(self) -> Any:  # type: ignore[override]
+        return _with_sgd(self)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:
+        super().save_model(output_dir, **kwargs)
+
+
+class OtherOrder(Trainer):
+    """Takes its arguments in another order."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, num_items_in_batch: Any = None, return_outputs: bool = False
+    ) -> Any:
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, eval_examples: Any = None, ignore_keys: Any = None, metric_key_prefix: str = ""
+    ) -> Any:
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "gradvac"])
+@pytest.mark.parametrize("kind", [Classic, OtherOrder])
+def test_methods_of_a_class_below_get_what_the_trainer_gives_them(
+    tmp_path: Path, kind: type[Trainer], method: str
+) -> None:
+    below: Any = type("Below", (MultitaskMixin, kind), {})
+    one = below(
+        classifier(),
+        arguments(tmp_path, max_steps=2, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2),
+        train_dataset=rows(),
+        eval_dataset=by_language(rows(1)),
+        task_column="language",
+        method=method,
+    )
+    assert one.train().global_step == 2
+    assert "eval_de_loss" in one.evaluate()
+
+
+class OtherOrderAbove(MultitaskTrainer):
+    """As the examples of transformers evaluate question answering, whose texts come second."""
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, eval_examples: Any = None, ignore_keys: Any = None, metric_key_prefix: str = ""
+    ) -> Any:
+        assert eval_examples is None
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+
+def test_an_evaluation_of_ones_own_gets_its_arguments_by_name(tmp_path: Path) -> None:
+    one = OtherOrderAbove(classifier(), arguments(tmp_path), eval_dataset=by_language(rows(1)), task_column="language")
+    assert "test_de_loss" in one.evaluate(metric_key_prefix="test")
 
 
 class Repeats(Trainer):

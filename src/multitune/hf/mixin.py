@@ -133,7 +133,7 @@ class MultitaskMixin(Trainer):
         Raises:
             UserError: the optimizer cannot be an inner one, or an option does not fit the training.
         """
-        made = super().create_optimizer(model)
+        made = super().create_optimizer() if model is None else super().create_optimizer(model)
         if getattr(made, "optimizer", made) is not self._own_optimizer:  # accelerate has wrapped one that is ours
             trained = self.model if model is None else model
             assert trained is not None
@@ -180,9 +180,13 @@ class MultitaskMixin(Trainer):
         Where the number of items is given, the Trainer itself sees to the ranks.
         """
         if self._rows is None or not model.training or num_items_in_batch is not None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
         share = share_of_items(self, inputs)
-        outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outcome: Any = super().compute_loss(
+            model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+        )
         return (outcome[0] * share, outcome[1]) if return_outputs else outcome * share
 
     def evaluate(
@@ -202,7 +206,9 @@ class MultitaskMixin(Trainer):
         for name, one in sets.items():
             with self._evaluating(metric_key_prefix, name):
                 chosen, prefix = name if eval_dataset is None else one, f"{metric_key_prefix}_{name}"
-                by_set[name] = self.evaluate(chosen, ignore_keys, prefix, **kwargs)
+                by_set[name] = self.evaluate(
+                    eval_dataset=chosen, ignore_keys=ignore_keys, metric_key_prefix=prefix, **kwargs
+                )
         metrics, means = with_means(by_set, metric_key_prefix)
         self.log(means)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
@@ -230,7 +236,7 @@ class MultitaskMixin(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the slow weights, where the method has them."""
         with self._slow_weights():
-            super().save_model(output_dir, _internal_call)
+            super().save_model(output_dir, _internal_call=_internal_call)
 
     def begin_training(self) -> None:
         """Say what is known before the first step, end what broke off, and let DDP average every row.
