@@ -13,7 +13,7 @@ from multitune.errors import UserError
 from multitune.hf import MultitaskMixin, MultitaskTrainer
 from multitune.hf.settings import check, check_inner, check_sharding, plan_of
 from multitune.methods import SequentialReptile
-from tiny import arguments, by_language, classifier, rows
+from tiny import arguments, by_language, classifier, rows, same, weights
 
 
 class ScheduleFree(AdamW):
@@ -203,6 +203,52 @@ class OtherOrderAbove(MultitaskTrainer):
 def test_an_evaluation_of_ones_own_gets_its_arguments_by_name(tmp_path: Path) -> None:
     one = OtherOrderAbove(classifier(), arguments(tmp_path), eval_dataset=by_language(rows(1)), task_column="language")
     assert "test_de_loss" in one.evaluate(metric_key_prefix="test")
+
+
+def _plain_step(self: Any, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+    """As scripts for adversarial training write it, which begin with these lines."""
+    model.train()
+    loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+    self.accelerator.backward(loss)
+    return loss.detach()
+
+
+AboveSteps: Any = type("AboveSteps", (MultitaskTrainer,), {"training_step": _plain_step})
+BelowSteps: Any = type("BelowSteps", (MultitaskMixin, type("Own", (Trainer,), {"training_step": _plain_step})), {})
+
+
+def test_a_training_step_that_leaves_the_method_out_is_refused(tmp_path: Path) -> None:
+    """Else it would sum up the gradients that the method is to combine, and not say so."""
+    trained = []
+    for kind in (MultitaskTrainer, BelowSteps, AboveSteps):
+        settings = arguments(tmp_path, gradient_accumulation_steps=2, max_steps=3)
+        one = kind(classifier(), settings, train_dataset=rows(), task_column="language", method="gradvac")
+        if kind is AboveSteps:
+            start = weights(one.model)
+            with pytest.raises(UserError, match="training_step: AboveSteps computes gradients past the method; call"):
+                one.train()
+            assert same(weights(one.model), start)
+        else:
+            one.train()
+            trained.append(weights(one.model))
+    assert same(*trained)
+
+
+@pytest.mark.parametrize("kind", [AboveSteps, BelowSteps])
+def test_a_training_step_of_ones_own_goes_on_with_the_fast_weights(tmp_path: Path, kind: Any) -> None:
+    trained = []
+    for each in (MultitaskTrainer, kind):
+        one = each(
+            classifier(),
+            arguments(tmp_path, eval_strategy="steps", eval_steps=2, max_steps=5),
+            train_dataset=rows(),
+            eval_dataset=by_language(rows(1)),
+            task_column="language",
+            options={"inner_steps": 3, "outer_lr": 0.5},
+        )
+        one.train()
+        trained.append(weights(one.model))
+    assert same(*trained)
 
 
 class Repeats(Trainer):

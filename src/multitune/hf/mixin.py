@@ -19,7 +19,15 @@ from multitune.hf.draws import check_turn, draws
 from multitune.hf.metrics import name_after, objective_of_means, with_means
 from multitune.hf.order import Draw, ExampleOrder
 from multitune.hf.rows import StepRows, share_of_items
-from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
+from multitune.hf.settings import (
+    check,
+    check_inner,
+    check_sharding,
+    has_its_own,
+    leaves_out_method,
+    leaves_out_rows,
+    plan_of,
+)
 from multitune.hf.setup import setup_of
 from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.two_loop import TwoLoop
@@ -271,11 +279,15 @@ class MultitaskMixin(Trainer):
     def begin_step(self, step: int) -> None:
         """Tell the method how far training is, and whose micro-batches come.
 
+        The weights are those to train, also for a ``training_step`` of one's own, which leaves the optimizer alone.
+
         Raises:
             UserError: the batches are not those of the inner loop.
         """
         loop = self.two_loop
         if loop is not None:
+            self._free_gathered(before="fast")
+            loop.train()
             loop.progress = step / self.state.max_steps
         if self._order is None:
             return
@@ -283,6 +295,15 @@ class MultitaskMixin(Trainer):
         check_turn(self._draw, loop, step, tasks[0])
         if self._rows is not None:
             self._rows.begin(tasks)
+
+    def check_step(self) -> None:
+        """Make sure that a step's gradients, all of which have come, are the method's.
+
+        Raises:
+            UserError: a class above this one computes them past it.
+        """
+        if self._rows is not None and self._rows.expects_more:
+            raise leaves_out_rows(self)
 
     def end_step(self) -> None:
         """Let a step that the gradient scaler has left out count as one of its inner loop, as it does in the order."""

@@ -163,3 +163,12 @@ def leaves_out_method(trainer: object) -> UserError:
         f"create_optimizer: {name} makes its optimizer past the method; give it by optimizer_cls_and_kwargs or "
         f"optimizers, or put the mixin below: class {name}(MultitaskMixin, ...) around a Trainer that makes it"
     )
+
+
+def leaves_out_rows(trainer: object) -> UserError:
+    """What to say of a class that has replaced ``training_step``, as scripts for adversarial training do."""
+    name = type(trainer).__name__
+    return UserError(
+        f"training_step: {name} computes gradients past the method; call super().training_step in it, or put the "
+        f"mixin below: class {name}(MultitaskMixin, ...) around a Trainer that has it"
+    )
