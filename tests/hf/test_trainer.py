@@ -122,6 +122,33 @@ def test_slow_weights_are_evaluated_and_saved(tmp_path: Path, save_steps: int) -
     assert same(saved(tmp_path / "mine"), last)
 
 
+def test_callbacks_find_the_slow_weights_where_they_save_or_score_the_model(tmp_path: Path) -> None:
+    found: dict[str, Weights] = {}
+
+    class Keep(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            found[f"save {state.global_step}"] = weights(given["model"])
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            found[f"evaluate {state.global_step}"] = weights(given["model"])
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            found["end"] = weights(given["model"])
+
+    often: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 4}
+    one = trainer(tmp_path, options=OPEN, **often)
+    watch = Watch(one)
+    one.add_callback(watch)
+    one.add_callback(Keep())
+    one.train()
+    last = closed(tmp_path / "seldom")
+    assert same(found.pop("end"), last)
+    assert found.keys() == {*(f"save {step}" for step in (4, 8, 12, 14)), *(f"evaluate {step}" for step in (5, 10, 14))}
+    for event, kept in found.items():
+        step = int(event.split()[1])
+        assert same(kept, last if step == 14 else watch.slow[step]), event
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -340,8 +340,13 @@ class MultitaskMixin(Trainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with self._slow_weights():  # the optimizer's state says that it is these that the model's file has
-            super()._save_checkpoint(*args, **kwargs)
+        """Save the slow weights, and let ``on_save`` find them, as ``on_evaluate`` does.
+
+        The optimizer's state says that it is these that the model's file has.
+        """
+        if self.two_loop is not None:
+            self.two_loop.eval()
+        super()._save_checkpoint(*args, **kwargs)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
