@@ -186,12 +186,52 @@ def test_the_best_model_is_the_one_that_stays(tmp_path: Path, eval_steps: int, l
     assert one.evaluate()["eval_loss"] == pytest.approx(one.state.best_metric)
     one.save_model(str(tmp_path / "mine"))
     assert same(saved(tmp_path / "mine"), kept)
+    stand_still(one)
+    one.train()
+    assert same(weights(one.model), kept)
+
+
+def stand_still(one: MultitaskTrainer) -> None:
+    """Let the next training leave the weights as it finds them."""
     one.args.learning_rate = 0.0
     assert one.two_loop is not None
     for group in one.two_loop.param_groups:
         group["lr"] = group["initial_lr"] = 0.0
-    one.train()
+
+
+class Interrupt(TrainerCallback):
+    """As Ctrl-C in a notebook, once, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._steps = [step]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step in self._steps:
+            self._steps.clear()
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["sequential_reptile", "nesterov"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_training_begins_at_the_weights_that_were_loaded(tmp_path: Path, name: str, interrupted: bool) -> None:
+    """Also where a training came before it: by hand, or from a checkpoint that has no other weights."""
+    one = a_trainer(tmp_path, name, save_strategy="steps", save_steps=7, save_only_model=True)
+    assert one.model is not None
+    start = weights(one.model)
+    if interrupted:
+        one.add_callback(Interrupt(9))
+        with pytest.raises(KeyboardInterrupt):
+            one.train()
+    else:
+        one.train()
+    kept = saved(tmp_path / "checkpoint-7")
+    assert not same(kept, start)
+    stand_still(one)
+    one.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
     assert same(weights(one.model), kept)
+    one.model.load_state_dict(start, strict=False)
+    one.train()
+    assert same(weights(one.model), start)
 
 
 def test_a_stop_by_an_evaluation_ships_what_was_evaluated(tmp_path: Path) -> None:

@@ -256,6 +256,7 @@ class MultitaskMixin(Trainer):
         self._judged_step, self._epoch = -1, None
         if self.two_loop is not None and self.state.global_step == 0:
             self.two_loop.close_inner_loop()  # of a training that was interrupted: loops begin with the order of tasks
+            self._begin_slow_weights_anew()
         self._make_rows()
         for note in self._update.notes if self._update else ():
             logger.warning(note)
@@ -350,7 +351,14 @@ class MultitaskMixin(Trainer):
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if self.two_loop is not None:  # its slow weights begin anew at those that were loaded
+        self._begin_slow_weights_anew()
+
+    def _begin_slow_weights_anew(self) -> None:
+        """Let slow and fast weights be those of the model, where others than the last training's may be loaded by now.
+
+        An inner loop that was open is dropped.
+        """
+        if self.two_loop is not None and self.two_loop.current_loop:
             self.two_loop.load_state_dict(self.two_loop.inner.state_dict())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -360,6 +368,8 @@ class MultitaskMixin(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         self._check_parts()
+        if checkpoint is not None:
+            self._begin_slow_weights_anew()  # a checkpoint of save_only_model has no others
         super()._load_optimizer_and_scheduler(checkpoint)
         self._make_rows()
         if self._rows is not None and checkpoint is not None:
