@@ -44,7 +44,10 @@ def made(folder: Path, **settings: Any) -> MultitaskTrainer:
         ({"sampling_exponent": -1}, "sampling_exponent: must be 0 or more"),
         ({"ignore_data_skip": True}, "ignore_data_skip: batches have to go on where they were"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size: batches"),
-        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy: sequential orders the examples"),
+        (
+            {"train_sampling_strategy": "sequential"},
+            "train_sampling_strategy: sequential orders the examples.*set it to random, or leave task_column out",
+        ),
         (
             {"optim": "galore_adamw_layerwise", "optim_target_modules": ["x"]},
             "optim: galore_adamw_layerwise steps within",

@@ -90,7 +90,7 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
     if own_batches and arguments.train_sampling_strategy != "random":
         raise UserError(
             f"train_sampling_strategy: {arguments.train_sampling_strategy} orders the examples, and so do task_column "
-            f"and sampling; leave it out"
+            f"and sampling; set it to random, or leave task_column out, with the method lookahead or mixed"
         )
     optim = str(getattr(arguments.optim, "value", arguments.optim))
     if not isinstance(plan, (MixedPlan, SequentialPlan)) and ("layerwise" in optim or "lomo" in optim):
