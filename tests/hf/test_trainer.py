@@ -234,6 +234,33 @@ def test_a_training_begins_at_the_weights_that_were_loaded(tmp_path: Path, name:
     assert same(weights(one.model), start)
 
 
+@pytest.mark.parametrize("method", ["sequential_reptile", "reptile"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_inner_loops_fit_each_training(tmp_path: Path, method: str, interrupted: bool) -> None:
+    """Also one after a short trial, which goes on from the weights that the trial has left."""
+    whole = trainer(tmp_path / "whole", method, max_steps=300)
+    whole.create_optimizer()
+    assert whole.two_loop is not None
+    one = trainer(tmp_path / "one", method, max_steps=4)
+    if interrupted:
+        one.add_callback(Interrupt(3))
+        with pytest.raises(KeyboardInterrupt):
+            one.train()
+        assert one.two_loop is not None
+        one.two_loop.close_inner_loop()
+    else:
+        one.train()
+    tried = weights(one.model)
+    one.args.max_steps = 300
+    one.add_callback(Interrupt(1))
+    with pytest.raises(KeyboardInterrupt):
+        one.train()
+    assert one.two_loop is not None
+    assert one.two_loop.loop_length == whole.two_loop.loop_length > 1
+    with one.two_loop.slow_weights():
+        assert same(weights(one.model), tried)
+
+
 def test_a_stop_by_an_evaluation_ships_what_was_evaluated(tmp_path: Path) -> None:
     one = trainer(
         tmp_path,

@@ -93,7 +93,7 @@ class MultitaskMixin(Trainer):
         self._draw: Draw | None = None
         self._names: Sequence[Any] = ()
         self._probabilities = torch.ones(1, dtype=torch.float64)
-        self._total_steps = 0
+        self._total_steps = self._fitted_steps = 0
         self._update: Update | None = None
         self._rows: StepRows | None = None
         self._own_optimizer: Optimizer | None = None
@@ -142,10 +142,14 @@ class MultitaskMixin(Trainer):
             UserError: the optimizer cannot be an inner one, or an option does not fit the training.
         """
         made = super().create_optimizer() if model is None else super().create_optimizer(model)
+        trained = self.model if model is None else model
+        assert trained is not None
         if getattr(made, "optimizer", made) is not self._own_optimizer:  # accelerate has wrapped one that is ours
-            trained = self.model if model is None else model
-            assert trained is not None
             self._own_optimizer = made = self.optimizer = self._build(made, trained)
+        elif self.two_loop is not None and self._fitted_steps != self._total_steps:
+            if self.state.global_step == 0:  # else a checkpoint's weights are loaded already
+                self.two_loop.close_inner_loop()
+            self._own_optimizer = made = self.optimizer = self._around(self.two_loop.inner, trained)
         return made
 
     def training_step(
@@ -386,6 +390,11 @@ class MultitaskMixin(Trainer):
             self._total_steps = steps_of_training(self.args, loader, self.args.gradient_accumulation_steps)
         if isinstance(self._plan, SeveralTasks):
             return optimizer
+        return self._around(optimizer, model)
+
+    def _around(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        """Put slow weights around an optimizer, and loops that fit the steps of the training."""
+        self._fitted_steps = self._total_steps
         self._update = self._plan.build(self._setup(self._total_steps, optimizer, model))
         assert isinstance(self._update, TwoLoopUpdate)
         return self._update.two_loop
