@@ -1,7 +1,7 @@
 """A method at work in a Trainer: where it gets its batches, its optimizer, its gradients and its weights."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from multitune.hf.settings import (
     leaves_out_method,
     leaves_out_rows,
     plan_of,
+    thawed_too_late,
 )
 from multitune.hf.setup import setup_of
 from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
@@ -96,6 +97,7 @@ class MultitaskMixin(Trainer):
         self._total_steps = self._fitted_steps = 0
         self._update: Update | None = None
         self._rows: StepRows | None = None
+        self._combined: Set[Tensor] = set()
         self._own_optimizer: Optimizer | None = None
         self._judged_step = -1
         self._evaluated: tuple[str, str] | None = None
@@ -305,10 +307,14 @@ class MultitaskMixin(Trainer):
         """Make sure that a step's gradients, all of which have come, are the method's.
 
         Raises:
-            UserError: a class above this one computes them past it.
+            UserError: a class above this one computes them past it, or a weight trains that did not when it began.
         """
-        if self._rows is not None and self._rows.expects_more:
+        if self._rows is None:
+            return
+        if self._rows.expects_more:
             raise leaves_out_rows(self)
+        if any(weight.grad is not None and weight not in self._combined for weight in self._weights()):
+            raise thawed_too_late(self._combined, self.model)
 
     def end_step(self) -> None:
         """Let a step that the gradient scaler has left out count as one of its inner loop, as it does in the order."""
@@ -413,6 +419,12 @@ class MultitaskMixin(Trainer):
             update = self._plan.build(self._setup(self._total_steps, self._own_optimizer, self.model))
             assert isinstance(update, CombinedUpdate)
             self._update, self._rows = update, StepRows(update)
+            self._combined = {weight for weight in self._weights() if weight.requires_grad}
+
+    def _weights(self) -> Iterator[Tensor]:
+        """All that the optimizer changes."""
+        assert self._own_optimizer is not None
+        return (weight for group in self._own_optimizer.param_groups for weight in group["params"])
 
     def _free_gathered(self, *, before: Weights) -> None:
         """Let the next forward pass gather FSDP's weights anew where slow and fast ones trade places before it.

@@ -1,9 +1,10 @@
 """Which methods have a place in a Trainer, and which of its settings go with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from multitune.errors import UserError
@@ -171,4 +172,13 @@ def leaves_out_rows(trainer: object) -> UserError:
     return UserError(
         f"training_step: {name} computes gradients past the method; call super().training_step in it, or put the "
         f"mixin below: class {name}(MultitaskMixin, ...) around a Trainer that has it"
+    )
+
+
+def thawed_too_late(combined: Set[Tensor], model: nn.Module) -> UserError:
+    """What to say of a callback that has thawed weights whose gradients have no place among those to combine."""
+    late = next(name for name, weight in model.named_parameters() if weight.grad is not None and weight not in combined)
+    return UserError(
+        f"requires_grad: {late} trains, and did not when training began, so the method would leave it out; freeze "
+        f"weights that are to train later in on_epoch_begin or on_step_begin, not before"
     )
