@@ -153,18 +153,20 @@ class Classic(Trainer):
     def create_optimizer(self) -> Any:  # type: ignore[override]
         return _with_sgd(self)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
         outputs = model(**inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
         super().save_model(output_dir, **kwargs)
 
 
 class OtherOrder(Trainer):
     """Takes its arguments in another order."""
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: Any, num_items_in_batch: Any = None, return_outputs: bool = False
     ) -> Any:
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

@@ -314,6 +314,7 @@ class MultitaskMixin(Trainer):
         if self._rows.expects_more:
             raise leaves_out_rows(self)
         if any(weight.grad is not None and weight not in self._combined for weight in self._weights()):
+            assert self.model is not None
             raise thawed_too_late(self._combined, self.model)
 
     def end_step(self) -> None:
