@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset, DatasetDict
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import Dataset as TorchDataset
 
 from multitune.errors import UserError
 from multitune.hf import OneTaskBatches
@@ -142,6 +144,38 @@ def test_a_loader_takes_it() -> None:
         assert len(set(batch["language"])) == 1
 
 
+class Item(NamedTuple):
+    """A row that has its task as an attribute."""
+
+    language: str
+
+
+class Pictures(TorchDataset[dict[str, Any]]):
+    """Makes each row when it is asked for; ``most`` is how many were in memory at once."""
+
+    def __init__(self) -> None:
+        self.most, self._here = 0, WeakSet[Picture]()
+
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        picture = Picture()
+        self._here.add(picture)
+        self.most = max(self.most, len(self._here))
+        return {"language": LANGUAGES[number], "picture": picture}
+
+
+class Picture:
+    """What takes memory."""
+
+
+def test_rows_are_not_all_kept_in_memory() -> None:
+    made = Pictures()
+    assert OneTaskBatches(made, "language", 4).sizes == [40, 3, 7]
+    assert made.most <= 2
+
+
 class Streamed(IterableDataset[Any]):
     """Knows its length, as many streams do."""
 
@@ -166,6 +200,12 @@ class Streamed(IterableDataset[Any]):
         ({"dataset": [{"language": ["de", "sw"]}]}, "row 0's value of 'language' is a list; a task has one name or"),
         ({"dataset": [{"language": torch.ones(2)}]}, "row 0's value of 'language' is a Tensor; a task has one name or"),
         ({"dataset": []}, "train_dataset: has no rows"),
+        ({"dataset": [{"x": 1}]}, "task_column: train_dataset has no column 'language'; it has x"),
+        (
+            {"dataset": TensorDataset(torch.ones(2, 3))},
+            "train_dataset: row 0 is a tuple; give rows that are dicts, whose",
+        ),
+        ({"dataset": [Item("de")]}, "train_dataset: row 0 is a Item; give rows that are dicts, whose 'language' names"),
         ({"dataset": [{"language": float("nan")}]}, "train_dataset: row 0 has no value of 'language'"),
         ({"dataset": [{"language": np.float32("nan")}]}, "train_dataset: row 0 has no value of 'language'"),
         ({"dataset": DATA.to_iterable_dataset()}, "train_dataset: IterableDataset has no rows by number.*not streamed"),

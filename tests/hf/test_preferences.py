@@ -1,4 +1,4 @@
-"""The methods behind TRL's trainers that take something else before the settings: DPO, GRPO."""
+"""The methods behind TRL's trainers that take something else before the settings: DPO, GRPO, KTO."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerFast
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, KTOConfig, KTOTrainer
 
 from multitune.errors import UserError
 from multitune.hf import MultitaskMixin
@@ -28,6 +28,10 @@ class MultitaskDPOTrainer(MultitaskMixin, DPOTrainer):  # type: ignore[misc]
 
 
 class MultitaskGRPOTrainer(MultitaskMixin, GRPOTrainer):  # type: ignore[misc]
+    """As the docs write it."""
+
+
+class MultitaskKTOTrainer(MultitaskMixin, KTOTrainer):  # type: ignore[misc]
     """As the docs write it."""
 
 
@@ -96,3 +100,24 @@ def test_rewards_train_with_slow_weights(tmp_path: Path) -> None:
     assert (one.state.global_step, one.two_loop.inner_step) == (4, 0)
     with pytest.raises(UserError, match=r"has its own order of examples \(RepeatSampler\)"):
         grpo(tmp_path, task_column="language").train()
+
+
+def kto(folder: Path, settings: dict[str, Any], **own: Any) -> MultitaskKTOTrainer:
+    data = preferences()
+    rows = {"prompt": data["prompt"], "completion": data["chosen"], "language": data["language"]}
+    return MultitaskKTOTrainer(
+        llama(),
+        llama(),
+        KTOConfig(str(folder), **(OWN | settings)),
+        train_dataset=Dataset.from_dict(rows | {"label": [number % 4 < 2 for number in range(len(data))]}),
+        processing_class=chatting(),
+        **own,
+    )
+
+
+def test_judgements_train_in_their_own_order_or_without_a_loss_that_needs_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="train_sampling_strategy: sequential orders the examples"):
+        kto(tmp_path, {}, task_column="language")
+    assert kto(tmp_path, {}, method="lookahead").train().global_step == 4
+    any_order = {"loss_type": "apo_zero_unpaired", "train_sampling_strategy": "random"}
+    assert kto(tmp_path, any_order, task_column="language").train().global_step == 4

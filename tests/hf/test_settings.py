@@ -13,7 +13,7 @@ from multitune.errors import UserError
 from multitune.hf import MultitaskMixin, MultitaskTrainer
 from multitune.hf.settings import check, check_inner, check_sharding, plan_of
 from multitune.methods import SequentialReptile
-from tiny import arguments, classifier, rows
+from tiny import arguments, by_language, classifier, rows, same, weights
 
 
 class ScheduleFree(AdamW):
@@ -44,7 +44,10 @@ def made(folder: Path, **settings: Any) -> MultitaskTrainer:
         ({"sampling_exponent": -1}, "sampling_exponent: must be 0 or more"),
         ({"ignore_data_skip": True}, "ignore_data_skip: batches have to go on where they were"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size: batches"),
-        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy: sequential orders the examples"),
+        (
+            {"train_sampling_strategy": "sequential"},
+            "train_sampling_strategy: sequential orders the examples.*set it to random, or leave task_column out",
+        ),
         (
             {"optim": "galore_adamw_layerwise", "optim_target_modules": ["x"]},
             "optim: galore_adamw_layerwise steps within",
@@ -142,6 +145,115 @@ def _with_sgd(self: Any, model: Any = None) -> Any:
     if self.optimizer is None:
         self.optimizer = SGD(self.model.parameters(), lr=0.1)
     return self.optimizer
+
+
+class Classic(Trainer):
+    """Its methods take what the Trainer gives them, in the ways in which most scripts write them."""
+
+    def create_optimizer(self) -> Any:  # type: ignore[override]
+        return _with_sgd(self)
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def save_model(self, output_dir: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
+        super().save_model(output_dir, **kwargs)
+
+
+class OtherOrder(Trainer):
+    """Takes its arguments in another order."""
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: Any, num_items_in_batch: Any = None, return_outputs: bool = False
+    ) -> Any:
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, eval_examples: Any = None, ignore_keys: Any = None, metric_key_prefix: str = ""
+    ) -> Any:
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "gradvac"])
+@pytest.mark.parametrize("kind", [Classic, OtherOrder])
+def test_methods_of_a_class_below_get_what_the_trainer_gives_them(
+    tmp_path: Path, kind: type[Trainer], method: str
+) -> None:
+    below: Any = type("Below", (MultitaskMixin, kind), {})
+    one = below(
+        classifier(),
+        arguments(tmp_path, max_steps=2, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2),
+        train_dataset=rows(),
+        eval_dataset=by_language(rows(1)),
+        task_column="language",
+        method=method,
+    )
+    assert one.train().global_step == 2
+    assert "eval_de_loss" in one.evaluate()
+
+
+class OtherOrderAbove(MultitaskTrainer):
+    """As the examples of transformers evaluate question answering, whose texts come second."""
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, eval_examples: Any = None, ignore_keys: Any = None, metric_key_prefix: str = ""
+    ) -> Any:
+        assert eval_examples is None
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+
+def test_an_evaluation_of_ones_own_gets_its_arguments_by_name(tmp_path: Path) -> None:
+    one = OtherOrderAbove(classifier(), arguments(tmp_path), eval_dataset=by_language(rows(1)), task_column="language")
+    assert "test_de_loss" in one.evaluate(metric_key_prefix="test")
+
+
+def _plain_step(self: Any, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+    """As scripts for adversarial training write it, which begin with these lines."""
+    model.train()
+    loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+    self.accelerator.backward(loss)
+    return loss.detach()
+
+
+AboveSteps: Any = type("AboveSteps", (MultitaskTrainer,), {"training_step": _plain_step})
+BelowSteps: Any = type("BelowSteps", (MultitaskMixin, type("Own", (Trainer,), {"training_step": _plain_step})), {})
+
+
+def test_a_training_step_that_leaves_the_method_out_is_refused(tmp_path: Path) -> None:
+    """Else it would sum up the gradients that the method is to combine, and not say so."""
+    trained = []
+    for kind in (MultitaskTrainer, BelowSteps, AboveSteps):
+        settings = arguments(tmp_path, gradient_accumulation_steps=2, max_steps=3)
+        one = kind(classifier(), settings, train_dataset=rows(), task_column="language", method="gradvac")
+        if kind is AboveSteps:
+            start = weights(one.model)
+            with pytest.raises(UserError, match="training_step: AboveSteps computes gradients past the method; call"):
+                one.train()
+            assert same(weights(one.model), start)
+        else:
+            one.train()
+            trained.append(weights(one.model))
+    assert same(*trained)
+
+
+@pytest.mark.parametrize("kind", [AboveSteps, BelowSteps])
+def test_a_training_step_of_ones_own_goes_on_with_the_fast_weights(tmp_path: Path, kind: Any) -> None:
+    trained = []
+    for each in (MultitaskTrainer, kind):
+        one = each(
+            classifier(),
+            arguments(tmp_path, eval_strategy="steps", eval_steps=2, max_steps=5),
+            train_dataset=rows(),
+            eval_dataset=by_language(rows(1)),
+            task_column="language",
+            options={"inner_steps": 3, "outer_lr": 0.5},
+        )
+        one.train()
+        trained.append(weights(one.model))
+    assert same(*trained)
 
 
 class Repeats(Trainer):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorForLanguageModeling, TrainerCallback
 
+from multitune.errors import UserError
 from multitune.hf import MultitaskTrainer
 from multitune.methods.combiner import Combiner
 from multitune.methods.gradvac import GradVac
@@ -86,6 +87,48 @@ def test_rows_are_gradients_of_own_mean_losses(tmp_path: Path, method: str, loss
         )
         expected = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
         torch.testing.assert_close(gradients.seen[step], expected)
+
+
+class Thaw(TrainerCallback):
+    """Trains the head from the second step on, and keeps its gradients; ``at`` is where it freezes it."""
+
+    def __init__(self, at: str) -> None:
+        self._at, self.seen = at, list[Tensor | None]()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        given["model"].lm_head.requires_grad_(self._at != "on_train_begin")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        given["model"].lm_head.requires_grad_(state.global_step > 0 or self._at == "never")
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        gradient = given["model"].lm_head.weight.grad
+        self.seen.append(None if gradient is None else gradient.clone())
+
+
+@pytest.mark.parametrize("method", ["mtl", "gradvac"])
+def test_weights_that_thaw_are_combined_or_refused(tmp_path: Path, method: str) -> None:
+    """Else the optimizer would get the sum of their gradients, which no method has seen."""
+    seen = {}
+    for at in ("never", "on_step_begin", "on_train_begin"):
+        one, thaw = causal(tmp_path, method), Thaw(at)
+        assert one.model is not None
+        one.optimizer = torch.optim.SGD(one.model.parameters(), lr=0.0)
+        one.callback_handler.callbacks.insert(0, thaw)
+        if at == "on_train_begin":
+            with pytest.raises(
+                UserError, match=r"requires_grad: lm_head\.weight trains, and did not when training began"
+            ):
+                one.train()
+        else:
+            one.train()
+            seen[at] = thaw.seen
+    first, *later = seen["on_step_begin"]
+    assert first is None
+    for gradient, always in zip(later, seen["never"][1:], strict=True):
+        assert gradient is not None
+        if method == "mtl":
+            torch.testing.assert_close(gradient, always)
 
 
 def test_accumulation_is_of_one_language(tmp_path: Path) -> None:

@@ -122,6 +122,33 @@ def test_slow_weights_are_evaluated_and_saved(tmp_path: Path, save_steps: int) -
     assert same(saved(tmp_path / "mine"), last)
 
 
+def test_callbacks_find_the_slow_weights_where_they_save_or_score_the_model(tmp_path: Path) -> None:
+    found: dict[str, Weights] = {}
+
+    class Keep(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            found[f"save {state.global_step}"] = weights(given["model"])
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            found[f"evaluate {state.global_step}"] = weights(given["model"])
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            found["end"] = weights(given["model"])
+
+    often: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 4}
+    one = trainer(tmp_path, options=OPEN, **often)
+    watch = Watch(one)
+    one.add_callback(watch)
+    one.add_callback(Keep())
+    one.train()
+    last = closed(tmp_path / "seldom")
+    assert same(found.pop("end"), last)
+    assert found.keys() == {*(f"save {step}" for step in (4, 8, 12, 14)), *(f"evaluate {step}" for step in (5, 10, 14))}
+    for event, kept in found.items():
+        step = int(event.split()[1])
+        assert same(kept, last if step == 14 else watch.slow[step]), event
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -159,12 +186,79 @@ def test_the_best_model_is_the_one_that_stays(tmp_path: Path, eval_steps: int, l
     assert one.evaluate()["eval_loss"] == pytest.approx(one.state.best_metric)
     one.save_model(str(tmp_path / "mine"))
     assert same(saved(tmp_path / "mine"), kept)
+    stand_still(one)
+    one.train()
+    assert same(weights(one.model), kept)
+
+
+def stand_still(one: MultitaskTrainer) -> None:
+    """Let the next training leave the weights as it finds them."""
     one.args.learning_rate = 0.0
     assert one.two_loop is not None
     for group in one.two_loop.param_groups:
         group["lr"] = group["initial_lr"] = 0.0
-    one.train()
+
+
+class Interrupt(TrainerCallback):
+    """As Ctrl-C in a notebook, once, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._steps = [step]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step in self._steps:
+            self._steps.clear()
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["sequential_reptile", "nesterov"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_training_begins_at_the_weights_that_were_loaded(tmp_path: Path, name: str, interrupted: bool) -> None:
+    """Also where a training came before it: by hand, or from a checkpoint that has no other weights."""
+    one = a_trainer(tmp_path, name, save_strategy="steps", save_steps=7, save_only_model=True)
+    assert one.model is not None
+    start = weights(one.model)
+    if interrupted:
+        one.add_callback(Interrupt(9))
+        with pytest.raises(KeyboardInterrupt):
+            one.train()
+    else:
+        one.train()
+    kept = saved(tmp_path / "checkpoint-7")
+    assert not same(kept, start)
+    stand_still(one)
+    one.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
     assert same(weights(one.model), kept)
+    one.model.load_state_dict(start, strict=False)
+    one.train()
+    assert same(weights(one.model), start)
+
+
+@pytest.mark.parametrize("method", ["sequential_reptile", "reptile"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_inner_loops_fit_each_training(tmp_path: Path, method: str, interrupted: bool) -> None:
+    """Also one after a short trial, which goes on from the weights that the trial has left."""
+    whole = trainer(tmp_path / "whole", method, max_steps=300)
+    whole.create_optimizer()
+    assert whole.two_loop is not None
+    one = trainer(tmp_path / "one", method, max_steps=4)
+    if interrupted:
+        one.add_callback(Interrupt(3))
+        with pytest.raises(KeyboardInterrupt):
+            one.train()
+        assert one.two_loop is not None
+        one.two_loop.close_inner_loop()
+    else:
+        one.train()
+    tried = weights(one.model)
+    one.args.max_steps = 300
+    one.add_callback(Interrupt(1))
+    with pytest.raises(KeyboardInterrupt):
+        one.train()
+    assert one.two_loop is not None
+    assert one.two_loop.loop_length == whole.two_loop.loop_length > 1
+    with one.two_loop.slow_weights():
+        assert same(weights(one.model), tried)
 
 
 def test_a_stop_by_an_evaluation_ships_what_was_evaluated(tmp_path: Path) -> None:

@@ -118,11 +118,18 @@ def _values(dataset: Any, column: str) -> Sequence[Any]:
         if column not in columns:
             raise _no_column(column, columns)
         return list(dataset.with_format(None)[column])
-    rows = [dataset[number] for number in range(len(dataset))]
-    for row in rows:
-        if column not in row:
-            raise _no_column(column, list(row))
-    return [row[column] for row in rows]
+    return [_value(number, dataset[number], column) for number in range(len(dataset))]
+
+
+def _value(number: int, row: Any, column: str) -> Any:
+    if not isinstance(row, Mapping):
+        raise UserError(
+            f"train_dataset: row {number} is a {type(row).__name__}; give rows that are dicts, whose {column!r} names "
+            f"their task"
+        )
+    if column not in row:
+        raise _no_column(column, list(row))
+    return row[column]
 
 
 def _plain(value: Any) -> Any:

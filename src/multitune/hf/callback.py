@@ -32,6 +32,11 @@ class Events(TrainerCallback):
     ) -> None:
         self._trainer.begin_step(state.global_step)
 
+    def on_pre_optimizer_step(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        self._trainer.check_step()
+
     def on_optimizer_step(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:

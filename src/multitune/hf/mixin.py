@@ -1,7 +1,7 @@
 """A method at work in a Trainer: where it gets its batches, its optimizer, its gradients and its weights."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,16 @@ from multitune.hf.draws import check_turn, draws
 from multitune.hf.metrics import name_after, objective_of_means, with_means
 from multitune.hf.order import Draw, ExampleOrder
 from multitune.hf.rows import StepRows, share_of_items
-from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
+from multitune.hf.settings import (
+    check,
+    check_inner,
+    check_sharding,
+    has_its_own,
+    leaves_out_method,
+    leaves_out_rows,
+    plan_of,
+    thawed_too_late,
+)
 from multitune.hf.setup import setup_of
 from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.two_loop import TwoLoop
@@ -86,9 +95,10 @@ class MultitaskMixin(Trainer):
         self._draw: Draw | None = None
         self._names: Sequence[Any] = ()
         self._probabilities = torch.ones(1, dtype=torch.float64)
-        self._total_steps = 0
+        self._total_steps = self._fitted_steps = 0
         self._update: Update | None = None
         self._rows: StepRows | None = None
+        self._combined: Set[Tensor] = set()
         self._own_optimizer: Optimizer | None = None
         self._judged_step = -1
         self._evaluated: tuple[str, str] | None = None
@@ -134,11 +144,15 @@ class MultitaskMixin(Trainer):
         Raises:
             UserError: the optimizer cannot be an inner one, or an option does not fit the training.
         """
-        made = super().create_optimizer(model)
+        made = super().create_optimizer() if model is None else super().create_optimizer(model)
+        trained = self.model if model is None else model
+        assert trained is not None
         if getattr(made, "optimizer", made) is not self._own_optimizer:  # accelerate has wrapped one that is ours
-            trained = self.model if model is None else model
-            assert trained is not None
             self._own_optimizer = made = self.optimizer = self._build(made, trained)
+        elif self.two_loop is not None and self._fitted_steps != self._total_steps:
+            if self.state.global_step == 0:  # else a checkpoint's weights are loaded already
+                self.two_loop.close_inner_loop()
+            self._own_optimizer = made = self.optimizer = self._around(self.two_loop.inner, trained)
         return made
 
     def training_step(
@@ -181,9 +195,13 @@ class MultitaskMixin(Trainer):
         Where the number of items is given, the Trainer itself sees to the ranks.
         """
         if self._rows is None or not model.training or num_items_in_batch is not None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
         share = share_of_items(self, inputs)
-        outcome: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outcome: Any = super().compute_loss(
+            model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+        )
         return (outcome[0] * share, outcome[1]) if return_outputs else outcome * share
 
     def evaluate(
@@ -203,7 +221,9 @@ class MultitaskMixin(Trainer):
         for name, one in sets.items():
             with self._evaluating(metric_key_prefix, name):
                 chosen, prefix = name if eval_dataset is None else one, f"{metric_key_prefix}_{name}"
-                by_set[name] = self.evaluate(chosen, ignore_keys, prefix, **kwargs)
+                by_set[name] = self.evaluate(
+                    eval_dataset=chosen, ignore_keys=ignore_keys, metric_key_prefix=prefix, **kwargs
+                )
         metrics, means = with_means(by_set, metric_key_prefix)
         self.log(means)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
@@ -231,7 +251,7 @@ class MultitaskMixin(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the slow weights, where the method has them."""
         with self._slow_weights():
-            super().save_model(output_dir, _internal_call)
+            super().save_model(output_dir, _internal_call=_internal_call)
 
     def begin_training(self) -> None:
         """Say what is known before the first step, end what broke off, and let DDP average every row.
@@ -243,6 +263,7 @@ class MultitaskMixin(Trainer):
         self._judged_step, self._epoch = -1, None
         if self.two_loop is not None and self.state.global_step == 0:
             self.two_loop.close_inner_loop()  # of a training that was interrupted: loops begin with the order of tasks
+            self._begin_slow_weights_anew()
         self._make_rows()
         for note in self._update.notes if self._update else ():
             logger.warning(note)
@@ -266,11 +287,15 @@ class MultitaskMixin(Trainer):
     def begin_step(self, step: int) -> None:
         """Tell the method how far training is, and whose micro-batches come.
 
+        The weights are those to train, also for a ``training_step`` of one's own, which leaves the optimizer alone.
+
         Raises:
             UserError: the batches are not those of the inner loop.
         """
         loop = self.two_loop
         if loop is not None:
+            self._free_gathered(before="fast")
+            loop.train()
             loop.progress = step / self.state.max_steps
         if self._order is None:
             return
@@ -278,6 +303,20 @@ class MultitaskMixin(Trainer):
         check_turn(self._draw, loop, step, tasks[0])
         if self._rows is not None:
             self._rows.begin(tasks)
+
+    def check_step(self) -> None:
+        """Make sure that a step's gradients, all of which have come, are the method's.
+
+        Raises:
+            UserError: a class above this one computes them past it, or a weight trains that did not when it began.
+        """
+        if self._rows is None:
+            return
+        if self._rows.expects_more:
+            raise leaves_out_rows(self)
+        if any(weight.grad is not None and weight not in self._combined for weight in self._weights()):
+            assert self.model is not None
+            raise thawed_too_late(self._combined, self.model)
 
     def end_step(self) -> None:
         """Let a step that the gradient scaler has left out count as one of its inner loop, as it does in the order."""
@@ -314,12 +353,24 @@ class MultitaskMixin(Trainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with self._slow_weights():  # the optimizer's state says that it is these that the model's file has
-            super()._save_checkpoint(*args, **kwargs)
+        """Save the slow weights, and let ``on_save`` find them, as ``on_evaluate`` does.
+
+        The optimizer's state says that it is these that the model's file has.
+        """
+        if self.two_loop is not None:
+            self.two_loop.eval()
+        super()._save_checkpoint(*args, **kwargs)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if self.two_loop is not None:  # its slow weights begin anew at those that were loaded
+        self._begin_slow_weights_anew()
+
+    def _begin_slow_weights_anew(self) -> None:
+        """Let slow and fast weights be those of the model, where others than the last training's may be loaded by now.
+
+        An inner loop that was open is dropped.
+        """
+        if self.two_loop is not None and self.two_loop.current_loop:
             self.two_loop.load_state_dict(self.two_loop.inner.state_dict())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -329,6 +380,8 @@ class MultitaskMixin(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         self._check_parts()
+        if checkpoint is not None:
+            self._begin_slow_weights_anew()  # a checkpoint of save_only_model has no others
         super()._load_optimizer_and_scheduler(checkpoint)
         self._make_rows()
         if self._rows is not None and checkpoint is not None:
@@ -345,6 +398,11 @@ class MultitaskMixin(Trainer):
             self._total_steps = steps_of_training(self.args, loader, self.args.gradient_accumulation_steps)
         if isinstance(self._plan, SeveralTasks):
             return optimizer
+        return self._around(optimizer, model)
+
+    def _around(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        """Put slow weights around an optimizer, and loops that fit the steps of the training."""
+        self._fitted_steps = self._total_steps
         self._update = self._plan.build(self._setup(self._total_steps, optimizer, model))
         assert isinstance(self._update, TwoLoopUpdate)
         return self._update.two_loop
@@ -363,6 +421,12 @@ class MultitaskMixin(Trainer):
             update = self._plan.build(self._setup(self._total_steps, self._own_optimizer, self.model))
             assert isinstance(update, CombinedUpdate)
             self._update, self._rows = update, StepRows(update)
+            self._combined = {weight for weight in self._weights() if weight.requires_grad}
+
+    def _weights(self) -> Iterator[Tensor]:
+        """All that the optimizer changes."""
+        assert self._own_optimizer is not None
+        return (weight for group in self._own_optimizer.param_groups for weight in group["params"])
 
     def _free_gathered(self, *, before: Weights) -> None:
         """Let the next forward pass gather FSDP's weights anew where slow and fast ones trade places before it.

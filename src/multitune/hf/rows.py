@@ -30,6 +30,11 @@ class StepRows:
         self._tasks: list[int] = []
         self._scales: list[float] = []
 
+    @property
+    def expects_more(self) -> bool:
+        """Whether a micro-batch of the step has not been collected."""
+        return bool(self._tasks)
+
     def restart(self) -> None:
         """Drop what was collected of a step that broke off."""
         self._update.combiner.load_state_dict(self._update.combiner.state_dict())

@@ -1,9 +1,10 @@
 """Which methods have a place in a Trainer, and which of its settings go with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from multitune.errors import UserError
@@ -91,7 +92,7 @@ def check(plan: Plan, arguments: "TrainingArguments", *, own_batches: bool) -> N
     if own_batches and arguments.train_sampling_strategy != "random":
         raise UserError(
             f"train_sampling_strategy: {arguments.train_sampling_strategy} orders the examples, and so do task_column "
-            f"and sampling; leave it out"
+            f"and sampling; set it to random, or leave task_column out, with the method lookahead or mixed"
         )
     optim = str(getattr(arguments.optim, "value", arguments.optim))
     if not isinstance(plan, PlainPlan) and ("layerwise" in optim or "lomo" in optim):
@@ -163,4 +164,22 @@ def leaves_out_method(trainer: object) -> UserError:
     return UserError(
         f"create_optimizer: {name} makes its optimizer past the method; give it by optimizer_cls_and_kwargs or "
         f"optimizers, or put the mixin below: class {name}(MultitaskMixin, ...) around a Trainer that makes it"
+    )
+
+
+def leaves_out_rows(trainer: object) -> UserError:
+    """What to say of a class that has replaced ``training_step``, as scripts for adversarial training do."""
+    name = type(trainer).__name__
+    return UserError(
+        f"training_step: {name} computes gradients past the method; call super().training_step in it, or put the "
+        f"mixin below: class {name}(MultitaskMixin, ...) around a Trainer that has it"
+    )
+
+
+def thawed_too_late(combined: Set[Tensor], model: nn.Module) -> UserError:
+    """What to say of a callback that has thawed weights whose gradients have no place among those to combine."""
+    late = next(name for name, weight in model.named_parameters() if weight.grad is not None and weight not in combined)
+    return UserError(
+        f"requires_grad: {late} trains, and did not when training began, so the method would leave it out; freeze "
+        f"weights that are to train later in on_epoch_begin or on_step_begin, not before"
     )
