@@ -119,9 +119,10 @@ def _train(
     if how.resume and run_folder.is_finished(folder, one):
         return _reported(folder, one)
     how.check(folder, one)
-    one = settled(one, [folder])
+    one = settled(one, how.goes_on(folder))
     corpus = load_corpus(one) if corpus is None else corpus
-    check_unchanged(folder, one, corpus, option="--resume")
+    for begun in how.goes_on(folder):
+        check_unchanged(begun, one, corpus, option="--resume")
     run = train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_as(one):
         result = run(one, plan, corpus, folder, how, given)
@@ -138,14 +139,14 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
     one = recipe
     if leads:
         how.check(out, recipe)
-        one = settled(recipe, [out])
+        one = settled(recipe, how.goes_on(out))
     settings = json.loads(ranks.tell(json.dumps({"precision": one.precision, "threads": one.threads})))
     one = recipe.model_copy(update=settings)
     with memory_explained(one), computing_as(one):
         with launch.first_alone(ranks):
             corpus = load_corpus(one) if corpus is None else corpus
-            if leads:
-                check_unchanged(out, one, corpus, option="--resume")
+            for begun in how.goes_on(out) if leads else ():
+                check_unchanged(begun, one, corpus, option="--resume")
             reset_peak_memory(chosen(one.device))
             run = None if one.shard else prepare(one, corpus, plan, ranks)
         run = prepare(one, corpus, plan, ranks) if run is None else run  # ranks shard a model together
