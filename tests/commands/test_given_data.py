@@ -72,6 +72,20 @@ def test_a_run_that_was_moved_has_its_data_with_it(
         mt.merge([tmp_path / "moved", tmp_path / "merged" / ".." / "moved"], tmp_path / "another")
 
 
+def test_a_run_does_not_overwrite_what_it_reads(
+    tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mt.train(None, "run", data=ROWS, overrides=quick)
+    with pytest.raises(UserError, match=r"^--overwrite: run holds what the new run reads \(path: run/data\)"):
+        mt.train("run/recipe.yaml", "run", overwrite=True)
+    with pytest.raises(UserError, match=r"holds what the new run reads \(model: .*/run/model\)"):
+        mt.train(None, "run", data=ROWS, overrides=quick | {"model": str(tmp_path / "run/model")}, overwrite=True)
+    kept = Path("run/data/data.jsonl").read_bytes()
+    mt.train(None, "run", data=ROWS, overrides=quick, overwrite=True)
+    assert Path("run/data/data.jsonl").read_bytes() == kept
+
+
 def test_splits_of_one_language(tmp_path: Path, quick: dict[str, Any]) -> None:
     rows = [{"text": row["review"], "label": row["stars"]} for row in ROWS]
     result = mt.train(out=tmp_path / "run", data={"train": rows, "test": rows[:20]}, overrides=quick)

@@ -106,6 +106,8 @@ def _train(
     plan = load_plan(one)
     check_tracker(how.track)
     lora.check(one.lora)
+    if how.overwrite:
+        run_folder.check_not_read(folder, one)
     if ranks.size > 1:
         split, key = one.split_batch or one.shard, "shard" if one.shard else "split_batch"
         launch.check_method(one.method, plan, ranks.size, split_batch=split, key=key)

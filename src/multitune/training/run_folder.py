@@ -100,6 +100,21 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
 
 
+def check_not_read(out: Path, recipe: Recipe) -> None:
+    """Refuse to overwrite a folder that holds what the new run begins with: it would be gone before the first step.
+
+    Raises:
+        UserError: the recipe's data or model lie in it.
+    """
+    of_replay = None if recipe.replay is None else recipe.replay.path
+    for key, given in (("path", recipe.path), ("replay.path", of_replay), ("model", recipe.model)):
+        for place in given.values() if isinstance(given, dict) else filter(None, [given]):
+            if Path(place).exists() and Path(place).resolve().is_relative_to(out.resolve()):
+                raise UserError(
+                    f"--overwrite: {out} holds what the new run reads ({key}: {place}); name another folder with --out"
+                )
+
+
 def check_name(out: Path) -> None:
     """Raise ``UserError`` where a folder's name is not UTF-8: the libraries that write models take no other."""
     if not is_utf8(str(out)):
