@@ -1,6 +1,8 @@
 """Run folders that nobody names: a number instead of a collision, --overwrite, and what git sees."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,10 @@ import pytest
 import multitune as mt
 from builders import recipe
 from multitune.errors import UserError
+from multitune.recipe import Recipe
 from multitune.recipe_files import RecipeFile
+from multitune.results.run import FILE
+from multitune.storage.atomic import remove
 from multitune.training import run_folder
 
 
@@ -72,3 +77,50 @@ def test_only_runs_are_overwritten(file: RecipeFile) -> None:
         mt.train(file, "mine", overwrite=True)
     files = {str(path) for path in Path().rglob("*") if path.is_file()}
     assert files == {"mine/thesis.tex", "mine/recipe.yaml", "mine/metrics.jsonl"}
+
+
+def test_an_unfinished_run_with_a_model_for_each_language_is_overwritten(tmp_path: Path) -> None:
+    """It has no log of its own, but its languages have."""
+    one, out = Recipe(data="panx", method="stl"), tmp_path / "run"
+    run_folder.begin(out, one)
+    with pytest.raises(UserError, match="add --resume, or name another folder"):
+        run_folder.check(out, one, resume=False)
+    run_folder.begin(run_folder.of_language(out, "aa"), one)
+    (run_folder.of_language(out, "aa") / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match="add --resume or --overwrite"):
+        run_folder.check(out, one, resume=False)
+    with run_folder.opened(out, one, resume=False, overwrite=True):
+        assert {path.name for path in out.iterdir()} == {"recipe.yaml", ".lock", ".owner"}
+
+
+class Killed(BaseException):
+    """The process ends."""
+
+
+def test_a_run_that_was_half_overwritten_is_not_finished_and_is_overwritten_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Recipe(data="panx")
+    names = ("model/config.json", "languages/aa/metrics.jsonl", "report.html", "metrics.jsonl", FILE)
+    for before in range(10):
+        out = tmp_path / str(before)
+        with run_folder.opened(out, one, resume=False):
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (out / name).touch()
+        left = iter(range(before))
+
+        def removed(path: Path, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Killed
+            remove(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "remove", removed)
+            with suppress(Killed), run_folder.opened(out, one, resume=False, overwrite=True):
+                """All was removed before."""
+        assert not run_folder.is_finished(out, one) or all((out / name).exists() for name in names)
+        if (out / "metrics.jsonl").exists():
+            with run_folder.opened(out, one, resume=False, overwrite=True):
+                """It may be overwritten again."""
+        assert [path.name for path in out.iterdir()] == ["recipe.yaml"]

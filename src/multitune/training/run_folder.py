@@ -162,9 +162,10 @@ def opened(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) 
     with lock.held(out) as last_owner:
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
         if overwrite:
-            for path in _content(out):
-                remove(path)
+            _clear(out)
         begin(out, recipe)
+        if overwrite:
+            remove(out / metrics.FILE)
         yield last_owner
 
 
@@ -175,6 +176,18 @@ def begin(out: Path, recipe: Recipe) -> None:
         write_text(RUNS / ".gitignore", "*\n")
     remove_parts(out)
     write_text(out / "recipe.yaml", to_yaml(recipe))
+
+
+def _clear(out: Path) -> None:
+    """Remove a run but for its recipe and its log.
+
+    Killed in the midst of it, this leaves what is not finished, and what can be overwritten again.
+    """
+    (out / metrics.FILE).touch()
+    remove(out / FILE)
+    for path in _content(out):
+        if path.name not in ("recipe.yaml", metrics.FILE):
+            remove(path)
 
 
 def _content(out: Path) -> list[Path]:
@@ -199,9 +212,8 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
     if (out / merged.FILE).exists():
         raise UserError(f"--out: {out} already holds a merged model; name another folder, or add --overwrite")
     if not resume:
-        raise UserError(
-            f"--out: {out} already holds an unfinished run; add --resume or --overwrite, or name another folder"
-        )
+        add = "--resume or --overwrite" if _has_begun(out) else "--resume"
+        raise UserError(f"--out: {out} already holds an unfinished run; add {add}, or name another folder")
     if not is_saved_in(out / "recipe.yaml", recipe):
         raise UserError(
             f"--resume: {out / 'recipe.yaml'} is another recipe (in {other_keys(out / 'recipe.yaml', recipe)}); resume "
@@ -209,9 +221,14 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
         )
 
 
+def _has_begun(out: Path) -> bool:
+    """Whether a run in a folder, or of a method with a model for each language one of these, has begun to train."""
+    return any((out / name).exists() for name in BEGUN) or any(out.glob(f"languages/*/{metrics.FILE}"))
+
+
 def _check_only_a_run(out: Path) -> None:
     """Make sure that whoever overwrites a run loses nothing else: a recipe of one's own may lie among one's files."""
-    if not any((out / name).exists() for name in BEGUN):
+    if not _has_begun(out):
         raise UserError(f"--overwrite: {out} holds no run that has begun; name a new folder, or resume it")
     others = [path.name for path in _content(out) if path.name not in WRITTEN and not path.match(".*.part")]
     if others:
