@@ -60,6 +60,14 @@ def test_resuming_takes_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert default() == name, "an empty folder is free"
         Path("runs", name, "recipe.yaml").touch()
     assert (default(), default(resume=True), default(overwrite=True)) == ("run-3", "run-2", "run")
+    for name in ("run-12", "run-20261128", "run-02", "run-two", "other-13"):
+        Path("runs", name).mkdir()
+        Path("runs", name, "recipe.yaml").touch()
+    assert (default(), default(resume=True)) == ("run-13", "run-12"), "those between were removed"
+    for name in ("run", "run-2"):
+        Path("runs", name, "recipe.yaml").unlink()
+        Path("runs", name).rmdir()
+    assert (default(), default(resume=True), default(overwrite=True)) == ("run-13", "run-12", "run")
 
 
 def test_only_runs_are_overwritten(file: RecipeFile) -> None:

@@ -1,9 +1,9 @@
 """The folder of a run: whether it may be written, and who has it."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count, takewhile
 from pathlib import Path
 
 from multitune.errors import UserError, is_utf8
@@ -19,6 +19,8 @@ from multitune.training import checkpoint
 CHECKPOINTS = "checkpoints"
 RUNS = Path("runs")
 """Where runs go when nobody says."""
+NUMBER = re.compile(r"[2-9]|[1-9][0-9]{1,2}")
+"""What follows the name of a second run; longer ones, such as dates, are a user's own."""
 BEGUN = (metrics.FILE, FILE, merged.FILE)
 """Files of which a run that has begun, or a merge, has one."""
 WRITTEN = (
@@ -65,15 +67,19 @@ def tidy(out: Path, recipe: Recipe) -> None:
 def default(name: str, *, resume: bool, overwrite: bool) -> Path:
     """The folder in ``runs/`` of a run that nobody has named one for: new, with a number where the name is taken.
 
-    Where it resumes, the newest of them; where it overwrites, the one without a number.
+    Where it resumes, the newest of them; where it overwrites, the one without a number. The numbers of those that were
+    removed are not given again while a later one is there: the highest is the newest.
     """
     if overwrite:
         return RUNS / name
-    numbered = (RUNS / (name if number == 1 else f"{name}-{number}") for number in count(1))
-    before = list(takewhile(_is_taken, numbered))
-    if resume and before:
-        return before[-1]
-    return RUNS / (name if not before else f"{name}-{len(before) + 1}")
+    ends = (path.name.removeprefix(f"{name}-") for path in RUNS.glob("*") if path.name.startswith(f"{name}-"))
+    numbers = [1, *(int(end) for end in ends if NUMBER.fullmatch(end))]
+    newest = max((number for number in numbers if _is_taken(_numbered(name, number))), default=0)
+    return _numbered(name, newest if resume and newest else newest + 1)
+
+
+def _numbered(name: str, number: int) -> Path:
+    return RUNS / (name if number == 1 else f"{name}-{number}")
 
 
 def _is_taken(out: Path) -> bool:
