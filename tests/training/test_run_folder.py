@@ -13,6 +13,7 @@ from multitune.errors import UserError
 from multitune.recipe import Recipe
 from multitune.recipe_files import RecipeFile
 from multitune.results.run import FILE
+from multitune.storage import atomic
 from multitune.storage.atomic import remove
 from multitune.training import run_folder
 
@@ -46,6 +47,24 @@ def test_git_sees_no_runs(file: RecipeFile) -> None:
     Path("runs/.gitignore").write_text("")
     mt.train(file)
     assert Path("runs/.gitignore").read_text() == "", "whoever wants runs in git has them there"
+
+
+def test_runs_that_begin_at_once_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a job array in a new folder: what git is to see is written while others write it."""
+    monkeypatch.chdir(tmp_path)
+    one = Recipe(data="panx")
+
+    def synced(path: Path) -> None:
+        monkeypatch.setattr(atomic, "sync", sync)
+        run_folder.begin(Path("runs/second"), one)
+        sync(path)
+
+    sync = atomic.sync
+    monkeypatch.setattr(atomic, "sync", synced)
+    run_folder.begin(Path("runs/first"), one)
+    names = {path.name for path in Path("runs").iterdir()}
+    assert names == {".gitignore", "first", "second"}
+    assert Path("runs/.gitignore").read_text() == "*\n"
 
 
 def test_resuming_takes_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multitune.errors import UserError, is_utf8
@@ -178,8 +178,9 @@ def opened(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) 
 def begin(out: Path, recipe: Recipe) -> None:
     """Write the recipe, and remove what a killed run was still writing; git is to see nothing in ``runs/``."""
     out.mkdir(parents=True, exist_ok=True)
-    if RUNS in out.parents and not (RUNS / ".gitignore").exists():
-        write_text(RUNS / ".gitignore", "*\n")
+    if RUNS in out.parents:
+        with suppress(FileExistsError), (RUNS / ".gitignore").open("x", encoding="utf-8") as file:  # others begin, too
+            file.write("*\n")
     remove_parts(out)
     write_text(out / "recipe.yaml", to_yaml(recipe))
 
