@@ -25,7 +25,7 @@ from multitune.storage.disk import disk_explained
 from multitune.storage.scratch import scratch
 from multitune.tasks import Task
 from multitune.tasks.task import Example, Inputs
-from multitune.training import trainer
+from multitune.training import run_folder, trainer
 from multitune.training.checkpoint import RunState, flatten, load_newest, write
 from multitune.training.memory import memory_explained
 
@@ -112,6 +112,19 @@ def test_the_second_run_on_a_folder_is_refused(tmp_path: Path, tiny_model: Path,
     assert list(out.iterdir()) == []
     mt.train(one, out)
     assert not any((out / name).exists() for name in lock.FILES)
+
+
+def test_a_run_one_of_whose_languages_another_process_has_is_refused(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """As where a comparison of several jobs trains them."""
+    one, out = recipe(tiny_model, tiny_panx, "stl", budget=4), tmp_path / "run"
+    run_folder.begin(out, one)
+    language = run_folder.of_language(out, "bb")
+    run_folder.begin(language, one)
+    with lock.held(language), pytest.raises(UserError, match=f"--out: {language} is in use by process {os.getpid()}"):
+        mt.train(one, out, resume=True)
+    assert not (out / "languages" / "aa").exists()
 
 
 READ_ONLY = {"refused by the system": Path("/sys/kernel/run"), "no folder": Path("/dev/null/run")}

@@ -30,7 +30,6 @@ from multitune.results.falling import is_falling, rank
 from multitune.results.run import FILE, SIDES, RunResult, Side, Sides
 from multitune.screen.places import wanted, watched
 from multitune.screen.stages import stage
-from multitune.storage import lock
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
 from multitune.training import launch, run_folder
@@ -379,8 +378,7 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
             f"--out: {folder} holds a run of another recipe (in {other_keys(file, recipe)}); name another folder, or "
             f"remove that one"
         )
-    for each in (folder, *folder.glob("languages/*")):
-        lock.check_free(each)
+    run_folder.check_free(folder)
     lacking = [name for name in COMPARED if not (folder / name).exists()] if (folder / FILE).exists() else []
     if lacking:
         raise UserError(f"--out: {folder} lacks its {lacking[0]}; remove this folder, and the run is made again")

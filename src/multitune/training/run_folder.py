@@ -102,8 +102,14 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
             return
         if not out.is_dir():
             raise UserError(f"--out: {out} is a file; name a folder")
-        lock.check_free(out)
+        check_free(out)
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
+
+
+def check_free(out: Path) -> None:
+    """Raise UserError where another process has a run's folder, or that of a language with a model of its own."""
+    for folder in (out, *out.glob("languages/*")):
+        lock.check_free(folder)
 
 
 def check_not_read(out: Path, recipe: Recipe) -> None:
