@@ -212,7 +212,7 @@ def is_saved_in(path: Path, recipe: Recipe) -> bool:
     """Whether a file holds this recipe; keys that an earlier version did not write have their defaults.
 
     Precision and threads, which are settled when a run begins, agree where one of the two leaves them open. The device
-    may be another one: a run can move.
+    and the place of the data may be other ones: a run can move, and hashes tell whether its records are the same.
 
     Raises:
         UserError: as ``read`` and ``resolve`` do.
@@ -245,7 +245,7 @@ def _open(saved: Recipe, recipe: Recipe) -> dict[str, Any]:
         for key, left_open in (("precision", "auto"), ("threads", None))
         if left_open in (getattr(saved, key), getattr(recipe, key))
     ]
-    return {key: getattr(recipe, key) for key in (*settled, "device")}
+    return {key: getattr(recipe, key) for key in (*settled, "device", "path")}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,38 @@ def test_a_language_that_stl_has_scored_must_not_change(tmp_path: Path, tiny_mod
         mt.train(one, run, resume=True)
 
 
+def test_a_run_goes_on_where_its_data_lie_now(tmp_path: Path, tiny_model: Path, files: Path) -> None:
+    one, run = recipe(tiny_model, files, budget=12), tmp_path / "run"
+    whole = mt.train(one, tmp_path / "whole")
+    stopped(one, run)
+    moved, other = (one.model_copy(update={"path": str(tmp_path / name)}) for name in ("moved", "other"))
+    change(Path(shutil.copytree(files, tmp_path / "other")) / "train-aa.tsv")
+    files.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"^--resume: the data changed: the train records of aa"):
+        mt.train(other, run, resume=True)
+    resumed = mt.train(moved, run, resume=True)
+    assert (resumed.seen, resumed.drift, resumed.digests) == (whole.seen, whole.drift, whole.digests)
+    assert mt.evaluate(run) == whole.seen | whole.unseen
+    assert mt.train(moved, tmp_path / "whole", resume=True) == whole
+    with pytest.raises(UserError, match=r"^--resume: the data changed: the train records of aa"):
+        mt.train(other, run, resume=True)
+
+
+def test_a_run_that_is_overwritten_has_no_say(tmp_path: Path, tiny_model: Path, files: Path) -> None:
+    """Neither its data nor the precision and threads that were settled for it are those of the new one."""
+    one, run = recipe(tiny_model, files, budget=4, precision="auto"), tmp_path / "run"
+    fresh = mt.train(one, tmp_path / "fresh")
+    mt.train(one.model_copy(update={"precision": "fp32", "threads": 2}), run)
+    change(files / "train-aa.tsv")
+    now = mt.train(one, run, overwrite=True)
+    assert (now.precision, now.threads) == (fresh.precision, fresh.threads)
+    assert fresh.digests is not None
+    assert now.digests is not None
+    assert fresh.digests.changes(now.digests) == "the train records of aa"
+    (run / "results.json").write_text("{")
+    assert mt.train(one, run, overwrite=True).digests == now.digests
+
+
 def test_a_comparison_takes_no_run_on_other_data(tmp_path: Path, tiny_model: Path, files: Path) -> None:
     file, out = comparison_file(tiny_model, files), tmp_path / "all"
     mt.compare(file, out, methods=["mtl"], overrides={"budget": 8})

@@ -14,6 +14,7 @@ from multitune.commands.estimate import estimate_comparison, estimate_run
 from multitune.errors import UserError
 from multitune.plans import METHODS
 from multitune.recipe_files import to_yaml
+from multitune.training import checkpoint
 from multitune.training.checkpoint_writer import Written
 from multitune.training.progress import Silent
 
@@ -42,6 +43,23 @@ def test_a_checkpoint_has_the_size_that_was_estimated(tmp_path: Path, tiny_model
     sizes: list[int] = []
     mt.train(one, tmp_path / "run", progress=lambda title, budget: Sizes(sizes))
     assert estimate_run(one).each.checkpoint_bytes == pytest.approx(sizes[-1], rel=0.01)
+
+
+def test_as_many_checkpoints_are_on_disk_as_were_estimated(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most are there just before the oldest one goes."""
+    one = recipe(tiny_model, tiny_panx, budget=24, validate_every=4)
+    remove, counts = checkpoint.remove, list[int]()
+
+    def removed(path: Path) -> None:
+        counts.append(len(list(path.parent.iterdir())))
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "remove", removed)
+        mt.train(one, tmp_path / "run")
+    assert estimate_run(one).each.checkpoints == max(counts)
 
 
 def test_an_estimate_in_fp16_has_the_optimizers_state(tiny_model: Path, tiny_panx: Path) -> None:

@@ -185,15 +185,18 @@ def test_where_all_fail_that_is_the_answer(
 def test_what_concerns_all_runs_ends_them_at_once(
     tmp_path: Path, tiny_model: Path, tiny_panx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = failing([("mtl", 0)], Interrupted("stopped", signal.SIGTERM), monkeypatch)
-    with pytest.raises(Interrupted):
-        mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path / "stopped", overrides=SHORT)
-    assert begun == [("mtl", 0)]
+    stopped = Interrupted("stopped after 6 of 12 gradients; --resume goes on from there", signal.SIGTERM)
+    begun = failing([("sequential_reptile", 0)], stopped, monkeypatch)
+    told = "^stopped; 1 of 4 runs are finished, and the same command goes on from there$"  # --resume is train's
+    with pytest.raises(Interrupted, match=told) as raised:
+        mt.compare(comparison_file(tiny_model, tiny_panx), tmp_path / "stopped", seeds=2, overrides=SHORT)
+    assert raised.value.signal is signal.SIGTERM
+    assert begun == [("mtl", 0), ("sequential_reptile", 0)]
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (model / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(UserError, match=str(model)) as raised:
+    with pytest.raises(UserError, match=str(model)) as damaged:
         mt.compare(comparison_file(model, tiny_panx), tmp_path / "damaged", overrides=SHORT)
-    assert "runs failed" not in str(raised.value)
+    assert "runs failed" not in str(damaged.value)
 
 
 def test_a_damaged_model_amid_others_is_noted(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:

@@ -1,5 +1,6 @@
 """Data in memory given to train: the run folder keeps them, and everything that follows a run works on it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,20 @@ def test_a_run_that_was_moved_has_its_data_with_it(
         mt.merge([tmp_path / "moved", tmp_path / "merged" / ".." / "moved"], tmp_path / "another")
 
 
+def test_a_run_does_not_overwrite_what_it_reads(
+    tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mt.train(None, "run", data=ROWS, overrides=quick)
+    with pytest.raises(UserError, match=r"^--overwrite: run holds what the new run reads \(path: run/data\)"):
+        mt.train("run/recipe.yaml", "run", overwrite=True)
+    with pytest.raises(UserError, match=r"holds what the new run reads \(model: .*/run/model\)"):
+        mt.train(None, "run", data=ROWS, overrides=quick | {"model": str(tmp_path / "run/model")}, overwrite=True)
+    kept = Path("run/data/data.jsonl").read_bytes()
+    mt.train(None, "run", data=ROWS, overrides=quick, overwrite=True)
+    assert Path("run/data/data.jsonl").read_bytes() == kept
+
+
 def test_splits_of_one_language(tmp_path: Path, quick: dict[str, Any]) -> None:
     rows = [{"text": row["review"], "label": row["stars"]} for row in ROWS]
     result = mt.train(out=tmp_path / "run", data={"train": rows, "test": rows[:20]}, overrides=quick)
@@ -103,6 +118,25 @@ def test_an_interrupted_run_goes_on_with_and_without_the_data(
             mt.train(out=out, data=ROWS, overrides=quick)
         resumed = mt.train(None if again else out / "recipe.yaml", out, resume=True, **again)
         assert (resumed.seen, resumed.drift) == (whole.seen, whole.drift)
+
+
+def test_a_run_that_was_moved_goes_on_with_the_data_and_with_those_that_it_keeps(
+    tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = mt.train(out="whole", data=ROWS, overrides=quick)
+    stop_after(5, monkeypatch)
+    with pytest.raises(Interrupted):
+        mt.train(out="run", data=ROWS, overrides=quick)
+    for name in ("one", "two"):
+        shutil.copytree("run", name)
+    shutil.rmtree("run")
+    resumed = mt.train(out=tmp_path / "one", data=ROWS, overrides=quick, resume=True)
+    from_kept = mt.train("two/recipe.yaml", "two", resume=True)
+    assert (resumed.seen, resumed.drift) == (from_kept.seen, from_kept.drift) == (whole.seen, whole.drift)
+    assert mt.train(out="one", data=ROWS, overrides=quick, resume=True) == resumed
+    with pytest.raises(UserError, match=r"^--resume: the data changed: the train records of de"):
+        mt.train(out="one", data=[*ROWS[:2], *ROWS[4:]], overrides=quick, resume=True)
 
 
 def test_a_recipe_gets_the_data_and_what_it_does_not_say_of_columns(tmp_path: Path, quick: dict[str, Any]) -> None:

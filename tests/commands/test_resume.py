@@ -20,6 +20,8 @@ from multitune.storage.cores import usable_cores
 from multitune.training import trainer
 from multitune.training.progress import Silent
 
+HELD = 300 << 20
+
 
 @pytest.mark.parametrize("method", ["mtl", "stl"])
 def test_of_a_finished_run_the_report_is_written_again(
@@ -131,6 +133,25 @@ def test_a_run_that_is_stopped_before_its_first_step_meets_the_same_tasks(
     mt.train(one, tmp_path / "run", resume=True)
     weights, whole = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("run", "whole"))
     assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
+class Hungry(Silent):
+    """A display that takes 300 MB for a moment, and is stopped."""
+
+    def validated(self, *_: object) -> None:
+        _ = b"x" * HELD
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_resumed_run_tells_the_most_memory_of_all_its_sessions(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """A comparison's table would else show what the rest of a run takes, or its last evaluation alone."""
+    one = recipe(tiny_model, tiny_panx, budget=12, validate_every=6)
+    whole = mt.train(one, tmp_path / "whole").peak_memory_bytes
+    with pytest.raises(Interrupted, match="stopped after 6 of 12 gradients"):
+        mt.train(one, tmp_path / "run", progress=lambda *_: Hungry())
+    assert mt.train(one, tmp_path / "run", resume=True).peak_memory_bytes > whole + HELD / 2
 
 
 def test_stl_without_all_its_models_is_not_scored(

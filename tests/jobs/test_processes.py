@@ -112,6 +112,17 @@ def test_runs_at_once_are_those_of_one_after_the_other(tmp_path: Path, tiny_mode
     assert one.runs[0].seconds != two.runs[0].seconds
 
 
+def test_a_finished_run_gets_the_report_that_it_lacks(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
+    """Of a method with a model for each language, too, all of which are there."""
+    file = comparison_file(tiny_model, tiny_panx)
+    how: dict[str, Any] = {"methods": ["stl"], "overrides": {"budget": 4, "dev_limit": 2}}
+    mt.compare(file, tmp_path / "all", **how)
+    report = tmp_path / "all" / "stl-seed0" / "report.html"
+    report.unlink()
+    mt.compare(file, tmp_path / "all", jobs=2, **how)
+    assert report.exists()
+
+
 def test_a_fault_and_a_mistake_in_a_run_are_told_in_a_line(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     recipe = recipe_of(tmp_path, tiny_model, tiny_panx, clip=None)
     with running(begun(recipe, tmp_path / "out", "--grid", "learning_rate=1e-3,1e30", "budget=8")) as process:

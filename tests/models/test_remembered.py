@@ -1,5 +1,6 @@
 """Weights that wait on disk come back bit by bit, and leave nothing behind."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_weights_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monk
         found = remembered.weight(name)
         assert found.dtype == weight.dtype
         assert torch.equal(found, weight.detach())
+
+
+def test_the_file_may_lie_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a file that is open gets another name when it is removed, and its folder cannot go before it."""
+
+    def renamed(path: str, *, dir_fd: int | None = None) -> None:
+        os.rename(path, f"{path}.nfs", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "unlink", renamed)
+    assert Remembered({"w": torch.ones(2)}).weight("w").tolist() == [1, 1]
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -469,6 +469,22 @@ def test_what_goes_wrong_in_the_thread_reaches_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path, folder: bool) -> None:
+    """As where a model was moved to another disk, and the run goes on."""
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "target"
+    for path in (elsewhere, link):
+        if path is link:
+            link.symlink_to(elsewhere)
+        with atomic.replaced(path) as beside:
+            if folder:
+                beside.mkdir()
+            (beside / "file" if folder else beside).write_text(path.name)
+    assert not link.is_symlink()
+    texts = [(path / "file" if folder else path).read_text() for path in (elsewhere, link)]
+    assert texts == ["elsewhere", "target"]
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, folder: bool) -> None:
     target = tmp_path / "target"
     content = target / "file" if folder else target

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,10 @@ from multitune.errors import Interrupted, RunError, UserError
 from multitune.recipe_files import read, to_yaml
 from multitune.storage import lock
 from multitune.storage.disk import disk_explained
+from multitune.storage.scratch import scratch
 from multitune.tasks import Task
 from multitune.tasks.task import Example, Inputs
-from multitune.training import trainer
+from multitune.training import run_folder, trainer
 from multitune.training.checkpoint import RunState, flatten, load_newest, write
 from multitune.training.memory import memory_explained
 
@@ -71,6 +73,35 @@ def test_a_lock_file_with_nonsense_in_it_stops_nobody(tmp_path: Path) -> None:
             assert last == "an unknown process"
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP], ids=["NFS", "others"])
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = rf"^--out: {tmp_path}: its disk has no locks \({os.strerror(number)}\).*; name a folder on another disk"
+    with pytest.raises(UserError, match=said), lock.held(tmp_path):
+        """Nobody comes here."""
+    with pytest.raises(OSError, match=os.strerror(number)), scratch(tmp_path):
+        """Nor here."""
+    assert [path.name for path in tmp_path.iterdir()] == [lock.LOCK]
+
+
+def test_a_folder_that_another_machine_has_may_be_freed(
+    tmp_path: Path, owner: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of files keeps the lock of a machine that has gone without a word."""
+    with pytest.raises(UserError, match=r"; wait for it to end, or name another folder$"):
+        lock.check_free(tmp_path)
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    with pytest.raises(UserError, match=f"another folder; where that machine is gone, remove {tmp_path / lock.LOCK}$"):
+        lock.check_free(tmp_path)
+    (tmp_path / lock.LOCK).unlink()
+    lock.check_free(tmp_path)
+
+
 def test_the_second_run_on_a_folder_is_refused(tmp_path: Path, tiny_model: Path, tiny_panx: Path) -> None:
     one, out = recipe(tiny_model, tiny_panx), tmp_path / "run"
     out.mkdir()
@@ -81,6 +112,19 @@ def test_the_second_run_on_a_folder_is_refused(tmp_path: Path, tiny_model: Path,
     assert list(out.iterdir()) == []
     mt.train(one, out)
     assert not any((out / name).exists() for name in lock.FILES)
+
+
+def test_a_run_one_of_whose_languages_another_process_has_is_refused(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path
+) -> None:
+    """As where a comparison of several jobs trains them."""
+    one, out = recipe(tiny_model, tiny_panx, "stl", budget=4), tmp_path / "run"
+    run_folder.begin(out, one)
+    language = run_folder.of_language(out, "bb")
+    run_folder.begin(language, one)
+    with lock.held(language), pytest.raises(UserError, match=f"--out: {language} is in use by process {os.getpid()}"):
+        mt.train(one, out, resume=True)
+    assert not (out / "languages" / "aa").exists()
 
 
 READ_ONLY = {"refused by the system": Path("/sys/kernel/run"), "no folder": Path("/dev/null/run")}

@@ -1,6 +1,8 @@
 """Run folders that nobody names: a number instead of a collision, --overwrite, and what git sees."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,11 @@ import pytest
 import multitune as mt
 from builders import recipe
 from multitune.errors import UserError
+from multitune.recipe import Recipe
 from multitune.recipe_files import RecipeFile
+from multitune.results.run import FILE
+from multitune.storage import atomic
+from multitune.storage.atomic import remove
 from multitune.training import run_folder
 
 
@@ -43,6 +49,24 @@ def test_git_sees_no_runs(file: RecipeFile) -> None:
     assert Path("runs/.gitignore").read_text() == "", "whoever wants runs in git has them there"
 
 
+def test_runs_that_begin_at_once_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a job array in a new folder: what git is to see is written while others write it."""
+    monkeypatch.chdir(tmp_path)
+    one = Recipe(data="panx")
+
+    def synced(path: Path) -> None:
+        monkeypatch.setattr(atomic, "sync", sync)
+        run_folder.begin(Path("runs/second"), one)
+        sync(path)
+
+    sync = atomic.sync
+    monkeypatch.setattr(atomic, "sync", synced)
+    run_folder.begin(Path("runs/first"), one)
+    names = {path.name for path in Path("runs").iterdir()}
+    assert names == {".gitignore", "first", "second"}
+    assert Path("runs/.gitignore").read_text() == "*\n"
+
+
 def test_resuming_takes_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -55,6 +79,14 @@ def test_resuming_takes_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert default() == name, "an empty folder is free"
         Path("runs", name, "recipe.yaml").touch()
     assert (default(), default(resume=True), default(overwrite=True)) == ("run-3", "run-2", "run")
+    for name in ("run-12", "run-20261128", "run-02", "run-two", "other-13"):
+        Path("runs", name).mkdir()
+        Path("runs", name, "recipe.yaml").touch()
+    assert (default(), default(resume=True)) == ("run-13", "run-12"), "those between were removed"
+    for name in ("run", "run-2"):
+        Path("runs", name, "recipe.yaml").unlink()
+        Path("runs", name).rmdir()
+    assert (default(), default(resume=True), default(overwrite=True)) == ("run-13", "run-12", "run")
 
 
 def test_only_runs_are_overwritten(file: RecipeFile) -> None:
@@ -72,3 +104,50 @@ def test_only_runs_are_overwritten(file: RecipeFile) -> None:
         mt.train(file, "mine", overwrite=True)
     files = {str(path) for path in Path().rglob("*") if path.is_file()}
     assert files == {"mine/thesis.tex", "mine/recipe.yaml", "mine/metrics.jsonl"}
+
+
+def test_an_unfinished_run_with_a_model_for_each_language_is_overwritten(tmp_path: Path) -> None:
+    """It has no log of its own, but its languages have."""
+    one, out = Recipe(data="panx", method="stl"), tmp_path / "run"
+    run_folder.begin(out, one)
+    with pytest.raises(UserError, match="add --resume, or name another folder"):
+        run_folder.check(out, one, resume=False)
+    run_folder.begin(run_folder.of_language(out, "aa"), one)
+    (run_folder.of_language(out, "aa") / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match="add --resume or --overwrite"):
+        run_folder.check(out, one, resume=False)
+    with run_folder.opened(out, one, resume=False, overwrite=True):
+        assert {path.name for path in out.iterdir()} == {"recipe.yaml", ".lock", ".owner"}
+
+
+class Killed(BaseException):
+    """The process ends."""
+
+
+def test_a_run_that_was_half_overwritten_is_not_finished_and_is_overwritten_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Recipe(data="panx")
+    names = ("model/config.json", "languages/aa/metrics.jsonl", "report.html", "metrics.jsonl", FILE)
+    for before in range(10):
+        out = tmp_path / str(before)
+        with run_folder.opened(out, one, resume=False):
+            for name in names:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (out / name).touch()
+        left = iter(range(before))
+
+        def removed(path: Path, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Killed
+            remove(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "remove", removed)
+            with suppress(Killed), run_folder.opened(out, one, resume=False, overwrite=True):
+                """All was removed before."""
+        assert not run_folder.is_finished(out, one) or all((out / name).exists() for name in names)
+        if (out / "metrics.jsonl").exists():
+            with run_folder.opened(out, one, resume=False, overwrite=True):
+                """It may be overwritten again."""
+        assert [path.name for path in out.iterdir()] == ["recipe.yaml"]

@@ -63,7 +63,9 @@ PHASES = {
     "the last evaluation": Phase(trainer.Trainer, "ship", 1, "--resume goes on", BEGUN),
     "saving the model": Phase(Encoder, "save", 1, "was finished", FINISHED),
     "the report": Phase(page, "write", 1, "stopped at once", FINISHED),
-    "saving the model, of two runs": Phase(Encoder, "save", 1, "was finished", FINISHED, command="compare"),
+    "saving the model, of two runs": Phase(
+        Encoder, "save", 1, "; 1 of 2 runs are finished", FINISHED, command="compare"
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Live tracking: what TensorBoard is shown is what metrics.jsonl holds; what cannot be had is said before the run."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 import multitune as mt
 from builders import recipe
-from multitune.errors import UserError
+from multitune.errors import DivergedError, Interrupted, UserError
+from multitune.recipe import Recipe
 from multitune.results.metrics import Train
+from multitune.storage.interrupt import Leave
 from multitune.training import run_folder
 from multitune.training.tracking import tracking
 
@@ -62,6 +65,39 @@ def test_a_resumed_run_goes_on_in_mlflow(tmp_path: Path, tiny_model: Path, tiny_
         assert [run.info.status for run in runs] == ["FINISHED"] * expected
         history = client.get_metric_history(runs[0].info.run_id, "train/loss")
         assert [point.step for point in history] == ([0] if steps == (0,) else list(range(steps[-1] + 1)))
+
+
+def tracked_to(error: BaseException, one: Recipe, out: Path) -> None:
+    """A tracked run that an error ends."""
+    with tracking("mlflow", one, out, 0) as log:
+        log(Train(gradients=1, seconds=1.0, loss=1.0, learning_rate=0.1))
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Interrupted("stopped", signal.SIGTERM), "KILLED"),
+        (Leave(signal.SIGTERM), "KILLED"),
+        (DivergedError("no step was taken"), "FAILED"),
+    ],
+    ids=["stopped", "stopped at once", "diverged"],
+)
+def test_mlflow_knows_how_a_run_ended_and_finds_it_where_it_was_moved(
+    tmp_path: Path, tiny_model: Path, tiny_panx: Path, mlflow: Any, error: BaseException, status: str
+) -> None:
+    one = recipe(tiny_model, tiny_panx)
+    with pytest.raises(type(error)):
+        tracked_to(error, one, tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    client = mlflow.MlflowClient(tracking_uri=(tmp_path / "moved" / "mlflow").as_uri())
+    experiment = client.get_experiment_by_name("multitune").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == [status]
+    with tracking("mlflow", one, tmp_path / "moved", 1) as log:
+        log(Train(gradients=2, seconds=2.0, loss=1.0, learning_rate=0.1))
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
 
 
 def test_a_server_that_cannot_be_reached_is_a_mistake_before_the_first_step_and_a_warning_later(

@@ -17,7 +17,7 @@ from multitune.commands.grid import Grid
 from multitune.commands.init import recipe_for
 from multitune.commands.train import train
 from multitune.data.corpus import Corpus
-from multitune.errors import UserError
+from multitune.errors import Interrupted, UserError
 from multitune.evaluation import intervals
 from multitune.evaluation.scoring import read_samples
 from multitune.recipe import LARGEST_SEED, Recipe
@@ -30,7 +30,6 @@ from multitune.results.falling import is_falling, rank
 from multitune.results.run import FILE, SIDES, RunResult, Side, Sides
 from multitune.screen.places import wanted, watched
 from multitune.screen.stages import stage
-from multitune.storage import lock
 from multitune.storage.disk import disk_explained
 from multitune.tasks import HeadMap
 from multitune.training import launch, run_folder
@@ -150,12 +149,14 @@ def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None
     if count > 1 or ray is not None:
         parallel.check_known(missing)
     if count == 1 and ray is None:
-        with stage("all runs", len(missing)) as done:
-            for one, corpus in missing:
-                with failures.noted(one, corpus):
-                    at = out / one.folder
-                    train(one.recipe, at, resume=True, progress=how.progress, track=how.track, corpus=corpus)
-                done(1)
+        try:
+            _one_after_the_other(missing, out, failures, how)
+        except Interrupted as stop:
+            whole = sum((out / one.folder / FILE).exists() for one in runs)
+            raise Interrupted(
+                f"stopped; {whole} of {len(runs)} runs are finished, and the same command goes on from there",
+                stop.signal,
+            ) from stop
     else:
         workers = ray or parallel.local_workers([one.recipe for one in runs], count)
         parallel.run_at_once(missing, out, failures, workers, progress=how.progress, track=how.track)
@@ -167,6 +168,16 @@ def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None
         comparison.write(out)
         page.write(out)
     return comparison
+
+
+def _one_after_the_other(missing: parallel.Missing, out: Path, failures: Failures, how: How) -> None:
+    """Make runs in this process; what fails is noted."""
+    with stage("all runs", len(missing)) as done:
+        for one, corpus in missing:
+            with failures.noted(one, corpus):
+                at = out / one.folder
+                train(one.recipe, at, resume=True, progress=how.progress, track=how.track, corpus=corpus)
+            done(1)
 
 
 def plan_runs(
@@ -393,8 +404,7 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
             f"--out: {folder} holds a run of another recipe (in {other_keys(file, recipe)}); name another folder, or "
             f"remove that one"
         )
-    for each in (folder, *folder.glob("languages/*")):
-        lock.check_free(each)
+    run_folder.check_free(folder)
     lacking = [name for name in COMPARED if not (folder / name).exists()] if (folder / FILE).exists() else []
     if lacking:
         raise UserError(f"--out: {folder} lacks its {lacking[0]}; remove this folder, and the run is made again")

@@ -37,6 +37,10 @@ class How:
             return self.progress(title, budget)
         return OnScreen(title, budget) if wanted(self.progress) else Silent()
 
+    def goes_on(self, out: Path) -> list[Path]:
+        """The folder of the run that is gone on with, where one is there: of one that is overwritten nothing counts."""
+        return [] if self.overwrite else [out]
+
     def check(self, out: Path, recipe: Recipe) -> None:
         """Raise UserError where the folder cannot be the run's."""
         run_folder.check(out, recipe, resume=self.resume, overwrite=self.overwrite)

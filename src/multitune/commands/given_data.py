@@ -12,6 +12,7 @@ from multitune.commands.init import init, is_data
 from multitune.data import in_memory
 from multitune.data.sets.by_language import LANGUAGE
 from multitune.errors import UserError
+from multitune.recipe import Recipe
 from multitune.recipe_files import AnyRecipe, RecipeFile, as_file, merge, read
 from multitune.storage.atomic import replaced
 from multitune.storage.disk import disk_explained
@@ -68,6 +69,18 @@ def recipe_of(run: Path) -> RecipeFile:
     if isinstance(path, str) and Path(path).name == FOLDER and kept.is_dir():
         return replace(file, run=file.run | {"path": str(kept)})
     return file
+
+
+def where_kept(recipe: Recipe, file: Path) -> Recipe:
+    """The recipe of a run whose data are no longer where it says, with those that the run keeps, if it does.
+
+    Args:
+        recipe: of a file.
+        file: ``recipe.yaml`` of a run folder that was moved, or any other, whose recipe stays as it is.
+    """
+    kept = file.parent / FOLDER
+    moved = isinstance(recipe.path, str) and Path(recipe.path).name == FOLDER and not Path(recipe.path).exists()
+    return recipe.model_copy(update={"path": str(kept)}) if moved and kept.is_dir() else recipe
 
 
 def _completed(file: RecipeFile, folder: Path, overrides: Mapping[str, Any]) -> RecipeFile:

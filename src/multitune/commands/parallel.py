@@ -137,7 +137,7 @@ def run_at_once(
 def _jobs(one: Planned, corpus: Corpus, out: Path, track: str | None) -> Iterator[Job]:
     """The jobs of a run: itself; before that, of a method with a model for each language, these models."""
     folder, parts = out / one.folder, []
-    if load_plan(one.recipe).one_model_per_task:
+    if load_plan(one.recipe).one_model_per_task and not (folder / FILE).exists():
         languages = [each for each in corpus.train if not (folder / "languages" / each / FILE).exists()]
         parts = [Job(f"{one.folder}/{each}", one.recipe, folder, track, language=each) for each in languages]
         with run_folder.opened(folder, one.recipe, resume=True):

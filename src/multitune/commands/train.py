@@ -16,7 +16,7 @@ from multitune.models import lora
 from multitune.models.device import chosen
 from multitune.plans import Plan
 from multitune.recipe import Recipe
-from multitune.recipe_files import AnyRecipe, RecipeFile
+from multitune.recipe_files import AnyRecipe, RecipeFile, read
 from multitune.reports import page
 from multitune.results.json_files import as_line, parsed, plain, typed
 from multitune.results.run import FILE, RunResult
@@ -99,13 +99,15 @@ def _train(
     given: Path | None = None,
 ) -> RunResult:
     """Train by a recipe file; ``given`` has the data, where the run is to keep them."""
-    one = file.resolve(overrides=overrides)
+    one = given_data.where_kept(file.resolve(overrides=overrides), Path(file.source))
     if how.resume and how.overwrite:
         raise UserError("--resume: cannot stand beside --overwrite, which begins anew")
     folder = default_folder(file, one, resume=how.resume, overwrite=how.overwrite) if out is None else Path(out)
     plan = load_plan(one)
     check_tracker(how.track)
     lora.check(one.lora)
+    if how.overwrite:
+        run_folder.check_not_read(folder, one)
     if ranks.size > 1:
         split, key = one.split_batch or one.shard, "shard" if one.shard else "split_batch"
         launch.check_method(one.method, plan, ranks.size, split_batch=split, key=key)
@@ -116,12 +118,13 @@ def _train(
     if given is not None:
         corpus = load_corpus(one)
         one = one.model_copy(update={"path": str(folder / given_data.FOLDER)})
-    if how.resume and run_folder.is_finished(folder, one):
+    if how.resume and _is_finished(folder, one, corpus):
         return _reported(folder, one)
     how.check(folder, one)
-    one = settled(one, [folder])
+    one = settled(one, how.goes_on(folder))
     corpus = load_corpus(one) if corpus is None else corpus
-    check_unchanged(folder, one, corpus, option="--resume")
+    for begun in how.goes_on(folder):
+        check_unchanged(begun, one, corpus, option="--resume")
     run = train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_as(one):
         result = run(one, plan, corpus, folder, how, given)
@@ -132,20 +135,20 @@ def _train(
 def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, how: How, ranks: Ranks) -> RunResult:
     """A run that several ranks share; all of them return rank 0's result."""
     leads = ranks.rank == 0
-    finished = leads and how.resume and run_folder.is_finished(out, recipe)
+    finished = leads and how.resume and _is_finished(out, recipe, corpus)
     if json.loads(ranks.tell(json.dumps(finished))):
         return _result_of_all(_reported(out, recipe) if leads else None, ranks)
     one = recipe
     if leads:
         how.check(out, recipe)
-        one = settled(recipe, [out])
+        one = settled(recipe, how.goes_on(out))
     settings = json.loads(ranks.tell(json.dumps({"precision": one.precision, "threads": one.threads})))
     one = recipe.model_copy(update=settings)
     with memory_explained(one), computing_as(one):
         with launch.first_alone(ranks):
             corpus = load_corpus(one) if corpus is None else corpus
-            if leads:
-                check_unchanged(out, one, corpus, option="--resume")
+            for begun in how.goes_on(out) if leads else ():
+                check_unchanged(begun, one, corpus, option="--resume")
             reset_peak_memory(chosen(one.device))
             run = None if one.shard else prepare(one, corpus, plan, ranks)
         run = prepare(one, corpus, plan, ranks) if run is None else run  # ranks shard a model together
@@ -172,6 +175,19 @@ def default_folder(file: RecipeFile, recipe: Recipe, *, resume: bool, overwrite:
     """Where a run goes when nobody says."""
     name = f"{file.name}-{recipe.method}-seed{recipe.seed}"
     return run_folder.default(name, resume=resume, overwrite=overwrite)
+
+
+def _is_finished(out: Path, recipe: Recipe, corpus: Corpus | None) -> bool:
+    """Whether the folder holds this very run, finished.
+
+    Raises:
+        UserError: it does, but the recipe's data lie elsewhere now, and are other ones.
+    """
+    if not run_folder.is_finished(out, recipe):
+        return False
+    if read(out / "recipe.yaml").resolve().path != recipe.path:
+        check_unchanged(out, recipe, load_corpus(recipe) if corpus is None else corpus, option="--resume")
+    return True
 
 
 def _reported(out: Path, recipe: Recipe) -> RunResult:

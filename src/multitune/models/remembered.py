@@ -22,10 +22,11 @@ class Remembered:
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        with tempfile.TemporaryDirectory() as folder, disk_explained(Path(folder)):
-            path = Path(folder) / "weights.safetensors"
-            save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, path)
-            self._file = safe_open(path, framework="pt")
+        temporary = Path(tempfile.gettempdir())
+        # in no folder of its own: where TMPDIR is on NFS, a folder cannot be removed while a file of it is open
+        with disk_explained(temporary), tempfile.NamedTemporaryFile(suffix=".safetensors", dir=temporary) as file:
+            save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, file.name)
+            self._file = safe_open(file.name, framework="pt")
 
     def weight(self, name: str) -> Tensor:
         """One of the weights, on the CPU."""

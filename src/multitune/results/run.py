@@ -68,7 +68,7 @@ class RunResult(JsonFile):
         drift: L2 distance of the shipped weights from the pretrained ones, heads excluded; null where the weights are
             not finite: the run has diverged.
         seconds: of training, validations included, over all sessions of the run.
-        peak_memory_bytes: the most that the process, or the accelerator, had in use.
+        peak_memory_bytes: the most that the process, or the accelerator, had in use, over all sessions of the run.
         shipped: which weights ``model/`` holds.
         dropped: records left out because the recipe's ``labels`` ignores all their labels.
         versions: of Python and the packages that decide the numbers, and how scores were computed.

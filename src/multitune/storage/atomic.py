@@ -28,8 +28,8 @@ def replaced(path: Path) -> Iterator[Path]:
         unlock(beside)
         for written in [beside, *beside.rglob("*")]:
             sync(written)
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # or a link to one, which goes as a link to a file does
+            remove(path)
         beside.replace(path)
         sync(path.parent)
     finally:

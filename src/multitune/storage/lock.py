@@ -1,5 +1,6 @@
 """One process at a time in a run folder."""
 
+import errno
 import getpass
 import json
 import os
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -16,6 +18,9 @@ from multitune.errors import UserError
 LOCK, OWNER = ".lock", ".owner"
 """What a folder holds while a process has it: the file that is locked, and who that process is."""
 FILES = (LOCK, OWNER)
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}
+"""What file systems say that have no locks, as NFS without its lock daemon. Where they do not even know flock (ENOSYS:
+Lustre mounted without it), the file itself is filelock's lock."""
 PATIENCE = 0.1
 """Seconds after which a lock counts as another's; the last owner may just be removing its file."""
 
@@ -77,9 +82,15 @@ def _acquired(folder: Path) -> FileLock:
     try:
         return locked(folder / LOCK)
     except Timeout:
+        said = f"--out: {folder} is in use by {_owner(folder)}; wait for it to end, or name another folder"
+        raise UserError(said + _elsewhere(folder)) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
         raise UserError(
-            f"--out: {folder} is in use by {_owner(folder)}; wait for it to end, or name another folder"
-        ) from None
+            f"--out: {folder}: its disk has no locks ({os.strerror(error.errno)}), which keep two runs out of one "
+            f"folder; name a folder on another disk, or mount this one with locks"
+        ) from error
 
 
 def _this_process() -> dict[str, str | int]:
@@ -96,8 +107,20 @@ def _user() -> str:
 
 def _owner(folder: Path) -> str:
     """Who has a folder, or had it last, in words."""
+    owner = _noted(folder)
+    return "process {pid} of {user} on {host}, since {since}".format(**owner) if owner else "an unknown process"
+
+
+def _elsewhere(folder: Path) -> str:
+    """What helps where another machine has a folder, and may be gone: no system that is left ends its lock."""
+    here = _noted(folder).get("host", socket.gethostname()) == socket.gethostname()
+    return "" if here else f"; where that machine is gone, remove {folder / LOCK}"
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What an owner of a folder has noted of itself; nothing where that cannot be read."""
     try:
         owner = json.loads((folder / OWNER).read_bytes())
-        return f"process {owner['pid']} of {owner['user']} on {owner['host']}, since {owner['since']}"
+        return {name: owner[name] for name in ("pid", "user", "host", "since")}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "an unknown process"
+        return {}

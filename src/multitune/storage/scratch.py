@@ -37,7 +37,7 @@ def _made(parent: Path) -> tuple[Path, FileLock]:
         except (Timeout, FileNotFoundError):  # another process took it for one that was left: it was not locked yet
             continue
         except OSError:
-            folder.rmdir()
+            shutil.rmtree(folder, ignore_errors=True)
             raise
 
 

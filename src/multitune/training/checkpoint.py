@@ -53,6 +53,7 @@ class Progress:
         seconds: seconds trained, over all sessions of the run.
         step_seconds: those of ``seconds`` that steps took.
         probe_seconds: those of ``seconds`` that probes took.
+        peak_memory_bytes: the most that was in use when a checkpoint was taken, in any session.
         losses: of the steps since the last training line of metrics.jsonl.
         validated: gradient computations at the newest validation.
         dev: its average, in percent.
@@ -71,6 +72,7 @@ class Progress:
     seconds: float = 0.0
     step_seconds: float = 0.0
     probe_seconds: float = 0.0
+    peak_memory_bytes: int = 0
     losses: list[float] = pydantic.Field(default_factory=list)
     validated: int = 0
     dev: float = 0.0

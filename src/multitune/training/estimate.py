@@ -34,7 +34,7 @@ class Estimate:
         memory_bytes: the most that the process, or the accelerator, has in use.
         gradients: computations, its budget.
         checkpoint_bytes: of one checkpoint.
-        checkpoints: that are on disk at a time.
+        checkpoints: that are on disk at a time, with the one that is being written.
     """
 
     seconds: float
@@ -94,7 +94,7 @@ def tried(run: Run) -> Estimate:
         memory_bytes=peak_memory(run.encoder.device) + checkpoint,
         gradients=recipe.budget,
         checkpoint_bytes=checkpoint,
-        checkpoints=KEPT + (recipe.select == "best"),
+        checkpoints=KEPT + (recipe.select == "best") + 1,  # what a new one replaces goes when that is whole
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from multitune.errors import UserError, as_line
+from multitune.errors import Interrupted, UserError, as_line
 from multitune.recipe import Recipe
+from multitune.storage.interrupt import Leave
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
@@ -21,6 +22,8 @@ from mlflow.exceptions import MlflowException
 log = logging.getLogger(__name__)
 
 EXPERIMENT = "multitune"
+URI = "MLFLOW_TRACKING_URI"
+"""The variable that names a server."""
 FOLDER = "mlflow"
 """Where curves go within a run folder."""
 PLACE = "multitune_folder"
@@ -56,7 +59,9 @@ class MlflowRun:
         known = self._client.create_experiment(EXPERIMENT) if experiment is None else experiment.experiment_id
         # Not the path itself: it may tell a server whose machine this is.
         place = hashlib.sha256(str(out.absolute()).encode()).hexdigest()
-        before = self._client.search_runs([known], f"tags.{PLACE} = '{place}'", max_results=1) if resumed else []
+        # in a folder of the run, which may have been moved, there is no other one
+        own = f"tags.{PLACE} = '{place}'" if URI in os.environ else ""
+        before = self._client.search_runs([known], own, max_results=1) if resumed else []
         if before:
             self._id = before[0].info.run_id
             self._client.update_run(self._id, "RUNNING")
@@ -71,10 +76,11 @@ class MlflowRun:
         with self._losing():
             self._client.log_batch(self._id, metrics=[Metric(_name(k), v, now, step) for k, v in values.items()])
 
-    def finish(self) -> None:
-        """Say that nothing more comes."""
+    def finish(self, error: BaseException | None = None) -> None:
+        """Say that nothing more comes, and which error ended the run, if one did."""
+        stopped = "KILLED" if isinstance(error, Interrupted | Leave | KeyboardInterrupt) else "FAILED"
         with self._losing():
-            self._client.set_terminated(self._id)
+            self._client.set_terminated(self._id, "FINISHED" if error is None else stopped)
 
     @contextmanager
     def _losing(self) -> Iterator[None]:
@@ -90,7 +96,7 @@ class MlflowRun:
 
 
 def _client(out: Path) -> MlflowClient:
-    if "MLFLOW_TRACKING_URI" in os.environ:
+    if URI in os.environ:
         return MlflowClient()
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow-skinny has no other store without a server
     return MlflowClient(tracking_uri=(out / FOLDER).absolute().as_uri())

@@ -45,7 +45,7 @@ def result_of(run: Run, now: Progress, corpus: Corpus, evaluation: Evaluation, s
         drift=finite(run.encoder.drift()),
         seconds=seconds,
         step_seconds=now.step_seconds,
-        peak_memory_bytes=peak_memory(run.encoder.device),
+        peak_memory_bytes=most_memory(run, now),
         precision=run.precision,
         threads=torch.get_num_threads(),
         device=str(run.encoder.device),
@@ -62,6 +62,11 @@ def result_of(run: Run, now: Progress, corpus: Corpus, evaluation: Evaluation, s
         stopped=stopped,
         digests=run.digests,
     )
+
+
+def most_memory(run: Run, now: Progress) -> int:
+    """The most bytes that the run has had in use, in this session or when a checkpoint of an earlier one was taken."""
+    return max(now.peak_memory_bytes, peak_memory(run.encoder.device))
 
 
 def _early(recipe: Recipe, gradients: int) -> str:

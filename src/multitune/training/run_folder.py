@@ -1,9 +1,9 @@
 """The folder of a run: whether it may be written, and who has it."""
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count, takewhile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multitune.errors import UserError, is_utf8
@@ -19,6 +19,8 @@ from multitune.training import checkpoint
 CHECKPOINTS = "checkpoints"
 RUNS = Path("runs")
 """Where runs go when nobody says."""
+NUMBER = re.compile(r"[2-9]|[1-9][0-9]{1,2}")
+"""What follows the name of a second run; longer ones, such as dates, are a user's own."""
 BEGUN = (metrics.FILE, FILE, merged.FILE)
 """Files of which a run that has begun, or a merge, has one."""
 WRITTEN = (
@@ -65,15 +67,19 @@ def tidy(out: Path, recipe: Recipe) -> None:
 def default(name: str, *, resume: bool, overwrite: bool) -> Path:
     """The folder in ``runs/`` of a run that nobody has named one for: new, with a number where the name is taken.
 
-    Where it resumes, the newest of them; where it overwrites, the one without a number.
+    Where it resumes, the newest of them; where it overwrites, the one without a number. The numbers of those that were
+    removed are not given again while a later one is there: the highest is the newest.
     """
     if overwrite:
         return RUNS / name
-    numbered = (RUNS / (name if number == 1 else f"{name}-{number}") for number in count(1))
-    before = list(takewhile(_is_taken, numbered))
-    if resume and before:
-        return before[-1]
-    return RUNS / (name if not before else f"{name}-{len(before) + 1}")
+    ends = (path.name.removeprefix(f"{name}-") for path in RUNS.glob("*") if path.name.startswith(f"{name}-"))
+    numbers = [1, *(int(end) for end in ends if NUMBER.fullmatch(end))]
+    newest = max((number for number in numbers if _is_taken(_numbered(name, number))), default=0)
+    return _numbered(name, newest if resume and newest else newest + 1)
+
+
+def _numbered(name: str, number: int) -> Path:
+    return RUNS / (name if number == 1 else f"{name}-{number}")
 
 
 def _is_taken(out: Path) -> bool:
@@ -96,8 +102,29 @@ def check(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) -
             return
         if not out.is_dir():
             raise UserError(f"--out: {out} is a file; name a folder")
-        lock.check_free(out)
+        check_free(out)
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
+
+
+def check_free(out: Path) -> None:
+    """Raise UserError where another process has a run's folder, or that of a language with a model of its own."""
+    for folder in (out, *out.glob("languages/*")):
+        lock.check_free(folder)
+
+
+def check_not_read(out: Path, recipe: Recipe) -> None:
+    """Refuse to overwrite a folder that holds what the new run begins with: it would be gone before the first step.
+
+    Raises:
+        UserError: the recipe's data or model lie in it.
+    """
+    of_replay = None if recipe.replay is None else recipe.replay.path
+    for key, given in (("path", recipe.path), ("replay.path", of_replay), ("model", recipe.model)):
+        for place in given.values() if isinstance(given, dict) else filter(None, [given]):
+            if Path(place).exists() and Path(place).resolve().is_relative_to(out.resolve()):
+                raise UserError(
+                    f"--overwrite: {out} holds what the new run reads ({key}: {place}); name another folder with --out"
+                )
 
 
 def check_name(out: Path) -> None:
@@ -147,19 +174,33 @@ def opened(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool = False) 
     with lock.held(out) as last_owner:
         _check_content(out, recipe, resume=resume, overwrite=overwrite)
         if overwrite:
-            for path in _content(out):
-                remove(path)
+            _clear(out)
         begin(out, recipe)
+        if overwrite:
+            remove(out / metrics.FILE)
         yield last_owner
 
 
 def begin(out: Path, recipe: Recipe) -> None:
     """Write the recipe, and remove what a killed run was still writing; git is to see nothing in ``runs/``."""
     out.mkdir(parents=True, exist_ok=True)
-    if RUNS in out.parents and not (RUNS / ".gitignore").exists():
-        write_text(RUNS / ".gitignore", "*\n")
+    if RUNS in out.parents:
+        with suppress(FileExistsError), (RUNS / ".gitignore").open("x", encoding="utf-8") as file:  # others begin, too
+            file.write("*\n")
     remove_parts(out)
     write_text(out / "recipe.yaml", to_yaml(recipe))
+
+
+def _clear(out: Path) -> None:
+    """Remove a run but for its recipe and its log.
+
+    Killed in the midst of it, this leaves what is not finished, and what can be overwritten again.
+    """
+    (out / metrics.FILE).touch()
+    remove(out / FILE)
+    for path in _content(out):
+        if path.name not in ("recipe.yaml", metrics.FILE):
+            remove(path)
 
 
 def _content(out: Path) -> list[Path]:
@@ -184,9 +225,8 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
     if (out / merged.FILE).exists():
         raise UserError(f"--out: {out} already holds a merged model; name another folder, or add --overwrite")
     if not resume:
-        raise UserError(
-            f"--out: {out} already holds an unfinished run; add --resume or --overwrite, or name another folder"
-        )
+        add = "--resume or --overwrite" if _has_begun(out) else "--resume"
+        raise UserError(f"--out: {out} already holds an unfinished run; add {add}, or name another folder")
     if not is_saved_in(out / "recipe.yaml", recipe):
         raise UserError(
             f"--resume: {out / 'recipe.yaml'} is another recipe (in {other_keys(out / 'recipe.yaml', recipe)}); resume "
@@ -194,9 +234,14 @@ def _check_content(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) 
         )
 
 
+def _has_begun(out: Path) -> bool:
+    """Whether a run in a folder, or of a method with a model for each language one of these, has begun to train."""
+    return any((out / name).exists() for name in BEGUN) or any(out.glob(f"languages/*/{metrics.FILE}"))
+
+
 def _check_only_a_run(out: Path) -> None:
     """Make sure that whoever overwrites a run loses nothing else: a recipe of one's own may lie among one's files."""
-    if not any((out / name).exists() for name in BEGUN):
+    if not _has_begun(out):
         raise UserError(f"--overwrite: {out} holds no run that has begun; name a new folder, or resume it")
     others = [path.name for path in _content(out) if path.name not in WRITTEN and not path.match(".*.part")]
     if others:

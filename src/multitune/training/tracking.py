@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,15 @@ def tracking(name: str | None, recipe: Recipe, out: Path, gradients: int) -> Ite
         tracker.start()
     if name == "tensorboard":
         tracker.log({"recipe": to_yaml(recipe)}, step=gradients)
+    finish = tracker.finish
     try:
         yield lambda event: tracker.log(dict(_numbers(event.EVENT, event.measured())), step=event.gradients)
+    except BaseException as error:
+        if name == "mlflow":
+            finish = partial(tracker.finish, error)
+        raise
     finally:
-        tracker.finish()
+        finish()
 
 
 def _tracker(name: str, recipe: Recipe, out: Path, gradients: int) -> Any:

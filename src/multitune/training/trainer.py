@@ -28,7 +28,7 @@ from multitune.training.checkpoint import Damaged, Progress, RunState
 from multitune.training.checkpoint_writer import CheckpointWriter
 from multitune.training.metrics_log import MetricsLog
 from multitune.training.optimizer import learning_rate
-from multitune.training.outcome import result_of, write_model
+from multitune.training.outcome import most_memory, result_of, write_model
 from multitune.training.probing import Probes
 from multitune.training.progress import Display
 from multitune.training.run import Run, Taken
@@ -358,6 +358,7 @@ class Trainer:
         state = {"weights": dict(self._run.encoder.parameters()), "update": self._run.update.state_dict()}
         state = gathered(state, here=self._leads)  # over ranks all of them give their part
         if self._leads:
+            self._now.peak_memory_bytes = most_memory(self._run, self._now)
             parts = run_state.taken(self._run, self._now, self._recipe, self._log.text(), **state)
             self._writer.save(parts, early=early)
         self._saved_at = self._now.gradients
