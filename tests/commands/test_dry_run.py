@@ -14,6 +14,7 @@ from multitune.commands.estimate import estimate_comparison, estimate_run
 from multitune.errors import UserError
 from multitune.plans import METHODS
 from multitune.recipe_files import to_yaml
+from multitune.storage.atomic import remove
 from multitune.training import checkpoint
 from multitune.training.checkpoint_writer import Written
 from multitune.training.progress import Silent
@@ -50,7 +51,7 @@ def test_as_many_checkpoints_are_on_disk_as_were_estimated(
 ) -> None:
     """The most are there just before the oldest one goes."""
     one = recipe(tiny_model, tiny_panx, budget=24, validate_every=4)
-    remove, counts = checkpoint.remove, list[int]()
+    counts = list[int]()
 
     def removed(path: Path) -> None:
         counts.append(len(list(path.parent.iterdir())))

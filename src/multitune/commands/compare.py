@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from multitune import pseudo_tasks, tasks
 from multitune.commands import grid as grids
 from multitune.commands import parallel
 from multitune.commands.attempts import Failures, Planned
+from multitune.commands.comparable import check_same_languages, check_tested_alike
 from multitune.commands.grid import Grid
 from multitune.commands.init import recipe_for
 from multitune.commands.train import train
@@ -25,7 +26,6 @@ from multitune.recipe_files import AnyRecipe, RecipeFile, is_saved_in, merge, ot
 from multitune.reports import page, papers
 from multitune.results import predictions
 from multitune.results.comparison import ComparedRun, Comparison, Estimates, FailedRun, Interval, Point
-from multitune.results.digests import Digests, tested_differently
 from multitune.results.falling import is_falling, rank
 from multitune.results.run import FILE, SIDES, RunResult, Side, Sides
 from multitune.screen.places import wanted, watched
@@ -283,41 +283,6 @@ def summarised(out: Path, runs: Sequence[ComparedRun], heads: HeadMap, failed: S
         interval=("Student's t over seeds and " if several else "") + "paired bootstrap over test examples",
         failed=list(failed),
     )
-
-
-def check_tested_alike(runs: Mapping[str, Digests | None]) -> None:
-    """Refuse to compare scores on different records.
-
-    Args:
-        runs: folder -> what the run in it sees, None where it does not say.
-
-    Raises:
-        UserError: two runs are tested on different records of a language.
-    """
-    for language, first, second in tested_differently(runs):
-        raise UserError(
-            f"compare: the test records of {language} in {second} are not those in {first}, and scores on different "
-            f"records cannot be compared; give all runs the same, or leave one of the two out"
-        )
-
-
-def check_same_languages(runs: Mapping[str, Sides[Collection[str]]]) -> None:
-    """Refuse to compare averages over different languages; a side on which a run has no score is not compared.
-
-    Args:
-        runs: folder -> the languages that the run in it is scored in.
-
-    Raises:
-        UserError: two runs are scored in other languages.
-    """
-    for side in SIDES:
-        scored = [(run, sorted(languages[side])) for run, languages in runs.items() if languages[side]]
-        for (first, one), (second, other) in pairwise(scored):
-            if one != other:
-                raise UserError(
-                    f"compare: {first} and {second} have other languages, so that their averages cannot be compared: "
-                    f"{', '.join(one)} {side} by one, {', '.join(other)} by the other; give all runs the same"
-                )
 
 
 def _chosen(runs: Sequence[ComparedRun], failed: Sequence[FailedRun]) -> dict[str, Point]:

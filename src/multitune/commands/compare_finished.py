@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multitune.commands.compare import check_same_languages, summarised
+from multitune.commands.comparable import check_same_languages
+from multitune.commands.compare import summarised
 from multitune.data.bad import first_of
 from multitune.errors import UserError
 from multitune.models.shipped import shipped

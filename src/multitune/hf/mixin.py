@@ -1,11 +1,10 @@
 """A method at work in a Trainer: where it gets its batches, its optimizer, its gradients and its weights."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +15,10 @@ from multitune.errors import UserError
 from multitune.hf.batches import Sampling, Shares, find_tasks
 from multitune.hf.callback import Events
 from multitune.hf.draws import check_turn, draws
-from multitune.hf.metrics import name_after, objective_of_means, with_means
+from multitune.hf.means_of_sets import MeansOfSets
 from multitune.hf.order import Draw, ExampleOrder
 from multitune.hf.rows import StepRows, share_of_items
-from multitune.hf.settings import (
-    check,
-    check_inner,
-    check_sharding,
-    has_its_own,
-    leaves_out_method,
-    leaves_out_rows,
-    plan_of,
-    thawed_too_late,
-)
+from multitune.hf.settings import check, check_inner, check_sharding, has_its_own, leaves_out_method, plan_of
 from multitune.hf.setup import setup_of
 from multitune.hf.steps import accumulation_of, shape_of_step, steps_of_training
 from multitune.methods.two_loop import TwoLoop
@@ -40,15 +30,10 @@ from multitune.plans.plain import PlainPlan
 from multitune.plans.two_loop_update import TwoLoopUpdate
 from multitune.plans.update import Setup, Update
 
-if TYPE_CHECKING:
-    from transformers import Trainer
-else:
-    Trainer = object  # the class beside the mixin brings it
-
 logger = logging.getLogger(__name__)
 
 
-class MultitaskMixin(Trainer):
+class MultitaskMixin(MeansOfSets):
     """What makes a Trainer one with a method: ``class MultitaskSFTTrainer(MultitaskMixin, SFTTrainer): pass``.
 
     - ``sequential_reptile``, ``fish``, ``reptile`` and ``sequential``: all micro-batches of a step, on all ranks, are
@@ -98,10 +83,8 @@ class MultitaskMixin(Trainer):
         self._total_steps = self._fitted_steps = 0
         self._update: Update | None = None
         self._rows: StepRows | None = None
-        self._combined: Set[Tensor] = set()
         self._own_optimizer: Optimizer | None = None
         self._judged_step = -1
-        self._evaluated: tuple[str, str] | None = None
         self._epoch: int | None = None
         self._order_is_used = False
         super().__init__(*given, **kwargs)
@@ -204,49 +187,10 @@ class MultitaskMixin(Trainer):
         )
         return (outcome[0] * share, outcome[1]) if return_outputs else outcome * share
 
-    def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-        **kwargs: Any,
-    ) -> dict[str, float]:
-        """The Trainer's metrics; of a dict of data sets those of each, and under the plain names their means."""
-        sets = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not isinstance(sets, dict):
-            return super().evaluate(
-                eval_dataset=eval_dataset, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix, **kwargs
-            )
-        by_set = {}
-        for name, one in sets.items():
-            with self._evaluating(metric_key_prefix, name):
-                chosen, prefix = name if eval_dataset is None else one, f"{metric_key_prefix}_{name}"
-                by_set[name] = self.evaluate(
-                    eval_dataset=chosen, ignore_keys=ignore_keys, metric_key_prefix=prefix, **kwargs
-                )
-        metrics, means = with_means(by_set, metric_key_prefix)
-        self.log(means)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, means)
-        return metrics | means
-
-    def hyperparameter_search(
-        self, hp_space: Any = None, compute_objective: Any = None, *more: Any, **kwargs: Any
-    ) -> Any:
-        """The Trainer's; of several data sets the default objective is of their means."""
-        if compute_objective is None and isinstance(self.eval_dataset, dict):
-            compute_objective = partial(objective_of_means, tuple(self.eval_dataset))
-        return super().hyperparameter_search(hp_space, compute_objective, *more, **kwargs)
-
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with the slow weights, where the method has them."""
         self._free_gathered(before="slow")
         return super().evaluation_loop(*args, **kwargs)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as the Trainer does; the scores of one of several data sets have its name afterwards."""
-        super().log(logs, start_time)
-        if self._evaluated is not None:
-            name_after(logs, *self._evaluated)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the slow weights, where the method has them."""
@@ -310,13 +254,8 @@ class MultitaskMixin(Trainer):
         Raises:
             UserError: a class above this one computes them past it, or a weight trains that did not when it began.
         """
-        if self._rows is None:
-            return
-        if self._rows.expects_more:
-            raise leaves_out_rows(self)
-        if any(weight.grad is not None and weight not in self._combined for weight in self._weights()):
-            assert self.model is not None
-            raise thawed_too_late(self._combined, self.model)
+        if self._rows is not None:
+            self._rows.check(self)
 
     def end_step(self) -> None:
         """Let a step that the gradient scaler has left out count as one of its inner loop, as it does in the order."""
@@ -332,14 +271,6 @@ class MultitaskMixin(Trainer):
             self._update.finish()
         if self.two_loop is not None:
             self.two_loop.eval()
-
-    @contextmanager
-    def _evaluating(self, prefix: str, name: str) -> Iterator[None]:
-        self._evaluated = prefix, name
-        try:
-            yield
-        finally:
-            self._evaluated = None
 
     def _slow_weights(self) -> AbstractContextManager[None]:
         return nullcontext() if self.two_loop is None else self.two_loop.slow_weights()
@@ -420,13 +351,8 @@ class MultitaskMixin(Trainer):
         if self._rows is None and isinstance(self._plan, SeveralTasks):
             update = self._plan.build(self._setup(self._total_steps, self._own_optimizer, self.model))
             assert isinstance(update, CombinedUpdate)
-            self._update, self._rows = update, StepRows(update)
-            self._combined = {weight for weight in self._weights() if weight.requires_grad}
-
-    def _weights(self) -> Iterator[Tensor]:
-        """All that the optimizer changes."""
-        assert self._own_optimizer is not None
-        return (weight for group in self._own_optimizer.param_groups for weight in group["params"])
+            assert self._own_optimizer is not None
+            self._update, self._rows = update, StepRows(update, self._own_optimizer)
 
     def _free_gathered(self, *, before: Weights) -> None:
         """Let the next forward pass gather FSDP's weights anew where slow and fast ones trade places before it.

@@ -1,13 +1,15 @@
 """A step's gradients in a Trainer: one row for each micro-batch, which is of one task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from multitune.errors import UserError
+from multitune.hf.settings import leaves_out_rows, thawed_too_late
 from multitune.plans.combined_update import CombinedUpdate
 
 if TYPE_CHECKING:
@@ -23,17 +25,14 @@ class StepRows:
 
     Args:
         update: a combining method at work.
+        optimizer: of the weights whose gradients it combines: those that train by now.
     """
 
-    def __init__(self, update: CombinedUpdate) -> None:
-        self._update = update
+    def __init__(self, update: CombinedUpdate, optimizer: Optimizer) -> None:
+        self._update, self._optimizer = update, optimizer
+        self._combined = {weight for weight in self._weights() if weight.requires_grad}
         self._tasks: list[int] = []
         self._scales: list[float] = []
-
-    @property
-    def expects_more(self) -> bool:
-        """Whether a micro-batch of the step has not been collected."""
-        return bool(self._tasks)
 
     def restart(self) -> None:
         """Drop what was collected of a step that broke off."""
@@ -55,6 +54,18 @@ class StepRows:
         """
         return self._update.combiner.apply(loss_scale)
 
+    def check(self, trainer: "Trainer") -> None:
+        """Make sure that a step's gradients, all of which have come, are the method's.
+
+        Raises:
+            UserError: the trainer's class computes them past it, or a weight trains that did not when training began.
+        """
+        if self._tasks:
+            raise leaves_out_rows(trainer)
+        if any(weight.grad is not None and weight not in self._combined for weight in self._weights()):
+            assert trainer.model is not None
+            raise thawed_too_late(self._combined, trainer.model)
+
     def save(self, folder: Path) -> None:
         """Write the method's state into a checkpoint's folder."""
         save_file(
@@ -70,6 +81,10 @@ class StepRows:
         if not (folder / FILE).is_file():
             raise UserError(f"{folder}: has no {FILE}, so it was saved by another method or with save_only_model")
         self._update.combiner.load_state_dict(load_file(folder / FILE))
+
+    def _weights(self) -> Iterator[Tensor]:
+        """All that the optimizer changes."""
+        return (weight for group in self._optimizer.param_groups for weight in group["params"])
 
 
 def share_of_items(trainer: "Trainer", inputs: Mapping[str, Any]) -> float | Tensor:
