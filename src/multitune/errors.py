@@ -90,6 +90,11 @@ class Interrupted(Exception):
         super().__init__(message)
         self.signal = number
 
+    @classmethod
+    def among(cls, finished: int, runs: int, number: signal.Signals) -> "Interrupted":
+        """What to say where several runs were to be made, and some of them are finished."""
+        return cls(f"stopped; {finished} of {runs} runs are finished, and the same command goes on from there", number)
+
 
 def unknown(what: str, name: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
     """``unknown key 'buget' (did you mean 'budget'?)`` in one line.

@@ -77,7 +77,7 @@ def test_seeds_of_one_setting_are_one_method(
     found = mt.compare_finished([*folders, made[0] / "sequential_reptile-seed0"])
     assert found.summary["mtl"].seen is not None
     assert found.summary["sequential_reptile"].seen is None
-    assert "there is one alone of sequential_reptile, so that the table has no score of it" in caplog.text
+    assert "one seed alone of sequential_reptile: the table has no score of it" in caplog.text
 
 
 def test_a_run_that_was_stopped_early_has_not_cost_the_same(

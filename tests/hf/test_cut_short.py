@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from multitune.errors import UserError
 from multitune.hf import MultitaskTrainer
-from tiny import SIZES, arguments, classifier, rows, same, trainer, weights
+from tiny import SIZES, Interrupt, arguments, classifier, rows, same, trainer, weights
 
 pytestmark = pytest.mark.check
 
@@ -78,18 +78,6 @@ class Loops(MultitaskTrainer):
         return loss
 
 
-class Stop(TrainerCallback):
-    """As Ctrl-C in a notebook, once, after a step."""
-
-    def __init__(self, step: int) -> None:
-        self._steps = [step]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step in self._steps:
-            self._steps.clear()
-            raise KeyboardInterrupt
-
-
 ORDERS: dict[str, tuple[dict[str, Any], list[list[str]]]] = {
     "fish": ({}, [["de", "fi", "sw"]]),
     "sequential_reptile": ({"order": "permuted", "inner_steps": 6}, [["de", "de", "fi", "fi", "sw", "sw"]]),
@@ -115,7 +103,7 @@ def test_inner_loops_have_their_languages_whatever_is_cut_short(tmp_path: Path, 
     if what == "epochs":
         one.add_callback(CutEpochs(4, 9))
     if what == "training":
-        one.add_callback(Stop(5))
+        one.add_callback(Interrupt(5))
         with pytest.raises(KeyboardInterrupt):
             one.train()
         one.loops.clear()

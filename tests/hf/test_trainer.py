@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_sc
 
 from multitune.hf import MultitaskMixin, MultitaskTrainer
 from multitune.methods import RecAdam
-from tiny import Weights, arguments, by_language, classifier, plain, rows, same, saved, trainer, weights
+from tiny import Interrupt, Weights, arguments, by_language, classifier, plain, rows, same, saved, trainer, weights
 
 OPEN: dict[str, Any] = {"inner_steps": 6, "outer_lr": 0.5}
 """Fourteen steps make two inner loops, and two steps of a third."""
@@ -197,18 +197,6 @@ def stand_still(one: MultitaskTrainer) -> None:
     assert one.two_loop is not None
     for group in one.two_loop.param_groups:
         group["lr"] = group["initial_lr"] = 0.0
-
-
-class Interrupt(TrainerCallback):
-    """As Ctrl-C in a notebook, once, after a step."""
-
-    def __init__(self, step: int) -> None:
-        self._steps = [step]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step in self._steps:
-            self._steps.clear()
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("name", ["sequential_reptile", "nesterov"])

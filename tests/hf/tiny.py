@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from multitune.hf import MultitaskTrainer
 
@@ -91,3 +91,15 @@ def saved(folder: Path) -> Weights:
 
 def same(a: Weights, b: Weights) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Interrupt(TrainerCallback):
+    """As Ctrl-C in a notebook, once, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self._steps = [step]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step in self._steps:
+            self._steps.clear()
+            raise KeyboardInterrupt

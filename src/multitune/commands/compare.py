@@ -153,10 +153,7 @@ def _compared(planned: Sequence[Planned], out: Path, how: How, paper: str | None
             _one_after_the_other(missing, out, failures, how)
         except Interrupted as stop:
             whole = sum((out / one.folder / FILE).exists() for one in runs)
-            raise Interrupted(
-                f"stopped; {whole} of {len(runs)} runs are finished, and the same command goes on from there",
-                stop.signal,
-            ) from stop
+            raise Interrupted.among(whole, len(runs), stop.signal) from stop
     else:
         workers = ray or parallel.local_workers([one.recipe for one in runs], count)
         parallel.run_at_once(missing, out, failures, workers, progress=how.progress, track=how.track)
@@ -230,8 +227,7 @@ def _check_data(out: Path, runs: Sequence[Planned], corpora: Sequence[Corpus]) -
 
 def _scored(one: Planned, corpus: Corpus) -> Sides[Collection[str]]:
     """The languages that a run will be scored in; no language is unseen by a model of its own."""
-    unseen = [] if load_plan(one.recipe).one_model_per_task else [k for k in corpus.test if k not in corpus.train]
-    return Sides(seen=list(corpus.train), unseen=unseen)
+    return Sides(seen=list(corpus.train), unseen=[] if load_plan(one.recipe).one_model_per_task else corpus.unseen)
 
 
 def summarise(out: Path, folders: Mapping[str, Point], heads: HeadMap, failed: Sequence[FailedRun] = ()) -> Comparison:

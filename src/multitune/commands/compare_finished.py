@@ -8,7 +8,6 @@ from pathlib import Path
 
 from multitune.commands.comparable import check_same_languages
 from multitune.commands.compare import summarised
-from multitune.data.bad import first_of
 from multitune.errors import UserError
 from multitune.models.shipped import shipped
 from multitune.recipe_files import read
@@ -20,8 +19,6 @@ from multitune.tasks import HeadMap, Task, name_of
 log = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
-FEW = 8
-"""Methods that a warning names."""
 SETTLED = {"seed", "path", "precision", "threads", "deterministic", "device", "compile"}
 """Keys of a recipe in which runs of one method and setting may differ."""
 
@@ -111,9 +108,9 @@ def _warn_of_single_seeds(names: Collection[str]) -> None:
     single = [name for name, count in seeds.items() if count == 1]
     if single and max(seeds.values()) > 1:
         log.warning(
-            "intervals are over seeds, and there is one alone of %s, so that the table has no score of it; name "
-            "as many seeds of each method",
-            first_of(single, FEW),
+            "one seed alone of %s: the table has no score of it, as intervals are over seeds; name as many seeds of "
+            "each method",
+            ", ".join(single),
         )
 
 

@@ -13,6 +13,8 @@ from multitune.results.run import RunResult
 from multitune.screen.places import wanted
 from multitune.storage.interrupt import StopSignal
 from multitune.training import run_folder
+from multitune.training.arithmetic import settled
+from multitune.training.data_changes import check_unchanged
 from multitune.training.progress import Display, OnScreen, Shows, Silent
 from multitune.training.run import Run
 from multitune.training.trainer import Trainer
@@ -37,9 +39,14 @@ class How:
             return self.progress(title, budget)
         return OnScreen(title, budget) if wanted(self.progress) else Silent()
 
-    def goes_on(self, out: Path) -> list[Path]:
-        """The folder of the run that is gone on with, where one is there: of one that is overwritten nothing counts."""
-        return [] if self.overwrite else [out]
+    def settled(self, recipe: Recipe, out: Path) -> Recipe:
+        """The recipe with precision and threads: those of the run in its folder, unless that is overwritten."""
+        return settled(recipe, [] if self.overwrite else [out])
+
+    def check_unchanged(self, out: Path, recipe: Recipe, corpus: Corpus) -> None:
+        """Raise UserError where the run in the folder has seen other data, unless that is overwritten."""
+        if not self.overwrite:
+            check_unchanged(out, recipe, corpus, option="--resume")
 
     def check(self, out: Path, recipe: Recipe) -> None:
         """Raise UserError where the folder cannot be the run's."""

@@ -24,7 +24,7 @@ from multitune.screen.places import wanted, watched
 from multitune.storage.disk import disk_explained
 from multitune.storage.interrupt import StopSignal
 from multitune.training import launch, run_folder
-from multitune.training.arithmetic import computing_as, settled
+from multitune.training.arithmetic import computing_as
 from multitune.training.data_changes import check_unchanged
 from multitune.training.loading import load_corpus, load_plan
 from multitune.training.memory import memory_explained, reset_peak_memory
@@ -121,10 +121,9 @@ def _train(
     if how.resume and _is_finished(folder, one, corpus):
         return _reported(folder, one)
     how.check(folder, one)
-    one = settled(one, how.goes_on(folder))
+    one = how.settled(one, folder)
     corpus = load_corpus(one) if corpus is None else corpus
-    for begun in how.goes_on(folder):
-        check_unchanged(begun, one, corpus, option="--resume")
+    how.check_unchanged(folder, one, corpus)
     run = train_each if plan.one_model_per_task else _train_one
     with memory_explained(one), computing_as(one):
         result = run(one, plan, corpus, folder, how, given)
@@ -141,14 +140,14 @@ def _train_shared(recipe: Recipe, plan: Plan, corpus: Corpus | None, out: Path, 
     one = recipe
     if leads:
         how.check(out, recipe)
-        one = settled(recipe, how.goes_on(out))
+        one = how.settled(recipe, out)
     settings = json.loads(ranks.tell(json.dumps({"precision": one.precision, "threads": one.threads})))
     one = recipe.model_copy(update=settings)
     with memory_explained(one), computing_as(one):
         with launch.first_alone(ranks):
             corpus = load_corpus(one) if corpus is None else corpus
-            for begun in how.goes_on(out) if leads else ():
-                check_unchanged(begun, one, corpus, option="--resume")
+            if leads:
+                how.check_unchanged(out, one, corpus)
             reset_peak_memory(chosen(one.device))
             run = None if one.shard else prepare(one, corpus, plan, ranks)
         run = prepare(one, corpus, plan, ranks) if run is None else run  # ranks shard a model together

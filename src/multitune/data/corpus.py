@@ -113,6 +113,11 @@ class Corpus:
     skipped: dict[str, int] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
 
+    @property
+    def unseen(self) -> list[str]:
+        """The languages that are met only at the end."""
+        return [language for language in self.test if language not in self.train]
+
     def head(self, language: str) -> Head:
         """The kind of task and the labels of a language."""
         return self.heads[language] if self.heads else Head(self.task, self.labels)

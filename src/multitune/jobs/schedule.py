@@ -156,7 +156,4 @@ class Schedule:
         until = time.monotonic() + GRACE
         while self._running and time.monotonic() < until:
             list(self._next(TICK))  # runs that finish meanwhile are counted
-        raise Interrupted(
-            f"stopped; {len(self._done)} of {self._count} runs are finished, and the same command goes on from there",
-            number,
-        )
+        raise Interrupted.among(len(self._done), self._count, number)

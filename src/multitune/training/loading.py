@@ -178,10 +178,9 @@ def _lost(corpus: Corpus, emptied: Mapping[str, Sequence[str]]) -> str:
 
 def _without(corpus: Corpus, emptied: Collection[str]) -> str:
     """The keys of a recipe that leave languages out; empty where there is none, or none would be left to train on."""
-    unseen = [code for code in corpus.test if code not in corpus.train]
     keys = [
         f"{key}: [{', '.join(code for code in own if code not in emptied)}]"
-        for key, own in (("languages", list(corpus.train)), ("unseen", unseen))
+        for key, own in (("languages", list(corpus.train)), ("unseen", corpus.unseen))
         if any(code in emptied for code in own)
     ]
     if not keys or all(code in emptied for code in corpus.train):

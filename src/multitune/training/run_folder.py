@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from multitune.errors import UserError, is_utf8
@@ -75,7 +76,9 @@ def default(name: str, *, resume: bool, overwrite: bool) -> Path:
     ends = (path.name.removeprefix(f"{name}-") for path in RUNS.glob("*") if path.name.startswith(f"{name}-"))
     numbers = [1, *(int(end) for end in ends if NUMBER.fullmatch(end))]
     newest = max((number for number in numbers if _is_taken(_numbered(name, number))), default=0)
-    return _numbered(name, newest if resume and newest else newest + 1)
+    if resume and newest:
+        return _numbered(name, newest)
+    return next(out for number in count(newest + 1) if not _is_taken(out := _numbered(name, number)))
 
 
 def _numbered(name: str, number: int) -> Path:
